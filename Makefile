@@ -1,0 +1,72 @@
+# Every target sets up what it needs: `make demo` and `make test` work in a fresh clone.
+#
+#   PYTHON       the Python that makes the virtual environment (3.11 or later)
+#   TORCH_INDEX  package index to take torch and torchvision from, e.g. PyTorch's index of small CPU-only builds
+#   VENV         the virtual environment's folder
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python runner.py
+
+# Any other variable given to make becomes an option of runner.py: PRESET=pocket SEEDS="0 1" EPOCHS=3 LR=1e-3 ...
+OURS = PYTHON VENV TORCH_INDEX N STUDY_DIR
+GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $v))),$v))
+OPTIONS = $(foreach v,$(GIVEN),--$(shell echo '$v' | tr A-Z_ a-z-) $($v))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ablation-step all-ablations report steps test lint clean
+
+help:  ## this list
+	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/run.stamp  ## train all 18 networks on the embedded pictures, minutes on a CPU, then write the report
+	$(RUN) all --preset pocket $(OPTIONS)
+
+ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=3, or a name
+	$(RUN) train $(STEP) $(OPTIONS)
+
+all-ablations: $(VENV)/run.stamp  ## train every step (SEEDS="0 1 2"), skip what is finished, then write the report
+	$(RUN) all $(OPTIONS)
+
+report: $(VENV)/run.stamp  ## write the report of whatever runs exist
+	$(RUN) report $(OPTIONS)
+
+steps: $(VENV)/run.stamp  ## the roadmap with parameters and FLOPs beside the paper's
+	$(RUN) steps $(OPTIONS)
+
+test: $(VENV)/dev.stamp  ## all tests
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/dev.stamp  ## style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:  ## remove the environment and caches; runs, reports and pictures stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# `make ablation-step 3`: the words after it are the step, not targets.
+ifeq (ablation-step,$(firstword $(MAKECMDGOALS)))
+WORDS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+STEP := $(strip $(WORDS) $(N))
+ifneq (,$(word 2,$(STEP)))
+$(error one step at a time, and not both as a word and as N: got $(STEP))
+endif
+ifeq (,$(STEP))
+$(error which step? make ablation-step 3, make ablation-step N=3 or make ablation-step depthwise)
+endif
+$(foreach word,$(WORDS),$(eval $(word): ; @:))
+endif
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(if $(TORCH_INDEX),$(VENV)/bin/python -m pip install -q --index-url $(TORCH_INDEX) -c constraints.txt torch torchvision)
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,72 @@
+"""Presets: what to train on, at which size, with which changes to the recipes. Plain values, by field name."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults of a study. `recipe` changes fields of the modern recipe, `classic` of step 0's."""
+
+    sentence: str
+    dataset: str
+    regime: str
+    resolution: int
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    classic: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SMALL = {
+    "warmup_epochs": 2,
+    "batch_size": 64,
+    "lr": 2e-3,
+    "lr_batch": 64,
+    "min_lr": 1e-5,
+    "drop_path": 0.0,
+    "layer_scale": None,
+    "init": "he",
+    "crop_scale": (0.5, 1.0),
+    "rand_augment_magnitude": 0.0,
+    "color_jitter": 0.0,
+}
+
+PRESETS: Mapping[str, Preset] = {
+    "food101": Preset(
+        "the study: 101 dishes, 224x224, 300 epochs of the paper's recipe on a GPU",
+        dataset="food101",
+        regime="tiny",
+        resolution=224,
+        recipe={"batch_size": 512},
+    ),
+    "fashion-mnist": Preset(
+        "60,000 real photographs, 32x32, networks of pocket size: an hour on a CPU",
+        dataset="fashion-mnist",
+        regime="pocket",
+        resolution=32,
+        recipe={"epochs": 5, **_SMALL, "warmup_epochs": 1},
+        classic={"epochs": 5},
+    ),
+    "pocket": Preset(
+        "drawn pictures, 64x64, networks of pocket size: minutes on a laptop",
+        dataset="pocket",
+        regime="pocket",
+        resolution=64,
+        recipe={"epochs": 12, **_SMALL},
+        classic={"epochs": 12, "batch_size": 64, "lr_batch": 64, "step_epochs": 5},
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ValueError: there is none, in one sentence that says which there are.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no preset {name!r}{hint} (choose {', '.join(PRESETS)})")
+    return PRESETS[name]

@@ -1,0 +1,73 @@
+"""From an architecture to a network with its initial weights."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torchvision.models.swin_transformer import SwinTransformer
+
+from models.architecture import Architecture, SwinArchitecture
+from models.resnet import ResNet
+
+Init = Literal["he", "truncated-normal"]
+
+
+def build(
+    architecture: Architecture | SwinArchitecture,
+    *,
+    drop_path: float = 0.0,
+    layer_scale: float | None = None,
+    init: Init = "truncated-normal",
+) -> nn.Module:
+    """Build a network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        architecture: what to build. Swin is torchvision's own module with its own initial weights and no layer scale,
+            so `layer_scale` and `init` do not apply to it.
+        drop_path: see `ResNet`.
+        layer_scale: see `ResNet`.
+        init: "he": normal, variance 2 / fan-out, for convolutions and torch's default for the classifier, as
+            ResNet-50 was trained (He et al., 2016; torchvision does the same). "truncated-normal": standard deviation
+            0.02, cut at 2 units, biases 0, for both, as the modern recipe has it.
+    """
+    if isinstance(architecture, SwinArchitecture):
+        return SwinTransformer(
+            patch_size=[4, 4],
+            embed_dim=architecture.embed_dim,
+            depths=list(architecture.depths),
+            num_heads=list(architecture.num_heads),
+            window_size=[architecture.window_size] * 2,
+            stochastic_depth_prob=drop_path,
+            num_classes=architecture.num_classes,
+        )
+    model = ResNet(architecture, drop_path, layer_scale)
+    initialize(model, init)
+    return model
+
+
+def empty(architecture: Architecture | SwinArchitecture, *, layer_scale: float | None = None) -> nn.Module:
+    """Build a network whose weights are all zero: quick, for counting or for loading weights into."""
+    with torch.device("meta"):
+        if isinstance(architecture, SwinArchitecture):
+            model = build(architecture)
+        else:
+            model = ResNet(architecture, layer_scale=layer_scale)
+    model = model.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
+    return model
+
+
+@torch.no_grad()
+def initialize(model: ResNet, init: Init) -> None:
+    """Draw fresh weights for convolutions and classifier; norms and layer scale keep theirs (1, 0; initial value)."""
+    for module in model.modules():
+        if init == "he" and isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif init == "truncated-normal" and isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if init == "truncated-normal" and isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,66 @@
+"""How large a network is and how much it computes, counted by fvcore on a trace of the network itself."""
+
+import logging
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.architecture import Architecture, SwinArchitecture
+from models.builder import empty
+
+with warnings.catch_warnings():
+    # fvcore 0.1.5 uses torch.jit.script, which torch 2.15 calls deprecated.
+    warnings.simplefilter("ignore")
+    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+
+# The paper's convention counts these alone; attention products occur in Swin only.
+PAPER_OPERATORS = ("conv", "linear", "addmm", "matmul", "bmm")
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Counts for one picture; one multiply-add is one FLOP, as in fvcore and in the paper."""
+
+    params: int
+    flops: int
+    """Every operator that fvcore counts: convolutions, classifier, norms, pooling."""
+    flops_paper_convention: int
+    """Convolutions, linear layers and attention products only: what the paper's tables print."""
+    activations: int
+    """Output elements of all convolutions, linear layers and attention products."""
+
+
+def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
+    """Count parameters, FLOPs and activations of `model` for one (3, resolution, resolution) picture.
+
+    The model's train or eval mode is left as it was.
+    """
+    parameter = next(model.parameters())
+    picture = torch.zeros(1, 3, resolution, resolution, device=parameter.device, dtype=parameter.dtype)
+    was_training = model.training
+    model.eval()
+    # fvcore warns of every operator that it has no formula for (ReLU, additions); the tracer of every Python branch.
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            by_operator: Counter[str] = FlopCountAnalysis(model, picture).by_operator()
+            activations = int(ActivationCountAnalysis(model, picture).total())
+    finally:
+        model.train(was_training)
+    return Complexity(
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        flops=int(sum(by_operator.values())),
+        flops_paper_convention=int(sum(by_operator[name] for name in PAPER_OPERATORS)),
+        activations=activations,
+    )
+
+
+def architecture_complexity(
+    architecture: Architecture | SwinArchitecture, resolution: int = 224, *, layer_scale: bool = False
+) -> Complexity:
+    """Count what `architecture` would have, without drawing its initial weights."""
+    return complexity(empty(architecture, layer_scale=1.0 if layer_scale else None), resolution)

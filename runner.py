@@ -1,0 +1,352 @@
+"""The command line: steps, train, all, report. `python runner.py --help` lists them, `... COMMAND --help` each one.
+
+Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on request and resumable.
+"""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ablations import Step, get_regime
+from ablations.presets import get_preset
+from training.recipe import CLASSIC, Recipe, StudyConfig, follow
+
+if TYPE_CHECKING:
+    from data import Dataset
+    from training.run import Run, Stores
+
+DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Print the roadmap: every step's parameters and FLOPs beside what the paper prints."""
+
+    regime: Literal["tiny", "base", "pocket"] = "tiny"
+    """ResNet-50 to ConvNeXt-T, ResNet-200 to ConvNeXt-B, or networks for a laptop."""
+    format: Literal["table", "csv", "json"] = "table"
+    """For people, for spreadsheets, for programs."""
+    resolution: int = 224
+    """Side of the picture that FLOPs are counted for, in pixels."""
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What `train` and `all` have in common."""
+
+    preset: str = "food101"
+    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all that follows."""
+    study: str | None = None
+    """Name of the study's folder; the preset's name if none is given."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    data_dir: Path | None = None
+    """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is given."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    workers: int | None = None
+    """Processes that prepare pictures; if none is given, what suits device and data set."""
+    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = StudyConfig()
+
+
+@dataclass(frozen=True)
+class Train(_Training):
+    """Train one step of the roadmap; a finished run is left as it is, an unfinished one is resumed."""
+
+    step: tyro.conf.Positional[str] = tyro.MISSING
+    """Number or name of the step (see the command `steps`)."""
+    seed: int = 0
+    """Which of the study's repetitions."""
+    overwrite: str | None = None
+    """Name of the step, to throw its finished run away and make it again."""
+
+
+@dataclass(frozen=True)
+class All(_Training):
+    """Train every step of the roadmap, then write the report; finished runs are skipped, unfinished ones resumed."""
+
+    seeds: tuple[int, ...] = (0,)
+    """The study's repetitions, e.g. --seeds 0 1 2."""
+    steps: tuple[str, ...] = ()
+    """Numbers or names, if not all."""
+    overwrite: tuple[str, ...] = ()
+    """Names of steps whose finished runs are to be thrown away and made again."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a study's report from whatever runs exist."""
+
+    preset: str = "food101"
+    """The preset whose name the study has."""
+    study: str | None = None
+    """Name of the study, or its folder; the preset's name if none is given."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        command = _parse(arguments)
+        match command:
+            case Steps():
+                return steps(command)
+            case Train():
+                return train(command)
+            case All():
+                return train_all(command)
+            case Report():
+                return report(command)
+    except ValueError as error:
+        print(f"runner.py: {error}", file=sys.stderr)
+        return REFUSED
+    except OSError as error:
+        print(f"runner.py: {error}", file=sys.stderr)
+        return FAILED
+    raise AssertionError(command)
+
+
+def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report:
+    """The command, with the asked preset's values as defaults. Wrong requests become one-sentence ValueErrors."""
+    name = _value_of("--preset", arguments) or "food101"
+    preset = get_preset(name)
+    config = StudyConfig(
+        preset.dataset, preset.regime, preset.resolution,
+        recipe=Recipe(**preset.recipe), classic=replace(CLASSIC, **preset.classic),
+    )  # fmt: skip
+    train_default, all_default = Train(preset=name, config=config), All(preset=name, config=config)
+    commands = (
+        Annotated[Steps, tyro.conf.subcommand("steps")]
+        | Annotated[Train, tyro.conf.subcommand("train", default=train_default)]
+        | Annotated[All, tyro.conf.subcommand("all", default=all_default)]
+        | Annotated[Report, tyro.conf.subcommand("report")]
+    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            command = tyro.cli(commands, args=arguments, prog="runner.py", description=__doc__)  # type: ignore[call-overload]
+    except SystemExit as exit:
+        if not exit.code:
+            raise
+        raise ValueError(_one_sentence(complaint.getvalue())) from None
+    if isinstance(command, Train | All):
+        classic = follow(command.config.classic, config.recipe, command.config.recipe)
+        given = {option.partition("=")[0].replace("_", "-") for option in arguments}
+        for name in ("epochs", "step_epochs", "batch_size", "micro_batches"):
+            if f"--classic.{name.replace('_', '-')}" in given:
+                classic = replace(classic, **{name: getattr(command.config.classic, name)})
+        command = replace(command, config=replace(command.config, classic=classic))
+    return command
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """The last value that `arguments` give to `option`."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            found = value if equals else following
+    return found
+
+
+def _one_sentence(complaint: str) -> str:
+    """tyro's boxed complaint, "│ Unrecognized options: --epoch │ ...", as a line of text."""
+    lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.splitlines()]
+    text = " ".join(line for line in lines[1:] if line)
+    text, _, help_command = text.partition("For full helptext, ")
+    command = help_command.removeprefix("run ").removeprefix("run: ").removeprefix("see ").strip()
+    return f"{text.strip().rstrip('.')} (see {command or 'runner.py --help'})"
+
+
+def steps(command: Steps) -> int:
+    """Print the roadmap, counted."""
+    regime = get_regime(command.regime)
+    StudyConfig(resolution=command.resolution)
+    from ablations import table
+
+    rows = list(table.count_steps(regime, command.resolution))
+    print({"table": table.as_text, "csv": table.as_csv, "json": table.as_json}[command.format](rows), end="")
+    return DONE
+
+
+def train(command: Train) -> int:
+    """Train one step."""
+    regime = get_regime(command.config.regime)
+    step = regime.step(command.step)
+    if command.overwrite not in (None, step.name):
+        raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
+    return _train(command, [step], [command.seed], {step.name} if command.overwrite else set())
+
+
+def train_all(command: All) -> int:
+    """Train every step, then write the report."""
+    regime = get_regime(command.config.regime)
+    chosen = [regime.step(asked) for asked in command.steps] or list(regime.steps)
+    for what, given in (("step", [step.name for step in chosen]), ("seed", list(command.seeds))):
+        if len(set(given)) < len(given):
+            twice = next(value for value in given if given.count(value) > 1)
+            raise ValueError(f"{what} {twice} was given twice: give each {what} once")
+    overwrite = {regime.step(asked).name for asked in command.overwrite}
+    if strange := overwrite - {step.name for step in chosen}:
+        raise ValueError(
+            f"--overwrite names {', '.join(sorted(strange))}, which --steps leaves out: name steps to train"
+        )
+    code = _train(command, chosen, list(command.seeds), overwrite, plan=True, dry_run=command.dry_run)
+    if code in (DONE, FAILED) and not command.dry_run:
+        print(_write_report(_study_folder(command)))
+    return code
+
+
+def report(command: Report) -> int:
+    """Write the report of a study."""
+    print(_write_report(_study_folder(command)))
+    return DONE
+
+
+def _write_report(folder: Path) -> str:
+    if not (folder / "study.json").exists():
+        raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
+    from report.page import write
+
+    return f"report: {write(folder)}"
+
+
+def _study_folder(command: _Training | Report) -> Path:
+    from training.study import check_name
+
+    if isinstance(command, Report) and command.study and Path(command.study, "study.json").exists():
+        return Path(command.study)
+    name = command.study or command.preset
+    check_name(name)
+    return command.runs / name
+
+
+def _train(
+    command: _Training, chosen: Sequence[Step], seeds: Sequence[int], overwrite: set[str], plan: bool = False,
+    dry_run: bool = False,
+) -> int:  # fmt: skip
+    """Train the chosen steps with each seed. Everything that can be refused is refused before anything is written."""
+    import data
+    from data.files import require_folder
+    from training.study import check_config, open_study
+
+    config, folder = command.config, _study_folder(command)
+    for seed in seeds:
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"seed is {seed}: give a whole number from 0 to {2**31 - 1}")
+    if command.workers is not None and not 0 <= command.workers <= 256:
+        raise ValueError(f"workers is {command.workers}: give 0 to 256")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", command.device):
+        raise ValueError(f"there is no device {command.device!r}: choose auto, cpu, cuda, cuda:N or mps")
+    require_folder(command.runs, "the runs folder", may_be_missing=True)
+    check_config(folder, config)
+    data_dir = command.data_dir or _HERE / "datasets"
+    data.check(config.dataset, data_dir, create_root=command.data_dir is None)
+
+    from training.device import find_device, find_precision
+
+    device = find_device(command.device)
+    config = replace(config, precision=find_precision(config.precision, device))
+    check_config(folder, config)
+    if dry_run:
+        _print_plan(folder, chosen, seeds, overwrite)
+        return DONE
+
+    dataset = data.load(config.dataset, data_dir)
+    study = open_study(folder, config, _summary(dataset), dataset.fingerprint)
+    if plan:
+        _print_plan(folder, chosen, seeds, overwrite)
+    regime = get_regime(config.regime)
+    from training.run import Run
+
+    runs = [
+        Run(study, step.name, step.number, seed, regime.architecture(step, len(dataset.classes)),
+            config.recipe_of(step.classic_recipe))
+        for seed in seeds for step in chosen
+    ]  # fmt: skip
+    return _carry_out(runs, dataset, data_dir, command, overwrite)
+
+
+def _summary(dataset: "Dataset") -> dict[str, object]:
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    return {"name": dataset.name, "description": dataset.description, "synthetic": dataset.synthetic,
+            "classes": dataset.classes, **sizes}  # fmt: skip
+
+
+def _print_plan(folder: Path, chosen: Sequence[Step], seeds: Sequence[int], overwrite: set[str]) -> None:
+    states = {}
+    for step in chosen:
+        for seed in seeds:
+            run = folder / step.name / f"seed-{seed}"
+            finished = (run / "result.json").exists() and step.name not in overwrite
+            started = (run / "checkpoint.pt").exists() and step.name not in overwrite
+            states[step.name, seed] = "finished" if finished else "to resume" if started else "to train"
+    count = {state: list(states.values()).count(state) for state in ("finished", "to resume", "to train")}
+    print(f"{folder}: {len(states)} runs, " + ", ".join(f"{n} {state}" for state, n in count.items() if n))
+    for step in chosen:
+        of_seeds = ", ".join(f"seed {seed} {states[step.name, seed]}" for seed in seeds)
+        print(f"  {'' if step.number is None else step.number:>2}  {step.name:<22} {of_seeds}", flush=True)
+
+
+def _carry_out(
+    runs: Sequence["Run"], dataset: "Dataset", data_dir: Path, command: _Training, overwrite: set[str]
+) -> int:
+    from training import records
+    from training.device import find_device
+    from training.interrupt import Stopped, stop_on_signals
+    from training.loop import NonFinite, train
+    from training.run import Execution
+    from training.study import one_trainer
+
+    stores = None
+    execution = Execution(find_device(command.device), workers=command.workers or 0)
+    code = DONE
+    with stop_on_signals() as stop:
+        for run in runs:
+            with one_trainer(run.folder):
+                if run.step in overwrite:
+                    records.clear(run.folder)
+                if result := run.result:
+                    print(
+                        f"{run.title}: finished, top-1 {result['top1']:.2f} % (--overwrite {run.step} makes it again)"
+                    )
+                    continue
+                stores = stores or _open_stores(dataset, data_dir, command)
+                try:
+                    train(run, stores, execution, stop)
+                except Stopped as stopped:
+                    print(f"runner.py: {stopped}", file=sys.stderr)
+                    return STOPPED
+                except NonFinite as failure:
+                    print(f"runner.py: {failure}", file=sys.stderr)
+                    code = FAILED
+    return code
+
+
+def _open_stores(dataset: "Dataset", data_dir: Path, command: _Training) -> "Stores":
+    import math
+
+    from data import open_store
+    from training.run import Stores
+
+    # As many pixels as evaluation looks at: it crops the centre 87.5 % (see `data.augment.centre_crop`).
+    short_side = math.ceil(command.config.resolution / 0.875)
+    train, validation, test = (open_store(split, data_dir / "cache", short_side) for split in dataset.splits.values())
+    return Stores(train, validation, test, dataset.classes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

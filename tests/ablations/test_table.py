@@ -1,0 +1,63 @@
+"""The paper's FLOPs come out of the builder."""
+
+import csv
+import io
+
+import pytest
+
+from ablations import get_regime, paper_row, table
+from ablations.steps import STEPS
+
+CONTRADICTED = {"layer-norm", "separate-downsampling"}
+"""Rows of the smaller regime for which the paper prints two different numbers."""
+
+
+@pytest.fixture(scope="module", params=["tiny", "base"])
+def counted(request):
+    return {row.name: row for row in table.count_steps(get_regime(request.param))}
+
+
+def test_every_row_rounds_to_the_printed_digit_but_the_two_that_the_paper_contradicts(counted) -> None:
+    odd = {name for name, row in counted.items() if row.agrees is False}
+    assert odd == (CONTRADICTED if counted["baseline"].regime == "tiny" else set())
+    assert sum(row.agrees is not None for row in counted.values()) == len(STEPS) == 17
+    for name in odd:
+        assert "the paper prints" in counted[name].note
+
+
+def test_every_row_counts_what_was_recounted(counted) -> None:
+    for row in counted.values():
+        paper = paper_row(row.regime, row.name)
+        if paper.gflops_recount is not None:
+            assert f"{row.gflops_paper_convention:.3f}" == f"{paper.gflops_recount:.3f}"
+
+
+def test_parameters_are_the_known_ones(counted) -> None:
+    if counted["baseline"].regime == "base":
+        assert counted["separate-downsampling"].params == 88_591_464
+        return
+    millions = {name: row.params / 1e6 for name, row in counted.items()}
+    assert counted["baseline"].params == 25_557_032
+    assert counted["separate-downsampling"].params == 28_589_128
+    expected = {"stage-ratio": 28.63, "patchify-stem": 28.62, "depthwise": 15.72, "width": 33.76}
+    expected |= {"inverted-bottleneck": 25.85, "depthwise-first": 25.63, "kernel-5": 25.72, "kernel-7": 25.86}
+    expected |= {"kernel-9": 26.05, "kernel-11": 26.29}
+    for name, value in expected.items():
+        assert round(millions[name], 2) == value, name
+
+
+def test_the_csv_has_the_agreed_columns_and_a_line_a_step(counted) -> None:
+    lines = list(csv.DictReader(io.StringIO(table.as_csv(list(counted.values())))))
+    assert list(lines[0]) == [
+        "regime", "number", "name", "params", "gflops_fvcore", "gflops_paper_convention", "gflops_paper", "agrees",
+        "note",
+    ]  # fmt: skip
+    assert len(lines) == 18
+    assert lines[0]["agrees"] == "yes"
+
+
+def test_pocket_is_counted_and_compared_with_nothing() -> None:
+    rows = list(table.count_steps(get_regime("pocket"), 64, 10))
+    assert len(rows) == 18
+    assert all(row.agrees is None and row.gflops_paper is None for row in rows)
+    assert all(row.gflops_fvcore < 0.02 for row in rows)

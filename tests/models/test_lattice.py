@@ -1,0 +1,57 @@
+"""Any combination of flags is a valid network."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import Architecture
+from models.builder import build
+from models.complexity import complexity
+from tests.models.closed_form import closed_form
+
+architectures = st.builds(
+    Architecture,
+    depths=st.lists(st.integers(1, 2), min_size=1, max_size=4).map(tuple),
+    width=st.integers(2, 6),
+    stem=st.sampled_from(["classic", "patchify"]),
+    depthwise=st.booleans(),
+    inverted_bottleneck=st.booleans(),
+    depthwise_first=st.booleans(),
+    kernel_size=st.sampled_from([1, 3, 5, 7]),
+    activation=st.sampled_from(["relu", "gelu"]),
+    fewer_activations=st.booleans(),
+    fewer_norms=st.booleans(),
+    norm=st.sampled_from(["batch", "layer"]),
+    separate_downsampling=st.booleans(),
+    num_classes=st.integers(1, 7),
+)
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(architectures, st.sampled_from([32, 40, 47]))
+def test_any_combination_trains_and_agrees_with_the_closed_form(a: Architecture, side: int) -> None:
+    torch.manual_seed(0)
+    model = build(a, drop_path=0.0, layer_scale=None, init="he")
+    logits = model(torch.randn(3, 3, side, side))
+    assert logits.shape == (3, a.num_classes)
+    logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+    size = complexity(model, side)
+    params, flops, others = closed_form(a, side)
+    assert size.params == params
+    assert size.flops_paper_convention == flops
+    assert size.flops == flops + others
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(architectures)
+def test_drop_path_and_layer_scale_fit_any_combination(a: Architecture) -> None:
+    bare = build(a)
+    scaled = build(a, drop_path=0.3, layer_scale=1e-6)
+    grown = sum(p.numel() for p in scaled.parameters()) - sum(p.numel() for p in bare.parameters())
+    expansion = 1 if a.inverted_bottleneck else 4
+    assert grown == sum(depth * expansion * a.width * 2**i for i, depth in enumerate(a.depths))
+    scaled(torch.randn(2, 3, 32, 32)).sum().backward()

@@ -1,0 +1,114 @@
+"""What each flag does to a block, and what the recipe adds to it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ablations import get_regime
+from models import Architecture
+from models.architecture import SwinArchitecture
+from models.builder import build
+from models.resnet import Block, ResNet
+
+SMALL = Architecture(depths=(1, 2), width=4, num_classes=3)
+
+
+def layers(**flags: object) -> list[str]:
+    block = Block(replace(SMALL, **flags), 16, 4, 1)
+    after = [] if isinstance(block.activation, torch.nn.Identity) else ["after"]
+    return [name for name, _ in block.branch.named_children()] + after
+
+
+def test_the_default_block_is_a_bottleneck_with_all_norms_and_activations() -> None:
+    assert layers() == ["conv1", "norm1", "activation1", "conv2", "norm2", "activation2", "conv3", "norm3", "after"]
+
+
+def test_fewer_activations_leaves_the_one_between_the_two_1x1_layers() -> None:
+    expected = ["conv1", "norm1", "conv2", "norm2", "activation2", "conv3", "norm3"]
+    assert layers(fewer_activations=True) == expected
+    assert layers(fewer_activations=True, depthwise_first=True) == expected
+
+
+def test_fewer_norms_leaves_the_one_before_the_first_1x1_layer() -> None:
+    flags = {"fewer_activations": True, "fewer_norms": True}
+    assert layers(**flags, depthwise_first=True) == ["conv1", "norm1", "conv2", "activation2", "conv3"]
+    assert layers(**flags) == ["norm0", "conv1", "conv2", "activation2", "conv3"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "shapes"),
+    [
+        ({}, [(4, 16, 1), (4, 4, 3), (16, 4, 1)]),
+        ({"depthwise": True}, [(4, 16, 1), (4, 1, 3), (16, 4, 1)]),
+        ({"depthwise": True, "inverted_bottleneck": True}, [(16, 16, 1), (16, 1, 3), (4, 16, 1)]),
+        ({"depthwise": True, "inverted_bottleneck": True, "depthwise_first": True, "kernel_size": 7},
+         [(16, 1, 7), (16, 16, 1), (4, 16, 1)]),
+    ],
+)  # fmt: skip
+def test_the_block_widths_are_the_papers(flags, shapes) -> None:
+    block = Block(replace(SMALL, **flags), 16, 4, 1)
+    weights = [block.branch.get_submodule(f"conv{i}").weight.shape for i in (1, 2, 3)]
+    assert [(w[0], w[1], w[2]) for w in weights] == shapes
+
+
+def test_a_convolution_has_a_bias_unless_batch_norm_follows_it() -> None:
+    def biases(**flags: object) -> list[bool]:
+        block = Block(replace(SMALL, depthwise_first=True, **flags), 16, 4, 1)
+        return [block.branch.get_submodule(f"conv{i}").bias is not None for i in (1, 2, 3)]
+
+    assert biases() == [False, False, False]
+    assert biases(fewer_norms=True) == [False, True, True]
+    assert biases(norm="layer") == [True, True, True]
+
+
+def test_drop_path_rises_linearly_with_depth() -> None:
+    model = ResNet(replace(SMALL, depths=(1, 2, 2)), drop_path=0.4)
+    rates = [getattr(m.drop_path, "p", 0.0) for m in model.modules() if isinstance(m, Block)]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_layer_scale_multiplies_the_branch() -> None:
+    torch.manual_seed(0)
+    block = Block(replace(SMALL, fewer_activations=True), 16, 4, 1, layer_scale=0.25).eval()
+    bare = Block(replace(SMALL, fewer_activations=True), 16, 4, 1).eval()
+    bare.load_state_dict({k: v for k, v in block.state_dict().items() if k != "layer_scale"})
+    x = torch.randn(2, 16, 8, 8)
+    assert torch.allclose(block(x) - x, 0.25 * (bare(x) - x), atol=1e-6)
+
+
+def test_separate_downsampling_halves_between_stages_with_norms_around() -> None:
+    model = ResNet(replace(SMALL, separate_downsampling=True, norm="layer"))
+    assert [name for name, _ in model.stages[1].named_children()] == ["downsample", "block1", "block2"]
+    assert model.stages[1].downsample.conv.kernel_size == (2, 2)
+    assert isinstance(model.norm, torch.nn.LayerNorm)
+    assert isinstance(ResNet(SMALL).norm, torch.nn.Identity)
+
+
+@pytest.mark.parametrize("regime", ["tiny", "base", "pocket"])
+def test_swin_is_torchvisions(regime: str) -> None:
+    swin = get_regime(regime).swin
+    params = sum(p.numel() for p in build(swin).parameters())
+    assert params == {"tiny": 28_288_354, "base": 87_768_224, "pocket": params}[regime]
+    assert build(replace(swin, num_classes=7))(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"depths": ()}, "depths"),
+        ({"depths": (1, 0)}, "depths"),
+        ({"width": 0}, "width is 0"),
+        ({"kernel_size": 4}, "odd"),
+        ({"num_classes": 0}, "num_classes is 0"),
+        ({"stem": "conv"}, "'classic' or 'patchify'"),
+        ({"norm": "group"}, "'batch' or 'layer'"),
+    ],
+)
+def test_an_impossible_architecture_is_refused_in_a_sentence(flags, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Architecture(**flags)
+
+
+def test_the_default_swin_is_swin_t() -> None:
+    assert SwinArchitecture() == get_regime("tiny").swin

@@ -1,0 +1,1 @@
+"""One run: recipe, loop, checkpoint. Nothing heavy is imported here."""

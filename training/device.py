@@ -1,0 +1,105 @@
+"""Where a run computes, in which precision, and what the machine is: device, autocast, environment.json."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LIBRARIES = ("torch", "torchvision", "fvcore", "numpy", "pillow", "tensorboard", "safetensors")
+
+
+def find_device(asked: str) -> torch.device:
+    """The device of that name; `auto` is the first CUDA device if there is one, else the CPU.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"there is no device {asked!r}: choose auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        have = f"{count} CUDA device{'s' * (count > 1)}, numbered from 0" if count else "no CUDA device"
+        raise ValueError(f"device {asked!r} was asked for and this machine has {have}: choose another, such as auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' was asked for and this machine has none: choose another, such as auto")
+    return device
+
+
+def find_precision(asked: str, device: torch.device) -> str:
+    """`asked`, or for "auto" the mixed precision that the device has: bf16, else fp16, on CUDA; fp32 elsewhere."""
+    if asked != "auto":
+        return asked
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """torch's automatic mixed precision; nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_PRECISIONS[precision])
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader calls the device: the GPU's name, or the processor's and how many threads torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def code_version() -> str:
+    """The commit of this project, with "+changes" where files differ from it; "unknown" outside a git checkout."""
+    folder = Path(__file__).parents[1]
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return commit + "+changes" * bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What could explain a difference between two runs of one config, for environment.json."""
+    versions = {}
+    for library in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "device": device_name(device),
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "code_version": code_version(),
+    }

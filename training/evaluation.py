@@ -1,0 +1,71 @@
+"""What a network says of a split: loss, top-1, top-5, and every picture's five best classes."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.loader import Batch
+from training.device import autocast
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Over n pictures; `top` and `p_label` are on the CPU."""
+
+    labels: Tensor
+    """(n,) int64."""
+    top: Tensor
+    """(n, k) int64: the k = min(5, classes) classes of highest probability, best first."""
+    p_label: Tensor
+    """(n,) float32: probability of the true class."""
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy, in nats; without label smoothing."""
+        return float(-self.p_label.double().clamp_min(1e-30).log().mean())
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return self._accuracy(1)
+
+    @property
+    def top5(self) -> float:
+        """Percent."""
+        return self._accuracy(5)
+
+    def _accuracy(self, k: int) -> float:
+        hits = (self.top[:, :k] == self.labels[:, None]).any(1)
+        return 100 * int(hits.sum()) / len(hits)
+
+    def as_csv(self, ids: Sequence[str]) -> str:
+        """predictions.csv: image, label, p_label, top1 ... top5 (class indices)."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "label", "p_label", *(f"top{i + 1}" for i in range(self.top.shape[1]))])
+        rows = zip(ids, self.labels.tolist(), self.p_label.tolist(), self.top.tolist(), strict=True)
+        writer.writerows([image, label, f"{p:.6g}", *top] for image, label, p, top in rows)
+        return file.getvalue()
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str) -> Evaluation:
+    """Run `model` in eval mode over `batches` (see `data.eval_batches`); its mode is put back afterwards."""
+    was_training = model.training
+    model.eval()
+    labels, tops, p_labels = [], [], []
+    for batch in batches:
+        with autocast(precision, device):
+            logits = model(batch.images.to(device, non_blocking=True))
+        probabilities = F.softmax(logits[: batch.valid].float(), dim=1)
+        own = batch.labels[: batch.valid].to(device, non_blocking=True)
+        labels.append(own)
+        tops.append(probabilities.topk(min(5, probabilities.shape[1])).indices)
+        p_labels.append(probabilities.gather(1, own[:, None])[:, 0])
+    model.train(was_training)
+    return Evaluation(torch.cat(labels).cpu(), torch.cat(tops).cpu(), torch.cat(p_labels).cpu())

@@ -1,0 +1,63 @@
+"""Learning rate, parameter groups, optimizer, loss: the arithmetic of a recipe."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.loader import Batch
+from training.recipe import Recipe
+
+
+def learning_rate(recipe: Recipe, update: int, updates_per_epoch: int) -> float:
+    """The learning rate of optimizer update number `update`, counted from 0.
+
+    It rises linearly from 0 over the warm-up, then falls as a cosine to `min_lr` (or in steps), update by update.
+    """
+    peak = recipe.peak_lr
+    warmup = recipe.warmup_epochs * updates_per_epoch
+    if update < warmup:
+        return peak * update / warmup
+    if recipe.schedule == "step":
+        return peak * recipe.step_factor ** (update // (recipe.step_epochs * updates_per_epoch))
+    progress = (update - warmup) / max(recipe.epochs * updates_per_epoch - warmup, 1)
+    return recipe.min_lr + (peak - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+    """Two groups: parameters with weight decay, and those without (biases and everything of one dimension).
+
+    Layer scale has one number per channel and counts as one-dimensional; its shape only serves broadcasting.
+    """
+    decayed, spared = [], []
+    for name, parameter in model.named_parameters():
+        one_dimensional = parameter.ndim <= 1 or name.endswith((".bias", ".layer_scale"))
+        (spared if one_dimensional and not recipe.decay_all else decayed).append(parameter)
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """torch's AdamW or SGD over `parameter_groups`; the fused kernels, which compute the same in one pass."""
+    groups = parameter_groups(model, recipe)
+    fused = device.type in ("cuda", "cpu")
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=fused)
+    return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, fused=fused)
+
+
+def loss_function(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    """Cross entropy to smoothed targets of which `batch.weight` belongs to the label and the rest to the partner's.
+
+    logits: (B, classes), taken to float32. Returns the mean over the batch.
+    """
+    logits = logits.float()
+    own = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=label_smoothing)
+    if batch.partner_labels is batch.labels:
+        return own.mean()
+    partner = F.cross_entropy(logits, batch.partner_labels, reduction="none", label_smoothing=label_smoothing)
+    return (batch.weight * own + (1 - batch.weight) * partner).mean()

@@ -1,0 +1,196 @@
+"""How a network is trained: every choice that can change the result, as data. No torch here."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "step"]
+Init = Literal["he", "truncated-normal"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe. The defaults are the modern one of "A ConvNet for the 2020s", section 2.1 and Table 5.
+
+    Raises:
+        ValueError: a value, or two values together, that no training can use, in one sentence.
+    """
+
+    epochs: int = 300
+    """Passes over the training pictures (Table 5)."""
+    batch_size: int = 4096
+    """Pictures per optimizer update (Table 5)."""
+    micro_batches: int = 1
+    """Equal parts that a batch is worked through in, to fit in memory; batch norm sees one part at a time."""
+    optimizer: Optimizer = "adamw"
+    """adamw (Table 5) or sgd with Nesterov off, as ResNet-50 was trained."""
+    lr: float = 4e-3
+    """Highest learning rate, for `lr_batch` pictures per update (Table 5)."""
+    lr_batch: int = 4096
+    """The batch that `lr` is meant for: another batch_size scales the rate in proportion (Goyal et al., 2017)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of its two moments (Table 5)."""
+    momentum: float = 0.9
+    """SGD's momentum (He et al., 2016)."""
+    weight_decay: float = 0.05
+    """Decoupled for adamw, added to the gradient for sgd (Table 5)."""
+    decay_all: bool = False
+    """Whether biases and other parameters of one dimension are decayed too (the paper's code: no; ResNet: yes)."""
+    schedule: Schedule = "cosine"
+    """After the warm-up: cosine to min_lr, or a step by step_factor every step_epochs."""
+    warmup_epochs: int = 20
+    """Epochs in which the learning rate rises linearly from 0 (Table 5)."""
+    min_lr: float = 1e-6
+    """Where the cosine ends, not scaled with the batch (the paper's code)."""
+    step_epochs: int = 30
+    """Epochs between two steps of the step schedule (He et al., 2016)."""
+    step_factor: float = 0.1
+    """What a step multiplies the learning rate by (He et al., 2016)."""
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over all classes (Table 5)."""
+    drop_path: float = 0.1
+    """Stochastic depth of the last block, rising linearly from 0 at the first (Table 5: 0.1 for T, 0.5 for B)."""
+    layer_scale: float | None = 1e-6
+    """Initial value of the learnt factor on each residual branch (Table 5); None for no factor."""
+    init: Init = "truncated-normal"
+    """Initial weights: truncated-normal 0.02 (Table 5) or he, as ResNet-50 had."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area of the random crop as a share of the picture (Szegedy et al., 2015)."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    rand_augment_magnitude: float = 9.0
+    """RandAugment's mean magnitude of 10 (Table 5); 0 switches it off."""
+    rand_augment_std: float = 0.5
+    """Deviation of that magnitude (Table 5)."""
+    color_jitter: float = 0.4
+    """Strength of colour jitter; as in the paper's code it acts only where RandAugment is off."""
+    random_erasing: float = 0.25
+    """Probability that a box is filled with noise (Table 5)."""
+    mixup: float = 0.8
+    """Alpha of mixup, which takes turns with cutmix (Table 5); 0 switches it off."""
+    cutmix: float = 1.0
+    """Alpha of cutmix (Table 5); 0 switches it off."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "micro_batches", "lr_batch", "step_epochs"):
+            self._require(name, getattr(self, name) >= 1, "give at least 1")
+        for name in ("lr", "step_factor"):
+            self._require(name, 0 < getattr(self, name) < math.inf, "give a number above 0")
+        for name in ("min_lr", "weight_decay", "warmup_epochs", "mixup", "cutmix", "color_jitter", "rand_augment_std"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "give 0 or more")
+        for name in ("momentum", "label_smoothing", "drop_path"):
+            self._require(name, 0 <= getattr(self, name) < 1, "give 0 or more and less than 1")
+        for name in ("flip", "random_erasing"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "give a probability from 0 to 1")
+        self._require("rand_augment_magnitude", 0 <= self.rand_augment_magnitude <= 10, "give 0 (off) to 10")
+        self._require("betas", all(0 <= beta < 1 for beta in self.betas), "give two numbers from 0 to below 1")
+        low, high = self.crop_scale
+        self._require("crop_scale", 0 < low <= high <= 1, "give two rising shares above 0 and up to 1")
+        if self.layer_scale is not None:
+            self._require("layer_scale", 0 < self.layer_scale < math.inf, "give a number above 0, or None")
+        for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("init", Init)):
+            choices = get_args(allowed)
+            self._require(name, getattr(self, name) in choices, f"give {' or '.join(choices)}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs} and epochs is {self.epochs}: the warm-up must end before the "
+                "training does, give fewer --warmup-epochs or more --epochs"
+            )
+        if self.schedule == "cosine" and self.min_lr > self.peak_lr:
+            raise ValueError(
+                f"min_lr is {self.min_lr:g} and the highest learning rate is {self.peak_lr:g} (lr x batch_size / "
+                "lr_batch): give a --min-lr below it"
+            )
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"micro_batches is {self.micro_batches}, which does not divide batch_size {self.batch_size}: give one "
+                "that does"
+            )
+
+    def _require(self, name: str, holds: bool, remedy: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} is {getattr(self, name)}: {remedy}")
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate at the end of the warm-up."""
+        return self.lr * self.batch_size / self.lr_batch
+
+
+CLASSIC = Recipe(
+    epochs=90,
+    batch_size=256,
+    optimizer="sgd",
+    lr=0.1,
+    lr_batch=256,
+    weight_decay=1e-4,
+    decay_all=True,
+    schedule="step",
+    warmup_epochs=0,
+    label_smoothing=0.0,
+    drop_path=0.0,
+    layer_scale=None,
+    init="he",
+    rand_augment_magnitude=0.0,
+    color_jitter=0.0,
+    random_erasing=0.0,
+    mixup=0.0,
+    cutmix=0.0,
+)
+"""ResNet-50's own recipe, for step 0: SGD, batch 256, 90 epochs, steps by 0.1 (He et al., 2016; torchvision)."""
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What all runs of a study share: whatever can change a result, except the step and the seed.
+
+    Raises:
+        ValueError: a value that no study can use, in one sentence.
+    """
+
+    dataset: str = "food101"
+    """food101, fashion-mnist, pocket, or imagefolder:PATH for pictures of your own (one folder a class)."""
+    regime: str = "tiny"
+    """Size of the networks: tiny (ResNet-50 to ConvNeXt-T), base (ResNet-200 to ConvNeXt-B) or pocket."""
+    resolution: int = 224
+    """Side of the pictures that the network sees, in pixels."""
+    precision: Precision = "auto"
+    """auto is bf16 autocast on CUDA (fp16 where it has no bf16) and fp32 elsewhere."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+    """The modern recipe, of every step but the baseline."""
+    classic: Recipe = CLASSIC
+    """The recipe of step 0. Unless set, its epochs and its batch follow changes of the modern recipe's."""
+
+    def __post_init__(self) -> None:
+        if self.resolution < 32:
+            raise ValueError(f"resolution is {self.resolution}: the networks halve it five times, give at least 32")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is {self.precision!r}: give {', '.join(get_args(Precision))}")
+
+    def recipe_of(self, classic: bool) -> Recipe:
+        return self.classic if classic else self.recipe
+
+
+def follow(classic: Recipe, before: Recipe, after: Recipe) -> Recipe:
+    """`classic` with epochs and batch changed in the proportion in which the modern recipe was, `before` to `after`.
+
+    So that a study made shorter or longer by one option stays a comparison of equals.
+    """
+    scale = after.epochs / before.epochs
+    changed: dict[str, Any] = {}
+    if scale != 1:
+        changed["epochs"] = max(1, round(classic.epochs * scale))
+        changed["step_epochs"] = max(1, round(classic.step_epochs * scale))
+    if after.batch_size != before.batch_size:
+        changed["batch_size"] = max(1, classic.batch_size * after.batch_size // before.batch_size)
+    if after.micro_batches != before.micro_batches:
+        changed["micro_batches"] = after.micro_batches
+    return replace(classic, **changed)
+
+
+def recipe_fields() -> tuple[str, ...]:
+    return tuple(field.name for field in fields(Recipe))

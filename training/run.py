@@ -1,0 +1,69 @@
+"""What one run is: a network of a study, a seed, a recipe, the pictures, and the machine it is carried out on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data import Augmentation, PictureStore
+from models import Architecture, SwinArchitecture
+from training.recipe import Recipe
+from training.study import Study, read_json
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out: nothing here can change what it computes, rounding apart."""
+
+    device: torch.device
+    workers: int = 0
+    """Processes that prepare training pictures; 0 does it between two updates."""
+    channels_last: bool = True
+    compile: bool = False
+    checkpoint_minutes: float = 10
+    """A checkpoint is written at the end of every epoch, and within one after this many minutes."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The three splits, decoded."""
+
+    train: PictureStore
+    validation: PictureStore
+    test: PictureStore
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network of a study, to be trained once."""
+
+    study: Study
+    step: str
+    number: int | None
+    seed: int
+    architecture: Architecture | SwinArchitecture
+    recipe: Recipe
+
+    @property
+    def folder(self) -> Path:
+        return self.study.run_folder(self.step, self.seed)
+
+    @property
+    def title(self) -> str:
+        return f"{self.step} seed {self.seed}"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """result.json of a finished run, else None."""
+        path = self.folder / "result.json"
+        return read_json(path) if path.exists() else None
+
+    def augmentation(self) -> Augmentation:
+        r = self.recipe
+        return Augmentation(
+            resolution=self.study.config.resolution, crop_scale=r.crop_scale, flip=r.flip,
+            rand_augment_magnitude=r.rand_augment_magnitude, rand_augment_std=r.rand_augment_std,
+            color_jitter=r.color_jitter, random_erasing=r.random_erasing, mixup=r.mixup, cutmix=r.cutmix,
+        )  # fmt: skip

@@ -1,0 +1,126 @@
+"""A study's folder: the config all its runs share, and where each run lives. No torch here."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data.files import write_atomically
+from training.recipe import StudyConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its study.json records it."""
+
+    folder: Path
+    config: StudyConfig
+    hash: str
+    """Of the config and the data set's contents: two runs may be compared only if theirs are equal."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def run_folder(self, step: str, seed: int) -> Path:
+        return self.folder / step / f"seed-{seed}"
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless `name` can be a folder's name everywhere."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"the study's name is {name!r}: give letters, digits, dots, dashes and underscores")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError, naming the file, where there is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): restore it, or choose another --study") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object: restore it, or choose another --study")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _as_json(config: StudyConfig) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(asdict(config))))
+
+
+def check_config(folder: Path, config: StudyConfig) -> None:
+    """Raise ValueError if `folder` holds a study of another config, naming what differs. Writes nothing.
+
+    `config.precision` may still be "auto", which agrees with any.
+    """
+    path = folder / "study.json"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} holds files but no study.json: choose another --study, or an empty folder")
+        return
+    there, here = read_json(path).get("config", {}), _as_json(config)
+    pairs = [(f"{part}.{key}" if part == "classic" else key, there.get(part, {}).get(key), value)
+             for part in ("recipe", "classic") for key, value in here[part].items()]  # fmt: skip
+    pairs += [(key, there.get(key), here[key]) for key in ("dataset", "regime", "resolution", "precision")]
+    different = [f"{key} ({old} there, {new} here)" for key, old, new in pairs
+                 if old != new and (key, new) != ("precision", "auto")]  # fmt: skip
+    if different:
+        raise ValueError(
+            f"{folder} was made by another config: {', '.join(different)}; give this one a name of its own with "
+            "--study NAME, or ask for the same config"
+        )
+
+
+def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fingerprint: str) -> Study:
+    """Make `folder` a study of `config` on `dataset` (its summary for readers), or find that it is one already.
+
+    Raises:
+        ValueError: the folder holds a study of another config, or of the same data set with other contents.
+    """
+    check_config(folder, config)
+    content = {**_as_json(config), "dataset_fingerprint": fingerprint}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    path = folder / "study.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"name": folder.name, "hash": digest, "config": content, "dataset": dataset})
+    elif read_json(path).get("hash") != digest:
+        raise ValueError(
+            f"{folder} was made on other pictures: data set {config.dataset!r} has changed since; restore it, or give "
+            "this study a name of its own with --study NAME"
+        )
+    return Study(folder, config, digest)
+
+
+@contextmanager
+def one_trainer(folder: Path) -> Iterator[None]:
+    """Hold the run folder for this process. A lock that a dead process left is no obstacle.
+
+    Raises:
+        ValueError: another process trains in it; the message names it.
+    """
+    import fcntl
+    import os
+    import socket
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ValueError(f"{folder} is being trained by {holder}: wait for it, or stop it first") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
