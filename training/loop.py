@@ -122,13 +122,13 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
             lr = learning_rate(recipe, update, updates_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            # Stochastic depth draws from torch's own generator: put it where this update's draws begin.
-            torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, run.seed, update))
 
             loss_value = 0.0
-            for _ in range(recipe.micro_batches):
+            for part in range(recipe.micro_batches):
                 with clock("data"):
                     batch = _to(next(batches), device)
+                # Stochastic depth draws from torch's own generator: put it where these draws begin.
+                torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, run.seed, update * recipe.micro_batches + part))
                 with clock("forward"), autocast(precision, device):
                     loss = loss_function(forward(batch.images), batch, recipe.label_smoothing) / recipe.micro_batches
                 with clock("backward"):
@@ -148,9 +148,10 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
 
             state.batch, state.loss_sum = number + 1, state.loss_sum + loss_value
             progress.update(f"{epoch + 1}/{recipe.epochs}", loss_value)
-            if stop or time.monotonic() - last_save > 60 * execution.checkpoint_minutes:
+            stopping = bool(stop)
+            if stopping or time.monotonic() - last_save > 60 * execution.checkpoint_minutes:
                 last_save = save()
-            if stop:
+            if stopping:
                 progress.close()
                 board.close()
                 raise Stopped(f"{run.title} was stopped in epoch {epoch + 1} and saved; the same command resumes it")

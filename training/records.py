@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 METRICS, WEIGHTS, RESULT = "metrics.jsonl", "model.safetensors", "result.json"
+ABOUT = "about"
+"""The entry of the weights' metadata: JSON that says what they are."""
 
 
 def begin(run: Run, device: torch.device) -> None:
@@ -38,6 +40,7 @@ def begin(run: Run, device: torch.device) -> None:
         "architecture": asdict(run.architecture),
         "recipe": asdict(run.recipe),
     }
+    run.folder.mkdir(parents=True, exist_ok=True)
     write_json(run.folder / "config.json", config)
     write_json(run.folder / "environment.json", environment(device))
 
@@ -99,8 +102,9 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
         },
     }
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {name: json.dumps(value) for name, value in about.items()}
-    write_atomically(run.folder / WEIGHTS, to_safetensors(tensors, metadata))
+    # One entry: safetensors writes several in random order, and equal runs should give equal files.
+    write_atomically(run.folder / WEIGHTS, to_safetensors(tensors, {ABOUT: json.dumps(about)}))
+
 
 
 def finish(

@@ -1,0 +1,50 @@
+"""A study small enough to be trained in a second."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import data
+from ablations import get_regime
+from training.recipe import CLASSIC, Recipe, StudyConfig
+from training.run import Execution, Run, Stores
+from training.study import open_study
+
+RECIPE = Recipe(epochs=3, batch_size=12, lr=2e-3, lr_batch=12, warmup_epochs=1, drop_path=0.2, layer_scale=0.1)
+
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture(scope="session")
+def dataset(pictures: Path) -> data.Dataset:
+    return data.load(f"imagefolder:{pictures}", pictures.parent)
+
+
+@pytest.fixture(scope="session")
+def stores(dataset: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    cache = tmp_path_factory.mktemp("cache")
+    opened = [data.open_store(split, cache, 37) for split in dataset.splits.values()]
+    return Stores(*opened, dataset.classes)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, dataset: data.Dataset) -> MakeRun:
+    """make_run(step, seed=0, study="study", **changes of the recipe) -> Run."""
+
+    def make(step: str = "13", seed: int = 0, study: str = "study", **changes: object) -> Run:
+        regime = get_regime("pocket")
+        recipe = replace(RECIPE, **changes)
+        config = StudyConfig(dataset.name, "pocket", 32, "fp32", recipe, CLASSIC)
+        opened = open_study(tmp_path / study, config, {}, dataset.fingerprint)
+        found = regime.step(step)
+        return Run(opened, found.name, found.number, seed, regime.architecture(found, len(dataset.classes)), recipe)
+
+    return make
+
+
+@pytest.fixture
+def execution() -> Execution:
+    return Execution(torch.device("cpu"))

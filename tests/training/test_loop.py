@@ -1,0 +1,156 @@
+"""A run learns, leaves what it should, and goes on exactly where it was."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from models import Architecture
+from training import checkpoint, loop, records
+from training.interrupt import Stopped, StopRequest
+from training.run import Run
+
+NEVER = StopRequest()
+
+
+class StopAfter(StopRequest):
+    """Asks to stop once it has been looked at so often; the loop looks once after every update."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self.looks = updates - 1
+
+    def __bool__(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def contents(run: Run) -> dict[str, object]:
+    """Everything of a finished run that must not depend on how it came about."""
+    state = checkpoint.load(run.folder / "checkpoint.pt", torch.device("cpu"))
+    timeless = ("seconds", "images_per_second", "finished")
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((run.folder / "result.json").read_text())
+    for record in (*lines, result):
+        for name in timeless:
+            record.pop(name, None)
+    return {
+        "weights": (run.folder / "model.safetensors").read_bytes(),
+        "model": {k: v.numpy().tobytes() for k, v in state["model"].items()},
+        "optimizer": {
+            (i, k): v.numpy().tobytes() for i, s in state["optimizer"]["state"].items() for k, v in s.items()
+        },
+        "predictions": (run.folder / "predictions.csv").read_text(),
+        "metrics": lines,
+        "result": {**result, "study": ""},
+    }
+
+
+def test_a_run_learns_what_tells_the_classes_apart(make_run, stores, execution) -> None:
+    run = make_run("13", epochs=14, mixup=0.0, cutmix=0.0, random_erasing=0.0, rand_augment_magnitude=0.0,
+                   drop_path=0.0, layer_scale=None, init="he", crop_scale=(0.6, 1.0), flip=0.0)  # fmt: skip
+    result = loop.train(run, stores, execution, NEVER)
+    assert result["top1"] > 80
+    losses = [json.loads(line)["train_loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_run_leaves_its_records(make_run, stores, execution) -> None:
+    run = make_run("depthwise", seed=3)
+    result = loop.train(run, stores, execution, NEVER)
+    names = {path.name.split(".")[0] for path in run.folder.iterdir()}
+    assert {"config", "environment", "metrics", "result", "predictions", "model", "checkpoint", "events"} <= names
+    assert json.loads((run.folder / "result.json").read_text()) == result == run.result
+
+    with (run.folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(stores.test) == result["test_images"]
+    assert [row["image"] for row in rows] == list(stores.test.ids)
+    assert result["top1"] == pytest.approx(100 * sum(r["label"] == r["top1"] for r in rows) / len(rows))
+    assert result["top5"] == 100  # three classes
+    assert result["loss"] == pytest.approx(-sum(math.log(float(r["p_label"])) for r in rows) / len(rows), rel=1e-4)
+
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    best = max(lines, key=lambda line: line["validation_top1"])
+    assert result["selected_epoch"] == best["epoch"]
+
+    with safe_open(run.folder / "model.safetensors", "pt") as file:
+        about = json.loads(file.metadata()[records.ABOUT])
+    assert about["classes"] == list(stores.classes)
+    assert about["epoch"] == best["epoch"]
+    depths = tuple(about["architecture"].pop("depths"))
+    assert Architecture(depths=depths, **about["architecture"]) == run.architecture
+
+
+@pytest.mark.parametrize("step", ["training-recipe", "kernel-7", "separate-downsampling", "swin-pocket"])
+def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, stores, execution) -> None:
+    whole = make_run(step, study="whole")
+    loop.train(whole, stores, execution, NEVER)
+
+    stopped = make_run(step, study="stopped")
+    for updates in (2, 1, 6):  # in the first epoch, right after resuming, across the end of an epoch
+        with pytest.raises(Stopped, match="saved"):
+            loop.train(stopped, stores, execution, StopAfter(updates))
+    loop.train(stopped, stores, execution, NEVER)
+    assert contents(stopped) == contents(whole)
+
+
+def test_workers_do_not_change_the_result(make_run, stores, execution) -> None:
+    alone, helped = make_run("13", study="alone"), make_run("13", study="helped")
+    loop.train(alone, stores, execution, NEVER)
+    loop.train(helped, stores, replace(execution, workers=2), NEVER)
+    assert contents(alone) == contents(helped)
+
+
+def test_micro_batches_give_the_gradients_of_the_whole_batch(make_run, stores, execution) -> None:
+    """Layer norm sees one picture at a time, so that only rounding may differ."""
+    flags = {"drop_path": 0.0, "epochs": 2}
+    weights = []
+    for parts in (1, 2):
+        run = make_run("13", study=f"in-{parts}", micro_batches=parts, **flags)
+        loop.train(run, stores, execution, NEVER)
+        weights.append(checkpoint.load(run.folder / "checkpoint.pt", torch.device("cpu"))["model"])
+    for name, whole in weights[0].items():
+        assert torch.allclose(whole, weights[1][name], atol=2e-4), name
+
+
+def test_seeds_give_different_runs(make_run, stores, execution) -> None:
+    runs = [make_run("4", seed=seed) for seed in (0, 1)]
+    for run in runs:
+        loop.train(run, stores, execution, NEVER)
+    assert contents(runs[0])["weights"] != contents(runs[1])["weights"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_the_update(make_run, stores, execution) -> None:
+    run = make_run("1", lr=1e30, warmup_epochs=0, min_lr=0.0)
+    with pytest.raises(loop.NonFinite, match=r"training-recipe seed 0: the loss is nan in epoch 1, batch \d+"):
+        loop.train(run, stores, execution, NEVER)
+    assert run.result is None
+
+
+def test_a_damaged_checkpoint_is_recognised(make_run, stores, execution) -> None:
+    run = make_run("4")
+    with pytest.raises(Stopped):
+        loop.train(run, stores, execution, StopAfter(2))
+    path = run.folder / "checkpoint.pt"
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="checkpoint.pt is damaged"):
+        loop.train(run, stores, execution, NEVER)
+
+
+def test_too_few_pictures_for_one_batch_are_refused(make_run, stores, execution) -> None:
+    with pytest.raises(ValueError, match="a batch size of 72 or less fits"):
+        loop.train(make_run("4", batch_size=500), stores, execution, NEVER)
+
+
+def test_bf16_on_the_cpu_trains_too(make_run, stores, execution) -> None:
+    run = make_run("13")
+    mixed = replace(run, study=replace(run.study, config=replace(run.study.config, precision="bf16")))
+    assert math.isfinite(loop.train(mixed, stores, execution, NEVER)["loss"])

@@ -1,0 +1,80 @@
+"""A study's folder belongs to one config, and a run's folder to one process."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from training.recipe import CLASSIC, Recipe, StudyConfig
+from training.study import check_config, check_name, one_trainer, open_study
+
+CONFIG = StudyConfig("pocket", "pocket", 64, "fp32", Recipe(), CLASSIC)
+
+
+def test_the_same_config_opens_the_same_study(tmp_path) -> None:
+    first = open_study(tmp_path / "s", CONFIG, {}, "abc")
+    assert open_study(tmp_path / "s", CONFIG, {}, "abc") == first
+    assert json.loads((tmp_path / "s/study.json").read_text())["hash"] == first.hash
+    assert first.run_folder("gelu", 2) == tmp_path / "s/gelu/seed-2"
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (replace(CONFIG, recipe=Recipe(lr=1e-3)), r"lr \(0.004 there, 0.001 here\)"),
+        (replace(CONFIG, classic=replace(CLASSIC, epochs=9)), r"classic.epochs \(90 there, 9 here\)"),
+        (replace(CONFIG, regime="tiny"), r"regime \(pocket there, tiny here\)"),
+        (replace(CONFIG, precision="bf16"), r"precision \(fp32 there, bf16 here\)"),
+    ],
+)
+def test_another_config_is_refused_and_named(tmp_path, other, named) -> None:
+    open_study(tmp_path / "s", CONFIG, {}, "abc")
+    with pytest.raises(ValueError, match=named):
+        check_config(tmp_path / "s", other)
+
+
+def test_precision_auto_agrees_with_what_the_study_has(tmp_path) -> None:
+    open_study(tmp_path / "s", CONFIG, {}, "abc")
+    check_config(tmp_path / "s", replace(CONFIG, precision="auto"))
+
+
+def test_other_pictures_are_refused(tmp_path) -> None:
+    open_study(tmp_path / "s", CONFIG, {}, "abc")
+    with pytest.raises(ValueError, match="other pictures"):
+        open_study(tmp_path / "s", CONFIG, {}, "def")
+
+
+def test_a_folder_that_is_no_study_is_left_alone(tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match=r"no study.json"):
+        open_study(tmp_path, CONFIG, {}, "abc")
+    (tmp_path / "thesis.tex").rename(tmp_path / "study.json")
+    with pytest.raises(ValueError, match="cannot be read"):
+        open_study(tmp_path, CONFIG, {}, "abc")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b"])
+def test_a_name_that_is_no_folder_name_is_refused(name) -> None:
+    with pytest.raises(ValueError, match="letters, digits"):
+        check_name(name)
+
+
+def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(tmp_path) -> None:
+    script = (
+        "import sys, pathlib\n"
+        "from training.study import one_trainer\n"
+        "with one_trainer(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"process {holder.pid} on "), one_trainer(tmp_path):
+            pass
+        holder.kill()
+    with one_trainer(tmp_path):
+        assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
