@@ -155,10 +155,10 @@ def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report:
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
     """The last value that `arguments` give to `option`."""
     found = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == option:
-            found = value if equals else following
+            found = value if equals else next(iter(arguments[place + 1 :]), None)
     return found
 
 

@@ -1,0 +1,196 @@
+"""The command line: what it does, and what it refuses in one sentence with exit code 2 and nothing written."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import runner
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24"]
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def place(tmp_path: Path, pictures: Path) -> list[str]:
+    """Options that put everything of a quick study on small pictures under tmp_path."""
+    (tmp_path / "data").mkdir()
+    return ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(tmp_path / "runs"),
+            "--data-dir", str(tmp_path / "data"), "--study", "quick", *QUICK]  # fmt: skip
+
+
+def test_steps_prints_every_row_in_three_formats(capsys) -> None:
+    printed = {}
+    for form in ("table", "csv", "json"):
+        assert runner.main(["steps", "--regime", "pocket", "--resolution", "64", "--format", form]) == 0
+        printed[form] = capsys.readouterr().out
+    assert len(list(csv.DictReader(io.StringIO(printed["csv"])))) == len(json.loads(printed["json"])) == 18
+    for row in json.loads(printed["json"]):
+        assert row["name"] in printed["table"]
+
+
+def test_train_makes_a_run_then_leaves_it_alone_until_it_is_named(place, tmp_path, capsys) -> None:
+    assert runner.main(["train", "4", *place]) == 0
+    result = tmp_path / "runs/quick/depthwise/seed-0/result.json"
+    first = result.read_bytes()
+    assert runner.main(["train", "depthwise", *place]) == 0
+    assert result.read_bytes() == first
+    assert "finished, top-1" in capsys.readouterr().out
+    assert runner.main(["train", "4", *place, "--overwrite", "gelu"]) == 2
+    assert result.read_bytes() == first
+    assert runner.main(["train", "4", *place, "--overwrite", "depthwise"]) == 0
+    assert result.read_bytes() != first
+
+
+def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(place, tmp_path, capsys) -> None:
+    runner.main(["train", "4", *place])
+    capsys.readouterr()
+    chosen = ["--steps", "3", "depthwise", "swin-pocket"]
+    assert runner.main(["all", *place, *chosen, "--dry-run"]) == 0
+    assert "3 runs, 1 finished, 2 to train" in capsys.readouterr().out
+    assert not (tmp_path / "runs/quick/patchify-stem").exists()
+    assert runner.main(["all", *place, *chosen]) == 0
+    out = capsys.readouterr().out
+    assert out.index("1 finished, 2 to train") < out.index("report:")
+    report = (tmp_path / "runs/quick/report/report.md").read_text()
+    assert "depthwise" in report
+    for name in ("patchify-stem", "depthwise", "swin-pocket"):
+        assert (tmp_path / f"runs/quick/{name}/seed-0/result.json").exists()
+
+
+def test_another_config_in_the_same_study_is_refused(place, tmp_path, capsys) -> None:
+    runner.main(["train", "4", *place])
+    before = files(tmp_path)
+    assert runner.main(["train", "4", *place, "--lr", "0.5"]) == 2
+    assert "lr (0.002 there, 0.5 here)" in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+REFUSED = {
+    "train 14": "steps are numbered 0 to 13",
+    "train depthwse": "did you mean 'depthwise'",
+    "train 3 --preset poket": "did you mean 'pocket'",
+    "train 3 --preset": "--preset",
+    "train 3 --dataset food102": "did you mean 'food101'",
+    "train 3 --dataset imagefolder:/nowhere/at/all": "does not exist",
+    "train 3 --data-dir /nowhere/at/all": "does not exist",
+    "train 3 --data-dir /proc": "cannot be written",
+    "train 3 --runs /proc/1/runs": "the runs folder",
+    "train 3 --regime huge": "choose tiny, base, pocket",
+    "train 3 --epoch 5": "--epochs",
+    "train 3 --epochs x": "--epochs",
+    "train 3 --epochs 0": "epochs is 0",
+    "train 3 --epochs 2 --warmup-epochs 5": "the warm-up must end before",
+    "train 3 --device tpu": "there is no device 'tpu'",
+    "train 3 --device cuda:99": "cuda:99",
+    "train 3 --precision fp8": "fp8",
+    "train 3 --seed -1": "seed is -1",
+    "train 3 --study ../elsewhere": "the study's name",
+    "train 3 --workers -2": "workers is -2",
+    "train": "step",
+    "train 3 4": "4",
+    "trian 3": "trian",
+    "all --seeds 0 0": "seed 0 was given twice",
+    "all --steps 3 patchify-stem": "step patchify-stem was given twice",
+    "all --steps 3 --overwrite 4": "--overwrite names depthwise",
+    "report --study none-such": "holds no study",
+    "steps --regime tin": "tin",
+    "steps --resolution 8": "at least 32",
+    "": "expected one of",
+}
+
+
+@pytest.mark.parametrize("request_line", REFUSED)
+def test_a_wrong_request_is_one_sentence_and_writes_nothing(request_line, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "_HERE", tmp_path)
+    arguments = request_line.split()
+    if "--preset" not in arguments and arguments and arguments[0] != "steps":
+        arguments += ["--preset", "pocket"]
+    assert runner.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("runner.py: ")
+    assert captured.err.count("\n") == 1
+    assert REFUSED[request_line].lower() in captured.err.lower()
+    assert captured.out == ""
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("request_line", ["--help", "train --help", "train 14", "train 3 --dataset food102"])
+def test_help_and_refusals_import_nothing_heavy(request_line) -> None:
+    script = (
+        "import sys, runner\n"
+        "try: runner.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('HEAVY', sorted({'torch', 'numpy', 'pandas', 'matplotlib', 'PIL'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *request_line.split()], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "HEAVY []" in done.stdout
+
+
+def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(place, tmp_path) -> None:
+    command = [sys.executable, "runner.py", "train", "1", *place, "--epochs", "200"]
+    folder = tmp_path / "runs/quick/training-recipe/seed-0"
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        complaint = process.communicate(timeout=30)[1]
+    assert process.returncode == 75
+    assert "was stopped in epoch" in complaint
+    done = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert 1 <= done < 200
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while len((folder / "metrics.jsonl").read_text().splitlines()) == done and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 75
+    epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert len(epochs) > done
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["ablation-step", "3"], "train 3"),
+        (["ablation-step", "N=3", "PRESET=pocket", "SEED=1"], "train 3 --preset pocket --seed 1"),
+        (["ablation-step", "depthwise", "LR=1e-3", "BATCH_SIZE=64"], "train depthwise --batch-size 64 --lr 1e-3"),
+        (["all-ablations", "SEEDS=0 1 2", "CLASSIC.EPOCHS=9"], "all --classic.epochs 9 --seeds 0 1 2"),
+        (["demo"], "all --preset pocket"),
+        (["report", "PRESET=pocket"], "report --preset pocket"),
+        (["steps", "REGIME=base"], "steps --regime base"),
+    ],
+)
+def test_make_hands_its_words_and_variables_to_the_runner(words, expected) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES")}
+    done = subprocess.run(
+        ["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
+    )
+    (line,) = (line for line in done.stdout.splitlines() if "runner.py" in line)
+    command, *options = line.partition("runner.py ")[2].split(" --")
+    wanted, *wanted_options = expected.split(" --")
+    assert command.split() == wanted.split()
+    assert sorted(o.strip() for o in options) == sorted(wanted_options)
+
+
+@pytest.mark.parametrize("words", [["ablation-step"], ["ablation-step", "3", "4"], ["ablation-step", "3", "N=4"]])
+def test_make_asks_for_one_step(words) -> None:
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "step" in done.stderr
