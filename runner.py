@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -55,7 +55,7 @@ class _Training:
     """auto, cpu, cuda, cuda:N or mps."""
     workers: int | None = None
     """Processes that prepare pictures; if none is given, what suits device and data set."""
-    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = StudyConfig()
+    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            command = tyro.cli(commands, args=arguments, prog="runner.py", description=__doc__)  # type: ignore[call-overload]
+            command = tyro.cli(commands, args=arguments, prog="runner.py", description=__doc__)
     except SystemExit as exit:
         if not exit.code:
             raise
@@ -195,9 +195,8 @@ def train_all(command: All) -> int:
     """Train every step, then write the report."""
     regime = get_regime(command.config.regime)
     chosen = [regime.step(asked) for asked in command.steps] or list(regime.steps)
-    for what, given in (("step", [step.name for step in chosen]), ("seed", list(command.seeds))):
-        if len(set(given)) < len(given):
-            twice = next(value for value in given if given.count(value) > 1)
+    for what, given in (("step", [step.name for step in chosen]), ("seed", [str(seed) for seed in command.seeds])):
+        if twice := next((value for value in given if given.count(value) > 1), None):
             raise ValueError(f"{what} {twice} was given twice: give each {what} once")
     overwrite = {regime.step(asked).name for asked in command.overwrite}
     if strange := overwrite - {step.name for step in chosen}:

@@ -30,7 +30,7 @@ class Step:
 
 
 def _path() -> tuple[Step, ...]:
-    path = (
+    path: tuple[tuple[str, str, str, dict[str, object]], ...] = (
         ("baseline", "ResNet and its classic recipe", "2, ResNet-50", {}),
         ("training-recipe", "the modern training recipe", "2.1", {}),
         ("stage-ratio", "stage compute ratio as in Swin", "2.2", {}),

@@ -31,7 +31,7 @@ def build(
             0.02, cut at 2 units, biases 0, for both, as the modern recipe has it.
     """
     if isinstance(architecture, SwinArchitecture):
-        return SwinTransformer(
+        swin: nn.Module = SwinTransformer(
             patch_size=[4, 4],
             embed_dim=architecture.embed_dim,
             depths=list(architecture.depths),
@@ -40,6 +40,7 @@ def build(
             stochastic_depth_prob=drop_path,
             num_classes=architecture.num_classes,
         )
+        return swin
     model = ResNet(architecture, drop_path, layer_scale)
     initialize(model, init)
     return model

@@ -95,10 +95,11 @@ class Block(nn.Module):
         self.activation: nn.Module = nn.Identity() if a.fewer_activations else _activation(a)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.branch(x)
+        out: Tensor = self.branch(x)
         if self.layer_scale is not None:
             out = out * self.layer_scale
-        return self.activation(self.shortcut(x) + self.drop_path(out))
+        out = self.activation(self.shortcut(x) + self.drop_path(out))
+        return out
 
 
 def _stem(a: Architecture) -> nn.Sequential:
@@ -153,4 +154,6 @@ class ResNet(nn.Module):
         self.head = nn.Linear(channels, a.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self.pool(self.stages(self.stem(x)))).flatten(1))
+        features: Tensor = self.norm(self.pool(self.stages(self.stem(x))))
+        logits: Tensor = self.head(features.flatten(1))
+        return logits

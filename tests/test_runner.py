@@ -73,7 +73,7 @@ def test_another_config_in_the_same_study_is_refused(place, tmp_path, capsys) ->
     runner.main(["train", "4", *place])
     before = files(tmp_path)
     assert runner.main(["train", "4", *place, "--lr", "0.5"]) == 2
-    assert "lr (0.002 there, 0.5 here)" in capsys.readouterr().err
+    assert "lr (0.004 there, 0.5 here)" in capsys.readouterr().err
     assert files(tmp_path) == before
 
 
@@ -179,9 +179,7 @@ def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(p
 )
 def test_make_hands_its_words_and_variables_to_the_runner(words, expected) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES")}
-    done = subprocess.run(
-        ["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
     (line,) = (line for line in done.stdout.splitlines() if "runner.py" in line)
     command, *options = line.partition("runner.py ")[2].split(" --")
     wanted, *wanted_options = expected.split(" --")
@@ -191,6 +189,6 @@ def test_make_hands_its_words_and_variables_to_the_runner(words, expected) -> No
 
 @pytest.mark.parametrize("words", [["ablation-step"], ["ablation-step", "3", "4"], ["ablation-step", "3", "N=4"]])
 def test_make_asks_for_one_step(words) -> None:
-    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "step" in done.stderr

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from training.recipe import Precision
+
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LIBRARIES = ("torch", "torchvision", "fvcore", "numpy", "pillow", "tensorboard", "safetensors")
 
@@ -39,7 +41,7 @@ def find_device(asked: str) -> torch.device:
     return device
 
 
-def find_precision(asked: str, device: torch.device) -> str:
+def find_precision(asked: Precision, device: torch.device) -> Precision:
     """`asked`, or for "auto" the mixed precision that the device has: bf16, else fp16, on CUDA; fp32 elsewhere."""
     if asked != "auto":
         return asked
@@ -48,7 +50,7 @@ def find_precision(asked: str, device: torch.device) -> str:
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
     """torch's automatic mixed precision; nothing for fp32."""
     if precision == "fp32":
         return contextlib.nullcontext()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from data.loader import Batch
 from training.device import autocast
+from training.recipe import Precision
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,16 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str) -> Evaluation:
-    """Run `model` in eval mode over `batches` (see `data.eval_batches`); its mode is put back afterwards."""
+def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: Precision) -> Evaluation:
+    """Run `model` in eval mode over `batches` (`data.eval_batches` on `device`); its mode is put back afterwards."""
     was_training = model.training
     model.eval()
     labels, tops, p_labels = [], [], []
     for batch in batches:
         with autocast(precision, device):
-            logits = model(batch.images.to(device, non_blocking=True))
+            logits = model(batch.images)
         probabilities = F.softmax(logits[: batch.valid].float(), dim=1)
-        own = batch.labels[: batch.valid].to(device, non_blocking=True)
+        own = batch.labels[: batch.valid]
         labels.append(own)
         tops.append(probabilities.topk(min(5, probabilities.shape[1])).indices)
         p_labels.append(probabilities.gather(1, own[:, None])[:, 0])

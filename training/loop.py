@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -92,7 +92,7 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
     model = _initial_model(run, execution)
     optimizer = make_optimizer(model, recipe, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
     state = _resume(run, parts, device)
     clock = Clock(state.seconds)
     forward: Callable[..., Any] = torch.compile(model) if execution.compile else model
@@ -107,7 +107,7 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
     done = state.epoch * updates_per_epoch + state.batch
     board = records.open_board(run, done)
     progress = Progress(run.title, recipe.epochs * updates_per_epoch, done, recipe.batch_size)
-    validation = _evaluation_batches(stores.validation, run)
+    validation = _evaluation_batches(stores.validation, run, execution)
     last_save = time.monotonic()
     model.train()
 
@@ -115,7 +115,7 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
         seconds_before, first = clock.read(), state.batch
         batches = train_batches(
             stores.train, augmentation, seed=run.seed, epoch=epoch, batch_size=recipe.batch_size, start=first,
-            micro_batches=recipe.micro_batches, workers=execution.workers,
+            micro_batches=recipe.micro_batches, workers=execution.workers, device=device,
         )  # fmt: skip
         for number in range(first, updates_per_epoch):
             update = epoch * updates_per_epoch + number
@@ -126,13 +126,13 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
             loss_value = 0.0
             for part in range(recipe.micro_batches):
                 with clock("data"):
-                    batch = _to(next(batches), device)
+                    batch = next(batches)
                 # Stochastic depth draws from torch's own generator: put it where these draws begin.
                 torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, run.seed, update * recipe.micro_batches + part))
                 with clock("forward"), autocast(precision, device):
                     loss = loss_function(forward(batch.images), batch, recipe.label_smoothing) / recipe.micro_batches
                 with clock("backward"):
-                    scaler.scale(loss).backward()
+                    torch.autograd.backward(scaler.scale(loss))
                     loss_value += loss.item()
             if not math.isfinite(loss_value):
                 progress.close()
@@ -181,7 +181,7 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
     # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
     model.load_state_dict(load_file(folder / records.WEIGHTS))
     with clock("evaluation"):
-        test = evaluate(model, _evaluation_batches(stores.test, run)(), device, precision)
+        test = evaluate(model, _evaluation_batches(stores.test, run, execution)(), device, precision)
     board.add_scalar("test/top1", test.top1, recipe.epochs * updates_per_epoch)
     board.close()
     result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
@@ -198,7 +198,7 @@ def _initial_model(run: Run, execution: Execution) -> nn.Module:
     torch.manual_seed(randomness.key(_INITIAL_WEIGHTS, run.seed, 0))
     model = build(run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init=recipe.init)
     layout = torch.channels_last if execution.channels_last else torch.contiguous_format
-    return model.to(execution.device, memory_format=layout)
+    return model.to(execution.device).to(memory_format=layout)
 
 
 def _resume(run: Run, parts: dict[str, Any], device: torch.device) -> State:
@@ -214,11 +214,13 @@ def _resume(run: Run, parts: dict[str, Any], device: torch.device) -> State:
     return State(**content["state"])
 
 
-def _evaluation_batches(store: PictureStore, run: Run) -> Callable[[], Any]:
+def _evaluation_batches(store: PictureStore, run: Run, execution: Execution) -> Callable[[], Any]:
     """The split's evaluation batches, as often as asked; prepared once where they fit in memory."""
 
     def prepare() -> Iterator[Batch]:
-        return eval_batches(store, run.augmentation(), batch_size=_EVALUATION_BATCH)
+        return eval_batches(
+            store, run.augmentation(), batch_size=_EVALUATION_BATCH, workers=execution.workers, device=execution.device
+        )
 
     if len(store) * 12 * run.study.config.resolution**2 > _KEEP_BYTES:
         return prepare
@@ -230,11 +232,3 @@ def _evaluation_batches(store: PictureStore, run: Run) -> Callable[[], Any]:
         return kept
 
     return remember
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    moved = {name: getattr(batch, name).to(device, non_blocking=True)
-             for name in ("images", "labels", "partner_labels", "weight")}  # fmt: skip
-    return replace(batch, **moved)

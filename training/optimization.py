@@ -30,7 +30,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]
 
     Layer scale has one number per channel and counts as one-dimensional; its shape only serves broadcasting.
     """
-    decayed, spared = [], []
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         one_dimensional = parameter.ndim <= 1 or name.endswith((".bias", ".layer_scale"))
         (spared if one_dimensional and not recipe.decay_all else decayed).append(parameter)

@@ -106,7 +106,6 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
     write_atomically(run.folder / WEIGHTS, to_safetensors(tensors, {ABOUT: json.dumps(about)}))
 
 
-
 def finish(
     run: Run, stores: Stores, execution: Execution, test: Evaluation, selected_epoch: int, seconds: Mapping[str, float]
 ) -> dict[str, Any]:

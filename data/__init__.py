@@ -1,0 +1,49 @@
+"""Pictures in: data sets, decode-once cache, augmentation, loader.
+
+Importing this package is cheap: torch, Pillow and numpy are imported by the parts that need them, when they are
+first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from data.datasets import NAMES, check, load
+from data.files import require_writable
+from data.splits import Dataset, Split
+
+if TYPE_CHECKING:
+    from data.augment import Augmentation
+    from data.cache import PictureStore, open_store
+    from data.loader import Batch, eval_batches, train_batches
+
+_LAZY = {
+    "PictureStore": "data.cache",
+    "open_store": "data.cache",
+    "Augmentation": "data.augment",
+    "Batch": "data.loader",
+    "train_batches": "data.loader",
+    "eval_batches": "data.loader",
+}
+
+__all__ = [
+    "NAMES",
+    "Augmentation",
+    "Batch",
+    "Dataset",
+    "PictureStore",
+    "Split",
+    "check",
+    "eval_batches",
+    "load",
+    "open_store",
+    "require_writable",
+    "train_batches",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'data' has no attribute {name!r}")

@@ -1,0 +1,109 @@
+"""From a picture file of any kind to uint8 RGB, or one clear reason why not.
+
+Nothing here trusts a file's name or header. Whatever a decoder raises becomes `UnreadablePicture`, so that a cache
+build can list every bad picture instead of dying of the first.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 89_478_485
+"""Larger pictures are refused as decompression bombs (a quarter of a GiB of 24-bit pixels, Pillow's own limit)."""
+
+_EXIF_ORIENTATION = 0x0112
+
+
+class UnreadablePicture(ValueError):
+    """A picture that cannot be read; the message is the reason, without the picture's name."""
+
+
+def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decode a picture file to uint8 RGB of shape (H, W, 3), upright.
+
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its upper byte, and of an
+    animation the first frame is taken.
+
+    Raises:
+        UnreadablePicture: not a picture, truncated, too large, not permitted, or in a format without a plain meaning.
+    """
+    try:
+        with Image.open(path) as image:
+            _refuse_bomb(image)
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # decoders raise anything, from struct.error to SyntaxError
+        raise UnreadablePicture(_reason(error, path)) from error
+
+
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) in pixels that `read_picture` will give, from the file's header alone.
+
+    Raises:
+        UnreadablePicture: as `read_picture`, as far as the header shows it.
+    """
+    try:
+        with Image.open(path) as image:
+            _refuse_bomb(image)
+            width, height = image.size
+            # Pillow turns TIFF pictures itself, its size included.
+            turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            return (width, height) if turned else (height, width)
+    except Exception as error:
+        raise UnreadablePicture(_reason(error, path)) from error
+
+
+def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) with the shorter side brought down to `short_side`, the aspect ratio kept; never enlarged."""
+    shorter = min(height, width)
+    if shorter <= short_side:
+        return height, width
+    scale = short_side / shorter
+    return max(round(height * scale), short_side), max(round(width * scale), short_side)
+
+
+def resize(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Antialiased bicubic resize of an uint8 picture (H, W, 3) to `shape` (height, width)."""
+    if picture.shape[:2] == shape:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadablePicture(f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips instead of scaling
+        values = np.asarray(image).astype(np.int64)
+        eight_bits = values >> 8 if values.max() > 255 or image.mode.startswith("I;16") else values
+        image = Image.fromarray(eight_bits.clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise UnreadablePicture("floating-point pixels, whose range no file states")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
+    if isinstance(error, UnreadablePicture):
+        return str(error)
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"more than {MAX_PIXELS:,} pixels: a decompression bomb?"
+    if os.path.islink(path) and not os.path.exists(path):
+        return "a dangling link"
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, IsADirectoryError):
+        return "a folder"
+    if isinstance(error, UnidentifiedImageError):
+        return "an empty file" if not os.path.getsize(path) else "not a picture"
+    return f"{type(error).__name__}: {error}".replace(str(Path(path)), "the file").replace("\n", " ")

@@ -1,0 +1,119 @@
+"""The user's own pictures: one folder a class, with or without a split of their own.
+
+Either `PATH/CLASS/*.jpg`, split here 80/10/10 by a fixed stratified rule, or `PATH/{train,test}/CLASS/*.jpg` with an
+optional `PATH/val` (or `validation`, `valid`), else 10 % of train is held out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from data.files import require_folder
+from data.splits import HELD_OUT, Dataset, Files, Split, first_few, hold_out
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+"""What counts as a picture: torchvision's `IMG_EXTENSIONS`, and GIF."""
+VALIDATION_NAMES = ("val", "validation", "valid")
+
+Listing = dict[str, list[str]]
+"""Names of pictures relative to their class folder, sorted, by class."""
+
+
+def check(path: Path) -> None:
+    """Refuse a folder that is missing, empty, or has too few pictures in a class (ValueError). Reads no picture."""
+    for part, folder in _parts(path).items():
+        _listing(path, part, folder)
+
+
+def load(name: str, path: Path) -> Dataset:
+    """The pictures under `path` as data set `name`. Raises ValueError as `check`."""
+    # Two folders of the same name are two data sets, so the full path is part of the splits' names.
+    prefix = re.sub(r"[^A-Za-z0-9._-]", "_", path.name) + "-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    listings = {part: _listing(path, part, folder) for part, folder in _parts(path).items()}
+    classes = tuple(listings["train"])
+    splits = {part: _split(f"{prefix}-{part}", path, folder, listings[part]) for part, folder in _parts(path).items()}
+
+    def carve(part: str, share: float) -> None:
+        kept, held = hold_out(splits["train"], share)
+        splits[part] = splits["train"].take(held, f"{prefix}-{part}")
+        splits["train"] = splits["train"].take(kept, f"{prefix}-train")
+
+    rule = "test set as given" if "test" in splits else "fixed stratified split of 80/10/10 %"
+    if "test" not in splits:
+        carve("test", HELD_OUT)
+        carve("validation", HELD_OUT / (1 - HELD_OUT))  # of what is left
+    elif "validation" not in splits:
+        carve("validation", HELD_OUT)
+    return Dataset(
+        name=name,
+        classes=classes,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        synthetic=False,
+        description=f"{path.name}: the user's own pictures in {len(classes)} classes; {rule}.",
+    )
+
+
+def _parts(path: Path) -> dict[str, Path]:
+    """{'train', 'test'[, 'validation']} where the folder has a split of its own, else {'train': path}."""
+    require_folder(path, "the folder of pictures")
+    parts = {"train": path / "train", "test": path / "test"}
+    if not all(folder.is_dir() for folder in parts.values()):
+        return {"train": path}
+    validation = next((path / name for name in VALIDATION_NAMES if (path / name).is_dir()), None)
+    return parts | ({"validation": validation} if validation else {})
+
+
+def _listing(path: Path, part: str, folder: Path) -> Listing:
+    try:
+        classes = _classes(folder)
+        listing = {cls: _pictures(folder / cls) for cls in classes}
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read ({error.strerror})") from error
+    if len(classes) < 2:
+        raise ValueError(
+            f"{folder} has {len(classes) or 'no'} class folder{'s' * (not classes)}; expected a folder of pictures for "
+            "each of at least two classes"
+        )
+    parts = _parts(path)
+    odd = sorted(set(classes) ^ set(_classes(parts["train"])))
+    if odd:
+        raise ValueError(f"{path}: class {first_few(odd)} is in only one of train and {part}; both need every class")
+    # Every split that is carved out of this one takes a picture of each class.
+    needed = 1 if part != "train" else 4 - len(parts)
+    for cls, pictures in listing.items():
+        if not pictures:
+            raise ValueError(f"class {cls!r} in {folder} has no picture; put some there or remove the folder")
+        if len(pictures) < needed:
+            raise ValueError(
+                f"class {cls!r} in {folder} has too few pictures: {len(pictures)}, but at least {needed} are needed, "
+                "one for each split"
+            )
+    return listing
+
+
+def _split(name: str, path: Path, folder: Path, listing: Listing) -> Split:
+    rows = [(label, folder / cls / file) for label, (cls, files) in enumerate(listing.items()) for file in files]
+    return Split(
+        name,
+        tuple(file.relative_to(path).as_posix() for _, file in rows),
+        tuple(label for label, _ in rows),
+        Files(tuple(file for _, file in rows)),
+    )
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _pictures(folder: Path) -> list[str]:
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names = (name for name in files if name.lower().endswith(EXTENSIONS) and not name.startswith("."))
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in names]
+    return sorted(found)

@@ -1,0 +1,221 @@
+"""Batches for training and evaluation. Which pictures, in which order, changed how: a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+import math
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data import randomness
+from data.augment import Augmentation, Draws, Mix, augment_batch, centre_crop, draw, draw_mix, finish
+
+
+class Pictures(Protocol):
+    """What a store must offer: uint8 pictures (H, W, 3) and an int64 label for each."""
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pictures of R x R pixels.
+
+    images: float32 (B, 3, R, R), channels_last, normalised, mixed. labels, partner_labels: int64 (B,).
+    weight: float32 (B,), the share of `labels`; 1 - weight is the share of `partner_labels`.
+    valid: how many rows are real; the rest pad the last batch of an evaluation and are to be ignored.
+    """
+
+    images: Tensor
+    labels: Tensor
+    partner_labels: Tensor
+    weight: Tensor
+    valid: int
+
+
+def batches_per_epoch(pictures: int, batch_size: int) -> int:
+    """Full batches in an epoch; the ragged rest is dropped. Raises ValueError when there is not even one."""
+    if batch_size < 1:
+        raise ValueError(f"batch size is {batch_size}; it must be at least 1")
+    if pictures < batch_size:
+        fits = f"a batch size of {pictures} or less fits" if pictures else "there is nothing to train on"
+        raise ValueError(f"one batch of {batch_size} needs more than the {pictures} training pictures; {fits}")
+    return pictures // batch_size
+
+
+def epoch_order(pictures: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The order of an epoch: a permutation of range(pictures)."""
+    return randomness.generator(randomness.ORDER, seed, epoch).permutation(pictures)
+
+
+def train_batches(
+    store: Pictures, augmentation: Augmentation, *, seed: int, epoch: int, batch_size: int, start: int = 0,
+    rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0, device: torch.device | str = "cpu",
+) -> Iterator[Batch]:  # fmt: skip
+    """The training batches of one epoch from batch number `start` on; the ragged last batch is dropped.
+
+    batch_size counts the pictures of one optimizer update over all processes. Process `rank` of `world` gets the
+    rank-th contiguous share of each batch, handed out in `micro_batches` equal parts in turn; put together, shares and
+    parts are the single-process batch, byte for byte. The last touches (normalise, erase, mix) and the result are on
+    `device`. Close the iterator to stop its workers early.
+
+    Raises ValueError, before anything is read, when the shares cannot be equal, when mixing would part a pair, or when
+    the store holds less than one batch.
+    """
+    count = batches_per_epoch(len(store), batch_size)
+    parts = world * micro_batches
+    pair = 2 if parts > 1 and (augmentation.mixup or augmentation.cutmix) else 1
+    if parts < 1 or batch_size % (parts * pair):
+        raise ValueError(
+            f"a batch of {batch_size} cannot be shared by {world} processes in {micro_batches} micro-batches;"
+            f" it must be a multiple of {max(parts, 1) * pair}"
+        )
+    if not 0 <= rank < world or not 0 <= start <= count:
+        raise ValueError(f"rank {rank} of {world}, batch {start} of {count}: there is no such share of the epoch")
+    order = epoch_order(len(store), seed, epoch)
+    work = _Training(store, augmentation, seed, epoch, order, batch_size, rank, world, micro_batches)
+    return _batches(work, range(start * micro_batches, count * micro_batches), workers, torch.device(device))
+
+
+def eval_batches(
+    store: Pictures, augmentation: Augmentation, *, batch_size: int, workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:  # fmt: skip
+    """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded."""
+    if batch_size < 1:
+        raise ValueError(f"batch size is {batch_size}; it must be at least 1")
+    count = math.ceil(len(store) / batch_size)
+    return _batches(_Evaluation(store, augmentation, batch_size), range(count), workers, torch.device(device))
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    """What a worker sends: a quarter of the bytes of the batch that `finish` makes of it."""
+
+    pictures: Tensor  # uint8 (B, R, R, 3)
+    labels: Tensor
+    valid: int
+    draws: Draws | None = None
+    mix: Mix | None = None
+
+    def pin_memory(self) -> _Unfinished:
+        return replace(self, pictures=self.pictures.pin_memory(), labels=self.labels.pin_memory())
+
+    def finish(self, augmentation: Augmentation, device: torch.device) -> Batch:
+        pictures, labels = (part.to(device, non_blocking=True) for part in (self.pictures, self.labels))
+        images = finish(augmentation, pictures, self.draws, self.mix)
+        partner_labels, weight = labels, torch.ones(len(labels), device=device)
+        if self.mix is not None:
+            pairs = len(labels) // 2 * 2
+            partner_labels = labels.clone()
+            partner_labels[:pairs] = labels[:pairs].view(-1, 2).flip(1).flatten()
+            weight[:pairs] = self.mix.weight
+        return Batch(images, labels, partner_labels, weight, self.valid)
+
+
+@dataclass(frozen=True)
+class _Training(Dataset[_Unfinished]):
+    """One process's micro-batches of an epoch, by number."""
+
+    store: Pictures
+    augmentation: Augmentation
+    seed: int
+    epoch: int
+    order: npt.NDArray[np.int64]
+    batch_size: int
+    rank: int
+    world: int
+    micro_batches: int
+
+    def __getitem__(self, number: int) -> _Unfinished:
+        batch, part = divmod(number, self.micro_batches)
+        rows = self.batch_size // (self.world * self.micro_batches)
+        first = batch * self.batch_size + (self.rank * self.micro_batches + part) * rows
+        indices = self.order[first : first + rows]
+        pictures = [self.store[index] for index in indices.tolist()]
+        sizes = np.array([picture.shape[:2] for picture in pictures])
+        draws = draw(self.augmentation, sizes, self.seed, self.epoch, indices)
+        mixed = augment_batch(self.augmentation, draws, pictures)
+        labels = self.store.labels[torch.from_numpy(indices)]
+        return _Unfinished(mixed, labels, rows, draws, draw_mix(self.augmentation, self.seed, self.epoch, batch))
+
+
+@dataclass(frozen=True)
+class _Evaluation(Dataset[_Unfinished]):
+    store: Pictures
+    augmentation: Augmentation
+    batch_size: int
+
+    def __getitem__(self, number: int) -> _Unfinished:
+        size = self.augmentation.resolution
+        first, end = number * self.batch_size, min((number + 1) * self.batch_size, len(self.store))
+        pictures = torch.zeros((self.batch_size, size, size, 3), dtype=torch.uint8)
+        for target, index in zip(pictures.permute(0, 3, 1, 2), range(first, end), strict=False):
+            target.copy_(centre_crop(self.store[index], size))
+        labels = torch.zeros(self.batch_size, dtype=torch.int64)
+        labels[: end - first] = self.store.labels[first:end]
+        return _Unfinished(pictures, labels, end - first)
+
+
+def _batches(work: _Training | _Evaluation, numbers: range, workers: int, device: torch.device) -> Iterator[Batch]:
+    for unfinished in _in_workers(work, numbers, workers, device.type == "cuda"):
+        yield unfinished.finish(work.augmentation, device)
+
+
+def _in_workers(work: _Training | _Evaluation, numbers: range, workers: int, pin: bool) -> Iterator[_Unfinished]:
+    if workers == 0:
+        for number in numbers:
+            yield work[number].pin_memory() if pin else work[number]
+        return
+    with warnings.catch_warnings():  # more workers than cores are slow, but the user's choice
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = DataLoader(
+            _Careful(work), batch_size=None, sampler=numbers, num_workers=workers, collate_fn=_unchanged,
+            pin_memory=pin, worker_init_fn=_ignore_signals,
+        )  # fmt: skip
+        batches = iter(loader)
+    failure = None
+    for batch in batches:
+        if isinstance(batch, Exception):
+            failure = batch
+            break
+        yield batch
+    del batches, loader  # ends the workers before the failure is seen, not when its traceback is forgotten
+    if failure is not None:
+        raise failure
+
+
+@dataclass(frozen=True)
+class _Careful(Dataset["_Unfinished | Exception"]):
+    """Hands over an exception as it is: DataLoader would wrap its one sentence in the worker's traceback."""
+
+    work: _Training | _Evaluation
+
+    def __getitem__(self, number: int) -> _Unfinished | Exception:
+        try:
+            return self.work[number]
+        except Exception as failure:
+            return failure
+
+
+def _ignore_signals(_: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole process group: the training process decides when its workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,205 @@
+"""Read one run's folder and say in one sentence what is odd about it, if anything is.
+
+A report may be wrong in only one way that matters: by showing a number that does not belong to it. So a run
+is read as evidence to be checked, and whatever does not add up raises `OddRun`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+SECONDS = ("data", "forward", "backward", "optimizer", "evaluation", "other")
+METRICS = ("lr", "train_loss", "validation_loss", "validation_top1")
+RESULTS = ("top1", "top5", "loss", "params", "gflops_fvcore", "gflops_paper_convention", "images_per_second")
+COUNTS = ("test_images", "epochs", "selected_epoch")
+
+
+class OddRun(ValueError):
+    """The run must not be reported; the message says why, as the end of a sentence about the run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run that passed the checks; `result` is None while it is unfinished. Two runs are never equal.
+
+    `correct` has one bool a test picture, in the order of the picture names (None while unfinished), and
+    `pictures` is a digest of those names and their labels: runs are comparable only where it is the same.
+    """
+
+    step: str
+    seed: int
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    result: Mapping[str, Any] | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    correct: np.ndarray | None = None
+    pictures: str = ""
+
+    @property
+    def name(self) -> str:
+        """The run's folder below the study's."""
+        return f"{self.step}/seed-{self.seed}"
+
+
+def _no_constant(text: str) -> float:
+    raise OddRun(f"holds {text}, which is not a finite number")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; OddRun for anything else, including NaN and infinity."""
+    return _parse_object(_text(path), path.name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise OddRun(f"{path.name} is missing") from None
+    except (OSError, UnicodeDecodeError):
+        raise OddRun(f"{path.name} cannot be read") from None
+
+
+def _parse_object(text: str, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except OddRun as odd:
+        raise OddRun(f"{name} {odd}") from None
+    except (ValueError, RecursionError):
+        raise OddRun(f"{name} is damaged: it is not JSON") from None
+    if not isinstance(value, dict):
+        raise OddRun(f"{name} is damaged: it is not a JSON object")
+    return value
+
+
+def _number(record: Mapping[str, Any], key: str, name: str) -> float:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise OddRun(f"{name} has no number {key!r}")
+    # JSON's 1e999 is read as infinity without passing through parse_constant.
+    if not math.isfinite(value):
+        raise OddRun(f"{name} has a non-finite {key!r}")
+    return float(value)
+
+
+def _count(record: Mapping[str, Any], key: str, name: str) -> int:
+    value = _number(record, key, name)
+    if value != int(value) or value < 0:
+        raise OddRun(f"{name} has {value:g} as its {key!r}, which is not a count")
+    return int(value)
+
+
+def _seconds(record: Mapping[str, Any], keys: tuple[str, ...], name: str) -> None:
+    seconds = record.get("seconds")
+    if not isinstance(seconds, dict):
+        raise OddRun(f"{name} has no 'seconds'")
+    for key in keys:
+        if _number(seconds, key, name) < 0:
+            raise OddRun(f"{name} has a negative time {key!r}")
+
+
+def read_metrics(path: Path, *, finished: bool) -> tuple[Mapping[str, Any], ...]:
+    """One record an epoch. In an unfinished run the line being written just now is not counted."""
+    if not path.exists() and not finished:
+        return ()
+    text = _text(path)
+    if not finished:
+        text = text[: text.rfind("\n") + 1]
+    records: list[Mapping[str, Any]] = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        record = _parse_object(line, f"{path.name} (line {len(records) + 1})")
+        epoch = _count(record, "epoch", path.name)
+        if epoch != len(records) + 1:
+            raise OddRun(f"{path.name} has epoch {epoch} where epoch {len(records) + 1} should be")
+        for key in METRICS:
+            _number(record, key, f"{path.name} (epoch {epoch})")
+        _seconds(record, SECONDS, f"{path.name} (epoch {epoch})")
+        records.append(record)
+    return tuple(records)
+
+
+def read_predictions(path: Path, classes: int) -> tuple[np.ndarray, str]:
+    """(correct, digest): right or wrong per test picture in name order, and what tells the picture list."""
+    try:
+        table = pd.read_csv(path, dtype={"image": str}, keep_default_na=False)
+    except FileNotFoundError:
+        raise OddRun(f"{path.name} is missing") from None
+    except (OSError, ValueError):
+        # pandas' ParserError and EmptyDataError and a wrong encoding are ValueErrors.
+        raise OddRun(f"{path.name} is damaged: it cannot be read as a table") from None
+    missing = [name for name in ("image", "label", "p_label", "top1") if name not in table.columns]
+    if missing:
+        raise OddRun(f"{path.name} has no column {missing[0]!r}")
+    probability = pd.to_numeric(table["p_label"], errors="coerce").to_numpy(dtype=float)
+    # Rounding may carry a softmax a hair above one; a NaN fails both comparisons.
+    if not bool(np.all((probability >= 0) & (probability <= 1 + 1e-6))):
+        raise OddRun(f"{path.name} has a probability that is not between 0 and 1")
+    columns = []
+    for name in ("label", "top1"):
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
+        if not bool(np.all((values >= 0) & (values < classes) & (values == np.floor(values)))):
+            raise OddRun(f"{path.name} has a {name} that is not one of the {classes} classes")
+        columns.append(values.astype(np.int64))
+    label, top1 = columns
+    order = np.argsort(table["image"].to_numpy(dtype=object), kind="stable")
+    names = table["image"].to_numpy(dtype=object)[order]
+    if bool(np.any(names[1:] == names[:-1])):
+        raise OddRun(f"{path.name} lists a picture twice")
+    listing = "\n".join(f"{name}\t{number}" for name, number in zip(names, label[order].tolist(), strict=True))
+    return (label == top1)[order], hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _same(what: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        raise OddRun(f"{what} is {found!r}, but should be {expected!r}")
+
+
+def read_run(folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int) -> Run:
+    """The run in a folder.
+
+    Raises:
+        OddRun: it belongs to another study, is damaged, or contradicts itself.
+    """
+    finished = (folder / "result.json").exists()
+    config = read_object(folder / "config.json")
+    if config.get("study_hash") != study_hash:
+        raise OddRun(f"it was made by another config (hash {config.get('study_hash')!r}, not {study_hash!r})")
+    _same("the step in config.json", config.get("step"), step)
+    _same("the seed in config.json", config.get("seed"), seed)
+    metrics = read_metrics(folder / "metrics.jsonl", finished=finished)
+    # Nothing is computed from the environment, so a missing one costs the run only its birth certificate.
+    environment = read_object(folder / "environment.json") if (folder / "environment.json").exists() else {}
+    if not finished:
+        return Run(step, seed, metrics, None, environment)
+
+    result = read_object(folder / "result.json")
+    if result.get("study_hash") != study_hash:
+        raise OddRun(f"its result is of another config (hash {result.get('study_hash')!r}, not {study_hash!r})")
+    _same("the step in result.json", result.get("step"), step)
+    _same("the seed in result.json", result.get("seed"), seed)
+    for key in RESULTS:
+        _number(result, key, "result.json")
+    for key in COUNTS:
+        _count(result, key, "result.json")
+    _seconds(result, (*SECONDS, "total"), "result.json")
+    if result["epochs"] != len(metrics):
+        raise OddRun(f"metrics.jsonl ends at epoch {len(metrics)}, but the run had {result['epochs']:g} epochs")
+    if result["test_images"] != test_images:
+        raise OddRun(f"it was tested on {result['test_images']:g} pictures, but the study has {test_images}")
+    correct, pictures = read_predictions(folder / "predictions.csv", classes)
+    if len(correct) != test_images:
+        raise OddRun(f"predictions.csv has {len(correct)} pictures, but the study tests on {test_images}")
+    top1 = 100 * float(correct.mean())
+    # Half a picture is the widest tolerance that cannot hide one.
+    if abs(top1 - result["top1"]) >= 50 / test_images:
+        raise OddRun(f"result.json says {result['top1']:.4f} % top-1, but predictions.csv gives {top1:.4f} %")
+    return Run(step, seed, metrics, result, environment, correct, pictures)

@@ -1,0 +1,201 @@
+"""Collect a study's folder: which runs may be reported together, which may not, and what is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ablations
+from report.checks import OddRun, Run, read_object, read_run
+
+if TYPE_CHECKING:
+    from ablations import Step
+
+_SEED = re.compile(r"seed-(\d+)")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that is not reported, and the reason as the end of a sentence about it."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What study.json says about the pictures; sizes in pictures."""
+
+    name: str
+    description: str
+    synthetic: bool
+    classes: tuple[str, ...]
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that a report is made of. `runs` hold together: one config, one test set, one network a step."""
+
+    name: str
+    hash: str
+    config: Mapping[str, Any]
+    dataset: Dataset
+    regime: str
+    steps: tuple[Step, ...]
+    runs: tuple[Run, ...]
+    left_out: tuple[LeftOut, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that any run of the study has."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    def finished(self, step: str) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.step == step and run.result is not None)
+
+    def unfinished(self, step: str) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.step == step and run.result is None)
+
+
+def read(study_dir: Path) -> Study:
+    """Read everything that a report on the study needs.
+
+    Raises:
+        ValueError: the folder is not a study's, or holds no run at all.
+    """
+    name, study_hash, config, dataset = _read_description(study_dir)
+    regime = ablations.REGIMES[config["regime"]]
+    order = {step.name: number for number, step in enumerate(regime.steps)}
+    runs: list[Run] = []
+    left_out: list[LeftOut] = []
+    folders = _run_folders(study_dir, order)
+    if not folders:
+        raise ValueError(f"{study_dir} holds no run yet; train a step of the study first")
+    for folder, step, seed in folders:
+        try:
+            if step not in order:
+                raise OddRun(f"{step!r} is not a step of the regime {config['regime']!r}")
+            runs.append(
+                read_run(
+                    folder,
+                    step=step,
+                    seed=seed,
+                    study_hash=study_hash,
+                    classes=len(dataset.classes),
+                    test_images=dataset.test,
+                )
+            )
+        except OddRun as odd:
+            left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
+    runs = _agreeing(
+        runs, left_out, lambda run: run.pictures, "its test pictures or their labels differ from other runs'"
+    )
+    for step_name in order:
+        mine = [run for run in runs if run.step == step_name]
+        kept = _agreeing(mine, left_out, _network, "its network differs from other runs' of the same step")
+        runs = [run for run in runs if run.step != step_name or run in kept]
+    runs.sort(key=lambda run: (order[run.step], run.seed))
+    return Study(
+        name=name,
+        hash=study_hash,
+        config=config,
+        dataset=dataset,
+        regime=config["regime"],
+        steps=regime.steps,
+        runs=tuple(runs),
+        left_out=tuple(sorted(left_out, key=lambda run: run.name)),
+        warnings=tuple(_mixtures(runs)),
+    )
+
+
+def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Dataset]:
+    path = study_dir / "study.json"
+    if not path.is_file():
+        raise ValueError(f"{study_dir} is not a study's folder: it has no study.json")
+    try:
+        study = read_object(path)
+        config, data = study["config"], study["dataset"]
+        dataset = Dataset(
+            name=str(data["name"]),
+            description=str(data["description"]),
+            synthetic=bool(data["synthetic"]),
+            classes=tuple(str(name) for name in data["classes"]),
+            train=int(data["train"]),
+            validation=int(data["validation"]),
+            test=int(data["test"]),
+        )
+        regime = str(config["regime"])
+        name, study_hash = str(study["name"]), str(study["hash"])
+        if not isinstance(config["recipe"], dict) or dataset.test < 1:
+            raise TypeError
+    except OddRun as odd:
+        raise ValueError(f"{study_dir} has no usable description: {odd}") from None
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} does not describe a study: a field is missing or wrong") from None
+    if regime not in ablations.REGIMES:
+        known = ", ".join(ablations.REGIMES)
+        raise ValueError(f"{path} names the regime {regime!r}, which is none of {known}")
+    return name, study_hash, {**config, "regime": regime}, dataset
+
+
+def _run_folders(study_dir: Path, order: Mapping[str, int]) -> list[tuple[Path, str, int]]:
+    """(folder, step, seed) of everything that looks like a run, in report order."""
+    found = []
+    for step in sorted(path for path in study_dir.iterdir() if path.is_dir()):
+        for folder in sorted(path for path in step.iterdir() if path.is_dir()):
+            match = _SEED.fullmatch(folder.name)
+            files = ("config.json", "metrics.jsonl", "result.json")
+            if match and any((folder / name).exists() for name in files):
+                found.append((folder, step.name, int(match[1])))
+    return sorted(found, key=lambda item: (order.get(item[1], len(order)), item[1], item[2]))
+
+
+def _network(run: Run) -> object:
+    result = run.result or {}
+    return result.get("params"), result.get("gflops_fvcore"), result.get("gflops_paper_convention")
+
+
+def _agreeing(runs: list[Run], left_out: list[LeftOut], key: Callable[[Run], object], reason: str) -> list[Run]:
+    """Keep the finished runs that share the commonest value of `key`; the others are left out by name.
+
+    Of two values that are equally common, the one met first in report order is kept.
+    """
+    finished = [run for run in runs if run.result is not None]
+    values = [key(run) for run in finished]
+    if len(set(values)) <= 1:
+        return runs
+    kept = max(dict.fromkeys(values), key=values.count)
+    odd = [run for run in finished if key(run) != kept]
+    left_out.extend(LeftOut(run.name, reason) for run in odd)
+    return [run for run in runs if run not in odd]
+
+
+def _mixtures(runs: Iterable[Run]) -> Iterable[str]:
+    """One sentence for each thing outside the config that the reported runs do not share."""
+    finished = [run for run in runs if run.result is not None]
+    for what, key, of_result in (
+        ("code versions", "code_version", True),
+        ("devices", "device", True),
+        ("versions of torch", "torch", False),
+        ("versions of torchvision", "torchvision", False),
+    ):
+        names: dict[str, list[str]] = {}
+        for run in finished:
+            record = (run.result or {}) if of_result else run.environment
+            names.setdefault(str(record.get(key, "unknown")), []).append(run.name)
+        if len(names) > 1:
+            listed = "; ".join(f"{value}: {_shorten(members)}" for value, members in sorted(names.items()))
+            yield f"These runs were made with {len(names)} different {what} ({listed})."
+
+
+def _shorten(names: list[str], limit: int = 6) -> str:
+    if len(names) <= limit:
+        return ", ".join(names)
+    return f"{', '.join(names[:limit])} and {len(names) - limit} more"

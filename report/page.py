@@ -1,0 +1,125 @@
+"""Write a study's report: a page in Markdown and in HTML, tables as CSV, figures as PNG and SVG."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import jinja2
+import markdown
+import pandas as pd
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from report import collect, facts, plots
+from report.tables import Summary
+
+PRODUCTS = ("report.md", "report.html", "steps.csv", "runs.csv", "curves.csv")
+FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
+    "steps": ("Top-1 accuracy step by step", plots.steps),
+    "accuracy_vs_gflops": ("Accuracy against GFLOPs", plots.accuracy_vs_gflops),
+    "differences": ("What each step changes, here and in the paper", plots.differences),
+    "learning_curves": ("Learning curves on the validation pictures", plots.learning_curves),
+}
+
+
+def write(study_dir: Path) -> Path:
+    """Write `study_dir`/report from whatever runs exist, and return the path of its report.md.
+
+    Everything is made in a folder beside and then renamed into place, file by file; a figure that the study
+    cannot have (any more) is removed.
+
+    Raises:
+        ValueError: the folder is not a study's, or holds no run at all.
+        OSError: the report cannot be written.
+    """
+    summary = Summary(collect.read(study_dir))
+    target = study_dir / "report"
+    work = Path(tempfile.mkdtemp(prefix=".report-", dir=study_dir))
+    try:
+        drawn = _figures(summary, work)
+        for name, table in (("steps", summary.steps), ("runs", summary.runs), ("curves", summary.curves)):
+            _write_csv(table, work / f"{name}.csv")
+        page = render(summary, drawn)
+        (work / "report.md").write_text(page, encoding="utf-8")
+        (work / "report.html").write_text(to_html(page, summary.study.name, work), encoding="utf-8")
+        target.mkdir(exist_ok=True)
+        made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
+        for path in made:  # the page last: it names the others
+            _flush(path)
+            path.replace(target / path.name)
+        for name in FIGURES:
+            for suffix in (".png", ".svg"):
+                if name not in drawn:
+                    (target / f"{name}{suffix}").unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target / "report.md"
+
+
+def _figures(summary: Summary, folder: Path) -> list[str]:
+    drawn = []
+    for name, (_, draw) in FIGURES.items():
+        figure = draw(summary)
+        if figure is not None:
+            plots.save(figure, folder / name)
+            drawn.append(name)
+    return drawn
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    # Python's shortest repr, which is what pandas writes, reads back as the same number.
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def render(summary: Summary, figures: Sequence[str]) -> str:
+    """The report in GitHub's Markdown; `figures` are the names of those that were drawn."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown; what comes from files goes through `plain`
+    )
+    environment.filters["plain"] = plain
+    environment.globals.update(table=table, plural=facts.plural)
+    titles = {name: FIGURES[name][0] for name in figures}
+    return environment.get_template("report.md.j2").render(**facts.page(summary), figures=titles)
+
+
+def plain(text: object) -> str:
+    """Text from a file as text of the page: one line, no HTML, no table cell, no Markdown code or emphasis."""
+    words = " ".join(str(text).split())
+    return re.sub(r"([\\`*|\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", html.escape(words, quote=False))
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:
+    """A Markdown table that is also readable in raw form. `align`: a letter a column, l (default) or r."""
+    sides = tuple("right" if side == "r" else "left" for side in align.ljust(len(headers), "l"))
+    return str(tabulate(list(rows), list(headers), tablefmt="pipe", colalign=sides, disable_numparse=True))
+
+
+def to_html(page: str, title: str, folder: Path) -> str:
+    """The Markdown page as one self-contained HTML file, with the figures of `folder` inside it."""
+    body = markdown.markdown(page, extensions=["tables", "toc"], output_format="html")
+
+    def inline(match: re.Match[str]) -> str:
+        picture = base64.b64encode((folder / f"{match[1]}.svg").read_bytes()).decode()
+        return f'src="data:image/svg+xml;base64,{picture}"'
+
+    body = re.sub(r'src="(\w+)\.png"', inline, body)
+    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    template = (Path(__file__).parent / "templates" / "page.html.j2").read_text(encoding="utf-8")
+    return str(jinja2.Template(template, keep_trailing_newline=True).render(title=html.escape(title), body=body))

@@ -1,0 +1,323 @@
+"""The figures. Each function returns a matplotlib figure, or None where the study has nothing to draw yet."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ablations import Step
+from report import labels
+from report.facts import MINUS, amount, signed
+from report.tables import GROUPS, REFERENCE, Summary, group, is_off_path, is_reference
+
+INK, SOFT, FAINT = "#1c2128", "#6b7580", "#d8dee4"
+# Seaborn's colour-blind palette, in an order that keeps neighbouring groups apart.
+_PALETTE = sns.color_palette("colorblind").as_hex()
+COLOURS = dict(zip(GROUPS.values(), (_PALETTE[i] for i in (7, 0, 1, 2, 4, 3, 9)), strict=True))
+COLOURS |= {REFERENCE: "#30363d", "Other": _PALETTE[5]}
+STYLE = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("notebook", font_scale=0.85),
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "svg.hashsalt": "report",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.edgecolor": SOFT,
+    "grid.color": "#e6eaee",
+    "grid.linewidth": 0.8,
+    "hatch.linewidth": 1.2,
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `path`.png (for reading) and `path`.svg (for print); the same figure gives the same bytes."""
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(f"{path}.png", dpi=150, metadata={"Software": None})
+        figure.savefig(f"{path}.svg", metadata={"Date": None, "Creator": None})
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure without pyplot: no display, and no state shared with a caller's own figures."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _label(step: Step) -> str:
+    return step.name if step.number is None else f"{step.number}  {step.name}"
+
+
+def _title(axes: Axes, title: str, subtitle: str) -> None:
+    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(title, (0, 1), (0, 28), fontsize=12.5, fontweight="bold", va="bottom", **above)
+    axes.annotate(subtitle, (0, 1), (0, 13), fontsize=9, color=SOFT, va="bottom", **above)
+
+
+def _where(summary: Summary, *, runs: bool = True) -> str:
+    study = summary.study
+    seeds = max((len(array) for array in summary.correct.values()), default=1)
+    many = f", mean ± standard deviation over up to {seeds} seeds" if seeds > 1 else ""
+    synthetic = " (synthetic pictures)" if study.dataset.synthetic else ""
+    if not runs:
+        return f"{study.dataset.name}{synthetic}, {study.dataset.validation:,} validation pictures"
+    return f"{study.dataset.name}{synthetic}, {study.dataset.test:,} test pictures{many}"
+
+
+def accuracy_vs_gflops(summary: Summary) -> Figure | None:
+    """Top-1 against GFLOPs: the path as arrows through its numbered steps, the rest as other markers."""
+    rows = summary.steps[summary.steps["runs"] > 0].set_index("name")
+    if rows.empty:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(9.6, 6.2)
+        axes = figure.add_subplot()
+        _title(axes, "Accuracy against compute", _where(summary))
+        steps = [step for step in summary.study.steps if step.name in rows.index]
+        x, y = rows["gflops_paper_convention"], rows["top1"]
+        axes.errorbar(x, y, yerr=rows["top1_std"].fillna(0), fmt="none", ecolor=SOFT, elinewidth=1, zorder=2)
+        path = [step for step in steps if step.number is not None]
+        for one, other in itertools.pairwise(path):
+            whole = (one.number or 0) + 1 == other.number
+            axes.annotate(
+                "", (x[other.name], y[other.name]), (x[one.name], y[one.name]), zorder=1,
+                arrowprops={
+                    "arrowstyle": "-|>", "color": "#9aa4af", "lw": 1.2, "ls": "-" if whole else "--",
+                    "shrinkA": 4, "shrinkB": 5,
+                },
+            )  # fmt: skip
+        for step in steps:
+            marker, size = ("*", 170) if is_reference(step) else ("D", 34) if is_off_path(step) else ("o", 62)
+            face = "white" if is_off_path(step) else COLOURS[group(step)]
+            axes.scatter(
+                x[step.name], y[step.name], s=size, marker=marker, c=face, edgecolors=COLOURS[group(step)],
+                linewidths=1.4, zorder=3,
+            )  # fmt: skip
+        axes.set_xlabel(f"GFLOPs (convolutions and classifier, regime {summary.study.regime})")
+        axes.set_ylabel("top-1 accuracy (%)")
+        axes.margins(0.14, 0.1)
+        sns.despine(ax=axes)
+        _legend(axes, steps)
+        figure.draw_without_rendering()  # settles the layout: labels are placed in pixels
+        figure.set_layout_engine("none")
+        texts = [
+            axes.text(x[step.name], y[step.name], _label(step), fontsize=8.6, gid=f"label-{step.name}", zorder=5)
+            for step in steps
+        ]
+        names = [step.name for step in steps]
+        labels.place(texts, np.column_stack([x[names], y[names]]), [steps.index(step) for step in path], axes)
+    return figure
+
+
+def _legend(axes: Axes, steps: list[Step]) -> None:
+    present = dict.fromkeys(group(step) for step in steps if not is_off_path(step))
+    handles = [
+        Line2D([], [], ls="", marker="*" if name == REFERENCE else "o", color=COLOURS[name], ms=8, label=name)
+        for name in present
+    ]
+    if any(is_off_path(step) for step in steps):
+        colour = COLOURS[GROUPS["2.5"]]
+        handles.append(Line2D([], [], ls="", marker="D", mfc="white", mec=colour, ms=6, label="off the path"))
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+
+
+def steps(summary: Summary) -> Figure | None:
+    """One bar a step from the baseline down to the last, in the manner of the paper's Figure 2."""
+    table = summary.steps.set_index("name")
+    if not table["runs"].any():
+        return None
+    names = summary.study.steps
+    with matplotlib.rc_context(STYLE):
+        height = 0.36 * len(names) + 1.5
+        figure = _figure(10.5, height)
+        figure.set_layout_engine("none")  # the names of the groups need a margin that no axes asks for
+        axes = figure.add_axes((0.315, 0.65 / height, 0.585, 1 - 1.45 / height))
+        _title(axes, "From ResNet to ConvNeXt, step by step", _where(summary))
+        low, high = table["top1"].min(), table["top1"].max()
+        reach = max(high - low, 1.0)
+        start = max(0.0, math.floor(low - 0.35 * reach))
+        end = high + 0.3 * reach
+        axes.set_xlim(start, min(end, 100 + 0.3 * reach))
+        axes.set_ylim(len(names) - 0.35, -0.65)
+        axes.set_yticks(range(len(names)), [_label(step) for step in names])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        right = axes.get_yaxis_transform()
+        axes.annotate(
+            "GFLOPs", (1.11, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", ha="right",
+            va="bottom", fontsize=9, color=SOFT,
+        )  # fmt: skip
+        for place, step in enumerate(names):
+            record = summary.by_step[step.name]
+            colour = COLOURS[group(step)]
+            if not record["runs"]:
+                axes.text(start, place, "  no finished run", va="center", style="italic", fontsize=9, color=SOFT)
+                continue
+            _bar(axes, place, step, record, start)
+            axes.text(
+                1.11, place, amount(record["gflops_paper_convention"]), transform=right, ha="right", va="center",
+                fontsize=9.5, color=colour if is_reference(step) else INK,
+            )  # fmt: skip
+        _group_bands(axes, names)
+        axes.set_xlabel(f"top-1 accuracy (%)  –  the bars begin at {start:g} %")
+        sns.despine(ax=axes, left=True)
+    return figure
+
+
+def _bar(axes: Axes, place: int, step: Step, record: Mapping[str, Any], start: float) -> None:
+    colour, off = COLOURS[group(step)], is_off_path(step)
+    top1, spread = float(record["top1"]), float(record["top1_std"])
+    axes.barh(
+        place, top1 - start, left=start, height=0.5 if off else 0.72, color="white" if off else colour,
+        edgecolor=colour, hatch="////" if off else None, linewidth=1.0, zorder=2,
+    )  # fmt: skip
+    if math.isfinite(spread):
+        axes.errorbar(top1, place, xerr=spread, color=INK, capsize=2.5, elinewidth=1.1, zorder=3)
+    text = f"{top1:.2f}" + (f" ± {spread:.2f}" if math.isfinite(spread) else "")
+    shift = 5 + (spread if math.isfinite(spread) else 0) * _points_per_unit(axes)
+    axes.annotate(
+        text, (top1, place), (shift, 0), textcoords="offset points", va="center", fontsize=9.5,
+        fontweight="normal" if off else "bold", zorder=4,
+    )  # fmt: skip
+    if math.isfinite(record["difference"]):
+        axes.annotate(
+            signed(record["difference"]), (start, place), (5, 0), textcoords="offset points", va="center",
+            fontsize=8.5, color=INK if off else _contrast(colour), zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1} if off else None,
+        )  # fmt: skip
+
+
+def _contrast(colour: str) -> str:
+    """White or ink, whichever is easier to read on a colour (relative luminance as in WCAG)."""
+    red, green, blue = (value**2.2 for value in to_rgb(colour))
+    return INK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.26 else "white"
+
+
+def _points_per_unit(axes: Axes) -> float:
+    low, high = axes.get_xlim()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return float(figure.get_figwidth() * 72 * axes.get_position().width / (high - low))
+
+
+def _group_bands(axes: Axes, steps: tuple[Step, ...]) -> None:
+    """A coloured line and a name on the far left for each part of the roadmap."""
+    transform = axes.get_yaxis_transform()
+    places: dict[str, list[int]] = {}
+    for place, step in enumerate(steps):
+        places.setdefault(group(step), []).append(place)
+    for name, rows in places.items():
+        top, bottom = rows[0] - 0.4, rows[-1] + 0.4
+        line = Line2D([-0.375, -0.375], [top, bottom], transform=transform, color=COLOURS[name], lw=3, clip_on=False)
+        axes.add_line(line)
+        axes.text(
+            -0.39, (top + bottom) / 2, name.replace(" ", "\n"), transform=transform, ha="right", va="center",
+            fontsize=9, fontweight="bold", linespacing=1.1,
+        )  # fmt: skip
+
+
+def differences(summary: Summary) -> Figure | None:
+    """Ours with its 95 % interval and the paper's, step by step."""
+    rows = [step for step in summary.study.steps if step.name in summary.differences]
+    if not rows:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(9.6, 0.34 * len(rows) + 2.0)
+        axes = figure.add_subplot()
+        _title(axes, "What each step changes, here and in the paper", _where(summary))
+        axes.axvline(0, color=SOFT, lw=1, zorder=1)
+        for place, step in enumerate(rows):
+            ours, paper = summary.differences[step.name], summary.paper_difference(step)
+            colour = COLOURS[group(step)]
+            if paper is not None:
+                axes.scatter(paper, place, marker="D", s=30, c=INK, linewidths=0, zorder=5)
+            axes.plot([ours.low, ours.high], [place, place], color=colour, lw=1.6, zorder=2)
+            face = colour if ours.sign else "white"
+            axes.scatter(ours.points, place, s=70, c=face, edgecolors=colour, linewidths=1.6, zorder=4)
+        axes.set_yticks(range(len(rows)), [_label(step) for step in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("difference in top-1 to the step it changes (points)")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
+        handles = [
+            Line2D([], [], marker="o", color=SOFT, ms=8, label="here, beyond noise (line: 95 % interval)"),
+            Line2D([], [], marker="o", color=SOFT, mfc="white", ms=8, label="here, within noise"),
+            Line2D([], [], ls="", marker="D", color=INK, ms=5, label="paper (ImageNet-1K)"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        sns.despine(ax=axes, left=True)
+    return figure
+
+
+def learning_curves(summary: Summary) -> Figure | None:
+    """Validation top-1 an epoch, one panel a part of the roadmap; dashed while a run is unfinished."""
+    curves = summary.curves
+    if curves.empty:
+        return None
+    groups: dict[str, list[Step]] = {}
+    for step in summary.study.steps:
+        if (curves["step"] == step.name).any():
+            groups.setdefault(group(step), []).append(step)
+    panels = _panels(groups)
+    with matplotlib.rc_context(STYLE):
+        columns = min(3, len(panels))
+        lines = -(-len(panels) // columns)
+        figure = _figure(max(6.6, 3.9 * columns + 0.4), 3.3 * lines + 0.5)
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        finished = {(run.step, run.seed) for run in summary.study.runs if run.result is not None}
+        by_run = dict(iter(curves.groupby(["step", "seed"], sort=False)))
+        for axes, (title, members) in zip(grid.flat, panels.items(), strict=False):
+            for (_, _), data in by_run.items():
+                axes.plot(data["epoch"], data["validation_top1"], color=FAINT, lw=0.6, zorder=1)
+            for step, colour in zip(members, sns.color_palette("colorblind", len(members)), strict=True):
+                mine = {key: data for key, data in by_run.items() if key[0] == step.name}
+                for number, (key, data) in enumerate(mine.items()):
+                    axes.plot(
+                        data["epoch"], data["validation_top1"], color=colour, lw=1.6 if len(mine) == 1 else 1.1,
+                        ls="-" if key in finished else (0, (3, 1.5)), zorder=2,
+                        marker="o" if len(data) == 1 else None, ms=4, label=_label(step) if not number else None,
+                    )  # fmt: skip
+            axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
+            axes.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        for place, axes in enumerate(grid.flat[len(panels) :], start=len(panels)):
+            axes.set_visible(False)
+            grid.flat[place - columns].tick_params(labelbottom=True)
+        # The first steep epochs would squeeze all that there is to compare into the top of the panels.
+        late = curves[curves["epoch"] >= 0.2 * curves["epoch"].max()]["validation_top1"]
+        room = 0.06 * max(1.0, late.max() - late.min())
+        grid[0, 0].set_ylim(max(0.0, late.min() - room), min(100.0, late.max() + room))
+        grid[0, 0].set_xlim(left=0 if curves["epoch"].max() > 12 else 0.8, right=1.02 * curves["epoch"].max())
+        sns.despine(fig=figure)
+        figure.suptitle(f"Learning curves: {_where(summary, runs=False)}", x=0.01, ha="left", fontsize=11)
+        figure.supxlabel("epoch", fontsize=10)
+        figure.supylabel("validation top-1 (%)", fontsize=10)
+    return figure
+
+
+def _panels(groups: dict[str, list[Step]]) -> dict[str, list[Step]]:
+    """Parts of the roadmap with few steps share a panel, so that there are six at most."""
+    together = {
+        "Baseline": "Baseline, training and reference",
+        "Training": "Baseline, training and reference",
+        REFERENCE: "Baseline, training and reference",
+        "ResNeXt": "ResNeXt and inverted bottleneck",
+        "Inverted bottleneck": "ResNeXt and inverted bottleneck",
+    }
+    panels: dict[str, list[Step]] = {}
+    for name, steps in groups.items():
+        panels.setdefault(together.get(name, name), []).extend(steps)
+    return panels

@@ -1,0 +1,219 @@
+"""The picture cache: exact, resumable, built once."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import data
+from data import cache_build
+from data.cache import PictureStore, open_store
+from data.decode import read_picture, resize, resized_shape
+from data.splits import Files, Source, Split
+
+COUNT, SIDE = 40, 24
+
+
+def shrunk(picture: np.ndarray) -> np.ndarray:
+    height, width, _ = picture.shape
+    return resize(picture, resized_shape(height, width, SIDE))
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A source that notes which pictures were decoded, and calls `before` first."""
+
+    files: Files
+    reads: list[int] = field(default_factory=list)
+    before: Callable[[int], None] = lambda index: None
+
+    def read(self, index: int) -> np.ndarray:
+        self.before(index)
+        self.reads.append(index)
+        return self.files.read(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.files.size(index)
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        return self.files.stamp(index)
+
+    def take(self, indices: Sequence[int]) -> Source:
+        raise NotImplementedError
+
+
+def counted(split: Split, before: Callable[[int], None] = lambda index: None) -> tuple[Split, list[int]]:
+    assert isinstance(split.source, Files)
+    source = Counting(split.source, before=before)
+    return Split(split.name, split.ids, split.labels, source), source.reads
+
+
+def files_of(store: PictureStore) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.folder.iterdir()}
+
+
+def test_a_store_holds_every_picture_resized(split: Split, cache: Path) -> None:
+    store = open_store(split, cache, SIDE)
+    assert len(store) == COUNT
+    assert store.ids == split.ids
+    assert store.labels.tolist() == list(split.labels)
+    assert store.labels.dtype == torch.int64
+    for index, picture in enumerate(store):
+        expected = shrunk(split.read(index))
+        assert picture.dtype == torch.uint8
+        assert torch.equal(picture, torch.from_numpy(expected.copy()))
+        assert store.shapes[index].tolist() == list(expected.shape[:2])
+        assert min(expected.shape[:2]) <= SIDE
+    store.verify()
+    with pytest.raises(IndexError):
+        store[COUNT]
+
+
+def test_pictures_are_views_of_one_memory_map(split: Split, cache: Path) -> None:
+    store = open_store(split, cache, SIDE)
+    assert store[1].untyped_storage().data_ptr() == store[2].untyped_storage().data_ptr()
+    assert store.nbytes == sum(picture.numel() for picture in store) == (store.folder / "pictures.bin").stat().st_size
+
+
+def test_a_store_travels_to_other_processes_as_a_path(split: Split, cache: Path) -> None:
+    store = open_store(split, cache, SIDE)
+    parcel = pickle.dumps(store)
+    assert len(parcel) < 1000
+    other = pickle.loads(parcel)
+    assert torch.equal(other[7], store[7])
+    assert other.ids == store.ids
+
+
+def test_a_second_opening_decodes_nothing(split: Split, cache: Path) -> None:
+    first, reads = counted(split)
+    open_store(first, cache, SIDE)
+    assert sorted(reads) == list(range(COUNT))
+    again, reads = counted(split)
+    open_store(again, cache, SIDE)
+    assert not reads
+    open_store(again, cache, SIDE + 1)
+    assert len(reads) == COUNT
+
+
+def test_the_size_is_announced_before_anything_is_decoded(split: Split, cache: Path) -> None:
+    events: list[str] = []
+    watched, _ = counted(split, lambda index: events.append("decode"))
+    store = open_store(watched, cache, SIDE, announce=events.append)
+    assert events.index("decode") == 1
+    assert events[0].startswith(
+        f"Decoding {COUNT} pictures of test-split once, to {store.nbytes / 1000:.1f} kB in {cache}"
+    )
+
+
+def test_progress_is_reported_up_to_the_end(split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_build, "CHUNK_BYTES", 10_000)
+    calls: list[tuple[int, int]] = []
+    open_store(split, cache, SIDE, progress=lambda done, total: calls.append((done, total)))
+    assert len(calls) > 4
+    assert calls == sorted(calls)
+    assert calls[0] == (0, COUNT)
+    assert calls[-1] == (COUNT, COUNT)
+
+
+def test_the_store_is_the_same_for_any_number_of_workers_and_chunks(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = open_store(split, tmp_path / "one", SIDE, workers=1)
+    four = open_store(split, tmp_path / "four", SIDE, workers=4)
+    assert files_of(one) == files_of(four)
+    monkeypatch.setattr(cache_build, "CHUNK_BYTES", 5_000)
+    small = open_store(split, tmp_path / "small", SIDE, workers=4)
+    small.verify()
+    assert files_of(small)["pictures.bin"] == files_of(one)["pictures.bin"]
+
+
+KILLED_BUILD = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from data import cache_build
+from data.cache import open_store
+from data.splits import Files, Split
+cache_build.CHUNK_BYTES = 5_000
+paths = tuple(Path(sys.argv[2]) / f"{n}.png" for n in range(40))
+split = Split("test-split", tuple(f"c/{n}" for n in range(40)), tuple(n % 7 for n in range(40)), Files(paths))
+def progress(done, total):
+    if done >= 15:
+        os.kill(os.getpid(), signal.SIGKILL)
+open_store(split, Path(sys.argv[3]), 24, workers=2, progress=progress)
+"""
+
+
+def test_a_killed_build_goes_on_where_it_stopped(
+    split: Split, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = str(Path(data.__file__).parents[1])
+    command = [sys.executable, "-c", KILLED_BUILD, home, str(tmp_path / "pictures"), str(cache)]
+    assert subprocess.run(command, cwd=home, check=False, capture_output=True).returncode == -signal.SIGKILL
+    part = cache / f"test-split-{SIDE}.part"
+    assert part.is_dir()
+    assert not (cache / f"test-split-{SIDE}").exists()
+    noted = [json.loads(line) for line in (part / "done.jsonl").read_text().split("\n") if line]
+    assert noted
+    # As after a power failure: what was noted is not there, and a note is cut short.
+    torn = shutil.copytree(cache, tmp_path / "torn") / part.name
+    (torn / "pictures.bin").write_bytes(b"torn" + (torn / "pictures.bin").read_bytes()[4:])
+    with open(torn / "done.jsonl", "a") as file:
+        file.write('\n{"number": 3, "cr')
+    monkeypatch.setattr(cache_build, "CHUNK_BYTES", 5_000)
+    fresh = files_of(open_store(split, tmp_path / "fresh", SIDE))
+    for left, first_is_good in ((part, 0 in {row["number"] for row in noted}), (torn, False)):
+        again, reads = counted(split)
+        store = open_store(again, left.parent, SIDE)
+        assert len(reads) < COUNT
+        assert (0 not in reads) == first_is_good
+        assert not left.exists()
+        assert files_of(store) == fresh
+
+
+def test_a_half_built_cache_of_other_pictures_is_not_gone_on_with(
+    split: Split, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_build, "CHUNK_BYTES", 5_000)
+
+    def interrupt(index: int) -> None:
+        if index == COUNT - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_store(counted(split, interrupt)[0], cache, SIDE, workers=1)
+    assert (cache / f"test-split-{SIDE}.part").is_dir()
+    path = tmp_path / "pictures" / "0.png"
+    Image.fromarray(read_picture(path)[::-1]).save(path)
+    again, reads = counted(split)
+    store = open_store(again, cache, SIDE)
+    assert len(reads) == COUNT
+    assert files_of(store) == files_of(open_store(split, tmp_path / "fresh", SIDE))
+
+
+def test_two_builders_at_once_build_once(split: Split, cache: Path) -> None:
+    announced: list[str] = []
+    stores: list[PictureStore] = []
+    threads = [
+        threading.Thread(target=lambda: stores.append(open_store(split, cache, SIDE, announce=announced.append)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(announced) == 1
+    assert [len(store) for store in stores] == [COUNT] * 4

@@ -1,0 +1,339 @@
+"""Data sets: found, read, split, downloaded, and refused in one sentence when something is wrong."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import Food101
+
+import data
+from data import food101
+from data.files import require_free
+from data.splits import Files, Split, hold_out
+
+CLASSES = ("apple_pie", "bibimbap", "cannoli")
+
+
+def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 18)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def write_food101(folder: Path, train: int = 10, test: int = 4) -> Path:
+    lists: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    for cls in CLASSES:
+        for part, numbers in (("train", range(train)), ("test", range(train, train + test))):
+            lists[part][cls] = [f"{cls}/{1000 + number}" for number in numbers]
+            for number in numbers:
+                write_picture(folder / "images" / cls / f"{1000 + number}.jpg", number)
+    (folder / "meta").mkdir()
+    for part, names in lists.items():
+        (folder / "meta" / f"{part}.json").write_text(json.dumps(names))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_food101(tmp_path / "food-101")
+    return tmp_path
+
+
+def refused(name: str, root: Path) -> str:
+    """The message of a refusal, which is one sentence, leaves nothing behind, and is the same from check and load."""
+    before = sorted(root.rglob("*")) if root.is_dir() else []
+    with pytest.raises(ValueError) as caught:
+        data.check(name, root)
+    assert "\n" not in str(caught.value)
+    assert (sorted(root.rglob("*")) if root.is_dir() else []) == before
+    return str(caught.value)
+
+
+def test_food101_is_what_torchvision_reads(root: Path) -> None:
+    data.check("food101", root)
+    dataset = data.load("food101", root)
+    official = Food101(root, split="test")
+    assert dataset.classes == CLASSES == tuple(official.classes)
+    assert dataset.test.labels == tuple(official._labels)
+    for index in range(len(official)):
+        picture, _ = official[index]
+        assert np.array_equal(dataset.test.read(index), np.asarray(picture))
+    assert dataset.test.ids[0] == "apple_pie/1010"
+    assert not dataset.synthetic
+
+
+def test_validation_is_a_stratified_tenth_of_train(tmp_path: Path) -> None:
+    write_food101(tmp_path / "food-101", train=40)
+    dataset = data.load("food101", tmp_path)
+    assert [dataset.validation.labels.count(label) for label in range(3)] == [4, 4, 4]
+    assert len(dataset.train) == 108
+    everything = set(dataset.train.ids) | set(dataset.validation.ids)
+    assert everything == {f"{cls}/{1000 + number}" for cls in CLASSES for number in range(40)}
+
+
+def test_held_out_pictures_depend_on_names_only() -> None:
+    names = [f"c/{number}" for number in range(50)]
+    chosen = []
+    for order in (names, names[::-1]):
+        split = Split("s", tuple(order), (0,) * 50, Files(tuple(Path(name) for name in order)))
+        kept, held = hold_out(split)
+        assert sorted(kept + held) == list(range(50))
+        chosen.append({order[index] for index in held})
+    assert chosen[0] == chosen[1]
+    assert len(chosen[0]) == 5
+
+
+def test_fingerprint_tells_two_data_sets_apart(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    first = data.load("food101", root).fingerprint
+    assert data.load("food101", root).fingerprint == first
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(root / "food-101", other / "food-101")
+    assert data.load("food101", other).fingerprint == first
+    write_picture(other / "food-101" / "images" / "cannoli" / "1011.jpg", size=(60, 60))
+    assert data.load("food101", other).fingerprint != first
+
+
+def test_a_check_imports_nothing_heavy(root: Path) -> None:
+    program = (
+        "import sys, data; data.check('food101', sys.argv[1]); data.check('pocket', sys.argv[1]);"
+        "sys.exit(', '.join({'torch', 'torchvision', 'numpy', 'PIL', 'pandas'} & set(sys.modules)) or 0)"
+    )
+    home = Path(data.__file__).parents[1]
+    answer = subprocess.run(
+        [sys.executable, "-c", program, root], cwd=home, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "suggested"),
+    [("food-101", "food101"), ("Food101", "food101"), ("fashion_mnist", "fashion-mnist"), ("pokcet", "pocket")],
+)
+def test_an_unknown_data_set_gets_a_suggestion(asked: str, suggested: str, tmp_path: Path) -> None:
+    message = refused(asked, tmp_path)
+    assert f"did you mean '{suggested}'?" in message
+    assert "imagefolder:PATH" in message
+
+
+def test_an_unknown_data_set_unlike_any_gets_the_list(tmp_path: Path) -> None:
+    message = refused("zzz", tmp_path)
+    assert "did you mean" not in message
+    assert all(name in message for name in data.NAMES)
+
+
+@pytest.mark.parametrize("name", ["food101", "pocket", "fashion-mnist"])
+def test_a_data_folder_that_is_missing_or_no_folder_is_refused(name: str, tmp_path: Path) -> None:
+    assert "does not exist" in refused(name, tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    assert "is not a folder" in refused(name, tmp_path / "file")
+
+
+def test_a_default_data_folder_may_be_made_later(tmp_path: Path) -> None:
+    data.check("pocket", tmp_path / "deep" / "datasets", create_root=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["food101", "pocket"])
+def test_an_unwritable_data_folder_is_refused(name: str) -> None:
+    assert "cannot be written to" in refused_anywhere(name, Path("/proc"))
+    with pytest.raises(ValueError, match="cannot be written to"):
+        data.check(name, Path("/proc/deep/datasets"), create_root=True)
+
+
+def refused_anywhere(name: str, root: Path) -> str:
+    with pytest.raises(ValueError) as caught:
+        data.check(name, root)
+    return str(caught.value)
+
+
+def break_nothing(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def drop_pictures(folder: Path) -> None:
+    for number in (1000, 1003):
+        (folder / "images" / "bibimbap" / f"{number}.jpg").unlink()
+
+
+def drop_list(folder: Path) -> None:
+    (folder / "meta" / "test.json").unlink()
+
+
+def cut_list(folder: Path) -> None:
+    path = folder / "meta" / "train.json"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def edit_list(folder: Path, change: dict[str, Any]) -> None:
+    path = folder / "meta" / "train.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (break_nothing, "half downloaded"),
+        (drop_pictures, "half downloaded: 2 of its 42 pictures are missing (bibimbap/1000, bibimbap/1003)"),
+        (drop_list, "test.json is missing"),
+        (cut_list, "cannot be read"),
+        (functools.partial(edit_list, change={"bibimbap": []}), "class 'bibimbap'"),
+        (functools.partial(edit_list, change={"dumplings": ["dumplings/1", "dumplings/2"]}), "dumplings is in one of"),
+        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/../../../etc/passwd"]}), "is no picture of class"),
+        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/.."]}), "is no picture of class"),
+        (functools.partial(edit_list, change={"..": ["../passwd", "../shadow"]}), "is no picture of class"),
+        (functools.partial(edit_list, change={"bibimbap": [7, 8]}), "is no picture of class"),
+        (functools.partial(edit_list, change={"bibimbap": "all"}), "should map each class to its pictures"),
+    ],
+)
+def test_a_damaged_food101_is_refused(root: Path, damage: Any, expected: str) -> None:
+    damage(root / "food-101")
+    message = refused("food101", root)
+    assert expected in message
+    assert "delete it to download it again" in message
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, archive: Path, address: str, md5: str | None = None) -> None:
+    monkeypatch.setattr(Food101, "_URL", f"{address}/{archive.name}")
+    monkeypatch.setattr(Food101, "_MD5", md5 or hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(food101, "DOWNLOAD_BYTES", 1_000_000)
+
+
+def test_food101_is_downloaded_on_first_use(
+    server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = server
+    write_food101(folder / "food-101")
+    with tarfile.open(folder / "food-101.tar.gz", "w:gz") as tar:
+        tar.add(folder / "food-101", "food-101")
+    offer(monkeypatch, folder / "food-101.tar.gz", address)
+    data.check("food101", tmp_path)
+    assert not list(tmp_path.iterdir())
+    # What a killed attempt leaves behind is not taken for the data set.
+    (tmp_path / "food-101.part" / "food-101" / "images").mkdir(parents=True)
+    (tmp_path / "food-101.tar.gz").write_bytes(b"half an archive")
+    dataset = data.load("food101", tmp_path)
+    assert len(dataset.test) == 12
+    assert {path.name for path in tmp_path.iterdir()} == {"food-101", ".food-101.lock"}
+
+
+def test_a_download_with_a_wrong_checksum_is_refused(
+    server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = server
+    (folder / "food-101.tar.gz").write_bytes(b"something else")
+    offer(monkeypatch, folder / "food-101.tar.gz", address, md5="0" * 32)
+    with pytest.raises(OSError, match=r"^Food-101 could not be downloaded .*; check the network"):
+        data.load("food101", tmp_path)
+    assert not (tmp_path / "food-101").exists()
+
+
+def test_an_archive_never_writes_outside_the_data_folder(
+    server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = server
+    with tarfile.open(folder / "food-101.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo("../../planted")
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"evil"))
+    offer(monkeypatch, folder / "food-101.tar.gz", address)
+    (tmp_path / "datasets").mkdir()
+    with pytest.raises(OSError, match="could not be unpacked"):
+        data.load("food101", tmp_path / "datasets")
+    assert not list(tmp_path.rglob("planted"))
+
+
+def test_no_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(food101, "DOWNLOAD_BYTES", 1_000_000)
+    monkeypatch.setattr(Food101, "_URL", "http://127.0.0.1:9/food-101.tar.gz")
+    with pytest.raises(OSError, match="Food-101 could not be downloaded") as caught:
+        data.load("food101", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_refused_before_the_download(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"needs 1000000000\.0 GB and the disk of .* has .* free"):
+        require_free(tmp_path, 10**18, "Food-101")
+
+
+def test_ones_own_pictures_are_split_80_10_10(tmp_path: Path) -> None:
+    for cls in ("cat", "dog"):
+        for number in range(30):
+            write_picture(tmp_path / cls / f"{number}.png", number)
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "cat" / "notes.txt").write_text("no picture")
+    name = f"imagefolder:{tmp_path}"
+    data.check(name, tmp_path)
+    dataset = data.load(name, tmp_path)
+    assert dataset.name == name
+    assert dataset.classes == ("cat", "dog")
+    assert [len(split) for split in dataset.splits.values()] == [48, 6, 6]
+    parts = [set(split.ids) for split in dataset.splits.values()]
+    assert len(set.union(*parts)) == 60
+    for split in dataset.splits.values():
+        assert split.labels.count(0) == split.labels.count(1)
+        assert [dataset.classes[label] for label in split.labels] == [name.split("/")[0] for name in split.ids]
+    assert dataset.train.read(0).shape == (18, 24, 3)
+
+
+@pytest.mark.parametrize("validation", [None, "val", "validation"])
+def test_ones_own_split_is_kept(tmp_path: Path, validation: str | None) -> None:
+    counts = {"train": 20, "test": 4} | ({validation: 3} if validation else {})
+    for part, count in counts.items():
+        for cls in ("cat", "dog"):
+            for number in range(count):
+                write_picture(tmp_path / part / cls / "deep" / f"{number}.JPG", number)
+    dataset = data.load(f"imagefolder:{tmp_path}", tmp_path)
+    assert len(dataset.test) == 8
+    assert all(name.startswith("test/") for name in dataset.test.ids)
+    assert [len(dataset.train), len(dataset.validation)] == ([40, 6] if validation else [36, 4])
+    assert all(name.startswith(f"{validation or 'train'}/") for name in dataset.validation.ids)
+    assert len({split.name for split in dataset.splits.values()}) == 3
+
+
+def test_ones_own_folder_is_refused_when_it_cannot_be_used(tmp_path: Path) -> None:
+    name = f"imagefolder:{tmp_path / 'mine'}"
+    assert "needs the folder of your pictures" in refused("imagefolder:", tmp_path)
+    assert "needs the folder of your pictures" in refused("imagefolder", tmp_path)
+    assert "does not exist" in refused(name, tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert "has no class folders" in refused(name, tmp_path)
+    for number in range(3):
+        write_picture(tmp_path / "mine" / "cat" / f"{number}.jpg")
+    assert "has 1 class folder;" in refused(name, tmp_path)
+    (tmp_path / "mine" / "dog").mkdir()
+    assert "class 'dog' in" in refused(name, tmp_path)
+    assert "has no picture" in refused(name, tmp_path)
+    write_picture(tmp_path / "mine" / "dog" / "0.jpg")
+    assert "has too few pictures: 1, but at least 3 are needed" in refused(name, tmp_path)
+    for number in range(3):
+        write_picture(tmp_path / "mine" / "dog" / f"{number}.jpg")
+    data.check(name, tmp_path)
+    for part, cls in (("train", "cat"), ("train", "dog"), ("test", "cat"), ("test", "fox")):
+        for number in range(2):
+            write_picture(tmp_path / "split" / part / cls / f"{number}.jpg")
+    assert "class dog, fox is in only one of train and test" in refused(f"imagefolder:{tmp_path / 'split'}", tmp_path)
+
+
+def test_two_folders_of_the_same_name_are_two_data_sets(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        for cls in ("cat", "dog"):
+            for number in range(3):
+                write_picture(tmp_path / place / "pets" / cls / f"{number}.jpg", number)
+    here, there = (data.load(f"imagefolder:{tmp_path / place / 'pets'}", tmp_path) for place in ("here", "there"))
+    assert here.train.name != there.train.name
+    assert here.fingerprint == there.fingerprint
+    assert os.sep not in here.train.name

@@ -1,0 +1,232 @@
+"""Every kind of hostile or unusual picture is either read correctly or refused with a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, TiffImagePlugin
+
+from data.decode import UnreadablePicture, picture_size, read_picture, resize, resized_shape
+
+# Four quadrants of one colour each survive JPEG compression, so that turned and mirrored pictures can be told apart.
+RED, GREEN, BLUE, GREY = (200, 30, 40), (40, 170, 60), (30, 60, 190), (128, 128, 128)
+
+
+def quadrants(height: int = 32, width: int = 48) -> np.ndarray:
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 2] = RED
+    picture[: height // 2, width // 2 :] = GREEN
+    picture[height // 2 :, : width // 2] = BLUE
+    picture[height // 2 :, width // 2 :] = GREY
+    return picture
+
+
+def saved(path: Path, image: Image.Image, kind: str, **options: Any) -> Path:
+    image.save(path, kind, **options)
+    return path
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def assert_reads(path: Path, expected: np.ndarray, tolerance: int = 0) -> None:
+    picture = read_picture(path)
+    assert picture.dtype == np.uint8
+    assert picture.shape == expected.shape
+    assert picture_size(path) == expected.shape[:2]
+    assert np.abs(picture.astype(int) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_what_a_file_is_called_does_not_matter(tmp_path: Path, kind: str) -> None:
+    assert_reads(saved(tmp_path / "picture.jpg", Image.fromarray(quadrants()), kind), quadrants())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
+    upright = quadrants()
+    # What the camera stored, so that the orientation turns it upright (Exif 2.32, tag 0x0112).
+    store: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        1: lambda p: p,
+        2: np.fliplr,
+        3: lambda p: np.rot90(p, 2),
+        4: np.flipud,
+        5: lambda p: p.transpose(1, 0, 2),
+        6: lambda p: np.rot90(p, 1),
+        7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
+        8: lambda p: np.rot90(p, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.ascontiguousarray(store[orientation](upright)))
+    options: dict[str, Any] = {"exif": exif}
+    if kind == "TIFF":
+        info = TiffImagePlugin.ImageFileDirectory_v2()
+        info[0x0112] = orientation
+        options = {"tiffinfo": info}
+    elif kind == "JPEG":
+        options |= {"quality": 98, "subsampling": 0}
+    elif kind == "WEBP":
+        options |= {"lossless": True}
+    path = saved(tmp_path / "picture", image, kind, **options)
+    # A border between quadrants may ring in JPEG; their insides may not.
+    picture = read_picture(path)
+    assert picture.shape == upright.shape
+    assert picture_size(path) == upright.shape[:2]
+    for y, x in ((6, 8), (6, 40), (26, 8), (26, 40)):
+        assert np.abs(picture[y, x].astype(int) - upright[y, x]).max() < 6
+
+
+def test_cmyk_is_read(tmp_path: Path) -> None:
+    image = Image.fromarray(quadrants()).convert("CMYK")
+    picture = read_picture(saved(tmp_path / "picture.jpg", image, "JPEG", quality=98))
+    assert np.abs(picture[6, 8].astype(int) - RED).max() < 8
+    assert np.abs(picture[26, 8].astype(int) - BLUE).max() < 8
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 32 * 48).astype(np.uint16).reshape(32, 48)
+    path = saved(tmp_path / "picture.png", Image.fromarray(ramp), "PNG")
+    assert_reads(path, np.repeat((ramp >> 8).astype(np.uint8)[:, :, None], 3, axis=2))
+
+
+def test_16_bit_rgb_keeps_its_upper_byte(tmp_path: Path) -> None:
+    """Pillow does not write these, so the PNG is put together here."""
+    rgb = np.random.default_rng(0).integers(0, 65536, (4, 5, 3)).astype(">u2")
+    header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rgb))
+    path = tmp_path / "picture.png"
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    assert_reads(path, (rgb >> 8).astype(np.uint8))
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    expected = quadrants()
+    expected[16:, 24:] = 255
+    rgba = np.dstack([quadrants(), np.full((32, 48), 255, np.uint8)])
+    rgba[16:, 24:, 3] = 0
+    assert_reads(saved(tmp_path / "rgba.png", Image.fromarray(rgba), "PNG"), expected)
+    palette = Image.new("P", (48, 32))
+    palette.putpalette([*RED, *GREEN, *BLUE, *GREY])
+    numbers = np.zeros((32, 48), np.uint8)
+    numbers[:16, 24:], numbers[16:, :24], numbers[16:, 24:] = 1, 2, 3
+    palette.putdata(numbers.ravel().tolist())
+    assert_reads(saved(tmp_path / "number.png", palette, "PNG", transparency=3), expected)
+    assert_reads(saved(tmp_path / "bytes.png", palette, "PNG", transparency=bytes([255, 255, 255, 0])), expected)
+    assert_reads(saved(tmp_path / "picture.gif", palette, "GIF", transparency=3), expected)
+    assert_reads(saved(tmp_path / "opaque.gif", palette, "GIF"), quadrants())
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    frames = [Image.fromarray(quadrants()), Image.new("RGB", (48, 32), "black")]
+    path = saved(tmp_path / "picture.jpg", frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert_reads(path, quadrants(), tolerance=3)
+
+
+def test_bilevel_grey_and_thin_pictures_are_read(tmp_path: Path) -> None:
+    assert read_picture(saved(tmp_path / "1.png", Image.new("1", (7, 5), 1), "PNG")).tolist() == [[[255] * 3] * 7] * 5
+    assert read_picture(saved(tmp_path / "L.png", Image.new("L", (7, 5), 90), "PNG")).tolist() == [[[90] * 3] * 7] * 5
+    assert read_picture(saved(tmp_path / "thin.png", Image.new("RGB", (1, 300), RED), "PNG")).shape == (300, 1, 3)
+
+
+def jpeg() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 30,000 x 30,000 pixels."""
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (b"\0" * 5000, "not a picture"),
+        (b"Dear reader, this is no picture.\n", "not a picture"),
+        (jpeg()[:2000], "truncated"),
+        (jpeg()[:30], "."),
+        (bomb(), "decompression bomb"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_a_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UnreadablePicture, match=reason) as caught:
+        read_picture(path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_large_pictures_below_pillows_own_error_are_refused_too(tmp_path: Path) -> None:
+    path = saved(tmp_path / "picture.png", Image.new("1", (12_000, 10_000)), "PNG")
+    with pytest.raises(UnreadablePicture, match="decompression bomb"):
+        read_picture(path)
+
+
+def test_links_folders_and_floats_are_refused_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    saved(tmp_path / "float.tif", Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
+    reasons = {
+        "dangling.jpg": "dangling link",
+        "folder.jpg": "a folder",
+        "float.tif": "float",
+        "none.jpg": "no such file",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(UnreadablePicture, match=reason):
+            read_picture(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_picture_one_may_not_read_is_refused_with_a_reason(tmp_path: Path) -> None:
+    path = saved(tmp_path / "picture.png", Image.new("RGB", (4, 4)), "PNG")
+    path.chmod(0)
+    with pytest.raises(UnreadablePicture, match="no permission"):
+        read_picture(path)
+
+
+@given(st.binary(max_size=64), st.integers(0, 3000))
+def test_damage_is_read_or_refused_but_never_anything_else(tmp_path_factory: Any, junk: bytes, at: int) -> None:
+    whole = jpeg()
+    path = tmp_path_factory.getbasetemp() / "damaged.jpg"
+    path.write_bytes(whole[:at] + junk + whole[at + len(junk) :])
+    with contextlib.suppress(UnreadablePicture):
+        assert read_picture(path).dtype == np.uint8
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
+def test_resizing_keeps_the_aspect_ratio_and_never_enlarges(height: int, width: int, short_side: int) -> None:
+    new_height, new_width = resized_shape(height, width, short_side)
+    assert min(new_height, new_width) == min(height, width, short_side)
+    if min(height, width) > short_side:
+        # Within half a pixel on the longer side.
+        assert abs(new_height * width / height - new_width) <= 0.5 * max(1, width / height) + 1e-6
+    else:
+        assert (new_height, new_width) == (height, width)
+
+
+def test_resizing_is_pillows_antialiased_bicubic() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    expected = np.asarray(Image.fromarray(picture).resize((30, 20), Image.Resampling.BICUBIC))
+    assert np.array_equal(resize(picture, (20, 30)), expected)
+    assert resize(picture, (60, 90)) is picture
