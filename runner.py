@@ -20,7 +20,6 @@ from training.recipe import CLASSIC, Recipe, StudyConfig, follow
 
 if TYPE_CHECKING:
     from data import Dataset
-    from training.run import Run, Stores
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
 
@@ -203,9 +202,9 @@ def train_all(command: All) -> int:
         raise ValueError(
             f"--overwrite names {', '.join(sorted(strange))}, which --steps leaves out: name steps to train"
         )
-    code = _train(command, chosen, list(command.seeds), overwrite, plan=True, dry_run=command.dry_run)
+    code = _train(command, chosen, command.seeds, overwrite)
     if code in (DONE, FAILED) and not command.dry_run:
-        print(_write_report(_study_folder(command)))
+        print(_write_report(_study_folder(command)), flush=True)
     return code
 
 
@@ -233,10 +232,7 @@ def _study_folder(command: _Training | Report) -> Path:
     return command.runs / name
 
 
-def _train(
-    command: _Training, chosen: Sequence[Step], seeds: Sequence[int], overwrite: set[str], plan: bool = False,
-    dry_run: bool = False,
-) -> int:  # fmt: skip
+def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], overwrite: set[str]) -> int:
     """Train the chosen steps with each seed. Everything that can be refused is refused before anything is written."""
     import data
     from data.files import require_folder
@@ -254,97 +250,40 @@ def _train(
     check_config(folder, config)
     data_dir = command.data_dir or _HERE / "datasets"
     data.check(config.dataset, data_dir, create_root=command.data_dir is None)
+    if data_dir.exists():  # decoded pictures go there too, whatever the data set
+        data.require_writable(data_dir, "the data folder")
 
     from training.device import find_device, find_precision
+    from training.study import plan
 
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
     check_config(folder, config)
-    if dry_run:
-        _print_plan(folder, chosen, seeds, overwrite)
+    if isinstance(command, All) and command.dry_run:
+        print(plan(folder, chosen, seeds, overwrite))
         return DONE
 
-    dataset = data.load(config.dataset, data_dir)
-    study = open_study(folder, config, _summary(dataset), dataset.fingerprint)
-    if plan:
-        _print_plan(folder, chosen, seeds, overwrite)
-    regime = get_regime(config.regime)
-    from training.run import Run
+    from training.queue import carry_out
+    from training.run import Execution, Run, open_stores
 
+    dataset = data.load(config.dataset, data_dir)
+    stores = open_stores(dataset, data_dir / "cache", config.resolution)
+    study = open_study(folder, config, _summary(dataset), dataset.fingerprint)
+    regime = get_regime(config.regime)
     runs = [
         Run(study, step.name, step.number, seed, regime.architecture(step, len(dataset.classes)),
             config.recipe_of(step.classic_recipe))
         for seed in seeds for step in chosen
     ]  # fmt: skip
-    return _carry_out(runs, dataset, data_dir, command, overwrite)
+    if isinstance(command, All):
+        print(plan(folder, chosen, seeds, overwrite), flush=True)
+    return carry_out(runs, stores, Execution(device, workers=command.workers or 0), overwrite)
 
 
 def _summary(dataset: "Dataset") -> dict[str, object]:
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     return {"name": dataset.name, "description": dataset.description, "synthetic": dataset.synthetic,
             "classes": dataset.classes, **sizes}  # fmt: skip
-
-
-def _print_plan(folder: Path, chosen: Sequence[Step], seeds: Sequence[int], overwrite: set[str]) -> None:
-    states = {}
-    for step in chosen:
-        for seed in seeds:
-            run = folder / step.name / f"seed-{seed}"
-            finished = (run / "result.json").exists() and step.name not in overwrite
-            started = (run / "checkpoint.pt").exists() and step.name not in overwrite
-            states[step.name, seed] = "finished" if finished else "to resume" if started else "to train"
-    count = {state: list(states.values()).count(state) for state in ("finished", "to resume", "to train")}
-    print(f"{folder}: {len(states)} runs, " + ", ".join(f"{n} {state}" for state, n in count.items() if n))
-    for step in chosen:
-        of_seeds = ", ".join(f"seed {seed} {states[step.name, seed]}" for seed in seeds)
-        print(f"  {'' if step.number is None else step.number:>2}  {step.name:<22} {of_seeds}", flush=True)
-
-
-def _carry_out(
-    runs: Sequence["Run"], dataset: "Dataset", data_dir: Path, command: _Training, overwrite: set[str]
-) -> int:
-    from training import records
-    from training.device import find_device
-    from training.interrupt import Stopped, stop_on_signals
-    from training.loop import NonFinite, train
-    from training.run import Execution
-    from training.study import one_trainer
-
-    stores = None
-    execution = Execution(find_device(command.device), workers=command.workers or 0)
-    code = DONE
-    with stop_on_signals() as stop:
-        for run in runs:
-            with one_trainer(run.folder):
-                if run.step in overwrite:
-                    records.clear(run.folder)
-                if result := run.result:
-                    print(
-                        f"{run.title}: finished, top-1 {result['top1']:.2f} % (--overwrite {run.step} makes it again)"
-                    )
-                    continue
-                stores = stores or _open_stores(dataset, data_dir, command)
-                try:
-                    train(run, stores, execution, stop)
-                except Stopped as stopped:
-                    print(f"runner.py: {stopped}", file=sys.stderr)
-                    return STOPPED
-                except NonFinite as failure:
-                    print(f"runner.py: {failure}", file=sys.stderr)
-                    code = FAILED
-    return code
-
-
-def _open_stores(dataset: "Dataset", data_dir: Path, command: _Training) -> "Stores":
-    import math
-
-    from data import open_store
-    from training.run import Stores
-
-    # As many pixels as evaluation looks at: it crops the centre 87.5 % (see `data.augment.centre_crop`).
-    short_side = math.ceil(command.config.resolution / 0.875)
-    train, validation, test = (open_store(split, data_dir / "cache", short_side) for split in dataset.splits.values())
-    return Stores(train, validation, test, dataset.classes)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from data.splits import Dataset, Split
 if TYPE_CHECKING:
     from data.augment import Augmentation
     from data.cache import PictureStore, open_store
-    from data.loader import Batch, eval_batches, train_batches
+    from data.loader import Batch, Memory, eval_batches, train_batches
 
 _LAZY = {
     "PictureStore": "data.cache",
     "open_store": "data.cache",
     "Augmentation": "data.augment",
     "Batch": "data.loader",
+    "Memory": "data.loader",
     "train_batches": "data.loader",
     "eval_batches": "data.loader",
 }
@@ -32,6 +33,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "Dataset",
+    "Memory",
     "PictureStore",
     "Split",
     "check",

@@ -64,13 +64,14 @@ def epoch_order(pictures: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 def train_batches(
     store: Pictures, augmentation: Augmentation, *, seed: int, epoch: int, batch_size: int, start: int = 0,
     rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0, device: torch.device | str = "cpu",
+    memory: Memory | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """The training batches of one epoch from batch number `start` on; the ragged last batch is dropped.
 
     batch_size counts the pictures of one optimizer update over all processes. Process `rank` of `world` gets the
     rank-th contiguous share of each batch, handed out in `micro_batches` equal parts in turn; put together, shares and
     parts are the single-process batch, byte for byte. The last touches (normalise, erase, mix) and the result are on
-    `device`. Close the iterator to stop its workers early.
+    `device`. Close the iterator to stop its workers early. Without workers, `memory` spares work already done.
 
     Raises ValueError, before anything is read, when the shares cannot be equal, when mixing would part a pair, or when
     the store holds less than one batch.
@@ -87,7 +88,8 @@ def train_batches(
         raise ValueError(f"rank {rank} of {world}, batch {start} of {count}: there is no such share of the epoch")
     order = epoch_order(len(store), seed, epoch)
     work = _Training(store, augmentation, seed, epoch, order, batch_size, rank, world, micro_batches)
-    return _batches(work, range(start * micro_batches, count * micro_batches), workers, torch.device(device))
+    numbers = range(start * micro_batches, count * micro_batches)
+    return _batches(work, numbers, workers, torch.device(device), memory)
 
 
 def eval_batches(
@@ -170,9 +172,44 @@ class _Evaluation(Dataset[_Unfinished]):
         return _Unfinished(pictures, labels, end - first)
 
 
-def _batches(work: _Training | _Evaluation, numbers: range, workers: int, device: torch.device) -> Iterator[Batch]:
-    for unfinished in _in_workers(work, numbers, workers, device.type == "cuda"):
-        yield unfinished.finish(work.augmentation, device)
+class Memory:
+    """Augmented pictures of the last (store, augmentation, seed, batch) asked for, up to `limit` bytes of them.
+
+    All steps of a study that share a recipe and a seed see the same pictures, so only the first has to make them.
+    """
+
+    def __init__(self, limit: int = 2**30) -> None:
+        self.limit = limit
+        self._view: tuple[Any, ...] = ()
+        self._batches: dict[tuple[int, int], _Unfinished] = {}
+        self._bytes = 0
+
+    def get(self, work: _Training, number: int) -> _Unfinished:
+        """`work[number]`, made now or remembered."""
+        view = (work.store, work.augmentation, work.seed, work.batch_size, work.rank, work.world, work.micro_batches)
+        if view != self._view:
+            self._view, self._batches, self._bytes = view, {}, 0
+        place = (work.epoch, number)
+        found = self._batches.get(place)
+        if found is None:
+            found = work[number]
+            if self._bytes + found.pictures.nbytes <= self.limit:
+                self._batches[place] = found
+                self._bytes += found.pictures.nbytes
+        return found
+
+
+def _batches(
+    work: _Training | _Evaluation, numbers: range, workers: int, device: torch.device, memory: Memory | None = None
+) -> Iterator[Batch]:
+    pin = device.type == "cuda"
+    if workers == 0 and memory is not None and isinstance(work, _Training):
+        made = (memory.get(work, number) for number in numbers)
+        unfinished: Iterator[_Unfinished] = (batch.pin_memory() for batch in made) if pin else made
+    else:
+        unfinished = _in_workers(work, numbers, workers, pin)
+    for batch in unfinished:
+        yield batch.finish(work.augmentation, device)
 
 
 def _in_workers(work: _Training | _Evaluation, numbers: range, workers: int, pin: bool) -> Iterator[_Unfinished]:

@@ -113,7 +113,7 @@ class Summary:
     @cached_property
     def by_step(self) -> dict[str, dict[str, Any]]:
         """The rows of `steps` by name."""
-        rows: list[dict[str, Any]] = self.steps.to_dict("records")  # type: ignore[assignment]
+        rows: list[dict[str, Any]] = self.steps.to_dict("records")
         return {row["name"]: row for row in rows}
 
     def _row(self, step: Step) -> dict[str, object]:

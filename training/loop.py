@@ -115,7 +115,7 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
         seconds_before, first = clock.read(), state.batch
         batches = train_batches(
             stores.train, augmentation, seed=run.seed, epoch=epoch, batch_size=recipe.batch_size, start=first,
-            micro_batches=recipe.micro_batches, workers=execution.workers, device=device,
+            micro_batches=recipe.micro_batches, workers=execution.workers, device=device, memory=stores.memory,
         )  # fmt: skip
         for number in range(first, updates_per_epoch):
             update = epoch * updates_per_epoch + number

@@ -1,12 +1,13 @@
 """What one run is: a network of a study, a seed, a recipe, the pictures, and the machine it is carried out on."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from data import Augmentation, PictureStore
+from data import Augmentation, Dataset, Memory, PictureStore, open_store
 from models import Architecture, SwinArchitecture
 from training.recipe import Recipe
 from training.study import Study, read_json
@@ -33,6 +34,8 @@ class Stores:
     validation: PictureStore
     test: PictureStore
     classes: tuple[str, ...]
+    memory: Memory = field(default_factory=Memory)
+    """Of the training pictures as they were last augmented, for the next run to use."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,13 @@ class Run:
             rand_augment_magnitude=r.rand_augment_magnitude, rand_augment_std=r.rand_augment_std,
             color_jitter=r.color_jitter, random_erasing=r.random_erasing, mixup=r.mixup, cutmix=r.cutmix,
         )  # fmt: skip
+
+
+def open_stores(dataset: Dataset, cache: Path, resolution: int) -> Stores:
+    """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`).
+
+    Pictures are kept as large as evaluation looks at them: it crops the central 87.5 % (`data.augment.centre_crop`).
+    """
+    short_side = math.ceil(resolution / 0.875)
+    train, validation, test = (open_store(split, cache, short_side) for split in dataset.splits.values())
+    return Stores(train, validation, test, dataset.classes)

@@ -3,16 +3,26 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data.files import write_atomically
 from training.recipe import StudyConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Step(Protocol):
+    """What a study has to know of a step (`ablations.Step`)."""
+
+    @property
+    def number(self) -> int | None: ...
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,12 @@ class Study:
         return self.folder.name
 
     def run_folder(self, step: str, seed: int) -> Path:
-        return self.folder / step / f"seed-{seed}"
+        return run_folder(self.folder, step, seed)
+
+
+def run_folder(study: Path, step: str, seed: int) -> Path:
+    """Where the run of a step and a seed lives in its study's folder."""
+    return study / step / f"seed-{seed}"
 
 
 def check_name(name: str) -> None:
@@ -99,6 +114,23 @@ def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fi
             "this study a name of its own with --study NAME"
         )
     return Study(folder, config, digest)
+
+
+def plan(folder: Path, steps: Sequence[Step], seeds: Sequence[int], overwrite: Collection[str] = ()) -> str:
+    """What training these steps of a study would find: a line of totals, then a line a step."""
+    lines, states = [], []
+    for step in steps:
+        found = []
+        for seed in seeds:
+            run = run_folder(folder, step.name, seed)
+            begun = step.name not in overwrite and (run / "checkpoint.pt").exists()
+            finished = step.name not in overwrite and (run / "result.json").exists()
+            states.append("finished" if finished else "to resume" if begun else "to train")
+            found.append(f"seed {seed} {states[-1]}")
+        number = "" if step.number is None else step.number
+        lines.append(f"  {number:>2}  {step.name:<22} {', '.join(found)}")
+    totals = [f"{states.count(state)} {state}" for state in ("finished", "to resume", "to train") if state in states]
+    return "\n".join([f"{folder}: {len(states)} runs, {', '.join(totals)}", *lines])
 
 
 @contextmanager

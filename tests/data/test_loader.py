@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data.augment import Augmentation, centre_crop, finish
-from data.loader import Batch, batches_per_epoch, epoch_order, eval_batches, train_batches
+from data.loader import Batch, Memory, batches_per_epoch, epoch_order, eval_batches, train_batches
 
 FULL = Augmentation(resolution=48, force_color_jitter=True)
 OFF = Augmentation(resolution=32, rand_augment_magnitude=0, color_jitter=0, random_erasing=0, mixup=0, cutmix=0)
@@ -196,3 +196,39 @@ def test_a_failing_picture_fails_the_training_process_and_its_workers_end(store:
         with pytest.raises(OSError, match="picture 40 is unreadable"):
             list(train_batches(Broken(64), OFF, seed=0, epoch=0, batch_size=8, workers=workers))
     assert multiprocessing.active_children() == []
+
+
+class Counting(Store):
+    """Notes how often a picture is read."""
+
+    reads = 0
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_memory_gives_the_same_bytes_and_reads_every_picture_once(epoch: list[Batch]) -> None:
+    counting, memory = Counting(70), Memory()
+    for _ in range(3):
+        assert_same(list(train_batches(counting, FULL, seed=3, epoch=2, batch_size=16, memory=memory)), epoch)
+    assert counting.reads == 64
+    rest = list(train_batches(counting, FULL, seed=3, epoch=2, batch_size=16, start=3, memory=memory))
+    assert_same(rest, epoch[3:])
+    assert counting.reads == 64
+
+
+def test_memory_never_answers_for_another_seed_epoch_or_augmentation(store: Store) -> None:
+    memory = Memory()
+    for augmentation, seed, number in ((FULL, 0, 0), (FULL, 1, 0), (FULL, 1, 1), (OFF, 1, 1), (FULL, 0, 0)):
+        fresh = list(train_batches(store, augmentation, seed=seed, epoch=number, batch_size=16))
+        assert_same(
+            list(train_batches(store, augmentation, seed=seed, epoch=number, batch_size=16, memory=memory)), fresh
+        )
+
+
+def test_memory_keeps_no_more_than_its_limit(epoch: list[Batch]) -> None:
+    counting, memory = Counting(70), Memory(limit=2 * 16 * 48 * 48 * 3)  # two of four batches
+    for _ in range(2):
+        assert_same(list(train_batches(counting, FULL, seed=3, epoch=2, batch_size=16, memory=memory)), epoch)
+    assert counting.reads == 64 + 32
