@@ -33,6 +33,8 @@ _SHORT = {
     "mixup": 0.1,
     "cutmix": 0.1,
 }
+# Step 0 sees crops of the same sizes, or part of what step 1 gains would be the crops.
+_SHORT_CLASSIC = {"crop_scale": _SHORT["crop_scale"]}
 
 PRESETS: Mapping[str, Preset] = {
     "food101": Preset(
@@ -48,7 +50,7 @@ PRESETS: Mapping[str, Preset] = {
         regime="pocket",
         resolution=32,
         recipe={**_SHORT, "epochs": 4, "warmup_epochs": 1, "batch_size": 128, "lr_batch": 128},
-        classic={"epochs": 4, "step_epochs": 2, "batch_size": 128},
+        classic={**_SHORT_CLASSIC, "epochs": 4, "step_epochs": 2, "batch_size": 128},
     ),
     "pocket": Preset(
         "drawn pictures, 64x64, pocket networks: minutes on a laptop",
@@ -56,7 +58,7 @@ PRESETS: Mapping[str, Preset] = {
         regime="pocket",
         resolution=64,
         recipe={**_SHORT, "epochs": 12, "warmup_epochs": 2, "batch_size": 64, "lr_batch": 64},
-        classic={"epochs": 12, "step_epochs": 5, "batch_size": 64},
+        classic={**_SHORT_CLASSIC, "epochs": 12, "step_epochs": 5, "batch_size": 64},
     ),
 }
 
