@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on req
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -98,6 +99,9 @@ class Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # torch's CPU threads wait for each other by spinning; spinning long makes a run 20 times slower as soon as another
+    # program wants a core (docs/decisions.md). Read when torch is imported, so it is set before.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         command = _parse(arguments)
         match command:
