@@ -110,6 +110,12 @@ class Recipe:
                 f"micro_batches is {self.micro_batches}, which does not divide batch_size {self.batch_size}: give one "
                 "that does"
             )
+        if self.micro_batches > 1 and (self.mixup or self.cutmix) and self.batch_size // self.micro_batches % 2:
+            raise ValueError(
+                f"micro_batches is {self.micro_batches} and batch_size is {self.batch_size}, which makes parts of "
+                f"{self.batch_size // self.micro_batches} pictures: mixing pairs neighbours, give parts of an even "
+                "number, or switch --mixup and --cutmix off"
+            )
 
     def _require(self, name: str, holds: bool, remedy: str) -> None:
         if not holds:
