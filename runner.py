@@ -265,7 +265,7 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     config = replace(config, precision=find_precision(config.precision, device))
     check_config(folder, config)
     cache, regime, workers = data_dir / "cache", get_regime(config.regime), command.workers or 0
-    pictures = sizes(config.dataset, data_dir, cache, short_side(config.resolution))
+    pictures = sizes(config.dataset, data_dir, cache, short_side(config.resolution, config.recipe.crop_scale))
     planned = [
         Planned(step.name, seed, regime.architecture(step, pictures.classes), config.recipe_of(step.classic_recipe))
         for seed in seeds for step in chosen
@@ -279,7 +279,7 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
         return DONE
 
     dataset = data.load(config.dataset, data_dir)
-    stores = open_stores(dataset, cache, config.resolution, command.skip_unreadable)
+    stores = open_stores(dataset, cache, config.resolution, command.skip_unreadable, config.recipe.crop_scale)
     study = open_study(folder, config, _summary(dataset), dataset.fingerprint)
     bill.remember(folder)
     runs = [

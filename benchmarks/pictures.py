@@ -5,7 +5,7 @@ Both turn Food-101-sized pictures into normalised 224x224 training pictures by t
 training loop. Colour jitter 0.4 is passed to both, and both leave it out beside RandAugment (as the paper's code
 does); a second row of ours applies it all the same. They take turns in one process and one thread.
 
-    taskset -c 1 python -m benchmarks.pictures [--rounds 15] [--pictures 128]
+    taskset -c 1 python -m benchmarks.pictures [--rounds 10] [--pictures 256]
 """
 
 import argparse
@@ -28,9 +28,10 @@ from benchmarks.photographs import write
 from data import Augmentation, PictureStore, open_store, train_batches
 from data.splits import Split
 from training.device import code_version, device_name
+from training.run import short_side
 
 RESULT = Path(__file__).parent / "results" / "pictures.json"
-BATCH = 64
+BATCH = 32
 
 
 def timm_pipeline(split: Split) -> Callable[[int], int]:
@@ -81,9 +82,9 @@ def measure(runs: dict[str, Callable[[int], int]], rounds: int) -> dict[str, lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--pictures", type=int, default=128)
-    parser.add_argument("--short-side", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--short-side", type=int, default=short_side(224))
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -23,6 +23,7 @@ from data.augment import crop_boxes, resize
 from data.decode import read_picture, resized_shape
 from data.decode import resize as shrink
 from data.randomness import SAMPLE, uniforms
+from training.run import short_side
 
 HOUSE = Path(__file__).parents[1]
 RESULT = HOUSE / "benchmarks" / "results" / "sharpness.json"
@@ -60,7 +61,9 @@ def crops(picture: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
 def crops_between(picture: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
     """As `crops`, of boxes whose edges lie between pixels; by Pillow, whose bicubic is the same filter."""
     image, size = Image.fromarray(picture), (RESOLUTION, RESOLUTION)
-    edges = [(left, top, min(left + wide, image.width), min(top + tall, image.height)) for top, left, tall, wide in boxes]
+    edges = [
+        (left, top, min(left + wide, image.width), min(top + tall, image.height)) for top, left, tall, wide in boxes
+    ]
     made = [np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box)) for box in edges]
     return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
 
@@ -105,7 +108,7 @@ def figure(pictures: list[np.ndarray], path: Path) -> dict[str, float]:
     """Rows: ours, torchvision's reference, their difference 32 times enlarged. Returns the differences seen."""
     columns, worst, total, count = [], 0, 0.0, 0
     for number, picture in enumerate(pictures):
-        stored = shrink(picture, resized_shape(*picture.shape[:2], 256))
+        stored = shrink(picture, resized_shape(*picture.shape[:2], short_side(RESOLUTION)))
         boxes = boxes_in((stored.shape[0], stored.shape[1]), (0.08, 1.0))
         ours = crops(stored, boxes)
         channels_first = torch.from_numpy(stored.copy()).permute(2, 0, 1)

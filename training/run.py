@@ -78,18 +78,22 @@ def augmentation_of(recipe: Recipe, resolution: int) -> Augmentation:
     )  # fmt: skip
 
 
-def short_side(resolution: int) -> int:
-    """Shorter side of the decoded pictures: as large as evaluation looks at them (docs/pictures.md)."""
-    return math.ceil(resolution / 0.875)
+def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:
+    """Shorter side of the decoded pictures, in pixels (docs/pictures.md has the measurement).
 
-
-def open_stores(dataset: Dataset, cache: Path, resolution: int, skip_unreadable: bool = False) -> Stores:
-    """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`).
-
-    Pictures are kept as large as evaluation looks at them: it crops the central 87.5 % (`data.augment.centre_crop`).
+    As large as evaluation looks at them, which crops the central 87.5 % (`data.augment.centre_crop`), and large enough
+    for a square crop of mean area to be no smaller than what the network sees.
     """
+    return math.ceil(resolution / min(0.875, math.sqrt(sum(crop_scale) / 2)))
+
+
+def open_stores(
+    dataset: Dataset, cache: Path, resolution: int, skip_unreadable: bool = False,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+) -> Stores:  # fmt: skip
+    """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`)."""
     train, validation, test = (
-        open_store(split, cache, short_side(resolution), skip_unreadable=skip_unreadable)
+        open_store(split, cache, short_side(resolution, crop_scale), skip_unreadable=skip_unreadable)
         for split in dataset.splits.values()
     )
     free = available(torch.device("cpu"))
