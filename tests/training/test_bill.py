@@ -124,7 +124,7 @@ def test_what_a_data_set_takes_is_known_before_it_is_there(pictures, tmp_path) -
     before = sizes(name, tmp_path, tmp_path / "cache", 37)
     assert (before.train, before.validation, before.test) == tuple(len(s) for s in dataset.splits.values())
     assert list(tmp_path.iterdir()) == []
-    stores = open_stores(dataset, tmp_path / "cache", 32)
+    stores = open_stores(dataset, tmp_path / "cache", 32, crop_scale=(0.5, 1.0))  # shorter side 37
     assert before.cache == sum(store.nbytes for store in (stores.train, stores.validation, stores.test))
     assert sizes(name, tmp_path, tmp_path / "cache", 37).cache == 0
 
