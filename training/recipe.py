@@ -61,7 +61,7 @@ class Recipe:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Area of the random crop as a share of the picture (Szegedy et al., 2015)."""
     flip: float = 0.5
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip (the paper's code)."""
     rand_augment_magnitude: float = 9.0
     """RandAugment's mean magnitude of 10 (Table 5); 0 switches it off."""
     rand_augment_std: float = 0.5
