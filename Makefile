@@ -8,9 +8,18 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python runner.py
 
 # Any other variable given to make becomes an option of runner.py: PRESET=pocket SEEDS="0 1" EPOCHS=3 LR=1e-3 ...
+# An option without a value is given as NAME=yes: DRY_RUN=yes becomes --dry-run, and DRY_RUN=no becomes --no-dry-run.
 OURS = PYTHON VENV TORCH_INDEX N STUDY_DIR
 GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $v))),$v))
-OPTIONS = $(foreach v,$(GIVEN),--$(shell echo '$v' | tr A-Z_ a-z-) $($v))
+FLAGS = DRY_RUN SKIP_UNREADABLE DECAY_ALL CLASSIC.DECAY_ALL
+YES = 1 yes true on
+NO = 0 no false off
+name = $(shell echo '$1' | tr A-Z_ a-z-)
+# classic.decay-all becomes classic.no-decay-all
+not = $(if $(findstring .,$1),$(subst .,.no-,$1),no-$1)
+flag = $(if $(filter $(YES),$($1)),--$(call name,$1),$(if $(filter $(NO),$($1)),--$(call not,$(call name,$1)),\
+	$(error $1 is $($1): give $1=yes or $1=no)))
+OPTIONS = $(foreach v,$(GIVEN),$(if $(filter $(FLAGS),$v),$(call flag,$v),--$(call name,$v) $($v)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ablation-step all-ablations report steps test lint clean

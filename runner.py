@@ -55,6 +55,8 @@ class _Training:
     """auto, cpu, cuda, cuda:N or mps."""
     workers: int | None = None
     """Processes that prepare pictures; if none is given, what suits device and data set."""
+    skip_unreadable: bool = False
+    """Leave out pictures that cannot be read, instead of refusing to build the cache of decoded pictures."""
     config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
 
 
@@ -81,7 +83,7 @@ class All(_Training):
     overwrite: tuple[str, ...] = ()
     """Names of steps whose finished runs are to be thrown away and made again."""
     dry_run: bool = False
-    """Print the plan and stop."""
+    """Print what would be done and what it would cost, and stop."""
 
 
 @dataclass(frozen=True)
@@ -256,31 +258,40 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     if data_dir.exists():  # decoded pictures go there too, whatever the data set
         data.require_writable(data_dir, "the data folder")
 
+    from data.sizes import sizes
+    from training.bill import Bill, Planned, plan
     from training.device import find_device, find_precision
-    from training.study import plan
+    from training.queue import carry_out
+    from training.run import Execution, Run, augmentation_of, open_stores, short_side
 
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
     check_config(folder, config)
+    cache, regime, workers = data_dir / "cache", get_regime(config.regime), command.workers or 0
+    pictures = sizes(config.dataset, data_dir, cache, short_side(config.resolution, config.recipe.crop_scale))
+    planned = [
+        Planned(step.name, seed, regime.architecture(step, pictures.classes), config.recipe_of(step.classic_recipe))
+        for seed in seeds for step in chosen
+    ]  # fmt: skip
+    augmentations = {run.recipe: augmentation_of(run.recipe, config.resolution) for run in planned}
+    bill = Bill(folder, planned, pictures, augmentations, config.precision, device, workers, overwrite)
+    if isinstance(command, All):
+        print(f"{plan(folder, chosen, seeds, overwrite)}\n{bill}", flush=True)
+    bill.require_disk(data_dir, command.runs)
     if isinstance(command, All) and command.dry_run:
-        print(plan(folder, chosen, seeds, overwrite))
         return DONE
 
-    from training.queue import carry_out
-    from training.run import Execution, Run, open_stores
-
     dataset = data.load(config.dataset, data_dir)
-    stores = open_stores(dataset, data_dir / "cache", config.resolution)
+    stores = open_stores(dataset, cache, config.resolution, command.skip_unreadable, config.recipe.crop_scale)
     study = open_study(folder, config, _summary(dataset), dataset.fingerprint)
-    regime = get_regime(config.regime)
+    bill.remember(folder)
     runs = [
         Run(study, step.name, step.number, seed, regime.architecture(step, len(dataset.classes)),
             config.recipe_of(step.classic_recipe))
         for seed in seeds for step in chosen
     ]  # fmt: skip
-    if isinstance(command, All):
-        print(plan(folder, chosen, seeds, overwrite), flush=True)
-    return carry_out(runs, stores, Execution(device, workers=command.workers or 0), overwrite)
+    told = bill.finished if isinstance(command, All) else None
+    return carry_out(runs, stores, Execution(device, workers=workers), overwrite, told)
 
 
 def _check_device(asked: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.files import one_writer
+from data.files import one_writer, readable_bytes
 from data.splits import Split, first_few
 
 VERSION = 1
@@ -62,7 +62,13 @@ class PictureStore:
             damaged = f"the picture cache {self.folder} is damaged ({error}); delete it to build it again"
             raise OSError(damaged) from error
         # Mapped copy-on-write: torch wants memory that it could write to, the file itself never changes.
-        self._pixels = torch.from_numpy(np.memmap(self.folder / "pictures.bin", np.uint8, "c"))
+        try:
+            self._pixels = torch.from_numpy(np.memmap(self.folder / "pictures.bin", np.uint8, "c"))
+        except OSError as error:
+            raise OSError(
+                f"the picture cache {self.folder} of {readable_bytes(size)} cannot be mapped into memory "
+                f"({error.strerror}); raise the limit on address space (ulimit -v), or choose a lower --resolution"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -126,7 +132,7 @@ def open_store(
 
     if short_side < 1:
         raise ValueError(f"pictures with a shorter side of {short_side} pixels are impossible; use at least 1")
-    target = Path(folder) / f"{split.name}-{short_side}"
+    target = store_folder(folder, split, short_side)
     stamps = source_stamps(split)
     if not target.exists():
         say = announce or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
@@ -139,6 +145,11 @@ def open_store(
     store = PictureStore(target)
     _refuse_changed(store, split, stamps, skip_unreadable)
     return store
+
+
+def store_folder(folder: Path | str, split: Split, short_side: int) -> Path:
+    """Where `open_store` keeps the split's store of that size."""
+    return Path(folder) / f"{split.name}-{short_side}"
 
 
 def source_stamps(split: Split) -> np.ndarray:

@@ -30,11 +30,14 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         UnreadablePicture: not a picture, truncated, too large, not permitted, or in a format without a plain meaning.
+        OSError: there is too little memory to decode it.
     """
     try:
         with Image.open(path) as image:
             _refuse_bomb(image)
             return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except MemoryError:  # says nothing about the picture: it must not be skipped for it
+        raise OSError(f"there is not enough memory to decode {path}; end other programs and start again") from None
     except Exception as error:  # decoders raise anything, from struct.error to SyntaxError
         raise UnreadablePicture(_reason(error, path)) from error
 

@@ -61,7 +61,7 @@ class Recipe:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Area of the random crop as a share of the picture (Szegedy et al., 2015)."""
     flip: float = 0.5
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip (the paper's code)."""
     rand_augment_magnitude: float = 9.0
     """RandAugment's mean magnitude of 10 (Table 5); 0 switches it off."""
     rand_augment_std: float = 0.5
@@ -109,6 +109,12 @@ class Recipe:
             raise ValueError(
                 f"micro_batches is {self.micro_batches}, which does not divide batch_size {self.batch_size}: give one "
                 "that does"
+            )
+        if self.micro_batches > 1 and (self.mixup or self.cutmix) and self.batch_size // self.micro_batches % 2:
+            raise ValueError(
+                f"micro_batches is {self.micro_batches} and batch_size is {self.batch_size}, which makes parts of "
+                f"{self.batch_size // self.micro_batches} pictures: mixing pairs neighbours, give parts of an even "
+                "number, or switch --mixup and --cutmix off"
             )
 
     def _require(self, name: str, holds: bool, remedy: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from data import Augmentation, Dataset, Memory, PictureStore, open_store
 from models import Architecture, SwinArchitecture
+from training.memory import available
 from training.recipe import Recipe
 from training.study import Study, read_json
 
@@ -64,19 +65,36 @@ class Run:
         return read_json(path) if path.exists() else None
 
     def augmentation(self) -> Augmentation:
-        r = self.recipe
-        return Augmentation(
-            resolution=self.study.config.resolution, crop_scale=r.crop_scale, flip=r.flip,
-            rand_augment_magnitude=r.rand_augment_magnitude, rand_augment_std=r.rand_augment_std,
-            color_jitter=r.color_jitter, random_erasing=r.random_erasing, mixup=r.mixup, cutmix=r.cutmix,
-        )  # fmt: skip
+        return augmentation_of(self.recipe, self.study.config.resolution)
 
 
-def open_stores(dataset: Dataset, cache: Path, resolution: int) -> Stores:
-    """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`).
+def augmentation_of(recipe: Recipe, resolution: int) -> Augmentation:
+    """The part of a recipe that changes pictures."""
+    r = recipe
+    return Augmentation(
+        resolution=resolution, crop_scale=r.crop_scale, flip=r.flip,
+        rand_augment_magnitude=r.rand_augment_magnitude, rand_augment_std=r.rand_augment_std,
+        color_jitter=r.color_jitter, random_erasing=r.random_erasing, mixup=r.mixup, cutmix=r.cutmix,
+    )  # fmt: skip
 
-    Pictures are kept as large as evaluation looks at them: it crops the central 87.5 % (`data.augment.centre_crop`).
+
+def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:
+    """Shorter side of the decoded pictures, in pixels (docs/pictures.md has the measurement).
+
+    As large as evaluation looks at them, which crops the central 87.5 % (`data.augment.centre_crop`), and large enough
+    for a square crop of mean area to be no smaller than what the network sees.
     """
-    short_side = math.ceil(resolution / 0.875)
-    train, validation, test = (open_store(split, cache, short_side) for split in dataset.splits.values())
-    return Stores(train, validation, test, dataset.classes)
+    return math.ceil(resolution / min(0.875, math.sqrt(sum(crop_scale) / 2)))
+
+
+def open_stores(
+    dataset: Dataset, cache: Path, resolution: int, skip_unreadable: bool = False,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+) -> Stores:  # fmt: skip
+    """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`)."""
+    train, validation, test = (
+        open_store(split, cache, short_side(resolution, crop_scale), skip_unreadable=skip_unreadable)
+        for split in dataset.splits.values()
+    )
+    free = available(torch.device("cpu"))
+    return Stores(train, validation, test, dataset.classes, Memory(min(2**30, 2**62 if free is None else free // 4)))

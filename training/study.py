@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,23 +114,6 @@ def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fi
             "this study a name of its own with --study NAME"
         )
     return Study(folder, config, digest)
-
-
-def plan(folder: Path, steps: Sequence[Step], seeds: Sequence[int], overwrite: Collection[str] = ()) -> str:
-    """What training these steps of a study would find: a line of totals, then a line a step."""
-    lines, states = [], []
-    for step in steps:
-        found = []
-        for seed in seeds:
-            run = run_folder(folder, step.name, seed)
-            begun = step.name not in overwrite and (run / "checkpoint.pt").exists()
-            finished = step.name not in overwrite and (run / "result.json").exists()
-            states.append("finished" if finished else "to resume" if begun else "to train")
-            found.append(f"seed {seed} {states[-1]}")
-        number = "" if step.number is None else step.number
-        lines.append(f"  {number:>2}  {step.name:<22} {', '.join(found)}")
-    totals = [f"{states.count(state)} {state}" for state in ("finished", "to resume", "to train") if state in states]
-    return "\n".join([f"{folder}: {len(states)} runs, {', '.join(totals)}", *lines])
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
+from data import decode
 from data.decode import UnreadablePicture, picture_size, read_picture, resize, resized_shape
 
 # Four quadrants of one colour each survive JPEG compression, so that turned and mirrored pictures can be told apart.
@@ -230,3 +231,14 @@ def test_resizing_is_pillows_antialiased_bicubic() -> None:
     expected = np.asarray(Image.fromarray(picture).resize((30, 20), Image.Resampling.BICUBIC))
     assert np.array_equal(resize(picture, (20, 30)), expected)
     assert resize(picture, (60, 90)) is picture
+
+
+def test_memory_that_runs_out_is_not_taken_for_a_bad_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+
+    def exhausted(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decode, "_to_rgb", exhausted)
+    with pytest.raises(OSError, match=r"^there is not enough memory to decode .*good\.png"):
+        decode.read_picture(tmp_path / "good.png")

@@ -1,0 +1,162 @@
+"""What a disk, a memory or pictures cannot do, through the command line: one sentence and the right exit code."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import runner
+from training import memory, queue
+from training import run as run_module
+
+QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24"]
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def own(tmp_path: Path, pictures: Path) -> Path:
+    """A copy of the pictures, to be spoilt."""
+    return Path(shutil.copytree(pictures, tmp_path / "own"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, own: Path) -> list[str]:
+    (tmp_path / "data").mkdir()
+    return ["--preset", "pocket", "--dataset", f"imagefolder:{own}", "--runs", str(tmp_path / "runs"),
+            "--data-dir", str(tmp_path / "data"), "--study", "quick", *QUICK]  # fmt: skip
+
+
+def refused(arguments: list[str], capsys, code: int) -> str:
+    """The one sentence of a refusal."""
+    capsys.readouterr()
+    assert runner.main(arguments) == code
+    said = capsys.readouterr().err
+    complaints = [line for line in said.splitlines() if line.startswith("runner.py: ")]
+    assert len(complaints) == 1, said
+    assert "Traceback" not in said
+    return complaints[0]
+
+
+def test_dry_run_tells_the_bill_and_writes_nothing(place, tmp_path, capsys) -> None:
+    before = files(tmp_path)
+    assert runner.main(["all", *place, "--steps", "3", "13", "--dry-run", "--seeds", "0", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "4 runs, 4 to train" in out
+    assert "72 a run in training, 288 in all" in out  # 72 of 90 pictures are trained on, in one epoch
+    for word in ("images/s measured now", "of decoded pictures", "of weights and checkpoints", "expected in total"):
+        assert word in out
+    assert files(tmp_path) == before
+
+
+def test_after_each_run_the_forecast_is_corrected(place, capsys) -> None:
+    assert runner.main(["all", *place, "--steps", "3", "4"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("expected in total") < out.index("1 runs left, about ") < out.index("all 2 runs are finished")
+    assert runner.main(["all", *place, "--steps", "3", "4", "5", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "3 runs, 2 finished, 1 to train" in out
+    assert out.count("measured now") == 1
+
+
+@pytest.mark.parametrize("command", ["train 3", "all --steps 3", "all --steps 3 --dry-run"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-size", "400"], "a batch size of 72 or less fits"),
+        (["--batch-size", "18", "--micro-batches", "6"], "give parts of an even number"),
+    ],
+)
+def test_an_impossible_batch_is_refused_before_anything_is_written(
+    command, options, message, place, tmp_path, capsys
+) -> None:
+    before = files(tmp_path)
+    assert message in refused([*command.split(), *place, *options], capsys, 2)
+    assert files(tmp_path) == before
+
+
+def test_a_batch_beyond_the_memory_is_refused_with_one_that_fits(place, tmp_path, capsys, monkeypatch) -> None:
+    before = files(tmp_path)
+    monkeypatch.setattr(memory, "available", lambda device: 18_000_000)
+    said = refused(["train", "13", *place, "--batch-size", "64"], capsys, 2)
+    assert "64 pictures of separate-downsampling at 32x32 at once need about" in said
+    parts = int(said.partition("give --micro-batches ")[2].partition(",")[0])
+    assert files(tmp_path) == before
+    # What it names is accepted.
+    assert runner.main(["train", "13", *place, "--batch-size", "64", "--micro-batches", str(parts)]) == 0
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+     RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ...")],
+    ids=["gpu", "python", "cpu"],
+)  # fmt: skip
+def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(failure, place, capsys, monkeypatch) -> None:
+    def train(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(queue, "train", train)
+    said = refused(["train", "13", *place], capsys, 1)
+    assert "separate-downsampling seed 0 ran out of memory: 24 pictures" in said
+    assert "give --micro-batches 2, parts of 12" in said
+
+
+def test_another_error_of_torch_is_not_taken_for_memory(place, monkeypatch) -> None:
+    def train(*_: object) -> None:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(queue, "train", train)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        runner.main(["train", "13", *place])
+
+
+def test_too_little_disk_for_pictures_and_runs_is_refused_first(place, tmp_path, capsys, monkeypatch) -> None:
+    before = files(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    said = refused(["train", "3", *place], capsys, 1)
+    assert "needs" in said
+    assert "1.0 kB free" in said
+    assert files(tmp_path) == before
+
+
+def test_unreadable_pictures_are_named_and_can_be_left_out(place, own, tmp_path, capsys) -> None:
+    (own / "down" / "03.jpg").write_bytes(b"")
+    (own / "across" / "11.jpg").write_text("no picture")
+    capsys.readouterr()
+    assert runner.main(["train", "3", *place]) == 2
+    said = capsys.readouterr().err
+    named = {name for name in ("down/03.jpg: an empty file", "across/11.jpg: not a picture") if name in said}
+    assert named  # those of the first split that has some
+    assert not (tmp_path / "runs").exists()
+    assert runner.main(["train", "3", *place, "--skip-unreadable"]) == 0
+    # Later commands must go on asking for it: it never passes silently for the whole.
+    assert "unreadable pictures" in refused(["train", "4", *place], capsys, 2)
+
+
+def test_pictures_changed_under_their_cache_are_refused(place, own, capsys) -> None:
+    assert runner.main(["train", "3", *place]) == 0
+    for path in own.rglob("*.jpg"):
+        shutil.copy(own / "down" / "00.jpg", path) if path.name != "00.jpg" else None
+    said = refused(["train", "4", *place], capsys, 2)
+    assert "changed since" in said
+    assert "to build it again" in said
+
+
+def test_a_damaged_cache_is_refused(place, tmp_path, capsys) -> None:
+    assert runner.main(["train", "3", *place]) == 0
+    for pixels in (tmp_path / "data/cache").rglob("pictures.bin"):
+        pixels.write_bytes(pixels.read_bytes()[:100])
+    assert "is damaged" in refused(["train", "4", *place], capsys, 1)
+
+
+def test_the_memory_of_augmented_pictures_is_a_share_of_what_is_free(place, monkeypatch) -> None:
+    monkeypatch.setattr(run_module, "available", lambda _: 4000)
+    limits = []
+    monkeypatch.setattr(queue, "train", lambda run, stores, *_: limits.append(stores.memory.limit))
+    runner.main(["train", "3", *place])
+    assert limits == [1000]

@@ -1,0 +1,149 @@
+"""The forecast of a study, and its correction."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ablations import get_regime
+from data.augment import Augmentation
+from data.sizes import Sizes, sizes
+from models.builder import build, empty
+from training import bill as bill_module
+from training import memory
+from training.bill import Bill, Planned, measure, run_bytes
+from training.optimization import make_optimizer
+from training.recipe import CLASSIC, Recipe
+from training.run import open_stores
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=4, batch_size=12, lr_batch=12, warmup_epochs=1, mixup=0.0, cutmix=0.0)
+SIZES = Sizes(train=100, validation=20, test=30, classes=3, download=0, cache=0, height=37, width=40)
+AUGMENTATION = Augmentation(resolution=32)
+
+
+def planned(step: str, seed: int = 0, recipe: Recipe = RECIPE) -> Planned:
+    regime = get_regime("pocket")
+    return Planned(step, seed, regime.architecture(regime.step(step), 3), recipe)
+
+
+def make(folder: Path, *jobs: Planned) -> Bill:
+    return Bill(folder, jobs, SIZES, {job.recipe: AUGMENTATION for job in jobs}, "fp32", CPU, workers=0)
+
+
+def test_the_forecast_is_corrected_by_what_runs_took(tmp_path) -> None:
+    bill = make(tmp_path, planned("depthwise"), planned("gelu"), planned("depthwise", 1))
+    first, second, third = bill.expected
+    assert min(first, second, third) > 0
+    assert bill.seconds_left() == pytest.approx(first + second + third)
+    said = bill.finished("depthwise", 0, 3 * first)
+    # The other step by the factor seen, the same step by what it really took.
+    assert bill.seconds_left() == pytest.approx(3 * second + 3 * first)
+    assert "2 runs left" in said
+    assert "3.00 times what was forecast" in said
+    bill.finished("gelu", 0, second)
+    assert bill.finished("depthwise", 1, 1.0) == "all 3 runs are finished"
+    assert bill.seconds_left() == 0
+
+
+def test_a_finished_run_is_taken_instead_of_a_measurement(tmp_path, monkeypatch) -> None:
+    """Of the same device; and its whole time, evaluation included."""
+    measured = []
+    monkeypatch.setattr(bill_module, "measure", lambda *_: measured.append(1) or 50.0)
+    device = make(tmp_path, planned("gelu")).device_name
+    assert len(measured) == 1
+    for step, name in (("gelu", device), ("depthwise", "another device")):
+        (tmp_path / step / "seed-0").mkdir(parents=True)
+        result = {"device": name, "images_per_second": 7.0, "seconds": {"total": 1234.0}}
+        (tmp_path / step / "seed-0/result.json").write_text(json.dumps(result))
+    bill = make(tmp_path, *(planned(step, seed) for step in ("gelu", "depthwise") for seed in (0, 1)))
+    assert len(measured) == 2
+    assert bill.expected[1] == 1234.0
+    assert bill.speeds["depthwise"].images_per_second == 50.0
+    assert bill.states == ["finished", "to train", "finished", "to train"]
+    assert bill.seconds_left() == pytest.approx(1234.0 + bill.expected[3])
+
+
+def test_an_unfinished_run_counts_for_what_is_left_of_it(tmp_path) -> None:
+    folder = tmp_path / "gelu/seed-0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").touch()
+    (folder / "metrics.jsonl").write_text("{}\n" * 3)
+    bill = make(tmp_path, planned("gelu"))
+    assert bill.states == ["to resume"]
+    assert bill.seconds_left() == pytest.approx(bill.expected[0] / 4)
+
+
+def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(bill_module, "measure", lambda *_: 50.0)
+    first = make(tmp_path, planned("gelu"))
+    first.remember(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "study.json").write_text("{}")
+    first.remember(tmp_path)
+    monkeypatch.setattr(bill_module, "measure", lambda *_: pytest.fail("measured again"))
+    assert make(tmp_path, planned("gelu")).speeds["gelu"].source == "remembered"
+    (tmp_path / "speeds.json").write_text("torn")
+    monkeypatch.setattr(bill_module, "measure", lambda *_: 60.0)
+    assert make(tmp_path, planned("gelu")).speeds["gelu"].images_per_second == 60.0
+
+
+def test_a_deeper_network_is_measured_to_be_slower() -> None:
+    regime = get_regime("pocket")
+    rates = []
+    for name in ("depthwise", "inverted-bottleneck"):
+        model = build(regime.architecture(regime.step(name), 3), init="he")
+        rates.append(measure(model, RECIPE, 64, "fp32", CPU))
+    assert 0 < rates[1] < rates[0]  # three times the FLOPs
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, CLASSIC], ids=["adamw", "sgd"])
+def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
+    from training import checkpoint
+
+    model = empty(planned("gelu").architecture)
+    optimizer = make_optimizer(model, recipe, CPU)
+    model(torch.rand(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    checkpoint.save(tmp_path / "c", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    params = sum(parameter.numel() for parameter in model.parameters())
+    expected = params * 4 + 3 * (tmp_path / "c").stat().st_size
+    assert run_bytes(params, recipe, 0) == pytest.approx(expected, rel=0.1)
+
+
+def test_what_a_data_set_takes_is_known_before_it_is_there(pictures, tmp_path) -> None:
+    known = sizes("food101", tmp_path, tmp_path / "cache", 256)
+    assert (known.train, known.validation, known.test, known.classes) == (68_175, 7_575, 25_250, 101)
+    assert known.download > 5e9
+    assert known.cache == 101_000 * 256 * 341 * 3
+    import data
+
+    name = f"imagefolder:{pictures}"
+    dataset = data.load(name, tmp_path)
+    before = sizes(name, tmp_path, tmp_path / "cache", 37)
+    assert (before.train, before.validation, before.test) == tuple(len(s) for s in dataset.splits.values())
+    assert list(tmp_path.iterdir()) == []
+    stores = open_stores(dataset, tmp_path / "cache", 32, crop_scale=(0.5, 1.0))  # shorter side 37
+    assert before.cache == sum(store.nbytes for store in (stores.train, stores.validation, stores.test))
+    assert sizes(name, tmp_path, tmp_path / "cache", 37).cache == 0
+
+
+def test_kept_bytes_grow_with_the_area_and_are_all_that_autograd_keeps() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.GELU())
+    # The convolution keeps its input (3 channels), GELU its own (8), the loss the logits (8), in float32.
+    counted = memory.bytes_per_picture(model, 32, "fp32", CPU)
+    assert 4 * (3 + 8) * 32 * 32 <= counted <= 4 * (3 + 8 + 8 + 8) * 32 * 32
+    assert memory.bytes_per_picture(model, 64, "fp32", CPU) == pytest.approx(4 * counted, rel=0.01)
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_one_that_does() -> None:
+    recipe = Recipe(batch_size=96)
+    memory.require_fit("gelu", recipe, 1000, 5000, 5000 + 96 * 1150)
+    with pytest.raises(ValueError, match=r"^96 pictures of gelu at once .* give --micro-batches 3, parts of 32"):
+        memory.require_fit("gelu", recipe, 1000, 5000, 5000 + 40 * 1150)
+    with pytest.raises(ValueError, match="not even its smallest part"):
+        memory.require_fit("gelu", recipe, 1000, 5000, 5000)
+    # Mixing needs pairs: of 6 pictures in parts that hold 3, the parts are 2.
+    assert memory.parts_that_fit(Recipe(batch_size=6), 1000, 0, 3 * 1150) == 3
+    assert memory.parts_that_fit(Recipe(batch_size=6, mixup=0.0, cutmix=0.0), 1000, 0, 3 * 1150) == 2

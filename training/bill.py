@@ -1,0 +1,339 @@
+"""What a study will cost, said before it starts and corrected as its runs end: runs, pictures, disk, hours."""
+
+import json
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from data.augment import Augmentation
+from data.files import readable_bytes, require_free
+from data.loader import batches_per_epoch, train_batches
+from data.sizes import Sizes
+from models import Architecture, SwinArchitecture
+from models.builder import build
+from training import memory
+from training.device import autocast, device_name
+from training.optimization import make_optimizer
+from training.progress import duration
+from training.recipe import Precision, Recipe
+from training.study import Step, read_json, run_folder, write_json
+
+SPEEDS = "speeds.json"
+"""In a study's folder: measured training rates by device and step."""
+
+_SECONDS = {"cpu": 0.08, "cuda": 0.3}
+"""A measurement goes on for so long after its warm-up."""
+_FORWARD_SHARE = 3
+"""Evaluation is a forward pass, a training step about three of them."""
+
+
+class Job(Protocol):
+    """What the bill has to know of a run to come."""
+
+    @property
+    def step(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def architecture(self) -> Architecture | SwinArchitecture: ...
+    @property
+    def recipe(self) -> Recipe: ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the study to come."""
+
+    step: str
+    seed: int
+    architecture: Architecture | SwinArchitecture
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A step's training rate on a device, and how it is known."""
+
+    images_per_second: float
+    source: str
+    """measured now, remembered, or from a finished run"""
+    per_run: float | None = None
+    """Seconds that a whole run took, where one is finished."""
+
+
+def plan(folder: Path, steps: Sequence[Step], seeds: Sequence[int], overwrite: Collection[str] = ()) -> str:
+    """What training these steps of a study would find: a line of totals."""
+    states = [state(folder, step.name, seed, overwrite) for step in steps for seed in seeds]
+    totals = [f"{states.count(state)} {state}" for state in ("finished", "to resume", "to train") if state in states]
+    return f"{folder}: {len(states)} runs, {', '.join(totals)}"
+
+
+def state(folder: Path, step: str, seed: int, overwrite: Collection[str]) -> str:
+    """Of a run: finished, to resume, or to train."""
+    run = run_folder(folder, step, seed)
+    if step in overwrite:
+        return "to train"
+    if (run / "result.json").exists():
+        return "finished"
+    return "to resume" if (run / "checkpoint.pt").exists() else "to train"
+
+
+def done_share(folder: Path, step: str, seed: int, recipe: Recipe) -> float:
+    """How much of an unfinished run is done: epochs in its metrics."""
+    path = run_folder(folder, step, seed) / "metrics.jsonl"
+    return min(1.0, len(path.read_bytes().splitlines()) / recipe.epochs) if path.exists() else 0.0
+
+
+def measure(model: nn.Module, recipe: Recipe, resolution: int, precision: Precision, device: torch.device) -> float:
+    """Training pictures per second of updates on random pixels, in well under a second for a network that is quick.
+
+    The number of pictures at once grows towards the recipe's micro-batch until an update takes as long as the
+    measurement may, or no longer fits into memory; the optimizer's share is counted at the recipe's batch.
+    """
+    model.train()
+    optimizer, budget = make_optimizer(model, recipe, device), _SECONDS.get(device.type, 0.5)
+    most = max(recipe.batch_size // recipe.micro_batches, 1)
+    rows, best = min(4, most), 0.0
+    while True:
+        images = torch.rand(rows, 3, resolution, resolution, device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = torch.zeros(rows, dtype=torch.int64, device=device)
+
+        def update() -> None:
+            with autocast(precision, device):
+                loss = F.cross_entropy(model(images).float(), labels)  # noqa: B023
+            torch.autograd.backward(loss)
+
+        try:
+            taken, count = _timed(update, device), 1  # cold: allocations, choice of kernels
+            largest = rows == most or 4 * taken > budget
+            if largest:
+                taken, count = _timed(update, device), 1
+                while taken < budget:
+                    taken, count = taken + _timed(update, device), count + 1
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error) or not best:
+                raise
+            break
+        best = rows * count / taken
+        if largest:
+            break
+        rows = min(4 * rows, most)
+    step = _timed(optimizer.step, device)
+    return 1 / (1 / best + min(step, _timed(optimizer.step, device)) / recipe.batch_size)
+
+
+def _timed(work: Any, device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Grey pictures of one size, to time the augmentation on."""
+
+    picture: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> torch.Tensor:
+        return self.picture
+
+
+def measure_pictures(augmentation: Augmentation, sizes: Sizes, seconds: float = 0.1) -> float:
+    """Training pictures that one process prepares a second, from decoded pictures of the data set's size."""
+    noise = torch.randint(0, 256, (sizes.height, sizes.width, 3), dtype=torch.uint8)
+    store, made, started = _Pictures(noise, torch.zeros(4096, dtype=torch.int64)), 0, time.perf_counter()
+    for _ in train_batches(store, augmentation, seed=0, epoch=0, batch_size=16):
+        made += 16
+        if time.perf_counter() - started > seconds:
+            break
+    return made / (time.perf_counter() - started)
+
+
+class Bill:
+    """The cost of the runs that are still to be made, to be corrected by `finished` as they end."""
+
+    def __init__(
+        self, folder: Path, jobs: Sequence[Job], sizes: Sizes, augmentations: Mapping[Recipe, Augmentation],
+        precision: Precision, device: torch.device, workers: int, overwrite: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """Look at what is finished or remembered, and measure the rest (a fraction of a second a network).
+
+        Raises:
+            ValueError: a network's micro-batch does not fit into the device's memory, or the training pictures are
+                fewer than a batch; the sentence says what would do.
+        """
+        self.sizes, self.device_name, self.jobs = sizes, device_name(device), list(jobs)
+        self.states = [state(folder, job.step, job.seed, overwrite) for job in jobs]
+        self.done = [1.0 if what == "finished" else done_share(folder, job.step, job.seed, job.recipe)
+                     if what == "to resume" else 0.0 for job, what in zip(jobs, self.states, strict=True)]  # fmt: skip
+        self.speeds: dict[str, Speed] = {}
+        self.params: dict[str, int] = {}
+        remembered = _remembered(folder, self.device_name)
+        free = memory.available(device)
+        for job in {job.step: job for job in jobs}.values():
+            resolution, recipe = augmentations[job.recipe].resolution, job.recipe
+            batches_per_epoch(sizes.train, recipe.batch_size)
+            model = _network(job, device)
+            self.params[job.step] = sum(parameter.numel() for parameter in model.parameters())
+            if all(what == "finished" for other, what in zip(jobs, self.states) if other.step == job.step):
+                continue
+            per_picture = memory.bytes_per_picture(model, resolution, precision, device)
+            memory.require_fit(f"{job.step} at {resolution}x{resolution}", recipe, per_picture,
+                               memory.state_bytes(model, recipe), free)  # fmt: skip
+            self.speeds[job.step] = (
+                _of_a_finished_run(folder, job.step, self.device_name, overwrite)
+                or remembered.get(job.step)
+                or Speed(measure(model, recipe, resolution, precision, device), "measured now")
+            )
+        rates = {recipe: measure_pictures(augmentation, sizes) for recipe, augmentation in augmentations.items()}
+        self.picture_rate = min(rates.values())
+        shared: set[tuple[Recipe, int]] = set()
+        self.expected = []
+        for job in jobs:
+            first = (job.recipe, job.seed) not in shared
+            shared.add((job.recipe, job.seed))
+            self.expected.append(self._seconds(job, rates[job.recipe], workers, first, augmentations[job.recipe]))
+        self.factor = 1.0
+        self._actual: dict[str, list[float]] = {}
+        self._told: list[tuple[float, float]] = []  # expected and taken, of the runs made under this bill
+
+    def _seconds(self, job: Job, picture_rate: float, workers: int, first: bool, augmentation: Augmentation) -> float:
+        """Seconds of the whole run."""
+        speed = self.speeds.get(job.step)
+        if speed is None:
+            return 0.0
+        if speed.per_run is not None:
+            return speed.per_run
+        made = pictures_of(job.recipe, self.sizes)
+        training = made / speed.images_per_second
+        preparing = made / picture_rate
+        if workers:
+            training = max(training, preparing / workers)
+        elif first or made * augmentation.resolution**2 * 3 > 2**30:  # else the runs before have left them in memory
+            training += preparing
+        looked_at = job.recipe.epochs * self.sizes.validation + self.sizes.test
+        return training + looked_at / (_FORWARD_SHARE * speed.images_per_second)
+
+    def seconds_left(self) -> float:
+        """Of the runs that are not finished, by the latest correction."""
+        return sum(self._left(index) for index in range(len(self.jobs)))
+
+    def _left(self, index: int) -> float:
+        actual = self._actual.get(self.jobs[index].step)
+        whole = sum(actual) / len(actual) if actual else self.expected[index] * self.factor
+        return whole * (1 - self.done[index])
+
+    def finished(self, step: str, seed: int, seconds: float) -> str:
+        """Note that a run ended after `seconds` in this process; the corrected forecast as a sentence."""
+        index = next(i for i, job in enumerate(self.jobs) if (job.step, job.seed) == (step, seed))
+        share = 1 - self.done[index]
+        self._told.append((self.expected[index] * share, seconds))
+        self.done[index], self.states[index] = 1.0, "finished"
+        if share == 1:
+            self._actual.setdefault(step, []).append(seconds)
+        expected, taken = (sum(column) for column in zip(*self._told, strict=True))
+        self.factor = taken / expected if expected else 1.0
+        left = sum(what != "finished" for what in self.states)
+        if not left:
+            return f"all {len(self.states)} runs are finished"
+        return (
+            f"{left} runs left, about {duration(self.seconds_left())} "
+            f"(runs take {self.factor:.2f} times what was forecast)"
+        )
+
+    def disk(self) -> int:
+        """Bytes that the unfinished runs will write: weights, two checkpoints and one being written."""
+        total = 0
+        for job, what in zip(self.jobs, self.states, strict=True):
+            if what != "finished":
+                total += run_bytes(self.params[job.step], job.recipe, self.sizes.test)
+        return total
+
+    def require_disk(self, data_dir: Path, runs: Path) -> None:
+        """Raise OSError unless the disks of pictures and of runs can take what is to be written."""
+        places = {path: next(p for p in (path, *path.absolute().parents) if p.exists()) for path in (data_dir, runs)}
+        amounts = {data_dir: self.sizes.download + self.sizes.cache, runs: self.disk()}
+        if places[data_dir].stat().st_dev == places[runs].stat().st_dev:
+            require_free(places[runs], sum(amounts.values()), "the study (pictures and runs)")
+            return
+        require_free(places[data_dir], amounts[data_dir], "the picture cache")
+        require_free(places[runs], amounts[runs], "the runs, with their checkpoints,")
+
+    def remember(self, folder: Path) -> None:
+        """Keep what was measured now in the study's folder, for the next bill. Only a study that exists is touched."""
+        new = {s: v.images_per_second for s, v in self.speeds.items() if v.source == "measured now"}
+        if new and (folder / "study.json").exists():
+            old = read_json(folder / SPEEDS) if (folder / SPEEDS).exists() else {}
+            write_json(folder / SPEEDS, {**old, self.device_name: {**old.get(self.device_name, {}), **new}})
+
+    def __str__(self) -> str:
+        sizes, lines = self.sizes, []
+        by_recipe = {job.recipe: pictures_of(job.recipe, sizes) for job in self.jobs}
+        per_run = " or ".join(f"{made:,}" for made in dict.fromkeys(by_recipe.values()))
+        to_come = sum(round(by_recipe[job.recipe] * (1 - done)) for job, done in zip(self.jobs, self.done, strict=True))
+        lines.append(f"pictures: {per_run} a run in training, {to_come:,} in all still to come")
+        lines.append(
+            f"disk: {_amount(sizes.download)} to fetch, {_amount(sizes.cache)} of decoded pictures, "
+            f"{_amount(self.disk())} of weights and checkpoints"
+        )
+        lines.append(f"device: {self.device_name}; one process prepares {self.picture_rate:,.0f} pictures/s")
+        for job in {job.step: job for job in self.jobs}.values():
+            mine = [index for index, other in enumerate(self.jobs) if other.step == job.step]
+            states = ", ".join(f"seed {self.jobs[index].seed} {self.states[index]}" for index in mine)
+            speed = self.speeds.get(job.step)
+            rate = "" if speed is None else f"{speed.images_per_second:>9,.1f} images/s {speed.source:<19} "
+            rest = sum(self._left(index) for index in mine)
+            lines.append(f"  {job.step:<22} {rate}{duration(rest) + ', ' if rest else ''}{states}")
+        lines.append(f"expected in total: {duration(self.seconds_left())}")
+        return "\n".join(lines)
+
+
+def pictures_of(recipe: Recipe, sizes: Sizes) -> int:
+    """Training pictures that a run looks at, each counted as often as it is seen."""
+    return recipe.epochs * (sizes.train // recipe.batch_size) * recipe.batch_size
+
+
+def run_bytes(params: int, recipe: Recipe, test_pictures: int) -> int:
+    """Bytes of a run's folder at its largest: the weights, and three checkpoints of weights and moments."""
+    copies = 1 + 3 * (3 if recipe.optimizer == "adamw" else 2)
+    return params * 4 * copies + 60 * test_pictures
+
+
+def _amount(count: int) -> str:
+    return readable_bytes(count) if count else "nothing"
+
+
+def _network(job: Job, device: torch.device) -> nn.Module:
+    torch.manual_seed(0)
+    recipe = job.recipe
+    model = build(job.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init="he")
+    return model.to(device).to(memory_format=torch.channels_last)
+
+
+def _remembered(folder: Path, device: str) -> dict[str, Speed]:
+    try:
+        rates = json.loads((folder / SPEEDS).read_bytes())[device]
+        return {step: Speed(float(rate), "remembered") for step, rate in rates.items() if float(rate) > 0}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # a note of the past is no reason to stop
+
+
+def _of_a_finished_run(folder: Path, step: str, device: str, overwrite: Collection[str]) -> Speed | None:
+    for path in sorted((folder / step).glob("seed-*/result.json")) if step not in overwrite else []:
+        result = read_json(path)
+        if result.get("device") == device:
+            return Speed(result["images_per_second"], "from a finished run", result["seconds"]["total"])
+    return None

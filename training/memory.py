@@ -1,0 +1,116 @@
+"""Whether a batch fits: what a network keeps for its backward pass, and what the device has."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.files import readable_bytes
+from training.device import autocast
+from training.recipe import Precision, Recipe
+
+_SPARE = 1.15
+"""Over the tensors themselves: the operators' scratch space and the allocator's rounding."""
+
+
+def bytes_per_picture(model: nn.Module, resolution: int, precision: Precision, device: torch.device) -> int:
+    """Bytes that autograd keeps of one training picture between forward and backward pass, measured on a pair."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}  # by address; held until counted, so that no address is used twice
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
+        return tensor
+
+    images = torch.rand(2, 3, resolution, resolution, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved), autocast(precision, device):
+        model(images).float().logsumexp(1).mean()
+    # Casts of the weights, which autocast makes once, do not grow with the batch; few enough to leave them in.
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
+
+
+def state_bytes(model: nn.Module, recipe: Recipe) -> int:
+    """Bytes of the weights, their gradients and the optimizer's moments."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return weights * (4 if recipe.optimizer == "adamw" else 3)
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that the device still has for this process; None where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    if device.type == "mps":
+        return None
+    found = []
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+            root = Path("/sys/fs/cgroup")
+            found.append(int((root / limit).read_text()) - int((root / used).read_text()))
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit_now, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit_now != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            found.append(limit_now - pages * os.sysconf("SC_PAGE_SIZE"))
+    return min(found) if found else None
+
+
+def parts_that_fit(recipe: Recipe, per_picture: int, fixed: int, free: int) -> int | None:
+    """The fewest micro-batches, at least the recipe's, whose parts fit; None if not even the smallest part does."""
+    mixed = bool(recipe.mixup or recipe.cutmix)
+    for parts in range(recipe.micro_batches, recipe.batch_size + 1):
+        rows, rest = divmod(recipe.batch_size, parts)
+        if not rest and not (parts > 1 and mixed and rows % 2) and needed(rows, per_picture, fixed) <= free:
+            return parts
+    return None
+
+
+def needed(rows: int, per_picture: int, fixed: int) -> int:
+    return int(fixed + rows * per_picture * _SPARE)
+
+
+def require_fit(what: str, recipe: Recipe, per_picture: int, fixed: int, free: int | None) -> None:
+    """Raise ValueError unless one micro-batch of `recipe` fits into `free` bytes; it says which would."""
+    rows = recipe.batch_size // recipe.micro_batches
+    if free is None or needed(rows, per_picture, fixed) <= free:
+        return
+    raise ValueError(too_large(what, recipe, per_picture, fixed, free))
+
+
+def too_large(what: str, recipe: Recipe, per_picture: int, fixed: int, free: int) -> str:
+    """The sentence for a batch that does not fit."""
+    rows = recipe.batch_size // recipe.micro_batches
+    need = readable_bytes(needed(rows, per_picture, fixed))
+    parts = parts_that_fit(recipe, per_picture, fixed, free)
+    if parts is None:
+        remedy = "not even its smallest part fits, choose a lower --resolution or another device"
+    elif recipe.optimizer == "sgd":
+        remedy = f"give --classic.micro-batches {parts}, parts of {recipe.batch_size // parts}"
+    else:
+        remedy = f"give --micro-batches {parts}, parts of {recipe.batch_size // parts}"
+    return f"{rows} pictures of {what} at once need about {need} and {readable_bytes(free)} are free: {remedy}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, or Python, ran out of memory: a class of its own on GPUs, a text on the CPU."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+    )
+
+
+def empty_cache(device: torch.device) -> Any:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
