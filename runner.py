@@ -20,6 +20,7 @@ from training.recipe import CLASSIC, Recipe, StudyConfig, follow
 
 if TYPE_CHECKING:
     from data import Dataset
+    from training.recipe import InitialWeights
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
 
@@ -54,6 +55,8 @@ class _Training:
     """auto, cpu, cuda, cuda:N or mps."""
     workers: int | None = None
     """Processes that prepare pictures; if none is given, what suits device and data set."""
+    init_weights: Path | None = None
+    """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the ConvNeXt release's)."""
     config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
 
 
@@ -247,6 +250,8 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", command.device):
         raise ValueError(f"there is no device {command.device!r}: choose auto, cpu, cuda, cuda:N or mps")
     require_folder(command.runs, "the runs folder", may_be_missing=True)
+    if command.init_weights:
+        config = replace(config, init_weights=_check_start(command.init_weights, config, chosen))
     check_config(folder, config)
     data_dir = command.data_dir or _HERE / "datasets"
     data.check(config.dataset, data_dir, create_root=command.data_dir is None)
@@ -272,12 +277,23 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     regime = get_regime(config.regime)
     runs = [
         Run(study, step.name, step.number, seed, regime.architecture(step, len(dataset.classes)),
-            config.recipe_of(step.classic_recipe))
+            config.recipe_of(step.classic_recipe), command.init_weights)
         for seed in seeds for step in chosen
     ]  # fmt: skip
     if isinstance(command, All):
         print(plan(folder, chosen, seeds, overwrite), flush=True)
     return carry_out(runs, stores, Execution(device, workers=command.workers or 0), overwrite)
+
+
+def _check_start(path: Path, config: StudyConfig, chosen: Sequence[Step]) -> "InitialWeights":
+    """What the study records of the file `path`; raises ValueError unless its weights fit every chosen step."""
+    from ablations.fitting import check_fit
+    from models import weight_files
+    from training.initial_weights import describe
+
+    for step in chosen:
+        check_fit(weight_files.read(path), get_regime(config.regime), step, str(path))
+    return describe(path)
 
 
 def _summary(dataset: "Dataset") -> dict[str, object]:
