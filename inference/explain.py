@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.optional import require
 from inference.predictor import Predictor
@@ -29,9 +29,15 @@ def grad_cam(predictor: Predictor, picture: Path, label: str | None = None) -> t
         raise ValueError(f"there is no class {label!r}: choose one of {', '.join(predictor.classes)}")
     image = predictor.prepare([picture])
     place = predictor.classes.index(label) if label else int(predictor.probabilities(image).argmax())
-    with torch.enable_grad(), library.GradCAM(predictor.model, [stages[-1]]) as cam:
+    with torch.enable_grad(), library.GradCAM(predictor.model, [_last_map(stages, predictor.view.resolution)]) as cam:
         heat = cam(image, [targets.ClassifierOutputTarget(place)])[0]
     return _as_picture(predictor, image[0]), np.asarray(heat, dtype=np.float32)
+
+
+def _last_map(stages: nn.Sequential, resolution: int) -> nn.Module:
+    """The deepest stage whose map still has 4x4 places (all four at 128 pixels and more): one place shows nothing."""
+    sides = [resolution // (4 * 2**i) for i in range(len(stages))]
+    return stages[max(sum(side >= 4 for side in sides) - 1, 0)]
 
 
 def _as_picture(predictor: Predictor, image: Tensor) -> np.ndarray:

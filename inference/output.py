@@ -1,12 +1,16 @@
 """Predictions for people and programs: a table, JSON, a figure."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from inference.predictor import Predictor
+if TYPE_CHECKING:
+    from inference.predictor import Predictor
 
 Best = Sequence[tuple[str, float]]
 """Classes and probabilities, best first."""
