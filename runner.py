@@ -1,4 +1,6 @@
-"""The command line: steps, show, train, all, report, predict, export. `python runner.py --help` lists them, `... COMMAND --help` each one.
+"""The command line: steps, show, train, all, report, predict, export. `python runner.py --help` lists them.
+
+`python runner.py COMMAND --help` explains each one.
 
 Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on request and resumable.
 """
@@ -20,7 +22,6 @@ from training.recipe import CLASSIC, Recipe, StudyConfig, follow
 
 if TYPE_CHECKING:
     from data import Dataset
-    from training.recipe import InitialWeights
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
 
@@ -290,19 +291,9 @@ def predict(command: Predict) -> int:
     """Ask trained networks about pictures."""
     if not command.runs:
         raise ValueError("no run was given: give --run DIR, such as --run runs/food101/depthwise/seed-0")
-    from inference import output
+    from inference.output import answer
 
-    pictures = output.find_pictures(command.images)
-    if command.plot:
-        output.check_plot(command.plot, len(pictures))
-    from inference.predictor import load
-
-    predictors = [load(run) for run in command.runs]
-    answers = [predictor.predict(pictures, command.top) for predictor in predictors]
-    print((output.as_json if command.json else output.as_text)(pictures, predictors, answers), end="")
-    if command.plot:
-        output.plot(command.plot, pictures, predictors, answers)
-        print(f"plot: {command.plot}", file=sys.stderr)
+    print(answer(command.images, command.runs, top=command.top, as_json=command.json, plot_into=command.plot), end="")
     return DONE
 
 
@@ -352,7 +343,11 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
         raise ValueError(f"there is no device {command.device!r}: choose auto, cpu, cuda, cuda:N or mps")
     require_folder(command.runs, "the runs folder", may_be_missing=True)
     if command.init_weights:
-        config = replace(config, init_weights=_check_start(command.init_weights, config, chosen))
+        from ablations.fitting import check_file
+        from training.initial_weights import describe
+
+        check_file(command.init_weights, get_regime(config.regime), chosen)
+        config = replace(config, init_weights=describe(command.init_weights))
     check_config(folder, config)
     data_dir = command.data_dir or _HERE / "datasets"
     data.check(config.dataset, data_dir, create_root=command.data_dir is None)
@@ -384,17 +379,6 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     if isinstance(command, All):
         print(plan(folder, chosen, seeds, overwrite), flush=True)
     return carry_out(runs, stores, Execution(device, workers=command.workers or 0), overwrite)
-
-
-def _check_start(path: Path, config: StudyConfig, chosen: Sequence[Step]) -> "InitialWeights":
-    """What the study records of the file `path`; raises ValueError unless its weights fit every chosen step."""
-    from ablations.fitting import check_fit
-    from models import weight_files
-    from training.initial_weights import describe
-
-    for step in chosen:
-        check_fit(weight_files.read(path), get_regime(config.regime), step, str(path))
-    return describe(path)
 
 
 def _summary(dataset: "Dataset") -> dict[str, object]:

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from ablations.regimes import Regime
 from ablations.steps import Step
-from models import Architecture, SwinArchitecture
+from models import SwinArchitecture
 
 if TYPE_CHECKING:
     from torch import nn

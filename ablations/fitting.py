@@ -1,6 +1,7 @@
 """Which steps a set of weights fits: for the one sentence that refuses weights of another architecture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.regimes import REGIMES, Regime
@@ -46,8 +47,16 @@ def explain(state: "Mapping[str, Tensor]", error: ValueError, what: str) -> Valu
     return ValueError(f"{what} cannot be loaded: {error} (they fit {fitting or 'no step of any regime'})")
 
 
-def check_fit(state: "Mapping[str, Tensor]", regime: Regime, step: Step, what: str) -> None:
-    """Raise ValueError, in one sentence that says which steps would fit, unless `state` fits this one."""
+def check_file(path: Path, regime: Regime, steps: Sequence[Step]) -> None:
+    """Raise ValueError, in one sentence that says which steps would fit, unless the weights in `path` fit `steps`."""
+    from models import weight_files
+
+    state = weight_files.read(path)
+    for step in steps:
+        _check_fit(state, regime, step, str(path))
+
+
+def _check_fit(state: "Mapping[str, Tensor]", regime: Regime, step: Step, what: str) -> None:
     try:
         _translate(state, regime, step)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The teaching page, docs/roadmap.md, made from the steps themselves: `python -m ablations.roadmap > docs/roadmap.md`."""
+"""The teaching page, made from the steps themselves: `python -m ablations.roadmap > docs/roadmap.md`."""
 
 from ablations import diagram
 from ablations.paper import paper_row
@@ -23,7 +23,10 @@ def page(regime: Regime | None = None) -> str:
 
 
 def _contents(regime: Regime) -> str:
-    rows = ["| N | step | change | section | GFLOPs | paper's GFLOPs | paper's top-1 |", "|---|---|---|---|---|---|---|"]
+    rows = [
+        "| N | step | change | section | GFLOPs | paper's GFLOPs | paper's top-1 |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for step in regime.steps:
         number = "" if step.number is None else step.number
         ours, printed, top1 = _figures(regime, step)

@@ -19,6 +19,24 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", 
 _FORMATS = (".png", ".svg", ".pdf")
 
 
+def answer(images: Sequence[Path], runs: Sequence[Path], *, top: int, as_json: bool, plot_into: Path | None) -> str:
+    """What the runs see in the pictures, as text or JSON; also as a figure, where a file for it is given.
+
+    Raises:
+        ValueError: no picture, no run, a run without weights, a figure that cannot be; nothing was written.
+    """
+    pictures = find_pictures(images)
+    if plot_into:
+        check_plot(plot_into, len(pictures))
+    from inference.predictor import load
+
+    predictors = [load(run) for run in runs]
+    answers = [predictor.predict(pictures, top) for predictor in predictors]
+    if plot_into:
+        plot(plot_into, pictures, predictors, answers)
+    return (to_json if as_json else to_text)(pictures, predictors, answers)
+
+
 def find_pictures(places: Sequence[Path]) -> list[Path]:
     """The files among `places`, and every picture below its folders, in order of name.
 
@@ -41,7 +59,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     return found
 
 
-def as_text(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
+def to_text(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
     """One block a picture; a column a run. answers[run][picture]."""
     blocks = []
     for place, picture in enumerate(pictures):
@@ -55,7 +73,7 @@ def as_text(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: 
     return "\n".join(blocks)
 
 
-def as_json(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
+def to_json(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
     """A list of {image, run, step, seed, top: [{class, probability}]}."""
     rows = [
         {
