@@ -1,6 +1,5 @@
 """The notebooks run from start to end on the embedded pictures, and are committed without outputs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,15 @@ def pocket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def quick(pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def quick(pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     values = {"RUNS": tmp_path / "runs", "DATA_DIR": pocket, "PRESET": "pocket", "STEP": "13", "OPTIONS": QUICK,
-              "EPOCHS": "1", "REHEARSAL": "1", "OMP_NUM_THREADS": "1", "JUPYTER_PLATFORM_DIRS": "1",
+              "REHEARSAL": "1", "OMP_NUM_THREADS": "1", "JUPYTER_PLATFORM_DIRS": "1",
               "IPYTHONDIR": tmp_path / "ipython"}  # fmt: skip
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
     for name in ("RUN", "IMAGE", "REPOSITORY", "MPLBACKEND"):
         monkeypatch.delenv(name, raising=False)
-    yield tmp_path / "runs"
+    return tmp_path / "runs"
 
 
 def executed(name: str):
