@@ -37,7 +37,8 @@ def grad_cam(predictor: Predictor, picture: Path, label: str | None = None) -> t
 def _last_map(stages: nn.Sequential, resolution: int) -> nn.Module:
     """The deepest stage whose map still has 4x4 places (all four at 128 pixels and more): one place shows nothing."""
     sides = [resolution // (4 * 2**i) for i in range(len(stages))]
-    return stages[max(sum(side >= 4 for side in sides) - 1, 0)]
+    deepest: nn.Module = stages[max(sum(side >= 4 for side in sides) - 1, 0)]
+    return deepest
 
 
 def _as_picture(predictor: Predictor, image: Tensor) -> np.ndarray:

@@ -123,5 +123,7 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
 
 
 def _architecture(fields: dict[str, Any]) -> Architecture | SwinArchitecture:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
     return SwinArchitecture(**values) if "embed_dim" in values else Architecture(**values)
