@@ -339,8 +339,7 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
             raise ValueError(f"seed is {seed}: give a whole number from 0 to {2**31 - 1}")
     if command.workers is not None and not 0 <= command.workers <= 256:
         raise ValueError(f"workers is {command.workers}: give 0 to 256")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", command.device):
-        raise ValueError(f"there is no device {command.device!r}: choose auto, cpu, cuda, cuda:N or mps")
+    _check_device(command.device)
     require_folder(command.runs, "the runs folder", may_be_missing=True)
     if command.init_weights:
         from ablations.fitting import check_file
@@ -379,6 +378,15 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     if isinstance(command, All):
         print(plan(folder, chosen, seeds, overwrite), flush=True)
     return carry_out(runs, stores, Execution(device, workers=command.workers or 0), overwrite)
+
+
+def _check_device(asked: str) -> None:
+    """Refuse what can be refused without torch, whose import takes a second or two."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", asked):
+        raise ValueError(f"there is no device {asked!r}: choose auto, cpu, cuda, cuda:N or mps")
+    drivers = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # NVIDIA, its Jetsons, AMD, Windows' Linux
+    if asked.startswith("cuda") and sys.platform == "linux" and not any(any(Path("/dev").glob(d)) for d in drivers):
+        raise ValueError(f"device {asked!r} was asked for and this machine has no CUDA device: choose auto or cpu")
 
 
 def _summary(dataset: "Dataset") -> dict[str, object]:
