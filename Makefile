@@ -5,11 +5,11 @@
 #   VENV         the virtual environment's folder
 PYTHON ?= python3
 VENV ?= .venv
-RUN = $(VENV)/bin/python runner.py
+RUNNER = $(VENV)/bin/python runner.py
 
 # Any other variable given to make becomes an option of runner.py: PRESET=pocket SEEDS="0 1" EPOCHS=3 LR=1e-3 ...
 # An option without a value is given as NAME=yes: DRY_RUN=yes becomes --dry-run, and DRY_RUN=no becomes --no-dry-run.
-OURS = PYTHON VENV TORCH_INDEX N STUDY_DIR
+OURS = PYTHON VENV TORCH_INDEX N IMAGE RUN
 GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $v))),$v))
 FLAGS = DRY_RUN SKIP_UNREADABLE DECAY_ALL CLASSIC.DECAY_ALL
 YES = 1 yes true on
@@ -22,26 +22,39 @@ flag = $(if $(filter $(YES),$($1)),--$(call name,$1),$(if $(filter $(NO),$($1)),
 OPTIONS = $(foreach v,$(GIVEN),$(if $(filter $(FLAGS),$v),$(call flag,$v),--$(call name,$v) $($v)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ablation-step all-ablations report steps test lint clean
+.PHONY: help demo ablation-step all-ablations report steps show predict export test lint clean
 
 help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/run.stamp  ## train all 18 networks on the embedded pictures, minutes on a CPU, then write the report
-	$(RUN) all --preset pocket $(OPTIONS)
+	$(RUNNER) all --preset pocket $(OPTIONS)
 
 ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=3, or a name
-	$(RUN) train $(STEP) $(OPTIONS)
+	$(RUNNER) train $(STEP) $(OPTIONS)
 
 all-ablations: $(VENV)/run.stamp  ## train every step (SEEDS="0 1 2"), skip what is finished, then write the report
-	$(RUN) all $(OPTIONS)
+	$(RUNNER) all $(OPTIONS)
 
 report: $(VENV)/run.stamp  ## write the report of whatever runs exist
-	$(RUN) report $(OPTIONS)
+	$(RUNNER) report $(OPTIONS)
 
 steps: $(VENV)/run.stamp  ## the roadmap with parameters and FLOPs beside the paper's
-	$(RUN) steps $(OPTIONS)
+	$(RUNNER) steps $(OPTIONS)
+
+# The run that was finished last, unless RUN names others.
+NEWEST = $(patsubst %/result.json,%,$(firstword $(shell ls -t runs/*/*/seed-*/result.json 2>/dev/null)))
+RUNS_ASKED = $(foreach run,$(or $(RUN),$(NEWEST)),--run $(run))
+
+predict: $(VENV)/run.stamp  ## what a network sees: make predict IMAGE=photo.jpg [RUN="runs/STUDY/STEP/seed-0 ..."]
+	$(RUNNER) predict $(IMAGE) $(RUNS_ASKED) $(OPTIONS)
+
+export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folder FORMAT=safetensors [RUN=...]
+	$(RUNNER) export $(RUNS_ASKED) $(OPTIONS)
+
+show: $(VENV)/run.stamp  ## one step's network beside the step before: make show 5, or N=5
+	$(RUNNER) show $(STEP) $(OPTIONS)
 
 test: $(VENV)/dev.stamp  ## all tests
 	$(VENV)/bin/python -m pytest
@@ -56,14 +69,14 @@ clean:  ## remove the environment and caches; runs, reports and pictures stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `make ablation-step 3`: the words after it are the step, not targets.
-ifeq (ablation-step,$(firstword $(MAKECMDGOALS)))
+ifneq (,$(filter ablation-step show,$(firstword $(MAKECMDGOALS))))
 WORDS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
 STEP := $(strip $(WORDS) $(N))
 ifneq (,$(word 2,$(STEP)))
 $(error one step at a time, and not both as a word and as N: got $(STEP))
 endif
 ifeq (,$(STEP))
-$(error which step? make ablation-step 3, make ablation-step N=3 or make ablation-step depthwise)
+$(error which step? make $(firstword $(MAKECMDGOALS)) 3, with N=3, or by name: depthwise)
 endif
 $(foreach word,$(WORDS),$(eval $(word): ; @:))
 endif

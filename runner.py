@@ -1,4 +1,6 @@
-"""The command line: steps, train, all, report. `python runner.py --help` lists them, `... COMMAND --help` each one.
+"""The command line: steps, show, train, all, report, predict, export. `python runner.py --help` lists them.
+
+`python runner.py COMMAND --help` explains each one.
 
 Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on request and resumable.
 """
@@ -57,6 +59,8 @@ class _Training:
     """Processes that prepare pictures; if none is given, what suits device and data set."""
     skip_unreadable: bool = False
     """Leave out pictures that cannot be read, instead of refusing to build the cache of decoded pictures."""
+    init_weights: Path | None = None
+    """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the ConvNeXt release's)."""
     config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
 
 
@@ -98,6 +102,55 @@ class Report:
     """Folder of all studies."""
 
 
+@dataclass(frozen=True)
+class Show:
+    """Draw one step's network beside the step before, changed lines marked, with parameters and FLOPs per stage."""
+
+    step: tyro.conf.Positional[str] = tyro.MISSING
+    """Number or name of the step (see the command `steps`)."""
+    regime: Literal["tiny", "base", "pocket"] = "tiny"
+    """Size of the networks."""
+    resolution: int = 224
+    """Side of the picture that FLOPs are counted for, in pixels."""
+
+
+_Runs = Annotated[tuple[Path, ...], tyro.conf.arg(name="run"), tyro.conf.UseAppendAction]
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say what trained networks see in pictures; several runs (--run A --run B) are compared on the same pictures."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Pictures, and folders of them."""
+    runs: _Runs = ()
+    """A run's folder, such as runs/food101/depthwise/seed-0."""
+    top: int = 5
+    """How many classes are told."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    plot: Path | None = None
+    """Also draw each picture beside its best classes into this file (.png, .svg, .pdf)."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's network for use elsewhere, checked against ours, with config.json and a model card."""
+
+    run: Path = tyro.MISSING
+    """The run's folder, such as runs/food101/depthwise/seed-0."""
+    out: Path = tyro.MISSING
+    """The folder to make; it can be uploaded as a model repository as it is."""
+    format: Literal["safetensors", "torchvision", "onnx", "torch-export"] = "safetensors"
+    """safetensors (this project reads it), torchvision (its names), onnx, or torch-export (.pt2)."""
+    fold_layer_scale: bool = False
+    """Multiply layer scale into the convolution before it."""
+    images: tuple[Path, ...] = ()
+    """Pictures, or folders of them, that the export is checked on; noise if none are given."""
+    license: str = "other"
+    """Licence that the model card names, such as cc-by-4.0."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -115,6 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return train_all(command)
             case Report():
                 return report(command)
+            case Show():
+                return show(command)
+            case Predict():
+                return predict(command)
+            case Export():
+                return export(command)
     except ValueError as error:
         print(f"runner.py: {error}", file=sys.stderr)
         return REFUSED
@@ -124,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raise AssertionError(command)
 
 
-def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report:
+def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report | Show | Predict | Export:
     """The command, with the asked preset's values as defaults. Wrong requests become one-sentence ValueErrors."""
     name = _value_of("--preset", arguments) or "food101"
     preset = get_preset(name)
@@ -138,6 +197,9 @@ def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report:
         | Annotated[Train, tyro.conf.subcommand("train", default=train_default)]
         | Annotated[All, tyro.conf.subcommand("all", default=all_default)]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Show, tyro.conf.subcommand("show")]
+        | Annotated[Predict, tyro.conf.subcommand("predict")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
     )
     complaint = io.StringIO()
     try:
@@ -220,6 +282,39 @@ def report(command: Report) -> int:
     return DONE
 
 
+def show(command: Show) -> int:
+    """Draw one step."""
+    regime = get_regime(command.regime)
+    step = regime.step(command.step)
+    StudyConfig(resolution=command.resolution)
+    from ablations import diagram
+
+    print(diagram.show(regime, step, command.resolution), end="")
+    return DONE
+
+
+def predict(command: Predict) -> int:
+    """Ask trained networks about pictures."""
+    if not command.runs:
+        raise ValueError("no run was given: give --run DIR, such as --run runs/food101/depthwise/seed-0")
+    from inference.output import answer
+
+    print(answer(command.images, command.runs, top=command.top, as_json=command.json, plot_into=command.plot), end="")
+    return DONE
+
+
+def export(command: Export) -> int:
+    """Write a run's network for use elsewhere."""
+    from inference.export import write
+
+    difference = write(
+        command.run, command.format, command.out, fold_layer_scale=command.fold_layer_scale, pictures=command.images,
+        license=command.license,
+    )  # fmt: skip
+    print(f"export: {command.out} (largest difference of a logit {difference:.1e} of the largest)")
+    return DONE
+
+
 def _write_report(folder: Path) -> str:
     if not (folder / "study.json").exists():
         raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
@@ -252,6 +347,12 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
         raise ValueError(f"workers is {command.workers}: give 0 to 256")
     _check_device(command.device)
     require_folder(command.runs, "the runs folder", may_be_missing=True)
+    if command.init_weights:
+        from ablations.fitting import check_file
+        from training.initial_weights import describe
+
+        check_file(command.init_weights, get_regime(config.regime), chosen)
+        config = replace(config, init_weights=describe(command.init_weights))
     check_config(folder, config)
     data_dir = command.data_dir or _HERE / "datasets"
     data.check(config.dataset, data_dir, create_root=command.data_dir is None)
@@ -287,7 +388,7 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     bill.remember(folder)
     runs = [
         Run(study, step.name, step.number, seed, regime.architecture(step, len(dataset.classes)),
-            config.recipe_of(step.classic_recipe))
+            config.recipe_of(step.classic_recipe), command.init_weights)
         for seed in seeds for step in chosen
     ]  # fmt: skip
     told = bill.finished if isinstance(command, All) else None

@@ -59,6 +59,40 @@ def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
     )
 
 
+@dataclass(frozen=True)
+class StageComplexity:
+    """One stage's share; its strided or separate downsampling is part of it."""
+
+    name: str
+    params: int
+    flops: int
+    """For one picture, in the paper's convention."""
+
+
+def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: int = 224) -> list[StageComplexity]:
+    """Stem, stages and head (final norm, pooling, classifier), counted by fvcore; layer scale is left out."""
+    model = empty(architecture).eval()
+    if isinstance(architecture, SwinArchitecture):
+        parts = {"stem": ["features.0"], "stage 1": ["features.1"]}
+        parts |= {f"stage {i + 1}": [f"features.{2 * i}", f"features.{2 * i + 1}"] for i in (1, 2, 3)}
+    else:
+        parts = {"stem": ["stem"]} | {f"stage {i + 1}": [f"stages.{i}"] for i in range(len(architecture.depths))}
+    parts["head"] = ["norm", "head"]
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = torch.zeros(1, 3, resolution, resolution)
+        by_module = FlopCountAnalysis(model, picture).by_module_and_operator()
+    return [
+        StageComplexity(
+            name,
+            sum(p.numel() for part in inside for p in model.get_submodule(part).parameters()),
+            int(sum(by_module[part][operator] for part in inside for operator in PAPER_OPERATORS)),
+        )
+        for name, inside in parts.items()
+    ]
+
+
 def architecture_complexity(
     architecture: Architecture | SwinArchitecture, resolution: int = 224, *, layer_scale: bool = False
 ) -> Complexity:

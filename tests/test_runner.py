@@ -107,6 +107,13 @@ REFUSED = {
     "report --study none-such": "holds no study",
     "steps --regime tin": "tin",
     "steps --resolution 8": "at least 32",
+    "show 14": "steps are numbered 0 to 13",
+    "show 3 --resolution 8": "at least 32",
+    "predict none.jpg": "no run was given",
+    "predict none.jpg --run runs/none": "does not exist",
+    "export --run runs/none --out made": "there is no run",
+    "export --run runs/none --out made --format tflite": "tflite",
+    "train 3 --init-weights none.pth": "do not exist",
     "": "expected one of",
 }
 
@@ -116,7 +123,7 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(request_line, tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "_HERE", tmp_path)
     arguments = request_line.split()
-    if "--preset" not in arguments and arguments and arguments[0] != "steps":
+    if "--preset" not in arguments and arguments and arguments[0] in ("train", "all", "report", "trian"):
         arguments += ["--preset", "pocket"]
     assert runner.main(arguments) == 2
     captured = capsys.readouterr()
@@ -177,6 +184,9 @@ def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(p
         (["all-ablations", "DRY_RUN=no", "CLASSIC.DECAY_ALL=0"], "all --no-dry-run --classic.no-decay-all"),
         (["report", "PRESET=pocket"], "report --preset pocket"),
         (["steps", "REGIME=base"], "steps --regime base"),
+        (["show", "5", "REGIME=base"], "show 5 --regime base"),
+        (["predict", "IMAGE=a.jpg b.jpg", "RUN=one two", "TOP=3"], "predict a.jpg b.jpg --run one --run two --top 3"),
+        (["export", "RUN=one", "OUT=there", "FORMAT=onnx"], "export --run one --out there --format onnx"),
     ],
 )
 def test_make_hands_its_words_and_variables_to_the_runner(words, expected) -> None:

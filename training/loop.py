@@ -21,6 +21,7 @@ from models.builder import build
 from training import checkpoint, records
 from training.device import autocast
 from training.evaluation import evaluate
+from training.initial_weights import start_from
 from training.interrupt import Stopped, StopRequest
 from training.optimization import learning_rate, loss_function, make_optimizer
 from training.progress import Progress, duration
@@ -193,10 +194,13 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
 
 
 def _initial_model(run: Run, execution: Execution) -> nn.Module:
-    """The network with the initial weights of its seed, on the device."""
+    """The network with the initial weights of its seed, or of the study's file, on the device."""
     recipe = run.recipe
     torch.manual_seed(randomness.key(_INITIAL_WEIGHTS, run.seed, 0))
     model = build(run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init=recipe.init)
+    start = run.study.config.init_weights
+    if start and run.init_weights and not (run.folder / "checkpoint.pt").exists():
+        start_from(model, run.init_weights, start)
     layout = torch.channels_last if execution.channels_last else torch.contiguous_format
     return model.to(execution.device).to(memory_format=layout)
 

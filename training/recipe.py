@@ -151,6 +151,14 @@ CLASSIC = Recipe(
 
 
 @dataclass(frozen=True)
+class InitialWeights:
+    """The file that a study's networks start from, told by its contents: where it lies does not matter."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class StudyConfig:
     """What all runs of a study share: whatever can change a result, except the step and the seed.
 
@@ -170,6 +178,8 @@ class StudyConfig:
     """The modern recipe, of every step but the baseline."""
     classic: Recipe = CLASSIC
     """The recipe of step 0. Unless set, its epochs and its batch follow changes of the modern recipe's."""
+    init_weights: Annotated[InitialWeights | None, tyro.conf.Suppress] = None
+    """What every run starts from instead of random weights; None, the study proper, is not part of the hash."""
 
     def __post_init__(self) -> None:
         if self.resolution < 32:

@@ -49,6 +49,8 @@ class Run:
     seed: int
     architecture: Architecture | SwinArchitecture
     recipe: Recipe
+    init_weights: Path | None = None
+    """Where the file lies that the study's config names as its start."""
 
     @property
     def folder(self) -> Path:

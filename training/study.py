@@ -69,7 +69,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _as_json(config: StudyConfig) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(asdict(config))))
+    content = dict(json.loads(json.dumps(asdict(config))))
+    if config.init_weights is None:  # studies made before there was such a choice keep their hash
+        del content["init_weights"]
+    return content
 
 
 def check_config(folder: Path, config: StudyConfig) -> None:
@@ -86,6 +89,8 @@ def check_config(folder: Path, config: StudyConfig) -> None:
     pairs = [(f"{part}.{key}" if part == "classic" else key, there.get(part, {}).get(key), value)
              for part in ("recipe", "classic") for key, value in here[part].items()]  # fmt: skip
     pairs += [(key, there.get(key), here[key]) for key in ("dataset", "regime", "resolution", "precision")]
+    before, now = ((part.get("init_weights") or {}).get("sha256", "none")[:12] for part in (there, here))
+    pairs.append(("init_weights", before, now))
     different = [f"{key} ({old} there, {new} here)" for key, old, new in pairs
                  if old != new and (key, new) != ("precision", "auto")]  # fmt: skip
     if different:

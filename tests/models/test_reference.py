@@ -88,11 +88,12 @@ def test_weights_of_another_network_are_refused_by_name() -> None:
         load_torchvision(model, convnext_tiny().state_dict())
 
 
-def test_a_convnext_without_layer_scale_is_refused() -> None:
+def test_a_convnext_without_layer_scale_goes_out_with_one_of_ones() -> None:
     regime = get_regime("pocket")
     model = empty(regime.architecture(regime.step("13")))
-    with pytest.raises(ValueError, match="needs a layer scale"):
-        to_torchvision(model)
+    state = to_torchvision(model)
+    assert torch.equal(state["features.1.0.layer_scale"], torch.ones(24, 1, 1))
+    load_torchvision(model, state)
 
 
 def test_initial_weights_are_those_of_the_recipes() -> None:

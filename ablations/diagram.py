@@ -1,0 +1,159 @@
+"""A step drawn as text: its stem, block, downsampling and head, read off the network that the builder builds."""
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from ablations.regimes import Regime
+from ablations.steps import Step
+from models import SwinArchitecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_INDENT = "  "
+_MARKS = {"equal": " ", "replace": "~", "insert": "+", "delete": "-"}
+
+
+def lines(regime: Regime, step: Step) -> list[str]:
+    """The parts of a step's network from top to bottom, one a line."""
+    architecture = regime.architecture(step)
+    recipe = "recipe: ResNet's own" if step.classic_recipe else "recipe: modern"
+    if isinstance(architecture, SwinArchitecture):
+        return [recipe, *_swin(architecture)]
+    import torch
+
+    from models import ResNet
+
+    with torch.device("meta"):
+        model = ResNet(architecture)
+    stage = next((i for i, depth in enumerate(architecture.depths) if depth > 1), 0)
+    block = list(model.stages[stage].children())[-1]
+    drawn = [
+        recipe,
+        f"blocks per stage: {', '.join(map(str, architecture.depths))}",
+        "stem",
+        *(_INDENT + _name(module) for module in model.stem),
+        f"block (stage {stage + 1})",
+        *_block(block),
+    ]
+    if len(architecture.depths) > 1:
+        drawn.append("downsampling (into stage 2)")
+        first = next(iter(model.stages[1].children()))
+        if architecture.separate_downsampling:
+            drawn += [_INDENT + _name(module) for module in first.children()]
+        else:
+            drawn += [f"{_INDENT}in its first block, which is:", *_block(first)]
+    last = [_INDENT + _name(module) for module in (model.norm, model.head) if _name(module)]
+    return [*drawn, "head", f"{_INDENT}average pool", *last]
+
+
+def _block(block: "nn.Module") -> list[str]:
+    branch = [f"{_INDENT}| {_name(module)}" for module in block.get_submodule("branch").children()]
+    projection = [_name(module) for module in block.get_submodule("shortcut").children()]
+    after = _name(block.get_submodule("activation"))
+    added = f"{_INDENT}+ shortcut{': ' + ', '.join(projection) if projection else ''}"
+    return [*branch, added, *([_INDENT + after] if after else [])]
+
+
+def _name(module: "nn.Module") -> str:
+    from torch import nn
+
+    match module:
+        case nn.Conv2d():
+            k, groups = module.kernel_size[0], module.groups
+            kind = "depthwise " if groups > 1 and groups == module.in_channels else ""
+            stride = f", stride {module.stride[0]}" if module.stride[0] > 1 else ""
+            return f"{kind}conv {k}x{k}, {module.in_channels} -> {module.out_channels}{stride}"
+        case nn.Linear():
+            return f"linear, {module.in_features} -> classes"
+        case nn.BatchNorm2d():
+            return "batch norm"
+        case nn.LayerNorm():
+            return "layer norm"
+        case nn.GELU():
+            return "GELU"
+        case nn.ReLU():
+            return "ReLU"
+        case nn.MaxPool2d():
+            return f"max pool {module.kernel_size}x{module.kernel_size}, stride {module.stride}"
+        case nn.Identity():
+            return ""
+    raise AssertionError(module)
+
+
+def _swin(a: SwinArchitecture) -> list[str]:
+    width, window = a.embed_dim, a.window_size
+    return [
+        f"blocks per stage: {', '.join(map(str, a.depths))}",
+        "stem",
+        f"{_INDENT}conv 4x4, 3 -> {width}, stride 4",
+        f"{_INDENT}layer norm",
+        "block (stage 1)",
+        f"{_INDENT}| layer norm",
+        f"{_INDENT}| attention in {window}x{window} windows, {a.num_heads[0]} heads, shifted in every other block",
+        f"{_INDENT}+ shortcut",
+        f"{_INDENT}| layer norm",
+        f"{_INDENT}| linear, {width} -> {4 * width}",
+        f"{_INDENT}| GELU",
+        f"{_INDENT}| linear, {4 * width} -> {width}",
+        f"{_INDENT}+ shortcut",
+        "downsampling (into stage 2)",
+        f"{_INDENT}layer norm of 2x2 neighbours",
+        f"{_INDENT}linear, {4 * width} -> {2 * width}",
+        "head",
+        f"{_INDENT}layer norm",
+        f"{_INDENT}average pool",
+        f"{_INDENT}linear, {width * 2 ** (len(a.depths) - 1)} -> classes",
+    ]
+
+
+def beside(before: Sequence[str], after: Sequence[str], headers: tuple[str, str]) -> str:
+    """Two drawings side by side; between them ~ where a line changes, + where one comes in, - where one goes."""
+    rows = []
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        left, right = list(before[i1:i2]), list(after[j1:j2])
+        for k in range(max(len(left), len(right))):
+            pair = (left[k] if k < len(left) else "", right[k] if k < len(right) else "")
+            mark = _MARKS[tag] if all(pair) else "+" if pair[1] else "-"
+            rows.append((pair[0], mark, pair[1]))
+    wide = max(len(headers[0]), *(len(row[0]) for row in rows))
+    text = [f"{headers[0]:<{wide}}    {headers[1]}", f"{'-' * wide}    {'-' * max(len(row[2]) for row in rows)}"]
+    return "\n".join([*text, *(f"{left:<{wide}}  {mark} {right}".rstrip() for left, mark, right in rows)]) + "\n"
+
+
+def drawing(regime: Regime, step: Step) -> str:
+    """The step beside the one that it changes, or alone where there is none."""
+    after = lines(regime, step)
+    if step.after is None:
+        return "\n".join(after) + "\n"
+    before = regime.step(step.after)
+    return beside(lines(regime, before), after, (before.name, step.name))
+
+
+def show(regime: Regime, step: Step, resolution: int = 224) -> str:
+    """A step for a reader: what it changes, its drawing beside the step before, parameters and FLOPs per stage."""
+    from models.complexity import stage_complexity
+
+    number = "off the path" if step.number is None else f"step {step.number}"
+    flags = ", ".join(f"{name}={value!r}" for name, value in regime.changes(step).items()) or "no flag of the network"
+    title = f"{step.name} ({number}, regime {regime.name}): {step.sentence}; section {step.section}; changes {flags}\n"
+    both = [step] if step.after is None else [regime.step(step.after), step]
+    counted = [stage_complexity(regime.architecture(each), resolution) for each in both]
+    rows = []
+    for parts in zip(*counted, strict=True):
+        cells = [cell for part in parts for cell in (f"{part.params / 1e6:.3f} M", f"{part.flops / 1e9:.3f} G")]
+        rows.append([parts[0].name, *cells, *["~" if parts[0] != parts[1] else ""] * (len(parts) - 1)])
+    totals = [
+        cell
+        for parts in counted
+        for cell in (f"{sum(p.params for p in parts) / 1e6:.3f} M", f"{sum(p.flops for p in parts) / 1e9:.3f} G")
+    ]
+    rows.append(["all", *totals, *[""] * (len(both) - 1)])
+    header = ["", *(cell for each in both for cell in (f"{each.name}: params", "FLOPs")), *[""] * (len(both) - 1)]
+    align = ("left", *["right"] * (2 * len(both)), *["left"] * (len(both) - 1))
+    table = tabulate(rows, header, "simple", disable_numparse=True, colalign=align)
+    note = f"{resolution}x{resolution}, 1000 classes; FLOPs in the paper's convention; layer scale is left out."
+    return f"{title}\n{drawing(regime, step)}\n{table}\n\n{note}\n"

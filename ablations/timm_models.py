@@ -1,0 +1,51 @@
+"""Every step as a timm model: `timm.create_model("convnext_ablation_depthwise")`, for others' training scripts.
+
+`models` arranges that `register` is called as soon as timm is imported, before or after it. The step's name is
+written as in the roadmap or with underscores; `regime="base"` builds the larger network. ImageNet's classes and the
+paper's initial weights are the defaults; there are no pretrained weights.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from ablations.regimes import get_regime
+from ablations.steps import STEPS, Step
+
+PREFIX = "convnext_ablation_"
+
+
+def register(_: ModuleType | None = None) -> None:
+    """Register the 17 rows of the roadmap with timm. Safe to call twice."""
+    from timm.models import is_model, register_model
+
+    for step in STEPS:
+        for name in dict.fromkeys((PREFIX + step.name.replace("-", "_"), PREFIX + step.name)):
+            if not is_model(name):
+                register_model(_entry(name, step))
+
+
+def _entry(name: str, step: Step) -> Any:
+    def entry(
+        pretrained: bool = False, *, regime: str = "tiny", num_classes: int = 1000, drop_path_rate: float = 0.0,
+        layer_scale: float | None = 1e-6, in_chans: int = 3, img_size: int | tuple[int, int] = 224, **others: Any,
+    ) -> Any:  # fmt: skip
+        if pretrained:
+            raise ValueError(f"{name} has no pretrained weights: leave pretrained out")
+        if in_chans != 3:
+            raise ValueError(f"in_chans is {in_chans}: {name} takes pictures of 3 channels")
+        ignored = {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+        if odd := [key for key, value in others.items() if key not in ignored and value]:
+            raise ValueError(f"{name} knows no {', '.join(odd)}: give num_classes, drop_path_rate, layer_scale, regime")
+        from ablations.timm_network import TimmResNet
+
+        side = img_size if isinstance(img_size, int) else img_size[0]
+        chosen = get_regime(regime)
+        architecture = chosen.architecture(chosen.step(step.name), num_classes or 1000)
+        return TimmResNet(architecture, drop_path_rate, layer_scale, name, num_classes, side)
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__module__ = __name__
+    entry.__doc__ = f"{step.sentence} (section {step.section})."
+    setattr(sys.modules[__name__], name, entry)
+    return entry

@@ -1,0 +1,129 @@
+"""A trained run as something to ask: pictures in, probabilities out. All of it comes from the run, nothing from a
+default."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ablations.fitting import explain
+from data.augment import Augmentation, centre_crop, finish
+from data.decode import UnreadablePicture, read_picture
+from models import Architecture, SwinArchitecture, weights
+from models.builder import empty
+
+WEIGHTS, ABOUT = "model.safetensors", "about"
+"""The file of a run (`training.records`) and the entry of its metadata that says what it holds."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A run's network in eval mode, its classes, and how pictures are prepared for it."""
+
+    model: nn.Module
+    architecture: Architecture | SwinArchitecture
+    layer_scale: float | None
+    classes: tuple[str, ...]
+    step: str
+    seed: int
+    view: Augmentation
+    """Only resolution, mean and std are used: pictures are looked at as in the run's own evaluation."""
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        return f"{self.step} seed {self.seed}"
+
+    def prepare(self, pictures: Sequence[Path]) -> Tensor:
+        """float32 (N, 3, R, R): short side to R / 0.875, centre crop, normalised as in the run's evaluation.
+
+        Raises:
+            ValueError: a file is not a picture; names it.
+        """
+        crops = torch.empty((len(pictures), self.view.resolution, self.view.resolution, 3), dtype=torch.uint8)
+        for crop, path in zip(crops, pictures, strict=True):
+            crop.copy_(centre_crop(_read(path), self.view.resolution).permute(1, 2, 0))
+        return finish(self.view, crops)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """(N, 3, R, R) as `prepare` makes them to (N, classes), rows of sum 1."""
+        logits: Tensor = self.model(images)
+        return logits.float().softmax(1)
+
+    def predict(self, pictures: Sequence[Path], top: int = 5, batch_size: int = 64) -> list[list[tuple[str, float]]]:
+        """For each picture its `top` classes (or all, if there are fewer) and probabilities, best first.
+
+        Raises:
+            ValueError: a file is not a picture, or `top` is below 1.
+        """
+        if top < 1:
+            raise ValueError(f"top is {top}: give at least 1")
+        found = []
+        for first in range(0, len(pictures), batch_size):
+            best = self.probabilities(self.prepare(pictures[first : first + batch_size]))
+            values, indices = best.topk(min(top, len(self.classes)))
+            for row, places in zip(values.tolist(), indices.tolist(), strict=True):
+                found.append([(self.classes[place], value) for place, value in zip(places, row, strict=True)])
+        return found
+
+
+def _read(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(read_picture(path).copy())
+    except UnreadablePicture as error:
+        raise ValueError(f"{path} cannot be read: {error}; give pictures, or a folder of them") from None
+
+
+def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
+    """The network that a run saved, e.g. runs/food101/depthwise/seed-0.
+
+    Raises:
+        ValueError: no run, no weights in it, weights of another architecture, or another number of classes.
+    """
+    path = run / WEIGHTS
+    if not run.is_dir():
+        raise ValueError(f"there is no run {run}: give a run's folder, such as runs/food101/depthwise/seed-0")
+    if not path.is_file():
+        raise ValueError(
+            f"{run} holds no weights ({WEIGHTS}): give a run whose first epoch is finished, such as "
+            "runs/food101/depthwise/seed-0"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file ({error}): restore it, or train the run again") from None
+    if ABOUT not in metadata:
+        raise ValueError(f"{path} does not say what it holds: give a run's own {WEIGHTS}, or start a run from it")
+    about: dict[str, Any] = json.loads(metadata[ABOUT])
+    classes, layer_scale = tuple(about["classes"]), about["layer_scale"]
+    if about["architecture"]["num_classes"] != len(classes):
+        raise ValueError(
+            f"{path} names {len(classes)} classes and describes a network for {about['architecture']['num_classes']}: "
+            "restore it, or train the run again"
+        )
+    if fold_layer_scale:
+        state, layer_scale = weights.fold_layer_scale(state), None
+    architecture = _architecture(about["architecture"])
+    model = empty(architecture, layer_scale=layer_scale).eval()
+    try:
+        weights.load(model, state, "ours")
+    except ValueError as error:
+        raise explain(state, error, str(path)) from None
+    look = about["preprocessing"]
+    view = Augmentation(resolution=look["resolution"], mean=tuple(look["mean"]), std=tuple(look["std"]))
+    return Predictor(model, architecture, layer_scale, classes, about["step"], about["seed"], view, run)
+
+
+def _architecture(fields: dict[str, Any]) -> Architecture | SwinArchitecture:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return SwinArchitecture(**values) if "embed_dim" in values else Architecture(**values)

@@ -1,0 +1,149 @@
+"""predict says of a picture what the run's own evaluation said of it, and refuses the rest in one sentence."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import data
+import runner
+from inference.explain import grad_cam
+from inference.predictor import ABOUT, load
+from training import records
+
+
+def test_the_run_is_read_under_the_names_that_training_writes() -> None:
+    assert records.ABOUT == ABOUT
+
+
+def test_predictions_are_those_of_the_runs_own_evaluation(convnext, pictures) -> None:
+    """predictions.csv was written by training's loader, cache and evaluation; nothing of that is used here."""
+    with (convnext / "predictions.csv").open() as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
+    test = data.load(f"imagefolder:{pictures}", pictures.parent).test
+    predictor = load(convnext)
+    answers = predictor.predict([test.source.paths[i] for i in range(len(test))])
+    for name, best in zip(test.ids, answers, strict=True):
+        assert predictor.classes.index(best[0][0]) == int(rows[name]["top1"]), name
+        true = predictor.classes[int(rows[name]["label"])]
+        assert dict(best)[true] == pytest.approx(float(rows[name]["p_label"]), abs=2e-4)
+
+
+def test_several_runs_files_and_folders_in_a_table_and_in_json(convnext, depthwise, pictures, capsys) -> None:
+    asked = ["predict", str(pictures / "down"), str(pictures / "across/03.jpg"), "--run", str(convnext), "--run",
+             str(depthwise), "--top", "2"]  # fmt: skip
+    assert runner.main(asked) == 0
+    table = capsys.readouterr().out
+    assert "separate-downsampling seed 0" in table
+    assert "depthwise seed 0" in table
+    assert table.count(".jpg\n") == 31
+    assert runner.main([*asked, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 62
+    assert {row["step"] for row in rows} == {"depthwise", "separate-downsampling"}
+    for row in rows:
+        first, second = row["top"]
+        assert first["probability"] >= second["probability"]
+        assert first["class"] in ("across", "diagonal", "down")
+
+
+def test_preprocessing_comes_from_the_run(convnext, pictures, tmp_path) -> None:
+    shutil.copytree(convnext, tmp_path / "run")
+    with safe_open(convnext / "model.safetensors", "pt") as file:
+        about = json.loads(file.metadata()[ABOUT])
+    assert about["preprocessing"]["resolution"] == 48
+    about["preprocessing"] = {"resolution": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    state = load_file(convnext / "model.safetensors")
+    save_file(state, tmp_path / "run/model.safetensors", {ABOUT: json.dumps(about)})
+    white = tmp_path / "white.png"
+    Image.new("RGB", (80, 70), "white").save(white)
+    images = load(tmp_path / "run").prepare([white])
+    assert images.shape == (1, 3, 64, 64)
+    assert float(images.min()) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_figure_shows_picture_and_bars(convnext, depthwise, pictures, tmp_path) -> None:
+    asked = ["predict", str(pictures / "down/01.jpg"), "--run", str(convnext), "--run", str(depthwise)]
+    assert runner.main([*asked, "--plot", str(tmp_path / "seen.png")]) == 0
+    with Image.open(tmp_path / "seen.png") as figure:
+        assert figure.width > 2 * figure.height
+        assert len(np.unique(np.asarray(figure.convert("L")))) > 50
+
+
+def _changed(convnext: Path, folder: Path, change) -> Path:
+    with safe_open(convnext / "model.safetensors", "pt") as file:
+        about = json.loads(file.metadata()[ABOUT])
+    state = load_file(convnext / "model.safetensors")
+    change(about, state)
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors", {ABOUT: json.dumps(about)} if about else None)
+    return folder
+
+
+def test_what_cannot_be_predicted_is_refused_in_one_sentence(convnext, depthwise, pictures, tmp_path, capsys) -> None:
+    def another(about, state):
+        other = load_file(depthwise / "model.safetensors")
+        state.clear()
+        state.update(other)
+
+    def fewer_classes(about, state):
+        about["classes"] = about["classes"][:2]
+
+    def small_head(about, state):
+        for key in ("head.weight", "head.bias"):
+            state[key] = state[key][:2].contiguous()
+
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    silent = _changed(convnext, tmp_path / "d", lambda about, state: about.clear())
+    good, picture = str(convnext), str(pictures / "down/01.jpg")
+    refused = {
+        "text.jpg cannot be read: not a picture": [str(tmp_path / "text.jpg"), "--run", good],
+        "none.jpg does not exist": [str(tmp_path / "none.jpg"), "--run", good],
+        "holds no pictures": [str(tmp_path / "empty"), "--run", good],
+        "no picture was given": ["--run", good],
+        "no run was given": [picture],
+        "there is no run": [picture, "--run", str(tmp_path / "nowhere")],
+        "holds no weights": [picture, "--run", str(tmp_path / "empty")],
+        "top is 0": [picture, "--run", good, "--top", "0"],
+        "they fit depthwise in regime pocket": [picture, "--run", str(_changed(convnext, tmp_path / "a", another))],
+        "names 2 classes": [picture, "--run", str(_changed(convnext, tmp_path / "b", fewer_classes))],
+        "weights for 2 classes where": [picture, "--run", str(_changed(convnext, tmp_path / "c", small_head))],
+        "does not say what it holds": [picture, "--run", str(silent)],
+        "ends in .png": [picture, "--run", good, "--plot", str(tmp_path / "plot.txt")],
+        "folder of --plot": [picture, "--run", good, "--plot", str(tmp_path / "none/plot.png")],
+    }  # fmt: skip
+    for words, arguments in refused.items():
+        assert runner.main(["predict", *arguments]) == 2, words
+        captured = capsys.readouterr()
+        assert words in captured.err
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+
+
+def test_grad_cam_lights_the_place_that_speaks_for_the_class(convnext, pictures, tmp_path) -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    predictor = load(convnext)
+    seen, heat = grad_cam(predictor, pictures / "down/01.jpg", "down")
+    assert seen.shape == (48, 48, 3)
+    assert seen.dtype == np.uint8
+    assert heat.shape == (48, 48)
+    assert float(heat.max()) == pytest.approx(1, abs=0.01)
+    assert float(heat.min()) < 0.5
+    with pytest.raises(ValueError, match="there is no class 'up'"):
+        grad_cam(predictor, pictures / "down/01.jpg", "up")
+
+
+def test_a_missing_library_is_named_with_what_to_install(convnext, pictures, tmp_path, monkeypatch, capsys) -> None:
+    for module in ("pytorch_grad_cam", "onnxscript"):
+        monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(ValueError, match="pip install grad-cam"):
+        grad_cam(load(convnext), pictures / "down/01.jpg")
+    assert runner.main(["export", "--run", str(convnext), "--out", str(tmp_path / "out"), "--format", "onnx"]) == 2
+    assert "pip install onnxscript" in capsys.readouterr().err

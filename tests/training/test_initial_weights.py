@@ -1,0 +1,65 @@
+"""--init-weights: a run starts from a file, which belongs to its study's identity."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import runner
+from ablations import get_regime
+from models import weights
+from models.builder import build
+
+QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24",
+         "--lr", "1e-9", "--min-lr", "0", "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path, pictures: Path) -> list[str]:
+    (tmp_path / "data").mkdir()
+    return ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(tmp_path / "runs"),
+            "--data-dir", str(tmp_path / "data"), *QUICK]  # fmt: skip
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """A small ConvNeXt in the authors' layout, for 1000 classes."""
+    regime = get_regime("pocket")
+    torch.manual_seed(5)
+    model = build(regime.architecture(regime.step("13")), layer_scale=0.5)
+    torch.save({"model": weights.export(model, "release")}, tmp_path / "convnext.pth")
+    return tmp_path / "convnext.pth"
+
+
+def test_a_run_starts_from_the_file_and_its_study_says_so(place, released, tmp_path, capsys) -> None:
+    tuned = [*place, "--study", "tuned", "--init-weights", str(released)]
+    assert runner.main(["train", "13", *tuned]) == 0
+    trained = load_file(tmp_path / "runs/tuned/separate-downsampling/seed-0/model.safetensors")
+    start = torch.load(released, weights_only=True)["model"]
+    torch.testing.assert_close(trained["stem.conv.weight"], start["downsample_layers.0.0.weight"], atol=1e-6, rtol=0)
+    assert trained["head.weight"].shape[0] == 3
+    study = json.loads((tmp_path / "runs/tuned/study.json").read_text())
+    assert study["config"]["init_weights"]["name"] == "convnext.pth"
+    assert len(study["config"]["init_weights"]["sha256"]) == 64
+
+    assert runner.main(["train", "13", *place, "--study", "tuned"]) == 2
+    assert "init_weights" in capsys.readouterr().err
+    torch.save({"model": {k: v + 1 for k, v in start.items()}}, released)
+    assert runner.main(["train", "13", *tuned]) == 2
+    assert "init_weights" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_step_that_would(place, released, tmp_path, capsys) -> None:
+    assert runner.main(["train", "4", *place, "--init-weights", str(released)]) == 2
+    said = capsys.readouterr().err
+    assert "step depthwise" in said
+    assert "they fit separate-downsampling in regime pocket" in said
+    assert runner.main(["train", "13", *place, "--init-weights", str(tmp_path / "none.pth")]) == 2
+    assert "do not exist" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_without_a_start_has_the_hash_it_always_had(make_run) -> None:
+    assert "init_weights" not in json.loads((make_run().study.folder / "study.json").read_text())["config"]

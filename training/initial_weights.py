@@ -1,0 +1,24 @@
+"""A fine-tuning start: weights from a file instead of random ones (`--init-weights FILE`)."""
+
+from pathlib import Path
+
+from torch import nn
+
+from models import weight_files, weights
+from training.recipe import InitialWeights
+
+
+def describe(path: Path) -> InitialWeights:
+    """What a study records of the file. Raises ValueError where there is none."""
+    return InitialWeights(path.name, weight_files.sha256(path))
+
+
+def start_from(model: nn.Module, path: Path, recorded: InitialWeights) -> None:
+    """Load the file into `model`; its classifier keeps its random weights where the number of classes differs.
+
+    Raises:
+        ValueError: the file is not the one recorded, or holds weights of another architecture.
+    """
+    if describe(path).sha256 != recorded.sha256:
+        raise ValueError(f"{path} has changed since this study was asked for: give the file that it was made with")
+    weights.load(model, weight_files.read(path), new_classifier=True)
