@@ -52,6 +52,8 @@ class _Training:
     """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is given."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    trial: bool = True
+    """Begin a new run with a second's trial of memory formats, threads and torch.compile, and keep the fastest."""
     workers: int | None = None
     """Processes that prepare pictures; if none is given, what suits device and data set."""
     config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
@@ -277,7 +279,7 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     ]  # fmt: skip
     if isinstance(command, All):
         print(plan(folder, chosen, seeds, overwrite), flush=True)
-    return carry_out(runs, stores, Execution(device, workers=command.workers or 0), overwrite)
+    return carry_out(runs, stores, Execution(device, workers=command.workers or 0, trial=command.trial), overwrite)
 
 
 def _summary(dataset: "Dataset") -> dict[str, object]:
