@@ -38,6 +38,8 @@ _MARGIN = 1.02
 """A challenger must be this much faster: below that it is noise."""
 _STEP_SECONDS = 0.25
 """A timed step on the CPU takes fewer pictures than the batch where that would last longer than this."""
+_TOLERANCE = 0.05
+"""Of the difference between two layouts in float32 (`difference`)."""
 _COMPILE_SECONDS = 60.0
 """What compiling a network was seen to take, 25 to 50 seconds, and some more."""
 
@@ -165,13 +167,14 @@ class _Trial:
         self._pictures(size)
         self.seconds = min(_DUEL_SECONDS, allowed / 3)
 
-        # What all must compute: the plain network's loss and gradients. In mixed precision rounding hides mistakes, so
-        # an error against float32 counts as rounding up to three times the plain network's own.
+        # What all must compute: the plain network's loss and gradients. Rounding alone was seen to move them by 1.4 %
+        # in float32 (a picture that lands on the other side of a ReLU's corner) and by half in bf16 under batch norm:
+        # there an error against float32 counts as rounding up to one and a half times the plain network's own, and 1.
         plain = Candidate(work, replace(self.start, channels_last=False), device)
-        self.truth, self.tolerance = plain.outcome(*self.batch), 5e-3
+        self.truth, self.tolerance = plain.outcome(*self.batch), _TOLERANCE
         if work.precision != "fp32":
             exact = Candidate(work, plain.layout, device, "fp32").outcome(*self.batch)
-            self.tolerance += 3 * difference(self.truth, exact)
+            self.tolerance = min(1.0, _TOLERANCE + 1.5 * difference(self.truth, exact))
             self.truth = exact
         if not self._agrees(champion):
             champion = plain
