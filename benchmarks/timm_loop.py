@@ -123,7 +123,7 @@ def main() -> None:
                 {"network": network, "resolution": resolution, "batch": batch, "layouts": layouts,
                  "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}, "images_per_second": rates}
             )  # fmt: skip
-            print(f"{network:<14} {size:>7}  of timm's best flags: fp32 {ratios['fp32']:.2f}, bf16 {ratios['bf16']:.2f};"
+            print(f"{network:<14} {size:>7}  of timm's best: fp32 {ratios['fp32']:.2f}, bf16 {ratios['bf16']:.2f};"
                   f" bf16 of its defaults {ratios['bf16 of defaults']:.2f}   {median}", flush=True)  # fmt: skip
 
     summary = {}

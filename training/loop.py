@@ -199,11 +199,11 @@ def _train(
         metrics = {
             "epoch": epoch + 1,
             "update": (epoch + 1) * updates_per_epoch,
-            "lr": lr,
+            "lr": learning_rate(recipe, (epoch + 1) * updates_per_epoch - 1, updates_per_epoch),
             "train_loss": watch.loss_sum / updates_per_epoch,
             "validation_loss": seen.loss,
             "validation_top1": seen.top1,
-            "images_per_second": (updates_per_epoch - first) * recipe.batch_size / spent,
+            "images_per_second": (updates_per_epoch - first) * recipe.batch_size / max(spent, 1e-9),
             "seconds": seconds,
         }
         if seen.top1 > state.best_top1:

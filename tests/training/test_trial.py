@@ -21,14 +21,14 @@ WORK = Work(POCKET.architecture(POCKET.step("4"), 10), 32, 4, "fp32", drop_path=
 
 @pytest.fixture
 def clock(monkeypatch):
-    """clock(seconds by layout): steps are computed as ever and take as long as it says."""
+    """clock(seconds by layout): steps are computed as ever and take as long as it says, in ms."""
 
     def set_clock(seconds) -> None:
         real = Candidate.step
 
         def step(self, images, labels) -> float:
             real(self, images, labels)
-            return seconds(self.layout)
+            return seconds(self.layout) / 1000
 
         monkeypatch.setattr(Candidate, "step", step)
         monkeypatch.setattr(trial, "_DUEL_SECONDS", 0.0)
@@ -101,7 +101,7 @@ def test_a_compiler_that_fails_loses(clock, monkeypatch) -> None:
 
     monkeypatch.setattr(trial, "forward_of", forward_of)
     monkeypatch.setattr(trial, "has_compiler", lambda device: True)
-    assert not choose(WORK, CPU, 10**6, None).layout.compile
+    assert not choose(WORK, CPU, 10**8, None).layout.compile
     assert tried
 
 
@@ -130,9 +130,10 @@ def test_a_damaged_memory_is_ignored_and_replaced(tmp_path, clock) -> None:
     cache = tmp_path / "layouts.json"
     choose(WORK, CPU, 10**4, cache)
     (key,) = json.loads(cache.read_bytes())
+    odd = {"channels_last": 1, "compile": False, "threads": 2}
     damages = (b"", b"\xff{", b"[1]", json.dumps({key: 3}).encode(),
-               json.dumps({key: {"layout": {"channels_last": 1, "compile": False, "threads": 2}}}).encode(),
-               json.dumps({key: {"layout": {"channels_last": True, "compile": False, "threads": -1}}}).encode())  # fmt: skip
+               json.dumps({key: {"layout": odd}}).encode(),
+               json.dumps({key: {"layout": {**odd, "channels_last": True, "threads": -1}}}).encode())  # fmt: skip
     for damage in damages:
         cache.write_bytes(damage)
         assert choose(WORK, CPU, 10**4, cache).why == "tried"
