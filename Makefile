@@ -11,7 +11,7 @@ RUNNER = $(VENV)/bin/python runner.py
 # An option without a value is given as NAME=yes: DRY_RUN=yes becomes --dry-run, and DRY_RUN=no becomes --no-dry-run.
 OURS = PYTHON VENV TORCH_INDEX N IMAGE RUN
 GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $v))),$v))
-FLAGS = DRY_RUN SKIP_UNREADABLE DECAY_ALL CLASSIC.DECAY_ALL
+FLAGS = DRY_RUN SKIP_UNREADABLE TRIAL DECAY_ALL CLASSIC.DECAY_ALL
 YES = 1 yes true on
 NO = 0 no false off
 name = $(shell echo '$1' | tr A-Z_ a-z-)

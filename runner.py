@@ -55,6 +55,8 @@ class _Training:
     """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is given."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    trial: bool = True
+    """Begin a new run with a second's trial of memory formats, threads and torch.compile, and keep the fastest."""
     workers: int | None = None
     """Processes that prepare pictures; if none is given, what suits device and data set."""
     skip_unreadable: bool = False
@@ -392,7 +394,7 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
         for seed in seeds for step in chosen
     ]  # fmt: skip
     told = bill.finished if isinstance(command, All) else None
-    return carry_out(runs, stores, Execution(device, workers=workers), overwrite, told)
+    return carry_out(runs, stores, Execution(device, workers=workers, trial=command.trial), overwrite, told)
 
 
 def _check_device(asked: str) -> None:

@@ -278,6 +278,19 @@ def _mix(images: Tensor, how: Mix) -> None:
         odd.sub_(step)
 
 
+@lru_cache(maxsize=8)
+def _row_factors(
+    mean: tuple[float, ...], std: tuple[float, ...], size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What a row of pixels is multiplied by, and what is then subtracted; kept, as moving them to a GPU makes it wait.
+
+    Whole rows of width x channels: three numbers to broadcast would cost five times as much.
+    """
+    scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+    shift = torch.tensor(mean, dtype=torch.float64) * 255 * scale
+    return scale.float().repeat(size).to(device), shift.float().repeat(size).to(device)
+
+
 def finish(augmentation: Augmentation, pictures: Tensor, draws: Draws | None = None, how: Mix | None = None) -> Tensor:
     """Normalise, erase and mix, on the device of `pictures`: uint8 (B, R, R, 3) to float32 (B, 3, R, R), channels_last.
 
@@ -285,10 +298,7 @@ def finish(augmentation: Augmentation, pictures: Tensor, draws: Draws | None = N
     multiplications and additions, so that a value does not depend on where in a block or thread it is computed.
     """
     count, size = len(pictures), augmentation.resolution
-    scale = 1 / (255 * torch.tensor(augmentation.std, dtype=torch.float64))
-    shift = torch.tensor(augmentation.mean, dtype=torch.float64) * 255 * scale
-    # Whole rows of width x channels: three numbers to broadcast would cost five times as much.
-    row_scale, row_shift = (values.float().repeat(size).to(pictures.device) for values in (scale, shift))
+    row_scale, row_shift = _row_factors(augmentation.mean, augmentation.std, size, pictures.device)
     images = torch.empty((count, size, size * 3), dtype=torch.float32, device=pictures.device)
     pixels, whole = pictures.view_as(images), images.view_as(pictures)
     together = count + count % 2 if pictures.is_cuda else max(2, _CACHED // (2 * size * size) * 2)

@@ -208,8 +208,20 @@ def _batches(
         unfinished: Iterator[_Unfinished] = (batch.pin_memory() for batch in made) if pin else made
     else:
         unfinished = _in_workers(work, numbers, workers, pin)
+    if not pin:
+        for batch in unfinished:
+            yield batch.finish(work.augmentation, device)
+        return
+    # On a stream of its own, so that copying and finishing a batch overlap the training on the one before.
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    training = torch.cuda.current_stream(device)
     for batch in unfinished:
-        yield batch.finish(work.augmentation, device)
+        with torch.cuda.stream(stream):
+            finished = batch.finish(work.augmentation, device)
+        training.wait_stream(stream)
+        for tensor in (finished.images, finished.labels, finished.partner_labels, finished.weight):
+            tensor.record_stream(training)
+        yield finished
 
 
 def _in_workers(work: _Training | _Evaluation, numbers: range, workers: int, pin: bool) -> Iterator[_Unfinished]:

@@ -4,11 +4,12 @@ Everything random is a function of (seed, epoch or update, picture), so a run th
 it was: the weights, the optimizer and `State` are all there is to save.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,14 +19,15 @@ from torch import nn
 from data import Batch, PictureStore, eval_batches, randomness, train_batches
 from data.loader import batches_per_epoch
 from models.builder import build
-from training import checkpoint, records
-from training.device import autocast
+from training import checkpoint, records, trial
+from training.device import autocast, set_up, threads
 from training.evaluation import evaluate
 from training.initial_weights import start_from
 from training.interrupt import Stopped, StopRequest
-from training.optimization import learning_rate, loss_function, make_optimizer
+from training.optimization import learning_rate, loss_function, make_optimizer, update_average
 from training.progress import Progress, duration
-from training.run import Execution, Run, Stores
+from training.run import Execution, Layout, Run, Stores
+from training.watch import Bad, Watch
 
 # Streams of randomness beside those of `data.randomness`.
 _INITIAL_WEIGHTS, _STOCHASTIC_DEPTH = 100, 101
@@ -81,11 +83,23 @@ class State:
 def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> dict[str, Any]:
     """Train `run`, or go on with it, and return what it writes to result.json.
 
+    A new run begins with a trial of layouts, if `execution` has one; one that goes on keeps the layout it has.
+
     Raises:
         NonFinite: nothing was updated with that loss; the run's folder keeps its last checkpoint.
         Stopped: `stop` was set; the state is saved.
         ValueError: the training split holds less than one batch, or the run's checkpoint is damaged.
     """
+    set_up(execution.device, run.study.config.precision)
+    saved = _read_checkpoint(run, execution.device)
+    layout = _layout(run, stores, execution, saved)
+    with threads(layout.threads):
+        return _train(run, stores, replace(execution, layout=layout), stop, saved)
+
+
+def _train(
+    run: Run, stores: Stores, execution: Execution, stop: StopRequest, saved: dict[str, Any] | None
+) -> dict[str, Any]:
     recipe, device, folder = run.recipe, execution.device, run.folder
     precision, augmentation = run.study.config.precision, run.augmentation()
     updates_per_epoch = batches_per_epoch(len(stores.train), recipe.batch_size)
@@ -94,17 +108,38 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
     optimizer = make_optimizer(model, recipe, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
-    state = _resume(run, parts, device)
+    judged = model  # what is evaluated and kept
+    if recipe.ema is not None:
+        judged = parts["average"] = copy.deepcopy(model).requires_grad_(False)
+    state = State()
+    if saved is not None:
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        state = State(**saved["state"])
     clock = Clock(state.seconds)
-    forward: Callable[..., Any] = torch.compile(model) if execution.compile else model
+    forward = trial.forward_of(model, execution.layout)
+    watch = Watch(device, state.loss_sum)
+
+    def check(bad: Bad | None) -> None:
+        if bad is None:
+            return
+        progress.close()
+        board.close()
+        epoch, number = divmod(bad.update, updates_per_epoch)
+        raise NonFinite(
+            f"{run.title}: the loss is {bad.loss} in epoch {epoch + 1}, batch {number + 1}; nothing was "
+            f"updated with it, and {folder / 'checkpoint.pt'} holds the state after epoch {state.epoch}"
+        )
 
     def save() -> float:
-        state.seconds = clock.read()
+        check(watch.drain())
+        state.seconds, state.loss_sum = clock.read(), watch.loss_sum
         contents = {name: part.state_dict() for name, part in parts.items()}
-        checkpoint.save(folder / "checkpoint.pt", {"study_hash": run.study.hash, "state": asdict(state), **contents})
+        about = {"study_hash": run.study.hash, "device": device.type, "layout": asdict(execution.layout)}
+        checkpoint.save(folder / "checkpoint.pt", {**about, "state": asdict(state), **contents})
         return time.monotonic()
 
-    records.begin(run, device)
+    records.begin(run, device, execution.layout)
     done = state.epoch * updates_per_epoch + state.batch
     board = records.open_board(run, done)
     progress = Progress(run.title, recipe.epochs * updates_per_epoch, done, recipe.batch_size)
@@ -124,7 +159,7 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
-            loss_value = 0.0
+            whole = torch.zeros((), dtype=watch.precise, device=device)
             for part in range(recipe.micro_batches):
                 with clock("data"):
                     batch = next(batches)
@@ -134,21 +169,20 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
                     loss = loss_function(forward(batch.images), batch, recipe.label_smoothing) / recipe.micro_batches
                 with clock("backward"):
                     torch.autograd.backward(scaler.scale(loss))
-                    loss_value += loss.item()
-            if not math.isfinite(loss_value):
-                progress.close()
-                board.close()
-                raise NonFinite(
-                    f"{run.title}: the loss is {loss_value} in epoch {epoch + 1}, batch {number + 1}; nothing was "
-                    f"updated with it, and {folder / 'checkpoint.pt'} holds the state after epoch {state.epoch}"
-                )
+                    whole += loss.detach()
+            with clock("backward"):
+                check(watch.add(update, whole))
             with clock("optimizer"):
+                if watch.delay and not scaler.is_enabled():  # the scaler finds by itself what is not finite
+                    optimizer.found_inf = watch.stop  # type: ignore[attr-defined]
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad()
+                if recipe.ema is not None:
+                    update_average(judged, model, recipe.ema)
 
-            state.batch, state.loss_sum = number + 1, state.loss_sum + loss_value
-            progress.update(f"{epoch + 1}/{recipe.epochs}", loss_value)
+            state.batch = number + 1
+            progress.update(f"{epoch + 1}/{recipe.epochs}", watch.last)
             stopping = bool(stop)
             if stopping or time.monotonic() - last_save > 60 * execution.checkpoint_minutes:
                 last_save = save()
@@ -157,32 +191,35 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
                 board.close()
                 raise Stopped(f"{run.title} was stopped in epoch {epoch + 1} and saved; the same command resumes it")
 
+        with clock("backward"):
+            check(watch.drain())
         with clock("evaluation"):
-            seen = evaluate(model, validation(), device, precision)
+            seen = evaluate(judged, validation(), device, precision)
         seconds = {phase: now - seconds_before[phase] for phase, now in clock.read().items()}
         spent = sum(seconds[phase] for phase in ("data", "forward", "backward", "optimizer"))
         metrics = {
             "epoch": epoch + 1,
             "update": (epoch + 1) * updates_per_epoch,
-            "lr": lr,
-            "train_loss": state.loss_sum / updates_per_epoch,
+            "lr": learning_rate(recipe, (epoch + 1) * updates_per_epoch - 1, updates_per_epoch),
+            "train_loss": watch.loss_sum / updates_per_epoch,
             "validation_loss": seen.loss,
             "validation_top1": seen.top1,
-            "images_per_second": (updates_per_epoch - first) * recipe.batch_size / spent,
+            "images_per_second": (updates_per_epoch - first) * recipe.batch_size / max(spent, 1e-9),
             "seconds": seconds,
         }
         if seen.top1 > state.best_top1:
             state.best_top1, state.best_epoch = seen.top1, epoch + 1
-            records.save_weights(run, model, stores.classes, epoch + 1)
+            records.save_weights(run, judged, stores.classes, epoch + 1)
         state.metrics_bytes = records.append_metrics(folder / records.METRICS, state.metrics_bytes, metrics)
         records.log(board, metrics)
-        state.epoch, state.batch, state.loss_sum = epoch + 1, 0, 0.0
+        state.epoch, state.batch = epoch + 1, 0
+        watch.reset()
         last_save = save()
 
     # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
-    model.load_state_dict(load_file(folder / records.WEIGHTS))
+    judged.load_state_dict(load_file(folder / records.WEIGHTS))
     with clock("evaluation"):
-        test = evaluate(model, _evaluation_batches(stores.test, run, execution)(), device, precision)
+        test = evaluate(judged, _evaluation_batches(stores.test, run, execution)(), device, precision)
     board.add_scalar("test/top1", test.top1, recipe.epochs * updates_per_epoch)
     board.close()
     result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
@@ -201,21 +238,32 @@ def _initial_model(run: Run, execution: Execution) -> nn.Module:
     start = run.study.config.init_weights
     if start and run.init_weights and not (run.folder / "checkpoint.pt").exists():
         start_from(model, run.init_weights, start)
-    layout = torch.channels_last if execution.channels_last else torch.contiguous_format
-    return model.to(execution.device).to(memory_format=layout)
+    return model.to(execution.device).to(memory_format=trial.memory_format(execution.layout))
 
 
-def _resume(run: Run, parts: dict[str, Any], device: torch.device) -> State:
-    """Load the run's checkpoint into `parts`, if it has one; the state to go on from."""
+def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None) -> Layout:
+    """The layout that the run began with, or a new run's: the one tried fastest, or the one it was given."""
+    if saved is not None and saved.get("device") == execution.device.type:
+        return Layout(**saved["layout"])
+    layout, config = execution.layout, run.study.config
+    if execution.trial and saved is None:
+        r = run.recipe
+        work = trial.Work(run.architecture, config.resolution, r.batch_size // r.micro_batches, config.precision,
+                          r.drop_path, r.layer_scale is not None, r.label_smoothing)  # fmt: skip
+        steps = r.epochs * r.micro_batches * batches_per_epoch(len(stores.train), r.batch_size)
+        layout = trial.choose(work, execution.device, steps, trial.cache_file()).layout
+    return replace(layout, threads=layout.threads or torch.get_num_threads())
+
+
+def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
+    """The run's checkpoint, if it has one."""
     path = run.folder / "checkpoint.pt"
     if not path.exists():
-        return State()
+        return None
     content = checkpoint.load(path, device)
     if content["study_hash"] != run.study.hash:
         raise ValueError(f"{path} belongs to a study of another config: remove it, or choose another --study")
-    for name, part in parts.items():
-        part.load_state_dict(content[name])
-    return State(**content["state"])
+    return content
 
 
 def _evaluation_batches(store: PictureStore, run: Run, execution: Execution) -> Callable[[], Any]:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from data.loader import Batch
 from training.recipe import Recipe
@@ -48,7 +49,28 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
     fused = device.type in ("cuda", "cpu")
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=fused)
-    return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, fused=fused)
+    sgd = torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, fused=fused)
+    if recipe.momentum:
+        # Zeros give the same first step. Left to itself the fused kernel keeps uninitialized memory as momentum where
+        # fp16's scaler skips the first update.
+        for parameter in model.parameters():
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move `average`, a copy of `model`, a step towards it: decay x average + (1 - decay) x model.
+
+    Parameters and floating-point buffers (batch norm's statistics) are averaged; counters are copied.
+    """
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    floating = [pair for pair in pairs if pair[0].is_floating_point()]
+    move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    move([ours for ours, _ in floating], [theirs for _, theirs in floating], 0)
+    for ours, theirs in pairs:
+        if not ours.is_floating_point():
+            ours.copy_(theirs)
 
 
 def loss_function(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:

@@ -74,6 +74,8 @@ class Recipe:
     """Alpha of mixup, which takes turns with cutmix (Table 5); 0 switches it off."""
     cutmix: float = 1.0
     """Alpha of cutmix (Table 5); 0 switches it off."""
+    ema: float | None = None
+    """Decay per update of a moving average of the weights, evaluated in their place; None for none (Table 5: off)."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batches", "lr_batch", "step_epochs"):
@@ -92,6 +94,8 @@ class Recipe:
         self._require("crop_scale", 0 < low <= high <= 1, "give two rising shares above 0 and up to 1")
         if self.layer_scale is not None:
             self._require("layer_scale", 0 < self.layer_scale < math.inf, "give a number above 0, or None")
+        if self.ema is not None:
+            self._require("ema", 0 < self.ema < 1, "give a number above 0 and below 1, such as 0.9999, or None")
         for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("init", Init)):
             choices = get_args(allowed)
             self._require(name, getattr(self, name) in choices, f"give {' or '.join(choices)}")

@@ -18,7 +18,7 @@ from data.files import write_atomically
 from models.complexity import architecture_complexity
 from training.device import code_version, device_name, environment
 from training.evaluation import Evaluation
-from training.run import Execution, Run, Stores
+from training.run import Execution, Layout, Run, Stores
 from training.study import write_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ ABOUT = "about"
 """The entry of the weights' metadata: JSON that says what they are."""
 
 
-def begin(run: Run, device: torch.device) -> None:
+def begin(run: Run, device: torch.device, layout: Layout) -> None:
     """Write what is known before the first update: config.json and environment.json."""
     config = {
         "study": run.study.name,
@@ -42,7 +42,7 @@ def begin(run: Run, device: torch.device) -> None:
     }
     run.folder.mkdir(parents=True, exist_ok=True)
     write_json(run.folder / "config.json", config)
-    write_json(run.folder / "environment.json", environment(device))
+    write_json(run.folder / "environment.json", {**environment(device), "layout": asdict(layout)})
 
 
 def clear(folder: Path) -> None:

@@ -15,14 +15,36 @@ from training.study import Study, read_json
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the arithmetic of a network is laid out; two layouts differ by rounding alone."""
+
+    channels_last: bool = True
+    """Pictures and filters with their channels innermost in memory."""
+    compile: bool = False
+    """Whether torch.compile makes the kernels."""
+    threads: int | None = None
+    """CPU threads of one operator; None for as many as torch takes by itself."""
+
+    def __str__(self) -> str:
+        words = ["channels last" if self.channels_last else "contiguous"]
+        if self.compile:
+            words.append("compiled")
+        if self.threads is not None:
+            words.append(f"{self.threads} thread{'s' * (self.threads != 1)}")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True)
 class Execution:
     """How a run is carried out: nothing here can change what it computes, rounding apart."""
 
     device: torch.device
     workers: int = 0
     """Processes that prepare training pictures; 0 does it between two updates."""
-    channels_last: bool = True
-    compile: bool = False
+    layout: Layout = Layout()
+    """Where no trial chooses one."""
+    trial: bool = False
+    """Whether a new run begins with a timed trial of layouts (`training.trial`)."""
     checkpoint_minutes: float = 10
     """A checkpoint is written at the end of every epoch, and within one after this many minutes."""
 

@@ -108,7 +108,11 @@ def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fi
     """
     check_config(folder, config)
     content = {**_as_json(config), "dataset_fingerprint": fingerprint}
+    for recipe in ("recipe", "classic"):
+        if content[recipe]["ema"] is None:  # a later field: studies made before it keep their hash
+            del content[recipe]["ema"]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    content = {**_as_json(config), "dataset_fingerprint": fingerprint}
     path = folder / "study.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from models import Architecture
 from training import checkpoint, loop, records
@@ -98,6 +99,45 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, st
             loop.train(stopped, stores, execution, StopAfter(updates))
     loop.train(stopped, stores, execution, NEVER)
     assert contents(stopped) == contents(whole)
+
+
+@pytest.mark.parametrize(
+    ("precision", "changes"), [("fp32", {"ema": 0.8}), ("fp16", {}), ("bf16", {"micro_batches": 2})]
+)
+def test_an_average_a_scaler_and_micro_batches_resume_exactly(precision, changes, make_run, stores, execution) -> None:
+    runs = []
+    for name in ("whole", "stopped"):
+        run = make_run("4", study=name, **changes)
+        runs.append(replace(run, study=replace(run.study, config=replace(run.study.config, precision=precision))))
+    loop.train(runs[0], stores, execution, NEVER)
+    for updates in (2, 5):
+        with pytest.raises(Stopped):
+            loop.train(runs[1], stores, execution, StopAfter(updates))
+    loop.train(runs[1], stores, execution, NEVER)
+    assert contents(runs[0]) == contents(runs[1])
+
+
+def test_the_moving_average_is_what_is_evaluated_and_kept(make_run, stores, execution) -> None:
+    """With decay 0.6 the average of the last epoch's weights, made here from checkpoints of every update."""
+    decay, run = 0.6, make_run("4", ema=0.6, epochs=2)
+    updates = 2 * (len(stores.train) // 12)
+    average = {k: v.clone() for k, v in loop._initial_model(run, execution).state_dict().items()}
+    for update in range(updates):
+        if update + 1 < updates:
+            with pytest.raises(Stopped):
+                loop.train(run, stores, execution, StopAfter(1))
+        else:
+            loop.train(run, stores, execution, NEVER)
+        state = checkpoint.load(run.folder / "checkpoint.pt", torch.device("cpu"))
+        for name, value in state["model"].items():
+            mixed = decay * average[name] + (1 - decay) * value if value.is_floating_point() else value
+            average[name] = mixed
+    for name, value in state["average"].items():
+        assert torch.allclose(value, average[name], atol=1e-6), name
+    if run.result["selected_epoch"] == 2:
+        kept = load_file(run.folder / "model.safetensors")
+        assert all(torch.equal(kept[name], value) for name, value in state["average"].items())
+    assert not torch.equal(state["average"]["head.weight"], state["model"]["head.weight"])
 
 
 def test_workers_do_not_change_the_result(make_run, stores, execution) -> None:

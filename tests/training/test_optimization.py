@@ -106,6 +106,7 @@ def test_the_loss_is_cross_entropy_to_mixed_and_smoothed_targets() -> None:
         ({"crop_scale": (0.5, 0.2)}, "two rising shares"),
         ({"optimizer": "adam"}, "adamw or sgd"),
         ({"layer_scale": -1.0}, "above 0, or None"),
+        ({"ema": 1.0}, "ema is 1.0: give a number above 0 and below 1"),
     ],
 )
 def test_an_impossible_recipe_is_refused_in_a_sentence(changes, message) -> None:

@@ -1,0 +1,147 @@
+"""All 17 rows on a CUDA device: images/s, share of the peak FLOPs, peak memory, time waiting for data; timm beside.
+
+Without a CUDA device it writes "not measured"; --cpu runs it with whatever settings on the CPU, to show that it works.
+Run as: python -m benchmarks.gpu --help
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ablations import get_regime
+from benchmarks.measure import interleaved, write
+from benchmarks.timm_loop import timm_step
+from data import Augmentation, train_batches
+from models.builder import build
+from models.complexity import architecture_complexity
+from training.device import autocast, set_up, threads
+from training.optimization import loss_function, make_optimizer
+from training.recipe import Recipe
+from training.trial import Work, choose, forward_of, memory_format
+from training.watch import Watch
+
+TIMM = {"baseline": "resnet50", "training-recipe": "resnet50", "separate-downsampling": "convnext_tiny"}
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bf16 FLOP/s (two for a multiply-add) of the SXM cards, from NVIDIA's data sheets."""
+
+
+class Noise:
+    """Seeded uint8 pictures of 256 x 256 pixels in memory, as a decoded store has them."""
+
+    def __init__(self, count: int, side: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.pictures = torch.randint(0, 256, (64, side, side, 3), dtype=torch.uint8, generator=generator)
+        self.labels = torch.randint(0, 10, (count,), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        return self.pictures[index % 64]
+
+
+def measure(step_name: str, options: argparse.Namespace, device: torch.device) -> dict[str, object]:
+    """One row: a run of updates as `training.loop` makes them, from augmented pictures to the optimizer."""
+    regime, recipe = get_regime(options.regime), Recipe(epochs=300, batch_size=options.batch)
+    architecture = regime.architecture(regime.step(step_name), 1000)
+    work = Work(architecture, options.resolution, options.batch, options.precision, 0.1, True, 0.1)
+    choice = choose(work, device, 10**7 // options.batch, None, patient=device.type == "cpu")
+    torch.manual_seed(0)
+    model = build(architecture, drop_path=0.1, layer_scale=recipe.layer_scale).to(device)
+    model = model.to(memory_format=memory_format(choice.layout))
+    optimizer, forward, watch = make_optimizer(model, recipe, device), forward_of(model, choice.layout), Watch(device)
+    warm, updates = options.warm, options.updates
+    store = Noise((warm + updates) * options.batch, round(options.resolution / 0.875))
+    augmentation = Augmentation(options.resolution)
+    batches = train_batches(
+        store, augmentation, seed=0, epoch=0, batch_size=options.batch, workers=options.workers, device=device
+    )
+    waiting = started = 0.0
+    with threads(choice.layout.threads):
+        for number in range(warm + updates):
+            if number == warm:
+                watch.drain()
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                started, waiting = time.perf_counter(), 0.0
+            before = time.perf_counter()
+            batch = next(batches)
+            waiting += time.perf_counter() - before
+            with autocast(options.precision, device):
+                loss = loss_function(forward(batch.images), batch, 0.1)
+            torch.autograd.backward(loss)
+            watch.add(number, loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        watch.drain()
+    seconds = time.perf_counter() - started
+    batches.close()  # type: ignore[attr-defined]
+    rate = updates * options.batch / seconds
+    flops = 6 * architecture_complexity(architecture, options.resolution).flops_paper_convention  # forward, backward
+    peak = next((value for name, value in PEAK.items() if name in _name(device)), None)
+    row: dict[str, object] = {
+        "step": step_name, "layout": str(choice.layout), "updates": updates, "images_per_second": round(rate, 1),
+        "share_of_peak_flops": round(rate * flops / peak, 3) if peak else "not known for this device",
+        "peak_memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+        if device.type == "cuda" else "not measured",
+        "waiting_for_data": round(waiting / seconds, 4),
+    }  # fmt: skip
+    if network := TIMM.get(step_name) if options.regime == "tiny" else None:
+        row["timm"] = _timm(network, options, device)
+    return row
+
+
+def _timm(network: str, options: argparse.Namespace, device: torch.device) -> dict[str, dict[str, float]]:
+    """timm's loop with its best flags and the pictures already on the device; channels last or not."""
+    images = torch.randn(options.batch, 3, options.resolution, options.resolution).to(device)
+    labels = torch.randint(1000, (options.batch,)).to(device)
+    steps: dict[str, Callable[[], None]] = {}
+    for last in (False, True):
+        name = "amp fused" + " channels-last" * last
+        steps[name] = timm_step(
+            network, images, labels, amp=options.precision == "bf16", channels_last=last, fused=True
+        )
+    return interleaved(steps, options.batch, options.updates, 30)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU, with small settings, to see that it works")
+    parser.add_argument("--regime", default="tiny", choices=["pocket", "tiny", "base"])
+    parser.add_argument("--resolution", type=int, default=224, help="pixels")
+    parser.add_argument("--batch", type=int, default=256, help="pictures per update")
+    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument("--workers", type=int, default=12, help="processes that prepare pictures")
+    parser.add_argument("--warm", type=int, default=10, help="updates before the clock starts")
+    parser.add_argument("--updates", type=int, default=40, help="timed updates")
+    parser.add_argument("--steps", nargs="*", help="names or numbers; all 17 rows if none is given")
+    parser.add_argument("--minutes", type=float, default=9, help="rows begun after this are left out")
+    options = parser.parse_args()
+
+    regime = get_regime(options.regime)
+    chosen = [regime.step(name) for name in options.steps or ()] or regime.steps[:-1]
+    device = torch.device("cpu" if options.cpu or not torch.cuda.is_available() else "cuda")
+    set_up(device, options.precision)
+    rows: list[dict[str, object]] = []
+    end = time.monotonic() + 60 * options.minutes
+    for step in chosen:
+        if device.type == "cpu" and not options.cpu:
+            rows.append({"step": step.name, "images_per_second": "not measured"})
+        elif time.monotonic() > end:
+            rows.append({"step": step.name, "images_per_second": "not measured: out of time"})
+        else:
+            rows.append(measure(step.name, options, device))
+        print(rows[-1], flush=True)
+    arguments = {**vars(options), "steps": [step.name for step in chosen]}
+    write("gpu" if not options.cpu else "gpu-shown-on-cpu", device, {"options": arguments, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

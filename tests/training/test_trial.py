@@ -1,0 +1,211 @@
+"""The trial picks the fastest layout that computes the same function, and leaves no trace in the run."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ablations import get_regime
+from training import checkpoint, loop, trial
+from training.interrupt import Stopped, StopRequest
+from training.run import Layout
+from training.trial import Candidate, Choice, Work, cache_file, choose, difference
+
+CPU = torch.device("cpu")
+POCKET = get_regime("pocket")
+WORK = Work(POCKET.architecture(POCKET.step("4"), 10), 32, 4, "fp32", drop_path=0.2, layer_scale=True)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """clock(seconds by layout): steps are computed as ever and take as long as it says, in ms."""
+
+    def set_clock(seconds) -> None:
+        real = Candidate.step
+
+        def step(self, images, labels) -> float:
+            real(self, images, labels)
+            return seconds(self.layout) / 1000
+
+        monkeypatch.setattr(Candidate, "step", step)
+        monkeypatch.setattr(trial, "_DUEL_SECONDS", 0.0)
+        monkeypatch.setattr(trial, "has_compiler", lambda device: False)
+
+    return set_clock
+
+
+@pytest.fixture
+def two_threads(monkeypatch) -> None:
+    """torch says that it has two threads, and computes with what it has: two on one core would wait for each other."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(trial, "threads", lambda count: nullcontext())
+
+
+@pytest.mark.parametrize("fastest", [Layout(True, False, 2), Layout(False, False, 2), Layout(False, False, 1)], ids=str)
+def test_the_fastest_layout_is_chosen(fastest, clock, two_threads) -> None:
+    # Half a second for every word in which a layout differs from the fastest.
+    clock(lambda x: 1 + (x.channels_last != fastest.channels_last) / 2 + (x.threads != fastest.threads) / 2)
+    choice = choose(WORK, CPU, 10**4, None)
+    assert (choice.layout, choice.why) == (fastest, "tried")
+    assert str(fastest) in dict(choice.rates)
+
+
+def test_a_gain_within_the_noise_changes_nothing(clock) -> None:
+    clock(lambda layout: 1.0 if layout.channels_last else 0.99)
+    assert choose(WORK, CPU, 10**4, None).layout.channels_last
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_faster_layout_that_computes_something_else_is_not_chosen(precision, clock, monkeypatch) -> None:
+    clock(lambda layout: 1.0 if layout.channels_last else 2.0)
+    real = trial.forward_of
+
+    def wrong(model: nn.Module, layout: Layout):
+        forward = real(model, layout)
+        return (lambda images: -forward(images)) if layout.channels_last else forward
+
+    work = replace(WORK, precision=precision, batch=16)
+    assert choose(work, CPU, 10**4, None).layout.channels_last
+    monkeypatch.setattr(trial, "forward_of", wrong)
+    assert not choose(work, CPU, 10**4, None).layout.channels_last
+
+
+@pytest.mark.parametrize(
+    "step", [step for step in POCKET.steps if step.number in (0, 7, 13, None)], ids=lambda s: s.name
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_all_layouts_compute_the_same_function(step, precision) -> None:
+    work = replace(WORK, architecture=POCKET.architecture(step, 10), precision=precision)
+    torch.manual_seed(0)
+    images, labels = torch.randn(16, 3, 64, 64), torch.arange(16) % 10
+    plain = Layout(channels_last=False)
+    exact = Candidate(work, plain, CPU, "fp32").outcome(images, labels)
+    own = difference(Candidate(work, plain, CPU).outcome(images, labels), exact)
+    other = difference(Candidate(work, Layout(), CPU).outcome(images, labels), exact)
+    assert other <= 0.05 + 1.5 * own
+    assert own < 0.6  # else nothing would be shown
+
+
+def test_a_compiler_that_fails_loses(clock, monkeypatch) -> None:
+    clock(lambda layout: 0.1 if layout.compile else 1.0)
+    tried = []
+
+    def forward_of(model: nn.Module, layout: Layout):
+        if layout.compile:
+            tried.append(layout)
+            raise RuntimeError("no compiler")
+        return lambda images: model(images.contiguous(memory_format=trial.memory_format(layout)))
+
+    monkeypatch.setattr(trial, "forward_of", forward_of)
+    monkeypatch.setattr(trial, "has_compiler", lambda device: True)
+    assert not choose(WORK, CPU, 10**8, None).layout.compile
+    assert tried
+
+
+def test_a_run_too_short_to_gain_has_no_trial(tmp_path) -> None:
+    choice = choose(WORK, CPU, 5, tmp_path / "layouts.json")
+    assert choice == Choice(Layout(threads=torch.get_num_threads()), "the run is too short for a trial")
+    assert not (tmp_path / "layouts.json").exists()
+
+
+def test_a_choice_is_remembered_for_the_same_work_only(tmp_path, clock, monkeypatch) -> None:
+    clock(lambda layout: 2.0 if layout.channels_last else 1.0)
+    cache = tmp_path / "deep" / "layouts.json"
+    first = choose(WORK, CPU, 10**4, cache)
+    assert choose(WORK, CPU, 10**4, cache) == Choice(first.layout, "remembered")
+    others = [{"batch": 5}, {"resolution": 64}, {"precision": "bf16"},
+              {"architecture": POCKET.architecture(POCKET.step("5"), 10)}]  # fmt: skip
+    for change in others:
+        assert choose(replace(WORK, **change), CPU, 10**4, cache).why == "tried"
+    assert choose(WORK, CPU, 10**4, cache).why == "remembered"
+    monkeypatch.setattr(torch, "__version__", "0")
+    assert choose(WORK, CPU, 10**4, cache).why == "tried"
+
+
+def test_a_damaged_memory_is_ignored_and_replaced(tmp_path, clock) -> None:
+    clock(lambda layout: 1.0)
+    cache = tmp_path / "layouts.json"
+    choose(WORK, CPU, 10**4, cache)
+    (key,) = json.loads(cache.read_bytes())
+    odd = {"channels_last": 1, "compile": False, "threads": 2}
+    damages = (b"", b"\xff{", b"[1]", json.dumps({key: 3}).encode(),
+               json.dumps({key: {"layout": odd}}).encode(),
+               json.dumps({key: {"layout": {**odd, "channels_last": True, "threads": -1}}}).encode())  # fmt: skip
+    for damage in damages:
+        cache.write_bytes(damage)
+        assert choose(WORK, CPU, 10**4, cache).why == "tried"
+        assert choose(WORK, CPU, 10**4, cache).why == "remembered"
+
+
+def test_a_memory_that_cannot_be_written_does_not_stop_a_run(tmp_path, clock) -> None:
+    clock(lambda layout: 1.0)
+    (tmp_path / "file").write_text("in the way")
+    assert choose(WORK, CPU, 10**4, tmp_path / "file" / "layouts.json").why == "tried"
+
+
+def test_the_trial_draws_no_random_number_of_the_run() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    choose(WORK, CPU, 50, None)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_memory_lies_in_the_users_cache_folder(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_file() == tmp_path / "convnext-ablations/layouts.json"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_file().is_absolute()
+
+
+def test_a_run_is_the_same_with_and_without_a_trial_that_chooses_its_layout(
+    make_run, stores, execution, monkeypatch, tmp_path
+) -> None:
+    plain = Layout(channels_last=False, threads=1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(trial, "choose", lambda work, device, steps, cache: choose_then_take(work, device))
+
+    def choose_then_take(work, device) -> Choice:
+        assert choose(work, device, 10**4, None).why == "tried"
+        return Choice(plain, "tried")
+
+    weights = []
+    for name, how in (("given", replace(execution, layout=plain)), ("tried", replace(execution, trial=True))):
+        run = make_run("4", study=name)
+        loop.train(run, stores, how, StopRequest())
+        weights.append((run.folder / "model.safetensors").read_bytes())
+        assert json.loads((run.folder / "environment.json").read_text())["layout"] == {
+            "channels_last": False, "compile": False, "threads": 1,
+        }  # fmt: skip
+    assert weights[0] == weights[1]
+    other = make_run("4", study="other")
+    loop.train(other, stores, replace(execution, layout=Layout(threads=1)), StopRequest())
+    assert (other.folder / "model.safetensors").read_bytes() != weights[0]  # so that the test can fail
+
+
+def test_a_resumed_run_keeps_the_layout_it_began_with(make_run, stores, execution, monkeypatch) -> None:
+    class AfterTwo(StopRequest):
+        looks = 2
+
+        def __bool__(self) -> bool:
+            self.looks -= 1
+            return self.looks < 1
+
+    began = Layout(channels_last=False, threads=1)
+    run = make_run("4")
+    with pytest.raises(Stopped):
+        loop.train(run, stores, replace(execution, layout=began), AfterTwo())
+
+    def never(*_) -> Choice:
+        raise AssertionError("a run that goes on tries nothing")
+
+    monkeypatch.setattr(trial, "choose", never)
+    loop.train(run, stores, replace(execution, layout=Layout(True, False, 2), trial=True), StopRequest())
+    state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
+    assert Layout(**state["layout"]) == began
+    whole = make_run("4", study="whole")
+    loop.train(whole, stores, replace(execution, layout=began), StopRequest())
+    assert (run.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()

@@ -1,0 +1,270 @@
+"""A short timed trial that picks the fastest layout of a network among those that compute the same function.
+
+Layouts meet in duels: memory formats first, then torch.compile where the run is long enough to pay for it, then fewer
+CPU threads. A duel alternates between its two, so that a busy moment of the machine hits both, and compares medians.
+Weights, pictures and random numbers are the trial's own: a run is the same with and without it if the layout is.
+"""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.files import write_atomically
+from models import Architecture, SwinArchitecture
+from models.builder import build
+from training.device import autocast, device_name, threads
+from training.recipe import Precision
+from training.run import Layout
+
+_SHARE = 0.02
+"""Of the expected time of the run: what a trial may take."""
+_DUEL_SECONDS = 2.0
+_ROUNDS = (3, 15)
+"""Fewest and most timings of either side of a duel."""
+_MARGIN = 1.02
+"""A challenger must be this much faster: below that it is noise."""
+_STEP_SECONDS = 0.25
+"""A timed step on the CPU takes fewer pictures than the batch where that would last longer than this."""
+_TOLERANCE = 0.05
+"""Of the difference between two layouts in float32 (`difference`)."""
+_COMPILE_SECONDS = 60.0
+"""What compiling a network was seen to take, 25 to 50 seconds, and some more."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run does again and again: forward and backward of one micro-batch."""
+
+    architecture: Architecture | SwinArchitecture
+    resolution: int
+    """Pixels."""
+    batch: int
+    """Pictures."""
+    precision: Precision
+    drop_path: float = 0.0
+    layer_scale: bool = False
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a trial found."""
+
+    layout: Layout
+    why: str
+    """tried, remembered, or why there was no trial."""
+    rates: tuple[tuple[str, float], ...] = ()
+    """Images per second of every layout that was timed, forward and backward only, as last measured."""
+
+
+def memory_format(layout: Layout) -> torch.memory_format:
+    return torch.channels_last if layout.channels_last else torch.contiguous_format
+
+
+def forward_of(model: nn.Module, layout: Layout) -> Callable[[Tensor], Tensor]:
+    """`model`, which is in the layout's memory format, as a function that takes pictures in any."""
+    into = memory_format(layout)
+    function: Callable[[Tensor], Tensor] = model
+    if layout.compile:
+        import torch._inductor.config as inductor
+
+        inductor.fallback_random = True  # stochastic depth then draws what it draws uncompiled
+        function = torch.compile(model)
+    return lambda images: function(images.contiguous(memory_format=into))
+
+
+class Candidate:
+    """A network of its own in one layout, ready to be timed."""
+
+    def __init__(self, work: Work, layout: Layout, device: torch.device, precision: Precision | None = None) -> None:
+        self.layout, self.work, self.device, self.precision = layout, work, device, precision or work.precision
+        torch.manual_seed(0)
+        # Layer scale at 1: at its initial 1e-6 the branches would hardly show in the comparison.
+        model = build(work.architecture, drop_path=work.drop_path, layer_scale=1.0 if work.layer_scale else None)
+        self.model = model.to(device).to(memory_format=memory_format(layout))
+        self.forward = forward_of(self.model, layout)
+
+    def step(self, images: Tensor, labels: Tensor) -> float:
+        """Forward and backward once; seconds. Gradients stay until the next step."""
+        with threads(self.layout.threads):
+            self.model.zero_grad()
+            torch.manual_seed(0)
+            _wait(self.device)
+            started = time.perf_counter()
+            with autocast(self.precision, self.device):
+                logits = self.forward(images)
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.work.label_smoothing)
+            torch.autograd.backward(loss)
+            _wait(self.device)
+            self.loss = loss.detach()
+            return time.perf_counter() - started
+
+    def outcome(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """The loss and all gradients, flat."""
+        self.step(images, labels)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return [self.loss.flatten(), *(gradient.float().contiguous().flatten().clone() for gradient in gradients)]
+
+
+def difference(outcome: list[Tensor], truth: list[Tensor]) -> float:
+    """The largest error of a tensor relative to its norm, where norms count as at least 1 % of the whole's."""
+    floor = 0.01 * float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in truth])))
+    errors = [
+        float(torch.linalg.vector_norm(ours - theirs)) / (float(torch.linalg.vector_norm(theirs)) + floor)
+        for ours, theirs in zip(outcome, truth, strict=True)
+    ]
+    return max(errors) if all(map(math.isfinite, errors)) else float("inf")
+
+
+def choose(work: Work, device: torch.device, steps: int, cache: Path | None, *, patient: bool = False) -> Choice:
+    """The fastest layout for `steps` repetitions of `work` on `device`, tried now or remembered in the file `cache`.
+
+    Takes at most about 2 % of the time that the run will take, and at most seconds a layout; where that is too little
+    to measure anything, no trial is made and channels_last is the answer. `patient` lifts the first limit. torch's
+    random numbers and thread count are as they were before.
+    """
+    plain = Layout(threads=torch.get_num_threads())
+    key = json.dumps({**asdict(work), "device": device_name(device), "torch": torch.__version__}, sort_keys=True)
+    if cache is not None and (found := _remembered(cache, key)):
+        return Choice(found, "remembered")
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        choice = _Trial(work, device, plain, patient).run(steps)
+    if cache is not None and choice.why == "tried":
+        _remember(cache, key, choice)
+    return choice
+
+
+class _Trial:
+    def __init__(self, work: Work, device: torch.device, start: Layout, patient: bool) -> None:
+        self.work, self.device, self.start, self.patient = work, device, start, patient
+        self.rates: dict[str, float] = {}
+
+    def run(self, steps: int) -> Choice:
+        work, device = self.work, self.device
+        champion = Candidate(work, self.start, device)
+        self._pictures(min(4, work.batch))
+        champion.step(*self.batch)
+        per_picture = champion.step(*self.batch) / len(self.batch[0])
+        expected = per_picture * work.batch * steps
+        fitting = int(_STEP_SECONDS / per_picture)
+        size = work.batch if device.type == "cuda" else max(2, min(work.batch, fitting))
+        allowed = float("inf") if self.patient else _SHARE * expected
+        if allowed < (2 * _ROUNDS[0] + 4) * per_picture * size:
+            return Choice(self.start, "the run is too short for a trial")
+        self._pictures(size)
+        self.seconds = min(_DUEL_SECONDS, allowed / 3)
+
+        # What all must compute: the plain network's loss and gradients. Rounding alone was seen to move them by 1.4 %
+        # in float32 (a picture that lands on the other side of a ReLU's corner) and by half in bf16 under batch norm:
+        # there an error against float32 counts as rounding up to one and a half times the plain network's own, and 1.
+        plain = Candidate(work, replace(self.start, channels_last=False), device)
+        self.truth, self.tolerance = plain.outcome(*self.batch), _TOLERANCE
+        if work.precision != "fp32":
+            exact = Candidate(work, plain.layout, device, "fp32").outcome(*self.batch)
+            self.tolerance = min(1.0, _TOLERANCE + 1.5 * difference(self.truth, exact))
+            self.truth = exact
+        if not self._agrees(champion):
+            champion = plain
+        elif self._agrees(plain):
+            champion = self._duel(champion, plain)
+        del plain
+        if allowed / 3 >= _COMPILE_SECONDS and not self.patient and has_compiler(device):
+            champion = self._challenge(champion, replace(champion.layout, compile=True))
+        count = champion.layout.threads or 1
+        while device.type == "cpu" and count > 1 and not champion.layout.compile:
+            count //= 2
+            before = champion
+            champion = self._challenge(champion, replace(champion.layout, threads=count))
+            if champion is before:
+                break
+        return Choice(champion.layout, "tried", tuple(self.rates.items()))
+
+    def _pictures(self, count: int) -> None:
+        shape = (count, 3, self.work.resolution, self.work.resolution)
+        torch.manual_seed(1)
+        images = torch.randn(shape).to(self.device).contiguous(memory_format=torch.channels_last)
+        classes = self.work.architecture.num_classes
+        self.batch = images, torch.randint(classes, (count,)).to(self.device)
+
+    def _agrees(self, candidate: Candidate) -> bool:
+        return difference(candidate.outcome(*self.batch), self.truth) <= self.tolerance
+
+    def _challenge(self, champion: Candidate, layout: Layout) -> Candidate:
+        """The winner; a layout that cannot be run, or computes something else, has lost."""
+        try:
+            challenger = Candidate(self.work, layout, self.device)
+            if not self._agrees(challenger):
+                return champion
+        except Exception:  # a compiler's failures are of many kinds, and a lack of memory is one more reason to decline
+            return champion
+        return self._duel(champion, challenger)
+
+    def _duel(self, champion: Candidate, challenger: Candidate) -> Candidate:
+        both = champion, challenger
+        seconds: tuple[list[float], list[float]] = [], []
+        for candidate in both:
+            candidate.step(*self.batch)
+        end = time.perf_counter() + self.seconds
+        while len(seconds[0]) < _ROUNDS[0] or (time.perf_counter() < end and len(seconds[0]) < _ROUNDS[1]):
+            for candidate, own in zip(both, seconds, strict=True):
+                own.append(candidate.step(*self.batch))
+        medians = [statistics.median(own) for own in seconds]
+        for candidate, median in zip(both, medians, strict=True):
+            self.rates[str(candidate.layout)] = len(self.batch[0]) / median
+        return challenger if medians[0] > _MARGIN * medians[1] else champion
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether torch.compile finds what it needs on this machine."""
+    compilers = (os.environ.get("CXX"), "g++", "clang++")
+    if not any(shutil.which(name) for name in compilers if name):
+        return False
+    return device.type == "cpu" or importlib.util.find_spec("triton") is not None
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def cache_file() -> Path:
+    """Where choices are remembered: layouts.json in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return (home if home.is_absolute() else Path.home() / ".cache") / "convnext-ablations" / "layouts.json"
+
+
+def _read(cache: Path) -> dict[str, Any]:
+    """What the file remembers; nothing if it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(cache.read_bytes())
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _remembered(cache: Path, key: str) -> Layout | None:
+    entry = _read(cache).get(key)
+    match entry.get("layout") if isinstance(entry, dict) else None:
+        case {"channels_last": bool(last), "compile": bool(compiled), "threads": int(count)} if count > 0:
+            return Layout(last, compiled, count)
+    return None
+
+
+def _remember(cache: Path, key: str, choice: Choice) -> None:
+    entry = {"layout": asdict(choice.layout), "images_per_second": dict(choice.rates)}
+    with contextlib.suppress(OSError):  # a home that cannot be written to costs a second a run, not the run
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache, (json.dumps({**_read(cache), key: entry}, indent=1) + "\n").encode())
