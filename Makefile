@@ -10,7 +10,9 @@ RUNNER = $(VENV)/bin/python runner.py
 # Any other variable given to make becomes an option of runner.py: PRESET=pocket SEEDS="0 1" EPOCHS=3 LR=1e-3 ...
 # An option without a value is given as NAME=yes: DRY_RUN=yes becomes --dry-run, and DRY_RUN=no becomes --no-dry-run.
 OURS = PYTHON VENV TORCH_INDEX N IMAGE RUN
-GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $v))),$v))
+# PRESET, SEED, SEEDS and DEVICE count in the environment too.
+ORIGINS = command $(if $(filter PRESET SEED SEEDS DEVICE,$1),environment)
+GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter $(call ORIGINS,$v),$(firstword $(origin $v))),$v))
 FLAGS = DRY_RUN SKIP_UNREADABLE TRIAL DECAY_ALL CLASSIC.DECAY_ALL
 YES = 1 yes true on
 NO = 0 no false off
@@ -19,7 +21,11 @@ name = $(shell echo '$1' | tr A-Z_ a-z-)
 not = $(if $(findstring .,$1),$(subst .,.no-,$1),no-$1)
 flag = $(if $(filter $(YES),$($1)),--$(call name,$1),$(if $(filter $(NO),$($1)),--$(call not,$(call name,$1)),\
 	$(error $1 is $($1): give $1=yes or $1=no)))
-OPTIONS = $(foreach v,$(GIVEN),$(if $(filter $(FLAGS),$v),$(call flag,$v),--$(call name,$v) $($v)))
+# Values reach the shell in quotes; those of LISTS are several words.
+LISTS = SEEDS STEPS OVERWRITE BETAS CROP_SCALE CLASSIC.BETAS CLASSIC.CROP_SCALE
+quoted = '$(subst ','\'',$1)'
+values = $(if $(filter $(LISTS),$1),$(foreach word,$($1),$(call quoted,$(word))),$(call quoted,$($1)))
+OPTIONS = $(foreach v,$(GIVEN),$(if $(filter $(FLAGS),$v),$(call flag,$v),--$(call name,$v) $(call values,$v)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ablation-step all-ablations report steps show predict export test lint clean

@@ -13,16 +13,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from ablations import Step, get_regime
 from ablations.presets import get_preset
 from training.recipe import CLASSIC, Recipe, StudyConfig, follow
-
-if TYPE_CHECKING:
-    from data import Dataset
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
 
@@ -182,6 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"runner.py: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("runner.py: stopped before training began; the same command begins again", file=sys.stderr)
+        return STOPPED
     raise AssertionError(command)
 
 
@@ -264,17 +264,19 @@ def train_all(command: All) -> int:
     """Train every step, then write the report."""
     regime = get_regime(command.config.regime)
     chosen = [regime.step(asked) for asked in command.steps] or list(regime.steps)
-    for what, given in (("step", [step.name for step in chosen]), ("seed", [str(seed) for seed in command.seeds])):
-        if twice := next((value for value in given if given.count(value) > 1), None):
-            raise ValueError(f"{what} {twice} was given twice: give each {what} once")
-    overwrite = {regime.step(asked).name for asked in command.overwrite}
+    overwrite = set(command.overwrite)
     if strange := overwrite - {step.name for step in chosen}:
         raise ValueError(
-            f"--overwrite names {', '.join(sorted(strange))}, which --steps leaves out: name steps to train"
+            f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to be trained"
         )
     code = _train(command, chosen, command.seeds, overwrite)
     if code in (DONE, FAILED) and not command.dry_run:
-        print(_write_report(_study_folder(command)), flush=True)
+        try:
+            print(_write_report(_study_folder(command)), flush=True)
+        except ValueError as nothing_to_report:
+            if code == DONE:
+                raise
+            print(f"runner.py: {nothing_to_report}", file=sys.stderr)
     return code
 
 
@@ -339,16 +341,21 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     """Train the chosen steps with each seed. Everything that can be refused is refused before anything is written."""
     import data
     from data.files import require_folder
+    from training.request import check_choice, check_machine
     from training.study import check_config, open_study
 
     config, folder = command.config, _study_folder(command)
-    for seed in seeds:
-        if not 0 <= seed < 2**31:
-            raise ValueError(f"seed is {seed}: give a whole number from 0 to {2**31 - 1}")
-    if command.workers is not None and not 0 <= command.workers <= 256:
-        raise ValueError(f"workers is {command.workers}: give 0 to 256")
-    _check_device(command.device)
+    check_choice([step.name for step in chosen], seeds)
+    check_machine(command.device, command.workers)
     require_folder(command.runs, "the runs folder", may_be_missing=True)
+    if command.runs.exists():
+        data.require_writable(command.runs, "the runs folder")
+    data_dir = command.data_dir or _HERE / "datasets"
+    if command.data_dir:
+        require_folder(data_dir, "the data folder")
+    data.check(config.dataset, data_dir, create_root=command.data_dir is None)
+    if data_dir.exists():  # decoded pictures go there too, whatever the data set
+        data.require_writable(data_dir, "the data folder")
     if command.init_weights:
         from ablations.fitting import check_file
         from training.initial_weights import describe
@@ -356,10 +363,6 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
         check_file(command.init_weights, get_regime(config.regime), chosen)
         config = replace(config, init_weights=describe(command.init_weights))
     check_config(folder, config)
-    data_dir = command.data_dir or _HERE / "datasets"
-    data.check(config.dataset, data_dir, create_root=command.data_dir is None)
-    if data_dir.exists():  # decoded pictures go there too, whatever the data set
-        data.require_writable(data_dir, "the data folder")
 
     from data.sizes import sizes
     from training.bill import Bill, Planned, plan
@@ -370,7 +373,9 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
     check_config(folder, config)
-    cache, regime, workers = data_dir / "cache", get_regime(config.regime), command.workers or 0
+    cache, regime, workers = data_dir / "cache", get_regime(config.regime), command.workers
+    if workers is None:  # a CPU that trains has no core to spare; a GPU is fed by others
+        workers = min(os.cpu_count() or 1, 8) if device.type == "cuda" else 0
     pictures = sizes(config.dataset, data_dir, cache, short_side(config.resolution, config.recipe.crop_scale))
     planned = [
         Planned(step.name, seed, regime.architecture(step, pictures.classes), config.recipe_of(step.classic_recipe))
@@ -386,7 +391,7 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
 
     dataset = data.load(config.dataset, data_dir)
     stores = open_stores(dataset, cache, config.resolution, command.skip_unreadable, config.recipe.crop_scale)
-    study = open_study(folder, config, _summary(dataset), dataset.fingerprint)
+    study = open_study(folder, config, dataset.summary, dataset.fingerprint)
     bill.remember(folder)
     runs = [
         Run(study, step.name, step.number, seed, regime.architecture(step, len(dataset.classes)),
@@ -395,21 +400,6 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
     ]  # fmt: skip
     told = bill.finished if isinstance(command, All) else None
     return carry_out(runs, stores, Execution(device, workers=workers, trial=command.trial), overwrite, told)
-
-
-def _check_device(asked: str) -> None:
-    """Refuse what can be refused without torch, whose import takes a second or two."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", asked):
-        raise ValueError(f"there is no device {asked!r}: choose auto, cpu, cuda, cuda:N or mps")
-    drivers = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # NVIDIA, its Jetsons, AMD, Windows' Linux
-    if asked.startswith("cuda") and sys.platform == "linux" and not any(any(Path("/dev").glob(d)) for d in drivers):
-        raise ValueError(f"device {asked!r} was asked for and this machine has no CUDA device: choose auto or cpu")
-
-
-def _summary(dataset: "Dataset") -> dict[str, object]:
-    sizes = {name: len(split) for name, split in dataset.splits.items()}
-    return {"name": dataset.name, "description": dataset.description, "synthetic": dataset.synthetic,
-            "classes": dataset.classes, **sizes}  # fmt: skip
 
 
 if __name__ == "__main__":

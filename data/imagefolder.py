@@ -59,10 +59,19 @@ def load(name: str, path: Path) -> Dataset:
 
 
 def _parts(path: Path) -> dict[str, Path]:
-    """{'train', 'test'[, 'validation']} where the folder has a split of its own, else {'train': path}."""
+    """{'train', 'test'[, 'validation']} where the folder has a split of its own, else {'train': path}.
+
+    Folders named as splits that make no whole split are refused: they would be taken for classes.
+    """
     require_folder(path, "the folder of pictures")
     parts = {"train": path / "train", "test": path / "test"}
     if not all(folder.is_dir() for folder in parts.values()):
+        named = sorted({"train", "test", *VALIDATION_NAMES} & set(_classes(path)))
+        if named:
+            raise ValueError(
+                f"{path} has a folder {' and '.join(named)} but not both train and test: name them train and test (and "
+                "validation, if there is one), or point at a folder that holds the classes"
+            )
         return {"train": path}
     validation = next((path / name for name in VALIDATION_NAMES if (path / name).is_dir()), None)
     return parts | ({"validation": validation} if validation else {})

@@ -108,6 +108,13 @@ class Dataset:
     def splits(self) -> dict[str, Split]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
+    @property
+    def summary(self) -> dict[str, object]:
+        """What a reader wants to know of it, for study.json."""
+        sizes = {name: len(split) for name, split in self.splits.items()}
+        about = {"name": self.name, "description": self.description, "synthetic": self.synthetic}
+        return {**about, "classes": self.classes, **sizes}
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over classes, and every split's names, labels and file sizes: tells two data sets apart."""

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -103,12 +104,14 @@ REFUSED = {
     "trian 3": "trian",
     "all --seeds 0 0": "seed 0 was given twice",
     "all --steps 3 patchify-stem": "step patchify-stem was given twice",
-    "all --steps 3 --overwrite 4": "--overwrite names depthwise",
+    "all --steps 3 --overwrite depthwise": "--overwrite names depthwise",
+    "all --steps 3 --overwrite 3": "--overwrite names 3",
+    "all --seeds": "no seed was given",
     "report --study none-such": "holds no study",
     "steps --regime tin": "tin",
-    "steps --resolution 8": "at least 32",
+    "steps --resolution 8": "give 32 to 4096",
     "show 14": "steps are numbered 0 to 13",
-    "show 3 --resolution 8": "at least 32",
+    "show 3 --resolution 8": "give 32 to 4096",
     "predict none.jpg": "no run was given",
     "predict none.jpg --run runs/none": "does not exist",
     "export --run runs/none --out made": "there is no run",
@@ -179,6 +182,7 @@ def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(p
         (["ablation-step", "N=3", "PRESET=pocket", "SEED=1"], "train 3 --preset pocket --seed 1"),
         (["ablation-step", "depthwise", "LR=1e-3", "BATCH_SIZE=64"], "train depthwise --batch-size 64 --lr 1e-3"),
         (["all-ablations", "SEEDS=0 1 2", "CLASSIC.EPOCHS=9"], "all --classic.epochs 9 --seeds 0 1 2"),
+        (["all-ablations", "DATASET=imagefolder:/my pictures; it's"], "all --dataset imagefolder:/my pictures; it's"),
         (["demo"], "all --preset pocket"),
         (["all-ablations", "DRY_RUN=1", "SKIP_UNREADABLE=yes"], "all --dry-run --skip-unreadable"),
         (["all-ablations", "DRY_RUN=no", "CLASSIC.DECAY_ALL=0"], "all --no-dry-run --classic.no-decay-all"),
@@ -193,7 +197,7 @@ def test_make_hands_its_words_and_variables_to_the_runner(words, expected) -> No
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES")}
     done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
     (line,) = (line for line in done.stdout.splitlines() if "runner.py" in line)
-    command, *options = line.partition("runner.py ")[2].split(" --")
+    command, *options = " ".join(shlex.split(line.partition("runner.py ")[2])).split(" --")
     wanted, *wanted_options = expected.split(" --")
     assert command.split() == wanted.split()
     assert sorted(o.strip() for o in options) == sorted(wanted_options)

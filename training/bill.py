@@ -77,10 +77,8 @@ def plan(folder: Path, steps: Sequence[Step], seeds: Sequence[int], overwrite: C
 def state(folder: Path, step: str, seed: int, overwrite: Collection[str]) -> str:
     """Of a run: finished, to resume, or to train."""
     run = run_folder(folder, step, seed)
-    if step in overwrite:
-        return "to train"
     if (run / "result.json").exists():
-        return "finished"
+        return "to train" if step in overwrite else "finished"
     return "to resume" if (run / "checkpoint.pt").exists() else "to train"
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,31 @@ def save(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
-    if path.exists():
-        os.replace(path, previous(path))
+    if path.exists():  # a second name for the old file, so that there is no moment without one under its own
+        previous(path).unlink(missing_ok=True)
+        os.link(path, previous(path))
     write_atomically(path, content + _MARK + hashlib.sha256(content).hexdigest().encode())
 
 
 def previous(path: Path) -> Path:
     return path.with_name(path.name + ".previous")
+
+
+def load_latest(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """What `save` last wrote whole: `path`, or where that is damaged the one before; None where there is neither.
+
+    Raises:
+        ValueError: both are damaged.
+    """
+    if not path.exists():
+        return load(previous(path), device) if previous(path).exists() else None
+    try:
+        return load(path, device)
+    except ValueError as damage:
+        if not previous(path).exists():
+            raise ValueError(f"{damage}: delete it to begin this run anew") from damage
+        print(f"runner.py: {damage}; going on from the one before", file=sys.stderr)
+        return load(previous(path), device)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:

@@ -126,9 +126,11 @@ def _train(
         progress.close()
         board.close()
         epoch, number = divmod(bad.update, updates_per_epoch)
+        last = folder / "checkpoint.pt"
+        kept = f"{last} holds the last good state" if last.exists() else "no checkpoint had been written"
         raise NonFinite(
             f"{run.title}: the loss is {bad.loss} in epoch {epoch + 1}, batch {number + 1}; nothing was "
-            f"updated with it, and {folder / 'checkpoint.pt'} holds the state after epoch {state.epoch}"
+            f"updated with it, and {kept}"
         )
 
     def save() -> float:
@@ -258,10 +260,8 @@ def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any
 def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
     """The run's checkpoint, if it has one."""
     path = run.folder / "checkpoint.pt"
-    if not path.exists():
-        return None
-    content = checkpoint.load(path, device)
-    if content["study_hash"] != run.study.hash:
+    content = checkpoint.load_latest(path, device)
+    if content is not None and content["study_hash"] != run.study.hash:
         raise ValueError(f"{path} belongs to a study of another config: remove it, or choose another --study")
     return content
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 class Progress:
     """Updates done, images per second, loss and time left of one run."""
 
-    def __init__(self, title: str, updates: int, done: int, batch_size: int, seconds_between_lines: float = 30) -> None:
+    def __init__(self, title: str, updates: int, done: int, batch_size: int, seconds_between_lines: float = 10) -> None:
         self.title, self.updates, self.done, self.batch_size = title, updates, done, batch_size
         self.every = seconds_between_lines
         self.started, self.first, self.last_line = time.monotonic(), done, time.monotonic()

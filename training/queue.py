@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -11,7 +12,7 @@ from training import memory, records
 from training.interrupt import Stopped, stop_on_signals
 from training.loop import NonFinite, train
 from training.run import Execution, Run, Stores
-from training.study import one_trainer
+from training.study import Busy, one_trainer
 
 DONE, FAILED, STOPPED = 0, 1, 75
 """Exit codes."""
@@ -29,32 +30,39 @@ def carry_out(
         The exit code: done, a run failed, or stopped on request and resumable.
     """
     code = DONE
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, ExitStack() as locks:
         for run in runs:
-            with one_trainer(run.folder):
-                if run.step in overwrite:
-                    records.clear(run.folder)
-                if result := run.result:
-                    again = f"--overwrite {run.step} makes it again"
-                    print(f"{run.title}: finished, top-1 {result['top1']:.2f} % ({again})", flush=True)
-                    continue
-                started = time.monotonic()
-                try:
-                    train(run, stores, execution, stop)
-                except Stopped as stopped:
-                    print(f"runner.py: {stopped}", file=sys.stderr)
-                    return STOPPED
-                except NonFinite as failure:
-                    print(f"runner.py: {failure}", file=sys.stderr)
-                    code = FAILED
-                except (RuntimeError, MemoryError) as failure:
-                    if not memory.is_out_of_memory(failure):
-                        raise
-                    print(f"runner.py: {_out_of_memory(run, execution.device)}", file=sys.stderr)
-                    code = FAILED
-                else:
-                    if finished is not None:
-                        print(finished(run.step, run.seed, time.monotonic() - started), flush=True)
+            locks.close()
+            try:
+                locks.enter_context(one_trainer(run.folder))
+            except Busy as busy:
+                if len(runs) == 1:
+                    raise
+                print(f"runner.py: {busy}", file=sys.stderr)
+                continue
+            if run.step in overwrite and run.result:  # an unfinished one is resumed, being made again already
+                records.clear(run.folder)
+            if result := run.result:
+                again = f"--overwrite {run.step} makes it again"
+                print(f"{run.title}: finished, top-1 {result['top1']:.2f} % ({again})", flush=True)
+                continue
+            started = time.monotonic()
+            try:
+                train(run, stores, execution, stop)
+            except Stopped as stopped:
+                print(f"runner.py: {stopped}{', without --overwrite' * bool(overwrite)}", file=sys.stderr)
+                return STOPPED
+            except NonFinite as failure:
+                print(f"runner.py: {failure}", file=sys.stderr)
+                code = FAILED
+            except (RuntimeError, MemoryError) as failure:
+                if not memory.is_out_of_memory(failure):
+                    raise
+                print(f"runner.py: {_out_of_memory(run, execution.device)}", file=sys.stderr)
+                code = FAILED
+            else:
+                if finished is not None:
+                    print(finished(run.step, run.seed, time.monotonic() - started), flush=True)
     return code
 
 

@@ -12,6 +12,10 @@ Init = Literal["he", "truncated-normal"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+_MOST = 1_000_000
+"""Of anything that is counted: more is a slip of the keyboard."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A training recipe. The defaults are the modern one of "A ConvNet for the 2020s", section 2.1 and Table 5.
@@ -79,7 +83,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batches", "lr_batch", "step_epochs"):
-            self._require(name, getattr(self, name) >= 1, "give at least 1")
+            self._require(name, 1 <= getattr(self, name) <= _MOST, f"give 1 to {_MOST:,}")
         for name in ("lr", "step_factor"):
             self._require(name, 0 < getattr(self, name) < math.inf, "give a number above 0")
         for name in ("min_lr", "weight_decay", "warmup_epochs", "mixup", "cutmix", "color_jitter", "rand_augment_std"):
@@ -186,8 +190,8 @@ class StudyConfig:
     """What every run starts from instead of random weights; None, the study proper, is not part of the hash."""
 
     def __post_init__(self) -> None:
-        if self.resolution < 32:
-            raise ValueError(f"resolution is {self.resolution}: the networks halve it five times, give at least 32")
+        if not 32 <= self.resolution <= 4096:
+            raise ValueError(f"resolution is {self.resolution}: the networks halve it five times, give 32 to 4096")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}: give {', '.join(get_args(Precision))}")
 
@@ -207,6 +211,9 @@ def follow(classic: Recipe, before: Recipe, after: Recipe) -> Recipe:
         changed["step_epochs"] = max(1, round(classic.step_epochs * scale))
     if after.batch_size != before.batch_size:
         changed["batch_size"] = max(1, classic.batch_size * after.batch_size // before.batch_size)
+        # Into parts of an even number of pictures, as the modern recipe's is.
+        parts = 2 * after.micro_batches if after.micro_batches > 1 else 1
+        changed["batch_size"] = max(parts, changed["batch_size"] // parts * parts)
     if after.micro_batches != before.micro_batches:
         changed["micro_batches"] = after.micro_batches
     return replace(classic, **changed)

@@ -110,7 +110,7 @@ def finish(
     run: Run, stores: Stores, execution: Execution, test: Evaluation, selected_epoch: int, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """Write predictions.csv, then result.json, whose presence says that the run is finished."""
-    write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids).encode())
+    write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids).encode(errors="surrogateescape"))
     scaled = run.recipe.layer_scale is not None
     size = architecture_complexity(run.architecture, run.study.config.resolution, layer_scale=scaled)
     training = sum(seconds[phase] for phase in ("data", "forward", "backward", "optimizer"))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data.files import write_atomically
+from data.splits import first_few
 from training.recipe import StudyConfig
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Step(Protocol):
@@ -50,7 +51,7 @@ def run_folder(study: Path, step: str, seed: int) -> Path:
 def check_name(name: str) -> None:
     """Raise ValueError unless `name` can be a folder's name everywhere."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"the study's name is {name!r}: give letters, digits, dots, dashes and underscores")
+        raise ValueError(f"the study's name is {name!r}: give up to 100 letters, digits, dots, dashes and underscores")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -81,11 +82,15 @@ def check_config(folder: Path, config: StudyConfig) -> None:
     `config.precision` may still be "auto", which agrees with any.
     """
     path = folder / "study.json"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: choose another --study")
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} holds files but no study.json: choose another --study, or an empty folder")
         return
-    there, here = read_json(path).get("config", {}), _as_json(config)
+    there, here = read_json(path).get("config"), _as_json(config)
+    if not isinstance(there, dict) or not all(isinstance(there.get(part), dict) for part in ("recipe", "classic")):
+        raise ValueError(f"{path} is damaged, it states no config: restore it, or choose another --study")
     pairs = [(f"{part}.{key}" if part == "classic" else key, there.get(part, {}).get(key), value)
              for part in ("recipe", "classic") for key, value in here[part].items()]  # fmt: skip
     pairs += [(key, there.get(key), here[key]) for key in ("dataset", "regime", "resolution", "precision")]
@@ -95,7 +100,7 @@ def check_config(folder: Path, config: StudyConfig) -> None:
                  if old != new and (key, new) != ("precision", "auto")]  # fmt: skip
     if different:
         raise ValueError(
-            f"{folder} was made by another config: {', '.join(different)}; give this one a name of its own with "
+            f"{folder} was made by another config: {first_few(different)}; give this one a name of its own with "
             "--study NAME, or ask for the same config"
         )
 
@@ -125,12 +130,16 @@ def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fi
     return Study(folder, config, digest)
 
 
+class Busy(ValueError):
+    """Another process trains the run."""
+
+
 @contextmanager
 def one_trainer(folder: Path) -> Iterator[None]:
     """Hold the run folder for this process. A lock that a dead process left is no obstacle.
 
     Raises:
-        ValueError: another process trains in it; the message names it.
+        Busy: another process trains in it; the message names it.
     """
     import fcntl
     import os
@@ -143,7 +152,7 @@ def one_trainer(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise ValueError(f"{folder} is being trained by {holder}: wait for it, or stop it first") from None
+            raise Busy(f"{folder} is being trained by {holder}: wait for it, or stop it first") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -49,3 +49,30 @@ def test_loading_executes_nothing(tmp_path) -> None:
     with pytest.raises(pickle.UnpicklingError):
         checkpoint.load(path, CPU)
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys) -> None:
+    path = tmp_path / "c.pt"
+    assert checkpoint.load_latest(path, CPU) is None
+    for epoch in (2, 3):
+        checkpoint.save(path, {**STATE, "epoch": epoch})
+    assert checkpoint.load_latest(path, CPU)["epoch"] == 3
+    path.write_bytes(path.read_bytes()[:-10])
+    assert checkpoint.load_latest(path, CPU)["epoch"] == 2
+    assert "going on from the one before" in capsys.readouterr().err
+    checkpoint.previous(path).unlink()
+    with pytest.raises(ValueError, match="delete it to begin this run anew"):
+        checkpoint.load_latest(path, CPU)
+
+
+def test_there_is_no_moment_without_a_checkpoint(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, {**STATE, "epoch": 2})
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_atomically", dies)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(path, STATE)
+    assert checkpoint.load_latest(path, CPU)["epoch"] == 2

@@ -92,7 +92,7 @@ def test_a_bad_last_loss_of_an_epoch_is_found_before_it_is_saved(make_run, store
 
     monkeypatch.setattr(loop, "loss_function", loss)
     run = make_run("4")
-    with pytest.raises(loop.NonFinite, match=rf"epoch 2, batch {updates}; .* holds the state after epoch 1"):
+    with pytest.raises(loop.NonFinite, match=rf"epoch 2, batch {updates}; .* holds the last good state"):
         loop.train(run, stores, execution, NEVER)
     assert checkpoint.load(run.folder / "checkpoint.pt", CPU)["state"]["epoch"] == 1
 
