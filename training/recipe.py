@@ -1,7 +1,7 @@
 """How a network is trained: every choice that can change the result, as data. No torch here."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
@@ -217,7 +217,3 @@ def follow(classic: Recipe, before: Recipe, after: Recipe) -> Recipe:
     if after.micro_batches != before.micro_batches:
         changed["micro_batches"] = after.micro_batches
     return replace(classic, **changed)
-
-
-def recipe_fields() -> tuple[str, ...]:
-    return tuple(field.name for field in fields(Recipe))
