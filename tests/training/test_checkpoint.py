@@ -86,12 +86,13 @@ def test_another_runs_checkpoint_gives_way_too(tmp_path, capsys) -> None:
     path, owner = tmp_path / "c.pt", {"study_hash": "ours", "step": "gelu", "seed": 0}
     checkpoint.save(path, {**STATE, **owner})
     for name, value in (("study_hash", "theirs"), ("step", "width"), ("seed", 1)):
-        checkpoint.save(tmp_path / "other.pt", {**STATE, **owner, name: value})
+        other = tmp_path / f"{name}.pt"
+        checkpoint.save(other, {**STATE, **owner, name: value})
         assert checkpoint.load_latest(path, CPU, owner)["epoch"] == 3
-        with pytest.raises(Damaged, match=f"other.pt is not this run's: its {name} is "):
-            checkpoint.load_latest(tmp_path / "other.pt", CPU, owner)
-        checkpoint.previous(tmp_path / "other.pt").write_bytes(path.read_bytes())
-        assert checkpoint.load_latest(tmp_path / "other.pt", CPU, owner)["seed"] == 0
+        with pytest.raises(Damaged, match=f"{name}.pt is not this run's: its {name} is "):
+            checkpoint.load_latest(other, CPU, owner)
+        checkpoint.previous(other).write_bytes(path.read_bytes())
+        assert checkpoint.load_latest(other, CPU, owner)["seed"] == 0
 
 
 def test_a_disk_without_links_keeps_the_one_before_by_renaming(tmp_path, monkeypatch) -> None:
