@@ -133,7 +133,7 @@ def _read_list(path: Path, remedy: str) -> dict[str, list[str]]:
         names = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path.parents[1]} is half downloaded: {path} is missing; {remedy}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(names, dict) or not names or not all(isinstance(pictures, list) for pictures in names.values()):
         raise ValueError(f"{path} is damaged: it should map each class to its pictures; {remedy}")
@@ -141,7 +141,7 @@ def _read_list(path: Path, remedy: str) -> dict[str, list[str]]:
         for picture in pictures:
             # Exactly CLASS/NAME: a name from outside must not lead out of the folder.
             parts = picture.split("/") if isinstance(picture, str) else []
-            if len(parts) != 2 or parts[0] != cls or {"", ".", ".."} & set(parts):
+            if len(parts) != 2 or parts[0] != cls or {"", ".", ".."} & set(parts) or not picture.isprintable():
                 raise ValueError(f"{path} is damaged: {picture!r} is no picture of class {cls!r}; {remedy}")
     return names
 

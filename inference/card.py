@@ -43,6 +43,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, it is no JSON object ({error}): restore it") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged, it is no JSON object: restore it")
+    return content

@@ -220,7 +220,7 @@ def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys
     assert not list(study.glob(".report*"))
 
 
-@pytest.mark.parametrize("form", ["safetensors", "torchvision", "onnx", "torch-export"])
+@pytest.mark.parametrize("form", ["safetensors", "torch-export"])
 def test_an_export_that_does_not_fit_leaves_nothing(form, finished, disk, capsys) -> None:
     disk.fill(12_288)
     before = sorted(disk.root.iterdir())
@@ -259,3 +259,23 @@ def test_drawn_pictures_that_do_not_fit_are_no_data_set(disk) -> None:
     with pytest.raises(OSError, match=r"^the pocket pictures could not be written to \S+ \(No space left on device\)$"):
         pocket.generate(folder, {"train": 2, "test": 1}, workers=1)
     assert not folder.exists()
+
+
+def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(disk, tmp_path, capsys) -> None:
+    pocket.generate(disk.root / "pocket-v1", {"train": 3, "test": 1}, workers=1)
+    disk.make_read_only()
+    command = ["train", "3", "--preset", "pocket", "--data-dir", str(disk.root), "--runs", str(tmp_path / "runs"),
+               "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "10", "--device", "cpu",
+               "--no-trial"]  # fmt: skip
+    assert runner.main(command) == 2
+    said = capsys.readouterr().err
+    assert "the folder of decoded pictures (--cache-dir)" in said
+    assert "Read-only file system" in said
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "cache").mkdir()
+    assert runner.main([*command, "--cache-dir", str(tmp_path / "cache")]) == 0
+    # A data folder that is complete, cache and all, has to be read only.
+    disk.heal()
+    shutil.copytree(tmp_path / "cache", disk.root / "cache")
+    disk.make_read_only()
+    assert runner.main([*command, "--runs", str(tmp_path / "again")]) == 0
