@@ -12,7 +12,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from data.files import one_writer, require_folder, require_free, require_writable
+from data.files import one_writer, require_folder, require_free, require_writable, sync_folder
 from data.splits import Dataset, Files, Split, first_few, hold_out
 
 FOLDER = "food-101"
@@ -166,6 +166,10 @@ def _download(root: Path) -> None:
     with one_writer(root / FOLDER):
         if (root / FOLDER).exists():
             return
+        if not hasattr(tarfile, "data_filter"):
+            raise OSError(
+                f"unpacking Food-101 safely needs Python 3.11.4 or later; put the unpacked {FOLDER} into {root}"
+            )
         require_free(root, DOWNLOAD_BYTES, "Food-101 (archive and pictures)")
         try:
             download_url(Food101._URL, str(root), md5=Food101._MD5)
@@ -178,10 +182,13 @@ def _download(root: Path) -> None:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacking, filter="data")  # refuses members that lead out of the folder
+            os.sync()  # one for all pictures, as in data.pocket
+            os.replace(unpacking / FOLDER, root / FOLDER)
         except (OSError, tarfile.TarError) as error:
+            shutil.rmtree(unpacking, ignore_errors=True)
             raise OSError(f"{archive} could not be unpacked into {root} ({_one_line(error)})") from error
-        os.replace(unpacking / FOLDER, root / FOLDER)
-        unpacking.rmdir()
+        sync_folder(root)
+        shutil.rmtree(unpacking)
         archive.unlink()
 
 

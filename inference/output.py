@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from data.splits import printable
+from data.splits import first_few, printable
 
 if TYPE_CHECKING:
     from inference.predictor import Predictor
@@ -26,18 +26,38 @@ def answer(images: Sequence[Path], runs: Sequence[Path], *, top: int, as_json: b
     """What the runs see in the pictures, as text or JSON; also as a figure, where a file for it is given.
 
     Raises:
-        ValueError: no picture, no run, a run without weights, a figure that cannot be; nothing was written.
+        ValueError: no picture, unreadable pictures (all named and counted), no run, a run without weights, a figure
+            that cannot be; nothing was written.
     """
     pictures = find_pictures(images)
     if plot_into:
         check_plot(plot_into, len(pictures))
+    from data.decode import UnreadablePicture
     from inference.predictor import load
 
     predictors = [load(run) for run in runs]
-    answers = [predictor.predict(pictures, top) for predictor in predictors]
+    try:
+        answers = [predictor.predict(pictures, top) for predictor in predictors]
+    except UnreadablePicture as error:
+        raise _all_unreadable(pictures) or error from None
     if plot_into:
         plot(plot_into, pictures, predictors, answers)
     return (to_json if as_json else to_text)(pictures, predictors, answers)
+
+
+def _all_unreadable(pictures: Sequence[Path]) -> ValueError | None:
+    """The one sentence that names and counts the pictures that cannot be read, if there are several."""
+    from data.decode import UnreadablePicture, read_picture
+
+    bad = []
+    for path in pictures:
+        try:
+            read_picture(path)
+        except UnreadablePicture as error:
+            bad.append(f"{path}: {error}")
+    if len(bad) < 2:
+        return None
+    return ValueError(f"{len(bad):,} of {len(pictures):,} pictures cannot be read ({first_few(bad, 20)}); remove them")
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
@@ -49,7 +69,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES and not path.is_dir())
             if not inside:
                 raise ValueError(f"the folder {place} holds no pictures ({', '.join(_SUFFIXES)}): name another")
             found += inside

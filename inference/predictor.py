@@ -78,7 +78,7 @@ def _read(path: Path) -> Tensor:
     try:
         return torch.from_numpy(read_picture(path).copy())
     except UnreadablePicture as error:
-        raise ValueError(f"{path} cannot be read: {error}; give pictures, or a folder of them") from None
+        raise UnreadablePicture(f"{path} cannot be read: {error}; give pictures, or a folder of them") from None
 
 
 def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:

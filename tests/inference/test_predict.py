@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -101,11 +102,23 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(convnext, depthwise
             state[key] = state[key][:2].contiguous()
 
     (tmp_path / "text.jpg").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "bad/folder.jpg").mkdir(parents=True)
+    (tmp_path / "bad/a.jpg").write_bytes(b"")
+    (tmp_path / "bad/b.jpg").symlink_to("/nowhere")
+    os.mkfifo(tmp_path / "bad/c.jpg")
+    (tmp_path / "gone.jpg").symlink_to("/nowhere")
+    (tmp_path / "torn.jpg").write_bytes((pictures / "down/01.jpg").read_bytes()[:-300])
     (tmp_path / "empty").mkdir()
     silent = _changed(convnext, tmp_path / "d", lambda about, state: about.clear())
     good, picture = str(convnext), str(pictures / "down/01.jpg")
     refused = {
         "text.jpg cannot be read: not a picture": [str(tmp_path / "text.jpg"), "--run", good],
+        "pipe.jpg cannot be read: no file but a pipe": [str(tmp_path / "pipe.jpg"), "--run", good],
+        "3 of 4 pictures cannot be read": [str(tmp_path / "bad"), str(pictures / "down/01.jpg"), "--run", good],
+        "c.jpg: no file but a pipe": [str(tmp_path / "bad"), "--run", good],
+        "gone.jpg does not exist": [str(tmp_path / "gone.jpg"), "--run", good],
+        "torn.jpg cannot be read: OSError: image file is truncated": [str(tmp_path / "torn.jpg"), "--run", good],
         "none.jpg does not exist": [str(tmp_path / "none.jpg"), "--run", good],
         "holds no pictures": [str(tmp_path / "empty"), "--run", good],
         "no picture was given": ["--run", good],
@@ -126,6 +139,29 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(convnext, depthwise
         assert words in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out == ""
+
+
+def test_names_from_elsewhere_cannot_break_the_terminal_or_the_card(convnext, pictures, tmp_path, capsys) -> None:
+    odd = ["a\nb \x1b[31m", "<script>x</script> | `c` [l](http://x) $\\frac$", "\u202eright to left"]
+
+    def rename(about, state):
+        about["classes"] = odd
+
+    run = _changed(convnext, tmp_path / "run", rename)
+    picture = tmp_path / "p\nq.jpg"
+    shutil.copy(pictures / "down/01.jpg", picture)
+    asked = ["predict", str(picture), "--run", str(run), "--top", "3", "--plot", str(tmp_path / "seen.png")]
+    assert runner.main(asked) == 0
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) == 6  # the picture, two lines of heading, three classes
+    assert all(line.isprintable() for line in told.split("\n"))
+    assert (tmp_path / "seen.png").exists()
+    assert runner.main(["export", "--run", str(run), "--out", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out/README.md").read_text()
+    assert "3 classes: " in card
+    assert "<script" not in card
+    assert "[l](" not in card
+    assert all(line.isprintable() for line in card.split("\n"))
 
 
 def test_grad_cam_lights_the_place_that_speaks_for_the_class(convnext, pictures, tmp_path) -> None:
