@@ -64,9 +64,10 @@ def set_up(device: torch.device, precision: Precision) -> None:
     fp32 means fp32: TF32, which keeps 10 of its 23 bits of mantissa, multiplies only what autocast leaves in float32.
     """
     if device.type == "cuda":
-        tf32 = "ieee" if precision == "fp32" else "tf32"
-        torch.backends.cuda.matmul.fp32_precision = tf32
-        torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
+        # torch's older names for this: some of torch.compile still asks by them, and fails where the newer ones
+        # (fp32_precision) were set; these set both.
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
         torch.backends.cudnn.benchmark = True  # training batches have one shape
 
 

@@ -7,7 +7,7 @@ it was: the weights, the optimizer and `State` are all there is to save.
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from data import Batch, PictureStore, eval_batches, randomness, train_batches
+from data import Batch, Memory, PictureStore, eval_batches, randomness, train_batches
 from data.loader import batches_per_epoch
 from models.builder import build
 from training import checkpoint, records, trial
@@ -33,7 +33,6 @@ from training.watch import Bad, Watch
 _INITIAL_WEIGHTS, _STOCHASTIC_DEPTH = 100, 101
 
 _EVALUATION_BATCH = 256
-_KEEP_BYTES = 256 * 2**20
 
 PHASES = ("data", "forward", "backward", "optimizer", "evaluation", "other")
 
@@ -145,16 +144,16 @@ def _train(
     done = state.epoch * updates_per_epoch + state.batch
     board = records.open_board(run, done)
     progress = Progress(run.title, recipe.epochs * updates_per_epoch, done, recipe.batch_size)
-    validation = _evaluation_batches(stores.validation, run, execution)
+    batches = train_batches(
+        stores.train, augmentation, seed=run.seed, epoch=state.epoch, epochs=recipe.epochs - state.epoch,
+        batch_size=recipe.batch_size, start=state.batch, micro_batches=recipe.micro_batches,
+        workers=execution.workers, device=device, memory=stores.memory,
+    )  # fmt: skip
     last_save = time.monotonic()
     model.train()
 
     for epoch in range(state.epoch, recipe.epochs):
         seconds_before, first = clock.read(), state.batch
-        batches = train_batches(
-            stores.train, augmentation, seed=run.seed, epoch=epoch, batch_size=recipe.batch_size, start=first,
-            micro_batches=recipe.micro_batches, workers=execution.workers, device=device, memory=stores.memory,
-        )  # fmt: skip
         for number in range(first, updates_per_epoch):
             update = epoch * updates_per_epoch + number
             lr = learning_rate(recipe, update, updates_per_epoch)
@@ -196,7 +195,9 @@ def _train(
         with clock("backward"):
             check(watch.drain())
         with clock("evaluation"):
-            seen = evaluate(judged, validation(), device, precision)
+            seen = evaluate(
+                judged, _evaluation_batches(stores.validation, run, execution, stores.looked_at), device, precision
+            )
         seconds = {phase: now - seconds_before[phase] for phase, now in clock.read().items()}
         spent = sum(seconds[phase] for phase in ("data", "forward", "backward", "optimizer"))
         metrics = {
@@ -221,7 +222,7 @@ def _train(
     # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
     judged.load_state_dict(load_file(folder / records.WEIGHTS))
     with clock("evaluation"):
-        test = evaluate(judged, _evaluation_batches(stores.test, run, execution)(), device, precision)
+        test = evaluate(judged, _evaluation_batches(stores.test, run, execution), device, precision)
     board.add_scalar("test/top1", test.top1, recipe.epochs * updates_per_epoch)
     board.close()
     result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
@@ -266,21 +267,10 @@ def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
     return content
 
 
-def _evaluation_batches(store: PictureStore, run: Run, execution: Execution) -> Callable[[], Any]:
-    """The split's evaluation batches, as often as asked; prepared once where they fit in memory."""
-
-    def prepare() -> Iterator[Batch]:
-        return eval_batches(
-            store, run.augmentation(), batch_size=_EVALUATION_BATCH, workers=execution.workers, device=execution.device
-        )
-
-    if len(store) * 12 * run.study.config.resolution**2 > _KEEP_BYTES:
-        return prepare
-    kept: list[Batch] = []
-
-    def remember() -> list[Batch]:
-        if not kept:
-            kept.extend(prepare())
-        return kept
-
-    return remember
+def _evaluation_batches(
+    store: PictureStore, run: Run, execution: Execution, memory: Memory | None = None
+) -> Iterator[Batch]:
+    return eval_batches(
+        store, run.augmentation(), batch_size=_EVALUATION_BATCH, workers=execution.workers, device=execution.device,
+        memory=memory,
+    )  # fmt: skip
