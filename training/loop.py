@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import load_file
@@ -90,10 +90,10 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
         Stopped: `stop` was set; the state is saved.
         ValueError: the training split holds less than one batch, or the run's checkpoint is damaged.
     """
-    set_up(execution.device, run.study.config.precision)
+    set_up(execution.device, run.study.config.precision, execution.deterministic)
     saved = _read_checkpoint(run, execution.device)
     layout = _layout(run, stores, execution, saved)
-    with threads(layout.threads):
+    with threads(layout.threads), stop.looked_at():
         return _train(run, stores, replace(execution, layout=layout), stop, saved)
 
 
@@ -141,9 +141,15 @@ def _train(
         checkpoint.save(folder / "checkpoint.pt", {**about, "state": asdict(state), **contents})
         return time.monotonic()
 
+    def leave(epoch: int) -> NoReturn:
+        save()
+        progress.close()
+        board.close()
+        raise Stopped(f"{run.title} was stopped in epoch {epoch} and saved; the same command resumes it") from None
+
     records.begin(run, device, execution.layout)
     done = state.epoch * updates_per_epoch + state.batch
-    board = records.open_board(run, done)
+    board = records.open_board(run, state.epoch * updates_per_epoch + 1)
     progress = Progress(run.title, recipe.epochs * updates_per_epoch, done, recipe.batch_size)
     validation = _evaluation_batches(stores.validation, run, execution)
     last_save = time.monotonic()
@@ -185,18 +191,18 @@ def _train(
 
             state.batch = number + 1
             progress.update(f"{epoch + 1}/{recipe.epochs}", watch.last)
-            stopping = bool(stop)
-            if stopping or time.monotonic() - last_save > 60 * execution.checkpoint_minutes:
+            if stop:
+                leave(epoch + 1)
+            if time.monotonic() - last_save > 60 * execution.checkpoint_minutes:
                 last_save = save()
-            if stopping:
-                progress.close()
-                board.close()
-                raise Stopped(f"{run.title} was stopped in epoch {epoch + 1} and saved; the same command resumes it")
 
         with clock("backward"):
             check(watch.drain())
-        with clock("evaluation"):
-            seen = evaluate(judged, validation(), device, precision)
+        try:
+            with clock("evaluation"):
+                seen = evaluate(judged, stop.between(validation()), device, precision)
+        except Stopped:
+            leave(epoch + 1)  # goes on with this evaluation
         seconds = {phase: now - seconds_before[phase] for phase, now in clock.read().items()}
         spent = sum(seconds[phase] for phase in ("data", "forward", "backward", "optimizer"))
         metrics = {
@@ -220,9 +226,16 @@ def _train(
 
     # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
     judged.load_state_dict(load_file(folder / records.WEIGHTS))
-    with clock("evaluation"):
-        test = evaluate(judged, _evaluation_batches(stores.test, run, execution)(), device, precision)
-    board.add_scalar("test/top1", test.top1, recipe.epochs * updates_per_epoch)
+    try:
+        with clock("evaluation"):
+            batches = stop.between(_evaluation_batches(stores.test, run, execution)())
+            test = evaluate(judged, batches, device, precision)
+    except Stopped:
+        progress.close()
+        board.close()
+        raise Stopped(f"{run.title} was stopped in its test; the same command tests it again") from None
+    # One update late, so that a process that goes on from the last checkpoint hides it and not that epoch's metrics.
+    board.add_scalar("test/top1", test.top1, recipe.epochs * updates_per_epoch + 1)
     board.close()
     result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
     progress.say(
@@ -266,7 +279,7 @@ def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
     return content
 
 
-def _evaluation_batches(store: PictureStore, run: Run, execution: Execution) -> Callable[[], Any]:
+def _evaluation_batches(store: PictureStore, run: Run, execution: Execution) -> Callable[[], Iterator[Batch]]:
     """The split's evaluation batches, as often as asked; prepared once where they fit in memory."""
 
     def prepare() -> Iterator[Batch]:
@@ -278,9 +291,14 @@ def _evaluation_batches(store: PictureStore, run: Run, execution: Execution) -> 
         return prepare
     kept: list[Batch] = []
 
-    def remember() -> list[Batch]:
-        if not kept:
-            kept.extend(prepare())
-        return kept
+    def remember() -> Iterator[Batch]:
+        if kept:
+            yield from kept
+            return
+        made = []
+        for batch in prepare():
+            made.append(batch)
+            yield batch
+        kept.extend(made)
 
     return remember
