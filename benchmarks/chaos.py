@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 import runner
-import training.queue  # noqa: F401  imported here, so that forked processes have it
+import training.queue  # noqa: F401  imported here, as is tensorboard, so that forked processes have it
 from benchmarks.chaos_compare import TIMELESS_BUT, differences, phase
 from benchmarks.measure import write
 from data import pocket
@@ -37,9 +37,10 @@ ROOT = Path(__file__).parents[1]
 COMMON = ("--preset", "pocket", "--dataset", "food101", "--no-trial", "--resolution", "32", "--batch-size", "16",
           "--epochs", "4", "--warmup-epochs", "1")  # fmt: skip
 MIXED = ("--mixup", "0.8", "--cutmix", "1", "--drop-path", "0.3", "--random-erasing", "0.25")
+Setting = tuple[str, tuple[str, ...]]
 # Step and options. Between them: SGD and AdamW, batch norm and layer norm, stochastic depth, layer scale, mixing,
 # RandAugment, an average of the weights, gradient accumulation, mixed precision.
-SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+SETTINGS: tuple[Setting, ...] = (
     ("baseline", ()),
     ("separate-downsampling", (*MIXED, "--ema", "0.9", "--layer-scale", "1e-6", "--micro-batches", "2")),
     ("training-recipe", (*MIXED, "--rand-augment-magnitude", "9")),
@@ -51,8 +52,8 @@ SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("kernel-7", ("--color-jitter", "0.4", "--crop-scale", "0.08", "1", "--init", "truncated-normal")),
 )
 # One that draws its own pictures and decodes enough of them for the cache to be built in several parts.
-WHOLE_SET = ("gelu", ("--preset", "pocket", "--no-trial", "--resolution", "96", "--epochs", "1",
-                      "--warmup-epochs", "0", "--batch-size", "120"))  # fmt: skip
+WHOLE_SET: Setting = ("gelu", ("--preset", "pocket", "--no-trial", "--resolution", "64", "--epochs", "1",
+                               "--warmup-epochs", "0", "--batch-size", "120"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ AIMS: dict[str, Trigger] = {
     "metrics": lambda at: _inode(at.run / "metrics.jsonl"),
     "predictions": lambda at: (at.run / "predictions.csv.part").exists() or (at.run / "predictions.csv").exists(),
 }
+BEFORE_TRAINING = ("drawing", "cache", "cache part")
 
 
 def _inode(path: Path) -> tuple[int, int]:
@@ -188,21 +190,24 @@ def undisturbed(place: Place, options: tuple[str, ...], plain: bool) -> float:
 
 def torment(
     place: Place, options: tuple[str, ...], kills: int, seconds: float, rng: random.Random, tally: Tally,
-    plain_share: float, aims: dict[str, Trigger],
+    plain_share: float, aims: Sequence[str],
 ) -> int:  # fmt: skip
-    """Kill the run up to `kills` times, then let it finish; how often it was killed. `seconds` is what it takes."""
+    """Kill the run up to `kills` times, then let it finish; how often it was killed.
+
+    `seconds` is what it takes from beginning to end; `aims` are of AIMS, or "random" for a moment in that time.
+    """
     done, end = 0, time.monotonic() + 300
     while time.monotonic() < end:
         plain = done < kills and rng.random() < plain_share
-        aim = rng.choice([*aims, *["random"] * len(aims)])
-        before = aims[aim](place) if aim in aims else None
+        aim = rng.choice(aims)
+        before = AIMS[aim](place) if aim in AIMS else None
         process = Process(place.command(options), place.root / "log.txt", plain)
         delay = rng.random() * (seconds + 3 * plain) if aim == "random" else rng.choice((0, rng.random() * 0.02))
         moment = time.monotonic() + delay if aim == "random" else float("inf")
         while not process.ended() and not (done < kills and time.monotonic() >= moment):
-            if aim in aims and moment == float("inf") and aims[aim](place) != before:
+            if aim in AIMS and moment == float("inf") and AIMS[aim](place) != before:
                 moment = time.monotonic() + delay
-            time.sleep(0.0003)
+            time.sleep(0.001)
         if process.code is not None:  # it ended by itself
             if process.code:
                 tally.differences.append(f"{place.step}: exit code {process.code}: {_tail(place)}")
@@ -211,7 +216,7 @@ def torment(
         if left := process.orphans():
             tally.differences.append(f"{place.step}: {len(left)} worker processes outlived it")
         done += 1
-        found = phase(place.data, place.run, process.started)
+        found = phase(place.data, place.run, process.started, options[-1] == "0")
         tally.plain += plain
         for counter, what in ((tally.kills, place.step), (tally.phases, found), (tally.aims, aim)):
             counter[what] += 1
@@ -245,42 +250,48 @@ def main() -> int:
     os.environ["XDG_CACHE_HOME"], os.environ["OMP_NUM_THREADS"] = str(folder / "cache"), "1"
     pocket.generate(folder / "pictures", {"train": 12, "test": 4})
 
-    def prepare(name: str, step: str, linked: bool) -> Place:
+    def prepare(name: str, step: str, given: tuple[str, ...]) -> Place:
         place = Place(folder / name, step)
         place.data.mkdir(parents=True)
-        if linked:
+        if "food101" in given:
             (place.data / "food-101").symlink_to(folder / "pictures" / "food-101")
         return place
 
-    chosen = [(step, (*COMMON, *more)) for step, more in SETTINGS if step in options.steps]
-    if options.whole_set:
-        chosen.append(WHOLE_SET)
-    # The first of each of the settings runs undisturbed; then they take turns.
-    truths: list[tuple[Place, float]] = []
-    for number, (step, given) in enumerate(chosen):
-        truth = prepare(f"{step}-undisturbed", step, "food101" in given)
-        truths.append((truth, undisturbed(truth, given, plain=False)))
-        if number == 0 and options.plain:  # what is forked computes what a whole process does
-            whole = prepare(f"{step}-plain", step, "food101" in given)
-            undisturbed(whole, given, plain=True)
-            tally.differences += [f"{step}, whole process: {what}" for what in differences(truth.root, whole.root)]
-    number = 0
-    while (total := sum(tally.kills.values())) < options.kills and time.monotonic() - started < 60 * options.minutes:
-        (step, given), (truth, seconds) = chosen[number % len(chosen)], truths[number % len(chosen)]
+    def attack(number: int, setting: Setting, truth: Place, seconds: float, aims: Sequence[str]) -> None:
+        """Torment one run and compare it with its undisturbed twin."""
+        step, given = setting
         workers, minutes = rng.choice((0, 0, 1, 2)), rng.choice(("0", "0.001", "0.003", "10"))
-        victim = prepare(f"{step}-{number}", step, "food101" in given)
-        aims = {name: aim for name, aim in AIMS.items() if name != "drawing" or "food101" not in given}
-        wanted = min(rng.randint(6, 14), options.kills - total)
+        victim = prepare(f"{step}-{number}", step, given)
+        wanted = min(rng.randint(6, 14), options.kills - sum(tally.kills.values()))
         how = (*given, "--workers", str(workers), "--checkpoint-minutes", minutes)
         done = torment(victim, how, wanted, seconds, rng, tally, options.plain, aims)
         found = differences(truth.root, victim.root)
         tally.differences += [f"{victim.root.name}: {what}" for what in found]
         tally.rounds.append({"step": step, "workers": workers, "checkpoint_minutes": float(minutes), "kills": done,
                              "differences": len(found)})  # fmt: skip
-        print(f"{victim.root.name:<28} {workers} workers, {done} kills, {total + done} in all,"
-              f" {len(found)} differences {found[:3]}", flush=True)  # fmt: skip
+        print(f"{(time.monotonic() - started) / 60:5.1f} min  {victim.root.name:<26} {workers} workers, {done} kills, "
+              f"{sum(tally.kills.values())} in all, {len(found)} differences {found[:3]}", flush=True)  # fmt: skip
         if not found:
             shutil.rmtree(victim.root)
+
+    settings = [(step, (*COMMON, *more)) for step, more in SETTINGS if step in options.steps]
+    truths: list[tuple[Place, float]] = []
+    for step, given in settings:
+        truth = prepare(f"{step}-undisturbed", step, given)
+        truths.append((truth, undisturbed(truth, given, plain=False)))
+    if options.plain:  # what is forked computes what a whole process does
+        step, given = settings[0]
+        whole = prepare(f"{step}-whole-process", step, given)
+        undisturbed(whole, given, plain=True)
+        tally.differences += [f"{whole.root.name}: {what}" for what in differences(truths[0][0].root, whole.root)]
+    if options.whole_set:
+        truth = prepare("whole-set-undisturbed", WHOLE_SET[0], WHOLE_SET[1])
+        attack(0, WHOLE_SET, truth, undisturbed(truth, WHOLE_SET[1], plain=False), BEFORE_TRAINING)
+    aims, number = [name for name in AIMS if name != "drawing"], 0
+    aims += ["random"] * len(aims)
+    while sum(tally.kills.values()) < options.kills and time.monotonic() - started < 60 * options.minutes:
+        turn = number % len(settings)
+        attack(number, settings[turn], *truths[turn], aims)
         number += 1
 
     taken = (time.monotonic() - started) / 60
@@ -294,7 +305,7 @@ def main() -> int:
         "kills_by_aim": dict(tally.aims),
         "kills_of_whole_processes": tally.plain,
         "minutes": round(taken, 1),
-        "settings": {step: " ".join(given) for step, given in chosen},
+        "settings": {step: " ".join(given) for step, given in [*settings, *[WHOLE_SET] * options.whole_set]},
         "rounds": tally.rounds,
     }
     print("\n".join(f"{name}: {value}" for name, value in summary.items() if name not in ("settings", "rounds")))

@@ -20,8 +20,11 @@ TIMELESS_BUT = {
 """Fields that are not compared, because they are times or follow from times."""
 
 
-def phase(data: Path, run: Path, started: float) -> str:
-    """What a process that was started at `started` (seconds since 1970) did last, by the files it left."""
+def phase(data: Path, run: Path, started: float, every_update: bool) -> str:
+    """What a process that was started at `started` (seconds since 1970) did last, by the files it left.
+
+    Where there is a checkpoint of `every_update`, the last one tells whether an epoch's evaluation had begun.
+    """
     state, lines = _state(run / "checkpoint.pt"), run / "metrics.jsonl"
     begun = (run / "environment.json").exists() and (run / "environment.json").stat().st_mtime > started
     if any(data.glob("*.part")):
@@ -42,10 +45,13 @@ def phase(data: Path, run: Path, started: float) -> str:
         return "before the first checkpoint"
     if state["metrics_bytes"] < (lines.stat().st_size if lines.exists() else 0):
         return "between metrics and checkpoint, or redoing that epoch"
-    config = json.loads((run / "config.json").read_bytes())
-    if state["epoch"] == config["recipe"]["epochs"]:
+    recipe = json.loads((run / "config.json").read_bytes())["recipe"]
+    pictures = json.loads((run.parents[1] / "study.json").read_bytes())["dataset"]["train"]
+    if state["epoch"] == recipe["epochs"]:
         return "test evaluation"
-    return "mid-epoch or evaluation"
+    if state["batch"] == pictures // recipe["batch_size"]:
+        return "evaluation"
+    return "mid-epoch" if every_update else "mid-epoch or evaluation"
 
 
 def _state(path: Path) -> dict[str, Any] | None:
