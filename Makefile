@@ -13,7 +13,7 @@ OURS = PYTHON VENV TORCH_INDEX N IMAGE RUN
 # PRESET, SEED, SEEDS and DEVICE count in the environment too.
 ORIGINS = command $(if $(filter PRESET SEED SEEDS DEVICE,$1),environment)
 GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter $(call ORIGINS,$v),$(firstword $(origin $v))),$v))
-FLAGS = DRY_RUN SKIP_UNREADABLE TRIAL DECAY_ALL CLASSIC.DECAY_ALL
+FLAGS = DRY_RUN SKIP_UNREADABLE TRIAL DETERMINISTIC DECAY_ALL CLASSIC.DECAY_ALL
 YES = 1 yes true on
 NO = 0 no false off
 name = $(shell echo '$1' | tr A-Z_ a-z-)

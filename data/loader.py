@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from data import randomness
 from data.augment import Augmentation, Draws, Mix, augment_batch, centre_crop, draw, draw_mix, finish
+from data.processes import end_with
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Pictures(Protocol):
@@ -267,9 +271,14 @@ def _in_workers(
         warnings.filterwarnings("ignore", "This DataLoader will create")
         loader = DataLoader(
             _Careful(work), batch_size=None, sampler=places, num_workers=workers, collate_fn=_unchanged,
-            pin_memory=pin, worker_init_fn=_ignore_signals,
+            pin_memory=pin, worker_init_fn=partial(_become_worker, parent=os.getpid()),
         )  # fmt: skip
-        batches = iter(loader)
+        # Until it ignores them, a new worker would answer signals as if it were this process.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            batches = iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     failure = None
     for place, batch in batches:
         if isinstance(batch, Exception):
@@ -296,10 +305,15 @@ class _Careful(Dataset["tuple[_Place, _Unfinished | Exception]"]):
             return place, failure
 
 
-def _ignore_signals(_: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole process group: the training process decides when its workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _become_worker(_: int, parent: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole process group, but the training process decides when its workers end.
+
+    If it is killed they end with it: they would go on holding the run's lock until they notice (5 seconds).
+    """
+    end_with(parent)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _unchanged(batch: Any) -> Any:

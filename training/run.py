@@ -46,7 +46,9 @@ class Execution:
     trial: bool = False
     """Whether a new run begins with a timed trial of layouts (`training.trial`)."""
     checkpoint_minutes: float = 10
-    """A checkpoint is written at the end of every epoch, and within one after this many minutes."""
+    """A checkpoint is written at the end of every epoch, and within one after this many minutes; 0: every update."""
+    deterministic: bool = False
+    """Whether CUDA is to use kernels that always round alike, where it has them. The CPU's do."""
 
 
 @dataclass(frozen=True)
