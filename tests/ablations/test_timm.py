@@ -10,6 +10,7 @@ import torch
 from ablations import STEPS, get_regime
 
 timm = pytest.importorskip("timm")
+optim = pytest.importorskip("timm.optim")
 ROOT = Path(__file__).parents[2]
 
 
@@ -79,7 +80,7 @@ def test_layer_decay_groups_parameters_from_stem_to_head() -> None:
     assert [place[name] for name in in_order] == sorted({place[name] for name in in_order})
     coarse = timm.models.group_parameters(model, model.group_matcher(coarse=True))
     assert len(coarse) == 1 + 4 + 1  # stem, stages (the last with the norm), head
-    rates = timm.optim.create_optimizer_v2(model, "adamw", lr=1.0, layer_decay=0.5).param_groups
+    rates = optim.create_optimizer_v2(model, "adamw", lr=1.0, layer_decay=0.5).param_groups
     assert min(group["lr_scale"] for group in rates) < max(group["lr_scale"] for group in rates) == 1
 
 
