@@ -5,9 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from ablations import STEPS, get_regime
+from ablations import STEPS, get_regime, pages
 from inference.predictor import Predictor
 from models import Architecture, SwinArchitecture
 
@@ -20,13 +18,7 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
     dataset: dict[str, Any] = study.get("dataset", {})
     regime = get_regime(study["config"]["regime"]) if "config" in study else None
     step = next((step for step in STEPS if step.name == predictor.step), None)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = pages.environment(Path(__file__).parent / "templates")
     return environment.get_template("card.md.j2").render(
         predictor=predictor, form=form, difference=difference, checked=checked, license=license, result=result,
         recipe=config.get("recipe", {}), dataset=dataset, regime=regime, step=step,

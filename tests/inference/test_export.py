@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,12 @@ def test_the_exported_files_may_be_read_by_others(convnext, tmp_path) -> None:
     assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {
         "model.safetensors": 0o644, "config.json": 0o644, "README.md": 0o644,
     }  # fmt: skip
+
+
+def test_class_names_of_any_kind_are_plain_text_in_the_card(convnext) -> None:
+    predictor = replace(load(convnext), classes=("ice_cream", "a|b", "<i>"))
+    card = export.card.render(predictor, "onnx", 0.0, "noise", "other")
+    assert r"3 classes: ice_cream, a\|b, &lt;i&gt;." in card
 
 
 def test_onnx_takes_any_batch(convnext, tmp_path) -> None:
