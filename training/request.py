@@ -10,14 +10,16 @@ _DRIVERS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
 """Of CUDA and ROCm under /dev: NVIDIA, its Jetsons, AMD, Windows' Linux."""
 
 
-def check_machine(device: str, workers: int | None) -> None:
-    """Raise ValueError for a device that no machine has, CUDA where there is none, or too many workers."""
+def check_machine(device: str, workers: int | None, checkpoint_minutes: float) -> None:
+    """Raise ValueError for a device that no machine has, CUDA where there is none, or impossible workers or minutes."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", device):
         raise ValueError(f"there is no device {device!r}: choose auto, cpu, cuda, cuda:N or mps")
     if device.startswith("cuda") and sys.platform == "linux" and not any(any(Path("/dev").glob(d)) for d in _DRIVERS):
         raise ValueError(f"device {device!r} was asked for and this machine has no CUDA device: choose auto or cpu")
     if workers is not None and not 0 <= workers <= _MOST_WORKERS:
         raise ValueError(f"workers is {workers}: give 0 to {_MOST_WORKERS}")
+    if not checkpoint_minutes >= 0:  # nor NaN
+        raise ValueError(f"checkpoint_minutes is {checkpoint_minutes}: give 0 or more")
 
 
 def check_choice(steps: Sequence[str], seeds: Sequence[int]) -> None:
