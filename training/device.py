@@ -68,9 +68,10 @@ def set_up(device: torch.device, precision: Precision, deterministic: bool = Fal
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.deterministic = deterministic
     if device.type == "cuda":
-        tf32 = "ieee" if precision == "fp32" else "tf32"
-        torch.backends.cuda.matmul.fp32_precision = tf32
-        torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
+        # torch's older names for this: some of torch.compile still asks by them, and fails where the newer ones
+        # (fp32_precision) were set; these set both.
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
         # Training batches have one shape, so timing cuDNN's kernels once pays; but the next process may choose others.
         torch.backends.cudnn.benchmark = not deterministic
 

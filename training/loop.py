@@ -7,7 +7,7 @@ it was: the weights, the optimizer and `State` are all there is to save.
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from data import Batch, PictureStore, eval_batches, randomness, train_batches
+from data import Batch, Memory, PictureStore, eval_batches, randomness, train_batches
 from data.loader import batches_per_epoch
 from models.builder import build
 from training import checkpoint, records, trial
@@ -33,7 +33,6 @@ from training.watch import Bad, Watch
 _INITIAL_WEIGHTS, _STOCHASTIC_DEPTH = 100, 101
 
 _EVALUATION_BATCH = 256
-_KEEP_BYTES = 256 * 2**20
 
 PHASES = ("data", "forward", "backward", "optimizer", "evaluation", "other")
 
@@ -151,16 +150,16 @@ def _train(
     done = state.epoch * updates_per_epoch + state.batch
     board = records.open_board(run, state.epoch * updates_per_epoch + 1)
     progress = Progress(run.title, recipe.epochs * updates_per_epoch, done, recipe.batch_size)
-    validation = _evaluation_batches(stores.validation, run, execution)
+    batches = train_batches(
+        stores.train, augmentation, seed=run.seed, epoch=state.epoch, epochs=recipe.epochs - state.epoch,
+        batch_size=recipe.batch_size, start=state.batch, micro_batches=recipe.micro_batches,
+        workers=execution.workers, device=device, memory=stores.memory,
+    )  # fmt: skip
     last_save = time.monotonic()
     model.train()
 
     for epoch in range(state.epoch, recipe.epochs):
         seconds_before, first = clock.read(), state.batch
-        batches = train_batches(
-            stores.train, augmentation, seed=run.seed, epoch=epoch, batch_size=recipe.batch_size, start=first,
-            micro_batches=recipe.micro_batches, workers=execution.workers, device=device, memory=stores.memory,
-        )  # fmt: skip
         for number in range(first, updates_per_epoch):
             update = epoch * updates_per_epoch + number
             lr = learning_rate(recipe, update, updates_per_epoch)
@@ -200,7 +199,8 @@ def _train(
             check(watch.drain())
         try:
             with clock("evaluation"):
-                seen = evaluate(judged, stop.between(validation()), device, precision)
+                pictures = _evaluation_batches(stores.validation, run, execution, stores.looked_at)
+                seen = evaluate(judged, stop.between(pictures), device, precision)
         except Stopped:
             leave(epoch + 1)  # goes on with this evaluation
         seconds = {phase: now - seconds_before[phase] for phase, now in clock.read().items()}
@@ -228,8 +228,8 @@ def _train(
     judged.load_state_dict(load_file(folder / records.WEIGHTS))
     try:
         with clock("evaluation"):
-            batches = stop.between(_evaluation_batches(stores.test, run, execution)())
-            test = evaluate(judged, batches, device, precision)
+            pictures = _evaluation_batches(stores.test, run, execution)
+            test = evaluate(judged, stop.between(pictures), device, precision)
     except Stopped:
         progress.close()
         board.close()
@@ -279,26 +279,10 @@ def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
     return content
 
 
-def _evaluation_batches(store: PictureStore, run: Run, execution: Execution) -> Callable[[], Iterator[Batch]]:
-    """The split's evaluation batches, as often as asked; prepared once where they fit in memory."""
-
-    def prepare() -> Iterator[Batch]:
-        return eval_batches(
-            store, run.augmentation(), batch_size=_EVALUATION_BATCH, workers=execution.workers, device=execution.device
-        )
-
-    if len(store) * 12 * run.study.config.resolution**2 > _KEEP_BYTES:
-        return prepare
-    kept: list[Batch] = []
-
-    def remember() -> Iterator[Batch]:
-        if kept:
-            yield from kept
-            return
-        made = []
-        for batch in prepare():
-            made.append(batch)
-            yield batch
-        kept.extend(made)
-
-    return remember
+def _evaluation_batches(
+    store: PictureStore, run: Run, execution: Execution, memory: Memory | None = None
+) -> Iterator[Batch]:
+    return eval_batches(
+        store, run.augmentation(), batch_size=_EVALUATION_BATCH, workers=execution.workers, device=execution.device,
+        memory=memory,
+    )  # fmt: skip

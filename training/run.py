@@ -61,6 +61,8 @@ class Stores:
     classes: tuple[str, ...]
     memory: Memory = field(default_factory=Memory)
     """Of the training pictures as they were last augmented, for the next run to use."""
+    looked_at: Memory = field(default_factory=Memory)
+    """Of the validation pictures as evaluation prepares them, for the next epoch to use."""
 
 
 @dataclass(frozen=True)
@@ -123,4 +125,5 @@ def open_stores(
         for split in dataset.splits.values()
     )
     free = available(torch.device("cpu"))
-    return Stores(train, validation, test, dataset.classes, Memory(min(2**30, 2**62 if free is None else free // 4)))
+    train_share, validation_share = (min(2**30, 2**62 if free is None else free // part) for part in (4, 8))
+    return Stores(train, validation, test, dataset.classes, Memory(train_share), Memory(validation_share))
