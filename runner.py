@@ -77,7 +77,7 @@ class Train(_Training):
     seed: int = 0
     """Which of the study's repetitions."""
     overwrite: str | None = None
-    """Name of the step, to throw its finished run away and make it again."""
+    """Name of the step, to throw its run away, finished or not, and make it again."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class All(_Training):
     steps: tuple[str, ...] = ()
     """Numbers or names, if not all."""
     overwrite: tuple[str, ...] = ()
-    """Names of steps whose finished runs are to be thrown away and made again."""
+    """Names of steps whose runs are to be thrown away, finished or not, and made again; if interrupted: repeat it."""
     dry_run: bool = False
     """Print what would be done and what it would cost, and stop."""
 
@@ -183,7 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"runner.py: {error}", file=sys.stderr)
         return REFUSED
     except OSError as error:
-        print(f"runner.py: {error}", file=sys.stderr)
+        named = error.strerror and error.filename
+        reason = f"{error.filename} could not be read or written ({error.strerror})" if named else error
+        print(f"runner.py: {reason}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("runner.py: stopped; the same command begins again, with what is done already", file=sys.stderr)

@@ -25,7 +25,7 @@ import numpy as np
 from data.cache import VERSION, Progress, names_digest
 from data.decode import UnreadablePicture, resize, resized_shape
 from data.files import readable_bytes, require_free, sync_folder, write_atomically
-from data.splits import Split
+from data.splits import Split, printable
 
 CHUNK_BYTES = 16_000_000
 LISTED = 20
@@ -220,11 +220,11 @@ def _finish(
 
 
 def _refuse(split: Split, bad: dict[int, str], folder: Path) -> None:
-    lines = [f"{split.ids[index]}: {why}" for index, why in sorted(bad.items())]
+    lines = [f"{printable(split.ids[index])}: {printable(why)}" for index, why in sorted(bad.items())]
     rest = ""
     if len(lines) > LISTED:
         listing = folder / f"{split.name}-unreadable.txt"
-        write_atomically(listing, ("\n".join(lines) + "\n").encode(errors="surrogateescape"))
+        write_atomically(listing, ("\n".join(lines) + "\n").encode())
         rest = f"\n  and {len(lines) - LISTED:,} more, listed in {listing}"
     raise ValueError(
         f"{len(bad):,} of {len(split):,} pictures of {split.name} cannot be read; repair or remove them, or allow the "

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from io import BufferedWriter
 from pathlib import Path
 
 
@@ -54,14 +55,40 @@ def readable_bytes(count: int) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, flush it to disk, rename. A reader sees the old file or the new one, whole."""
+    """Write `content` beside `path`, flush it to disk, rename. A reader sees the old file or the new one, whole.
+
+    Of two processes that write the same file, one waits for the other. What could not be written whole is removed.
+
+    Raises:
+        OSError: the disk is full, gone or may not be written to; names `path`.
+    """
     beside = path.with_name(path.name + ".part")
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    sync_folder(path.parent)
+    try:
+        with _open_alone(beside) as file:
+            try:
+                file.truncate()  # what a process that died left
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(beside, path)
+            except BaseException:
+                beside.unlink(missing_ok=True)
+                raise
+        sync_folder(path.parent)
+    except OSError as error:  # a failed write does not say of which file
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _open_alone(path: Path) -> BufferedWriter:
+    """`path` opened for writing, at a time when no other process writes it."""
+    while True:
+        file = open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb")  # noqa: SIM115
+        with contextlib.suppress(OSError):  # some network disks have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()  # the process before has renamed it away
 
 
 def sync_folder(folder: Path) -> None:
@@ -71,6 +98,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_files(folder: Path) -> None:
+    """Flush the files in `folder`, and its entries, to disk; not those of folders in it."""
+    for path in folder.iterdir():
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    sync_folder(folder)
 
 
 @contextlib.contextmanager

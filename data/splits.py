@@ -142,8 +142,13 @@ def hold_out(split: Split, share: float = HELD_OUT) -> tuple[list[int], list[int
     return [index for index in range(len(split)) if index not in held], sorted(held)
 
 
+def printable(name: object) -> str:
+    """A name from outside as it may be shown on a terminal: what cannot be printed as Python would escape it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
 def first_few(names: Iterable[str], limit: int = 3) -> str:
     """'a, b, c and 4 more' for messages."""
-    listed = list(names)
+    listed = [printable(name) for name in names]
     rest = len(listed) - limit
     return ", ".join(listed[:limit]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from ablations import STEPS, get_regime
+from ablations.text import plain
 from inference.predictor import Predictor
 
 
@@ -15,8 +16,6 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
     run = predictor.folder
     config, result = _read(run / "config.json"), _read(run / "result.json")
     study = _read(run.parents[1] / "study.json") if len(run.absolute().parents) > 1 else {}
-    dataset: dict[str, Any] = study.get("dataset", {})
-    regime = get_regime(study["config"]["regime"]) if "config" in study else None
     step = next((step for step in STEPS if step.name == predictor.step), None)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -25,12 +24,25 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("card.md.j2").render(
-        predictor=predictor, form=form, difference=difference, checked=checked, license=license, result=result,
-        recipe=config.get("recipe", {}), dataset=dataset, regime=regime, step=step,
-        initial=study.get("config", {}).get("init_weights"),
-    )  # fmt: skip
+    environment.filters["plain"] = plain
+    try:
+        dataset: dict[str, Any] = study.get("dataset", {})
+        regime = get_regime(study["config"]["regime"]) if "config" in study else None
+        return environment.get_template("card.md.j2").render(
+            predictor=predictor, form=form, difference=difference, checked=checked, license=license, result=result,
+            recipe=config.get("recipe", {}), dataset=dataset, regime=regime, step=step,
+            initial=study.get("config", {}).get("init_weights"),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the records of {run} are damaged, a field is missing or wrong ({reason}): restore") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    """The JSON object in a file of the run; nothing where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged, it is no JSON object ({error}): restore it") from None

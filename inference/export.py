@@ -4,6 +4,7 @@ Every export is a folder in the layout of a model repository: the model, config.
 README.md, the model card. `huggingface_hub.upload_folder` or `git push` publishes it as it is.
 """
 
+import io
 import json
 import logging
 import os
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from data.files import sync_files, sync_folder, write_atomically
 from inference import card
 from inference.optional import require
 from inference.output import find_pictures
@@ -71,7 +74,13 @@ def write(
         checked = f"{len(found)} pictures" if found else "noise"
         (work / "README.md").write_text(card.render(predictor, form, difference, checked, license), encoding="utf-8")
         work.chmod(0o755)
+        sync_files(work)
         os.replace(work, out)
+        sync_folder(out.parent)
+    except OSError as error:
+        if error.strerror is None:  # a sentence already
+            raise
+        raise OSError(f"the export {out} could not be written ({error.strerror}); nothing was left there") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return difference
@@ -134,13 +143,14 @@ def _safetensors(predictor: Predictor, images: Tensor, folder: Path) -> float:
         "preprocessing": _config(predictor, "safetensors")["preprocessing"],
     }
     state = {key: value.contiguous() for key, value in predictor.model.state_dict().items()}
-    save_file(state, folder / WEIGHTS, {"format": "pt", ABOUT: json.dumps(about)})
+    # Through our own writing: the libraries report a full disk by errors of their own.
+    write_atomically(folder / WEIGHTS, to_safetensors(state, {"format": "pt", ABOUT: json.dumps(about)}))
     return _compare(predictor, load(folder).model, images)
 
 
 def _torchvision(predictor: Predictor, images: Tensor, folder: Path) -> float:
     state = {key: value.contiguous() for key, value in weights.export(predictor.model, "torchvision").items()}
-    save_file(state, folder / WEIGHTS, {"format": "pt"})
+    write_atomically(folder / WEIGHTS, to_safetensors(state, {"format": "pt"}))
     theirs = _torchvision_network(predictor)
     theirs.load_state_dict(load_file(folder / WEIGHTS))
     return _compare(predictor, theirs.eval(), images)
@@ -180,7 +190,9 @@ def _torch_export(predictor: Predictor, images: Tensor, folder: Path) -> float:
     path = folder / FILES["torch-export"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(_program(predictor, images), path)
+        program = io.BytesIO()
+        torch.export.save(_program(predictor, images), program)
+        write_atomically(path, program.getvalue())
         exported = torch.export.load(path).module()
     return _compare(predictor, exported, images)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
+
+from data.splits import printable
 
 if TYPE_CHECKING:
     from inference.predictor import Predictor
@@ -63,13 +66,11 @@ def to_text(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: 
     """One block a picture; a column a run. answers[run][picture]."""
     blocks = []
     for place, picture in enumerate(pictures):
-        columns = [
-            [f"{100 * value:5.1f} %  {name}" for name, value in answers[run][place]] for run in range(len(predictors))
-        ]
+        columns = [[f"{100 * value:5.1f} %  {printable(name)}" for name, value in of_run[place]] for of_run in answers]
         longest = max(len(column) for column in columns)
         rows = [[column[i] if i < len(column) else "" for column in columns] for i in range(longest)]
-        header = [predictor.title for predictor in predictors]
-        blocks.append(f"{picture}\n{tabulate(rows, header, tablefmt='simple', disable_numparse=True)}\n")
+        header = [printable(predictor.title) for predictor in predictors]
+        blocks.append(f"{printable(picture)}\n{tabulate(rows, header, tablefmt='simple', disable_numparse=True)}\n")
     return "\n".join(blocks)
 
 
@@ -107,6 +108,7 @@ def plot(
     from matplotlib.figure import Figure
 
     from data.decode import read_picture
+    from data.files import write_atomically
 
     columns = 1 + len(predictors)
     figure = Figure(figsize=(3.4 * columns, 2.8 * len(pictures)), layout="constrained")
@@ -114,22 +116,24 @@ def plot(
     axes = figure.subplots(len(pictures), columns, squeeze=False)
     for place, picture in enumerate(pictures):
         axes[place, 0].imshow(read_picture(picture))
-        axes[place, 0].set_title(picture.name, fontsize=9)
+        axes[place, 0].set_title(printable(picture.name), fontsize=9, parse_math=False)
         axes[place, 0].axis("off")
         for run, predictor in enumerate(predictors):
             bars(axes[place, run + 1], answers[run][place], predictor.title)
-    figure.savefig(path, dpi=150)
+    drawn = io.BytesIO()  # whole in memory first: a file that was there is kept until the new one is on disk
+    figure.savefig(drawn, dpi=150, format=path.suffix[1:])
+    write_atomically(path, drawn.getvalue())
 
 
 def bars(axes, best: Best, title: str) -> None:  # type: ignore[no-untyped-def]
     """Draw classes and probabilities, best on top, into matplotlib `axes`."""
-    names, values = [name.replace("_", " ") for name, _ in best], [100 * value for _, value in best]
+    names, values = [printable(name).replace("_", " ") for name, _ in best], [100 * value for _, value in best]
     drawn = axes.barh(range(len(best)), values, color="#4c72b0")
     axes.bar_label(drawn, fmt="%.1f", padding=2, fontsize=8)
-    axes.set_yticks(range(len(best)), names, fontsize=8)
+    axes.set_yticks(range(len(best)), names, fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 115)
     axes.set_xticks((0, 50, 100))
     axes.set_xlabel("probability, %", fontsize=8)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(printable(title), fontsize=9, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,7 @@
 """A trained run as something to ask: pictures in, probabilities out. All of it comes from the run, nothing from a
 default."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,28 +99,43 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no safetensors file ({error}): restore it, or train the run again") from None
+    _require_checksum(path)
     if ABOUT not in metadata:
         raise ValueError(f"{path} does not say what it holds: give a run's own {WEIGHTS}, or start a run from it")
-    about: dict[str, Any] = json.loads(metadata[ABOUT])
-    classes, layer_scale = tuple(about["classes"]), about["layer_scale"]
-    if about["architecture"]["num_classes"] != len(classes):
+    try:
+        about: dict[str, Any] = json.loads(metadata[ABOUT])
+        classes, layer_scale, look = tuple(map(str, about["classes"])), about["layer_scale"], about["preprocessing"]
+        step, seed = str(about["step"]), int(about["seed"])
+        view = Augmentation(resolution=int(look["resolution"]), mean=tuple(look["mean"]), std=tuple(look["std"]))
+        architecture = _architecture(about["architecture"])
+        model = empty(architecture, layer_scale=None if fold_layer_scale else layer_scale).eval()
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{path} is damaged, it does not describe a network ({reason}): restore it") from None
+    if architecture.num_classes != len(classes):
         raise ValueError(
-            f"{path} names {len(classes)} classes and describes a network for {about['architecture']['num_classes']}: "
+            f"{path} names {len(classes)} classes and describes a network for {architecture.num_classes}: "
             "restore it, or train the run again"
         )
     if fold_layer_scale:
         state, layer_scale = weights.fold_layer_scale(state), None
-    architecture = _architecture(about["architecture"])
-    model = empty(architecture, layer_scale=layer_scale).eval()
     try:
         weights.load(model, state, "ours")
     except ValueError as error:
         raise explain(state, error, str(path)) from None
-    look = about["preprocessing"]
-    view = Augmentation(resolution=look["resolution"], mean=tuple(look["mean"]), std=tuple(look["std"]))
-    return Predictor(model, architecture, layer_scale, classes, about["step"], about["seed"], view, run)
+    return Predictor(model, architecture, layer_scale, classes, step, seed, view, run)
+
+
+def _require_checksum(path: Path) -> None:
+    """Raise ValueError where a finished run's result knows another checksum of its weights."""
+    try:
+        expected = json.loads((path.parent / "result.json").read_bytes())["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):  # an unfinished run, an export, a run made before there was one
+        return
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise ValueError(f"{path} is damaged, its checksum is not what result.json says: restore it")
 
 
 def _architecture(fields: dict[str, Any]) -> Architecture | SwinArchitecture:

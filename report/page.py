@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from ablations.text import plain
 from report import collect, facts, plots
 from report.tables import Summary
 
@@ -41,7 +42,10 @@ def write(study_dir: Path) -> Path:
     """
     summary = Summary(collect.read(study_dir))
     target = study_dir / "report"
-    work = Path(tempfile.mkdtemp(prefix=".report-", dir=study_dir))
+    try:
+        work = Path(tempfile.mkdtemp(prefix=".report-", dir=study_dir))
+    except OSError as error:
+        raise OSError(f"the report of {study_dir} could not be written ({error.strerror})") from error
     try:
         drawn = _figures(summary, work)
         for name, table in (("steps", summary.steps), ("runs", summary.runs), ("curves", summary.curves)):
@@ -58,6 +62,11 @@ def write(study_dir: Path) -> Path:
             for suffix in (".png", ".svg"):
                 if name not in drawn:
                     (target / f"{name}{suffix}").unlink(missing_ok=True)
+        _flush(target)
+    except OSError as error:
+        raise OSError(
+            f"the report of {study_dir} could not be written ({error.strerror or error}); the one before is kept"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target / "report.md"
@@ -79,8 +88,12 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Of a file its contents, of a folder its entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def render(summary: Summary, figures: Sequence[str]) -> str:
@@ -97,12 +110,6 @@ def render(summary: Summary, figures: Sequence[str]) -> str:
     environment.globals.update(table=table, plural=facts.plural)
     titles = {name: FIGURES[name][0] for name in figures}
     return environment.get_template("report.md.j2").render(**facts.page(summary), figures=titles)
-
-
-def plain(text: object) -> str:
-    """Text from a file as text of the page: one line, no HTML, no table cell, no Markdown code or emphasis."""
-    words = " ".join(str(text).split())
-    return re.sub(r"([\\`*|\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", html.escape(words, quote=False))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:

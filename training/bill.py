@@ -1,6 +1,7 @@
 """What a study will cost, said before it starts and corrected as its runs end: runs, pictures, disk, hours."""
 
-import json
+import contextlib
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from training.device import autocast, device_name
 from training.optimization import make_optimizer
 from training.progress import duration
 from training.recipe import Precision, Recipe
-from training.study import Step, read_json, run_folder, write_json
+from training.study import Step, must_begin_anew, read_json, run_folder, write_json
 
 SPEEDS = "speeds.json"
 """In a study's folder: measured training rates by device and step."""
@@ -77,9 +78,12 @@ def plan(folder: Path, steps: Sequence[Step], seeds: Sequence[int], overwrite: C
 def state(folder: Path, step: str, seed: int, overwrite: Collection[str]) -> str:
     """Of a run: finished, to resume, or to train."""
     run = run_folder(folder, step, seed)
+    if step in overwrite and must_begin_anew(run):
+        return "to train"
     if (run / "result.json").exists():
-        return "to train" if step in overwrite else "finished"
-    return "to resume" if (run / "checkpoint.pt").exists() else "to train"
+        return "finished"
+    begun = (run / "checkpoint.pt").exists() or (run / "checkpoint.pt.previous").exists()
+    return "to resume" if begun else "to train"
 
 
 def done_share(folder: Path, step: str, seed: int, recipe: Recipe) -> float:
@@ -274,8 +278,8 @@ class Bill:
         """Keep what was measured now in the study's folder, for the next bill. Only a study that exists is touched."""
         new = {s: v.images_per_second for s, v in self.speeds.items() if v.source == "measured now"}
         if new and (folder / "study.json").exists():
-            old = read_json(folder / SPEEDS) if (folder / SPEEDS).exists() else {}
-            write_json(folder / SPEEDS, {**old, self.device_name: {**old.get(self.device_name, {}), **new}})
+            old = {step: speed.images_per_second for step, speed in _remembered(folder, self.device_name).items()}
+            write_json(folder / SPEEDS, {**_speeds(folder), self.device_name: {**old, **new}})
 
     def __str__(self) -> str:
         sizes, lines = self.sizes, []
@@ -305,8 +309,8 @@ def pictures_of(recipe: Recipe, sizes: Sizes) -> int:
 
 
 def run_bytes(params: int, recipe: Recipe, test_pictures: int) -> int:
-    """Bytes of a run's folder at its largest: the weights, and three checkpoints of weights and moments."""
-    copies = 1 + 3 * (3 if recipe.optimizer == "adamw" else 2)
+    """Bytes of a run's folder at its largest: the weights twice, and three checkpoints of weights and moments."""
+    copies = 2 + 3 * (3 if recipe.optimizer == "adamw" else 2)
     return params * 4 * copies + 60 * test_pictures
 
 
@@ -321,17 +325,28 @@ def _network(job: Job, device: torch.device) -> nn.Module:
     return model.to(device).to(memory_format=torch.channels_last)
 
 
+def _speeds(folder: Path) -> dict[str, Any]:
+    """speeds.json; nothing if it is missing or damaged, for a note of the past is no reason to stop."""
+    try:
+        return read_json(folder / SPEEDS)
+    except ValueError:
+        return {}
+
+
 def _remembered(folder: Path, device: str) -> dict[str, Speed]:
     try:
-        rates = json.loads((folder / SPEEDS).read_bytes())[device]
-        return {step: Speed(float(rate), "remembered") for step, rate in rates.items() if float(rate) > 0}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # a note of the past is no reason to stop
+        rates = _speeds(folder).get(device, {}).items()
+        return {step: Speed(float(rate), "remembered") for step, rate in rates if 0 < float(rate) < math.inf}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _of_a_finished_run(folder: Path, step: str, device: str, overwrite: Collection[str]) -> Speed | None:
     for path in sorted((folder / step).glob("seed-*/result.json")) if step not in overwrite else []:
-        result = read_json(path)
-        if result.get("device") == device:
-            return Speed(result["images_per_second"], "from a finished run", result["seconds"]["total"])
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # the run itself will say that it is damaged
+            result = read_json(path)
+            if result["device"] == device:
+                rate, seconds = float(result["images_per_second"]), float(result["seconds"]["total"])
+                if 0 < rate < math.inf and 0 <= seconds < math.inf:
+                    return Speed(rate, "from a finished run", seconds)
     return None

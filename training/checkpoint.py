@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ import torch
 
 from data.files import write_atomically
 
+NAME = "checkpoint.pt"
+"""In a run's folder."""
 _MARK = b"\nsha256:"
 _TRAILER = len(_MARK) + 64
+
+
+class Damaged(OSError):
+    """The file is torn, changed, no checkpoint, or another run's. One sentence, which names it."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -23,44 +30,73 @@ def save(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
-    if path.exists():  # a second name for the old file, so that there is no moment without one under its own
-        previous(path).unlink(missing_ok=True)
-        os.link(path, previous(path))
+    keep_previous(path)
     write_atomically(path, content + _MARK + hashlib.sha256(content).hexdigest().encode())
+
+
+def keep_previous(path: Path) -> None:
+    """Keep the file at `path`, which is going to be replaced, as `path`.previous."""
+    if not path.exists():
+        return
+    previous(path).unlink(missing_ok=True)
+    try:  # a second name for the old file, so that there is no moment without one under its own
+        os.link(path, previous(path))
+    except OSError:  # a disk without links, or without room for one more name
+        os.replace(path, previous(path))
 
 
 def previous(path: Path) -> Path:
     return path.with_name(path.name + ".previous")
 
 
-def load_latest(path: Path, device: torch.device) -> dict[str, Any] | None:
+def damaged(path: Path) -> Path:
+    """Where `load_latest` puts a checkpoint that it gave up."""
+    return path.with_name(path.name + ".damaged")
+
+
+def load_latest(path: Path, device: torch.device, owner: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What `save` last wrote whole: `path`, or where that is damaged the one before; None where there is neither.
 
+    `owner` are entries that the checkpoint must have; with others it is another run's, and counts as damaged.
+
     Raises:
-        ValueError: both are damaged.
+        Damaged: there are checkpoints, but no good one.
     """
     if not path.exists():
-        return load(previous(path), device) if previous(path).exists() else None
+        return load(previous(path), device, owner) if previous(path).exists() else None
     try:
-        return load(path, device)
-    except ValueError as damage:
+        return load(path, device, owner)
+    except Damaged as damage:
         if not previous(path).exists():
-            raise ValueError(f"{damage}: delete it to begin this run anew") from damage
-        print(f"runner.py: {damage}; going on from the one before", file=sys.stderr)
-        return load(previous(path), device)
+            raise
+        state = load(previous(path), device, owner)
+        # Out of the way: the next `save` would keep the damaged one as the previous, in place of the good one.
+        os.replace(path, damaged(path))
+        print(f"runner.py: {damage}; going on from the one before ({damaged(path).name} is the bad one)",
+              file=sys.stderr)  # fmt: skip
+        return state
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
+def load(path: Path, device: torch.device, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read what `save` wrote. Nothing in the file is executed.
 
     Raises:
-        ValueError: the file is torn, changed, or no checkpoint.
+        Damaged: the file is torn, changed, no checkpoint, or lacks the entries `owner`.
         OSError: it cannot be read.
     """
     content = path.read_bytes()
     body, trailer = content[:-_TRAILER], content[-_TRAILER:]
+    if not content:
+        raise Damaged(f"{path} is damaged: it is empty")
     if trailer != _MARK + hashlib.sha256(body).hexdigest().encode():
-        raise ValueError(f"{path} is damaged: its checksum does not fit its contents")
-    state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
-    assert isinstance(state, dict)
+        raise Damaged(f"{path} is damaged: its checksum does not fit its contents")
+    try:
+        state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    except Exception as error:  # an unpickler raises anything
+        raise Damaged(f"{path} is damaged: it holds more than tensors, or cannot be unpacked") from error
+    if not isinstance(state, dict):
+        raise Damaged(f"{path} is damaged: it is no run's state")
+    for name, value in (owner or {}).items():
+        if state.get(name, value) != value:
+            raise Damaged(f"{path} is not this run's: its {name} is {state[name]!r} and should be {value!r}")
     return state

@@ -5,6 +5,7 @@ it was: the weights, the optimizer and `State` are all there is to save.
 """
 
 import copy
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NoReturn
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from data import Batch, Memory, PictureStore, eval_batches, randomness, train_batches
+from data.files import write_atomically
 from data.loader import batches_per_epoch
 from models.builder import build
 from training import checkpoint, records, trial
@@ -73,8 +74,10 @@ class State:
     best_epoch: int = 0
     best_top1: float = -math.inf
     """Of the validation split."""
-    metrics_bytes: int = 0
-    """Length of metrics.jsonl that belongs to the finished epochs."""
+    metrics: str = ""
+    """metrics.jsonl as it is after the finished epochs."""
+    weights_sha256: str = ""
+    """Of model.safetensors, the weights of the best epoch."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     """Time that all processes together have spent on this run."""
 
@@ -87,7 +90,8 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
     Raises:
         NonFinite: nothing was updated with that loss; the run's folder keeps its last checkpoint.
         Stopped: `stop` was set; the state is saved.
-        ValueError: the training split holds less than one batch, or the run's checkpoint is damaged.
+        ValueError: the training split holds less than one batch.
+        checkpoint.Damaged: what the run would go on from is damaged.
     """
     set_up(execution.device, run.study.config.precision, execution.deterministic)
     saved = _read_checkpoint(run, execution.device)
@@ -112,9 +116,12 @@ def _train(
         judged = parts["average"] = copy.deepcopy(model).requires_grad_(False)
     state = State()
     if saved is not None:
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        state = State(**saved["state"])
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
+            state = State(**saved["state"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoint.Damaged(f"{folder / checkpoint.NAME} is of another version of this program") from error
     clock = Clock(state.seconds)
     forward = trial.forward_of(model, execution.layout)
     watch = Watch(device, state.loss_sum)
@@ -123,7 +130,6 @@ def _train(
         if bad is None:
             return
         progress.close()
-        board.close()
         epoch, number = divmod(bad.update, updates_per_epoch)
         last = folder / "checkpoint.pt"
         kept = f"{last} holds the last good state" if last.exists() else "no checkpoint had been written"
@@ -136,19 +142,22 @@ def _train(
         check(watch.drain())
         state.seconds, state.loss_sum = clock.read(), watch.loss_sum
         contents = {name: part.state_dict() for name, part in parts.items()}
-        about = {"study_hash": run.study.hash, "device": device.type, "layout": asdict(execution.layout)}
-        checkpoint.save(folder / "checkpoint.pt", {**about, "state": asdict(state), **contents})
+        about = {**_owner(run), "device": device.type, "layout": asdict(execution.layout)}
+        checkpoint.save(folder / checkpoint.NAME, {**about, "state": asdict(state), **contents})
         return time.monotonic()
 
     def leave(epoch: int) -> NoReturn:
         save()
         progress.close()
-        board.close()
         raise Stopped(f"{run.title} was stopped in epoch {epoch} and saved; the same command resumes it") from None
 
     records.begin(run, device, execution.layout)
+    if saved is not None:
+        if state.best_epoch:
+            records.load_weights(run, state.weights_sha256)
+        write_atomically(folder / records.METRICS, state.metrics.encode())
     done = state.epoch * updates_per_epoch + state.batch
-    board = records.open_board(run, state.epoch * updates_per_epoch + 1)
+    board = records.Board(folder, state.epoch * updates_per_epoch + 1)
     progress = Progress(run.title, recipe.epochs * updates_per_epoch, done, recipe.batch_size)
     batches = train_batches(
         stores.train, augmentation, seed=run.seed, epoch=state.epoch, epochs=recipe.epochs - state.epoch,
@@ -217,26 +226,25 @@ def _train(
         }
         if seen.top1 > state.best_top1:
             state.best_top1, state.best_epoch = seen.top1, epoch + 1
-            records.save_weights(run, judged, stores.classes, epoch + 1)
-        state.metrics_bytes = records.append_metrics(folder / records.METRICS, state.metrics_bytes, metrics)
+            state.weights_sha256 = records.save_weights(run, judged, stores.classes, epoch + 1)
+        state.metrics += json.dumps(metrics) + "\n"
+        write_atomically(folder / records.METRICS, state.metrics.encode())
         records.log(board, metrics)
         state.epoch, state.batch = epoch + 1, 0
         watch.reset()
         last_save = save()
 
     # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
-    judged.load_state_dict(load_file(folder / records.WEIGHTS))
+    judged.load_state_dict(records.load_weights(run, state.weights_sha256))
     try:
         with clock("evaluation"):
             pictures = _evaluation_batches(stores.test, run, execution)
             test = evaluate(judged, stop.between(pictures), device, precision)
     except Stopped:
         progress.close()
-        board.close()
         raise Stopped(f"{run.title} was stopped in its test; the same command tests it again") from None
     # One update late, so that a process that goes on from the last checkpoint hides it and not that epoch's metrics.
-    board.add_scalar("test/top1", test.top1, recipe.epochs * updates_per_epoch + 1)
-    board.close()
+    board.add_scalars({"test/top1": test.top1}, recipe.epochs * updates_per_epoch + 1)
     result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
     progress.say(
         f"top-1 {test.top1:.2f} % on {len(test.labels):,} test pictures in {duration(sum(state.seconds.values()))}"
@@ -272,11 +280,12 @@ def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any
 
 def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
     """The run's checkpoint, if it has one."""
-    path = run.folder / "checkpoint.pt"
-    content = checkpoint.load_latest(path, device)
-    if content is not None and content["study_hash"] != run.study.hash:
-        raise ValueError(f"{path} belongs to a study of another config: remove it, or choose another --study")
-    return content
+    return checkpoint.load_latest(run.folder / checkpoint.NAME, device, _owner(run))
+
+
+def _owner(run: Run) -> dict[str, Any]:
+    """What a checkpoint says of whose it is."""
+    return {"study_hash": run.study.hash, "step": run.step, "seed": run.seed}
 
 
 def _evaluation_batches(

@@ -4,15 +4,17 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 
 from models.builder import empty
 from training import memory, records
+from training.checkpoint import Damaged
 from training.interrupt import STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
 from training.run import Execution, Run, Stores
-from training.study import Busy, one_trainer
+from training.study import MADE_AGAIN, Busy, must_begin_anew, one_trainer
 
 DONE, FAILED = 0, 1
 """Exit codes."""
@@ -22,12 +24,19 @@ def carry_out(
     runs: Sequence[Run], stores: Stores, execution: Execution, stop: StopRequest, overwrite: Collection[str] = (),
     finished: Callable[[str, int, float], str] | None = None,
 ) -> int:  # fmt: skip
-    """Train `runs`; those of steps named in `overwrite` are made again. One that diverges does not stop the others.
+    """Train `runs`; those of steps named in `overwrite` are made again, finished or not.
 
-    `finished` is told of each run that ends (step, seed, seconds); what it answers is printed (see `bill.Bill`).
+    A run that diverges or whose files are damaged does not stop the others. `finished` is told of each run that ends
+    (step, seed, seconds); what it answers is printed (see `bill.Bill`).
+
+    What was made again stays marked until the whole command is done, so that a command that was interrupted, given
+    again with its `overwrite`, goes on instead of making all again.
 
     Returns:
         The exit code: done, a run failed, or stopped on request and resumable.
+
+    Raises:
+        OSError: the disk failed; the run's last good state is kept.
     """
     code = DONE
     with ExitStack() as locks:
@@ -43,21 +52,29 @@ def carry_out(
                     raise
                 print(f"runner.py: {busy}", file=sys.stderr)
                 continue
-            if run.step in overwrite and run.result:  # an unfinished one is resumed, being made again already
-                records.clear(run.folder)
-            if result := run.result:
-                again = f"--overwrite {run.step} makes it again"
-                print(f"{run.title}: finished, top-1 {result['top1']:.2f} % ({again})", flush=True)
-                continue
             started = time.monotonic()
             try:
+                if run.step in overwrite and must_begin_anew(run.folder):
+                    records.clear(run.folder, MADE_AGAIN)
+                if result := _result(run):
+                    again = f"--overwrite {run.step} makes it again"
+                    print(f"{run.title}: finished, top-1 {result['top1']:.2f} % ({again})", flush=True)
+                    continue
                 train(run, stores, execution, stop)
             except Stopped as stopped:
-                print(f"runner.py: {stopped}{', without --overwrite' * bool(overwrite)}", file=sys.stderr)
+                print(f"runner.py: {stopped}", file=sys.stderr)
                 return STOPPED
             except NonFinite as failure:
                 print(f"runner.py: {failure}", file=sys.stderr)
                 code = FAILED
+            except Damaged as damage:
+                (run.folder / MADE_AGAIN).unlink(missing_ok=True)
+                print(f"runner.py: {damage}: --overwrite {run.step} begins this run anew", file=sys.stderr)
+                code = FAILED
+            except OSError as failure:
+                if failure.errno is None:  # a sentence already
+                    raise
+                raise OSError(_disk_failed(run, failure)) from failure
             except (RuntimeError, MemoryError) as failure:
                 if not memory.is_out_of_memory(failure):
                     raise
@@ -66,7 +83,30 @@ def carry_out(
             else:
                 if finished is not None:
                     print(finished(run.step, run.seed, time.monotonic() - started), flush=True)
+        for run in runs:
+            if run.step in overwrite:
+                (run.folder / MADE_AGAIN).unlink(missing_ok=True)
     return code
+
+
+def _result(run: Run) -> dict[str, Any] | None:
+    """The result of a finished run."""
+    try:
+        result = run.result
+        if result is not None:
+            float(result["top1"])
+        return result
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{run.folder / records.RESULT} is damaged, it is no run's result") from error
+
+
+def _disk_failed(run: Run, failure: OSError) -> str:
+    """What to say of a disk that is full, read-only or gone."""
+    where = failure.filename or run.folder
+    return (
+        f"{run.title} was stopped by its disk: {where} could not be written or read ({failure.strerror}); what was "
+        "saved before is kept, and once the disk is well again the same command goes on from there"
+    )
 
 
 def _out_of_memory(run: Run, device: torch.device) -> str:

@@ -1,28 +1,31 @@
 """What a run leaves in its folder: config, environment, metrics, TensorBoard events, weights, result."""
 
+import hashlib
+import io
 import json
 import os
 import shutil
+import socket
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from data.files import write_atomically
 from models.complexity import architecture_complexity
+from training.checkpoint import Damaged, keep_previous, previous
 from training.device import code_version, device_name, environment
 from training.evaluation import Evaluation
 from training.run import Execution, Layout, Run, Stores
 from training.study import write_json
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 METRICS, WEIGHTS, RESULT = "metrics.jsonl", "model.safetensors", "result.json"
 ABOUT = "about"
@@ -45,47 +48,63 @@ def begin(run: Run, device: torch.device, layout: Layout) -> None:
     write_json(run.folder / "environment.json", {**environment(device), "layout": asdict(layout)})
 
 
-def clear(folder: Path) -> None:
-    """Remove a run, so that it can be made again. The lock, held by the caller, stays."""
+def clear(folder: Path, mark: str) -> None:
+    """Remove a run, so that it can be made again, and leave the file `mark`. The lock, held by the caller, stays."""
+    (folder / RESULT).unlink(missing_ok=True)  # first: what is left of an interrupted removal is no finished run
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink()
+    (folder / mark).touch()
 
 
-def open_board(run: Run, update: int) -> "SummaryWriter":
-    """TensorBoard events of the run; those from `update` on that an interrupted process wrote are hidden."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tensorboard imports what setuptools and numpy call deprecated
-        from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(run.folder), purge_step=update)
+class Board:
+    """TensorBoard events of a run, on disk as soon as they are told.
 
-
-def log(board: "SummaryWriter", metrics: Mapping[str, Any]) -> None:
-    """An epoch's metrics to TensorBoard, against optimizer updates."""
-    for name in ("lr", "train_loss", "validation_loss", "validation_top1", "images_per_second"):
-        board.add_scalar(name.replace("_", "/", 1), metrics[name], metrics["update"])
-    for phase, seconds in metrics["seconds"].items():
-        board.add_scalar(f"seconds/{phase}", seconds, metrics["update"])
-
-
-def append_metrics(path: Path, length: int, metrics: Mapping[str, Any]) -> int:
-    """Put a line after the first `length` bytes of metrics.jsonl, drop what follows, return the new length.
-
-    What follows was written by a process that died before the checkpoint that counts it.
+    torch's own writer works in a thread, where a full disk ends in a traceback and the run does not learn of it.
     """
-    with open(path, "r+b" if path.exists() else "w+b") as file:
-        file.truncate(length)
-        file.seek(length)
-        file.write((json.dumps(metrics) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell()
+
+    def __init__(self, folder: Path, update: int) -> None:
+        """Begin a file of events; those from `update` on that an interrupted process wrote are hidden."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tensorboard imports what setuptools and numpy call deprecated
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        self._events, self._summaries, self._writer = event_pb2, summary_pb2, RecordWriter
+        # In the order of their names they are read, and processes may begin within a second of each other.
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.0"
+        self._path = folder / name
+        self._write(file_version="brain.Event:2")
+        if update:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(step=update, session_log=start)
+
+    def add_scalars(self, values: Mapping[str, float], update: int) -> None:
+        rows = [self._summaries.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        for row in rows:  # an event each, as torch writes them
+            self._write(step=update, summary=self._summaries.Summary(value=[row]))
+
+    def _write(self, **fields: Any) -> None:
+        record = io.BytesIO()
+        self._writer(record).write(self._events.Event(wall_time=time.time(), **fields).SerializeToString())
+        try:
+            with self._path.open("ab") as file:
+                file.write(record.getvalue())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
-def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: int) -> None:
-    """model.safetensors, which also says what the weights are and how pictures are to be prepared for them."""
+def log(board: Board, metrics: Mapping[str, Any]) -> None:
+    """An epoch's metrics to TensorBoard, against optimizer updates."""
+    names = ("lr", "train_loss", "validation_loss", "validation_top1", "images_per_second")
+    values = {name.replace("_", "/", 1): metrics[name] for name in names}
+    seconds = {f"seconds/{phase}": value for phase, value in metrics["seconds"].items()}
+    board.add_scalars({**values, **seconds}, metrics["update"])
+
+
+def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: int) -> str:
+    """model.safetensors, which also says what the weights are and how pictures are to be prepared for them; sha256."""
     augmentation = run.augmentation()
     about = {
         "study_hash": run.study.hash,
@@ -103,13 +122,35 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
     }
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     # One entry: safetensors writes several in random order, and equal runs should give equal files.
-    write_atomically(run.folder / WEIGHTS, to_safetensors(tensors, {ABOUT: json.dumps(about)}))
+    content = to_safetensors(tensors, {ABOUT: json.dumps(about)})
+    keep_previous(run.folder / WEIGHTS)
+    write_atomically(run.folder / WEIGHTS, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_weights(run: Run, digest: str) -> dict[str, torch.Tensor]:
+    """The weights that `save_weights` wrote and that a checkpoint knows by their sha256 `digest`.
+
+    They may be the ones before: those of the best epoch, when a process died before the checkpoint that counts it.
+
+    Raises:
+        checkpoint.Damaged: there are none with this checksum.
+    """
+    path = run.folder / WEIGHTS
+    for place in (path, previous(path)):
+        if place.exists() and hashlib.sha256(content := place.read_bytes()).hexdigest() == digest:
+            if place != path:
+                os.replace(place, path)
+            return from_safetensors(content)
+    what = "is damaged: its checksum is not what the checkpoint says" if path.exists() else "is missing"
+    raise Damaged(f"{path}, the weights of the best epoch, {what}")
 
 
 def finish(
     run: Run, stores: Stores, execution: Execution, test: Evaluation, selected_epoch: int, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """Write predictions.csv, then result.json, whose presence says that the run is finished."""
+    previous(run.folder / WEIGHTS).unlink(missing_ok=True)
     write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids).encode(errors="surrogateescape"))
     scaled = run.recipe.layer_scale is not None
     size = architecture_complexity(run.architecture, run.study.config.resolution, layer_scale=scaled)
@@ -126,6 +167,7 @@ def finish(
         "loss": test.loss,
         "test_images": len(test.labels),
         "selected_epoch": selected_epoch,
+        "weights_sha256": hashlib.sha256((run.folder / WEIGHTS).read_bytes()).hexdigest(),
         "epochs": run.recipe.epochs,
         "params": size.params,
         "gflops_fvcore": size.flops / 1e9,

@@ -1,15 +1,15 @@
 """A study's folder: the config all its runs share, and where each run lives. No torch here."""
 
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from data.files import write_atomically
+from data.files import one_writer, write_atomically
 from data.splits import first_few
 from training.recipe import StudyConfig
 
@@ -46,6 +46,15 @@ class Study:
 def run_folder(study: Path, step: str, seed: int) -> Path:
     """Where the run of a step and a seed lives in its study's folder."""
     return study / step / f"seed-{seed}"
+
+
+MADE_AGAIN = ".made-again"
+"""In a run's folder while a command with --overwrite that has begun it anew is not done."""
+
+
+def must_begin_anew(run: Path) -> bool:
+    """Whether a command that names the run in --overwrite is to throw it away, or has done so before."""
+    return not (run / MADE_AGAIN).exists()
 
 
 def check_name(name: str) -> None:
@@ -85,8 +94,9 @@ def check_config(folder: Path, config: StudyConfig) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: choose another --study")
     if not path.exists():
-        # Its own first file, cut short, is no obstacle.
-        if folder.exists() and any(entry.name != f"{path.name}.part" for entry in folder.iterdir()):
+        left = [entry.name for entry in folder.iterdir()] if folder.exists() else []
+        # The lock on making a study, and a study.json that was not finished, are no reason not to make it.
+        if any(not name.startswith(".") and name != "study.json.part" for name in left):
             raise ValueError(f"{folder} holds files but no study.json: choose another --study, or an empty folder")
         return
     there, here = read_json(path).get("config"), _as_json(config)
@@ -120,10 +130,14 @@ def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fi
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     content = {**_as_json(config), "dataset_fingerprint": fingerprint}
     path = folder / "study.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"name": folder.name, "hash": digest, "config": content, "dataset": dataset})
-    elif read_json(path).get("hash") != digest:
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as lock:
+        if not path.exists():
+            lock.enter_context(one_writer(path))
+        if not path.exists():
+            write_json(path, {"name": folder.name, "hash": digest, "config": content, "dataset": dataset})
+    check_config(folder, config)  # another process may have made it
+    if read_json(path).get("hash") != digest:
         raise ValueError(
             f"{folder} was made on other pictures: data set {config.dataset!r} has changed since; restore it, or give "
             "this study a name of its own with --study NAME"
@@ -135,7 +149,7 @@ class Busy(ValueError):
     """Another process trains the run."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def one_trainer(folder: Path) -> Iterator[None]:
     """Hold the run folder for this process. A lock that a dead process left is no obstacle.
 
@@ -149,8 +163,9 @@ def one_trainer(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Not flock: its lock would outlive the process in the workers that it forked.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise Busy(f"{folder} is being trained by {holder}: wait for it, or stop it first") from None

@@ -1,11 +1,15 @@
 """A checkpoint is whole or it is recognised as not."""
 
-import pickle
+import io
+import os
+import random
+import zipfile
 
 import pytest
 import torch
 
 from training import checkpoint
+from training.checkpoint import Damaged
 
 CPU = torch.device("cpu")
 STATE = {"epoch": 3, "weights": torch.arange(1000.0), "name": "x"}
@@ -27,16 +31,80 @@ def test_torch_reads_it_too(tmp_path) -> None:
     assert torch.load(tmp_path / "c.pt", weights_only=True)["epoch"] == 3
 
 
-def test_every_kind_of_damage_is_recognised(tmp_path) -> None:
-    path = tmp_path / "c.pt"
-    checkpoint.save(path, STATE)
-    good = path.read_bytes()
+def kinds_of_damage(good: bytes) -> dict[str, bytes]:
+    """Files that are no whole checkpoint, by what is wrong with them."""
     flipped = bytearray(good)
     flipped[len(good) // 3] ^= 0x10
-    for damaged in (b"", good[: len(good) // 2], good[:-1], bytes(flipped), b"not a checkpoint" * 100):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="damaged"):
+    foreign, archive = io.BytesIO(), io.BytesIO()
+    torch.save(STATE, foreign)  # another program's
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.txt", "text")
+    return {
+        "empty": b"", "truncated": good[: len(good) // 2], "torn in its last byte": good[:-1], "a bit": bytes(flipped),
+        "text": b"not a checkpoint" * 100, "torch's": foreign.getvalue(), "a zip": archive.getvalue(),
+        "random": random.Random(0).randbytes(5000), "zeros": bytes(len(good)),
+    }  # fmt: skip
+
+
+def test_every_kind_of_damage_is_recognised_and_gives_way_to_the_one_before(tmp_path, capsys) -> None:
+    path = tmp_path / "c.pt"
+    assert checkpoint.load_latest(path, CPU) is None
+    for epoch in (2, 3):
+        checkpoint.save(path, {**STATE, "epoch": epoch})
+    good = path.read_bytes()
+    assert checkpoint.load_latest(path, CPU)["epoch"] == 3
+    for kind, content in kinds_of_damage(good).items():
+        path.write_bytes(content)
+        with pytest.raises(Damaged, match=r"^\S+/c\.pt is damaged: [^\n]+$"):
             checkpoint.load(path, CPU)
+        assert checkpoint.load_latest(path, CPU)["epoch"] == 2, kind
+        said = capsys.readouterr().err
+        assert "c.pt is damaged" in said
+        assert "going on from the one before" in said
+        # The good one stays the previous one until there is a better: the next save must not replace it.
+        assert checkpoint.damaged(path).read_bytes() == content
+        assert not path.exists()
+        assert checkpoint.load_latest(path, CPU)["epoch"] == 2
+        path.write_bytes(good)
+
+
+def test_a_damaged_one_without_a_good_one_before_is_refused(tmp_path) -> None:
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, STATE)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(Damaged, match=r"c\.pt is damaged"):
+        checkpoint.load_latest(path, CPU)
+    checkpoint.previous(path).write_bytes(b"torn")
+    with pytest.raises(Damaged, match=r"c\.pt\.previous is damaged"):
+        checkpoint.load_latest(path, CPU)
+    path.unlink()
+    with pytest.raises(Damaged, match=r"c\.pt\.previous is damaged"):
+        checkpoint.load_latest(path, CPU)
+
+
+def test_another_runs_checkpoint_gives_way_too(tmp_path, capsys) -> None:
+    path, owner = tmp_path / "c.pt", {"study_hash": "ours", "step": "gelu", "seed": 0}
+    checkpoint.save(path, {**STATE, **owner})
+    for name, value in (("study_hash", "theirs"), ("step", "width"), ("seed", 1)):
+        other = tmp_path / f"{name}.pt"
+        checkpoint.save(other, {**STATE, **owner, name: value})
+        assert checkpoint.load_latest(path, CPU, owner)["epoch"] == 3
+        with pytest.raises(Damaged, match=f"{name}.pt is not this run's: its {name} is "):
+            checkpoint.load_latest(other, CPU, owner)
+        checkpoint.previous(other).write_bytes(path.read_bytes())
+        assert checkpoint.load_latest(other, CPU, owner)["seed"] == 0
+
+
+def test_a_disk_without_links_keeps_the_one_before_by_renaming(tmp_path, monkeypatch) -> None:
+    def refuses(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuses)
+    path = tmp_path / "c.pt"
+    for epoch in (2, 3):
+        checkpoint.save(path, {**STATE, "epoch": epoch})
+    assert checkpoint.load(path, CPU)["epoch"] == 3
+    assert checkpoint.load(checkpoint.previous(path), CPU)["epoch"] == 2
 
 
 def test_loading_executes_nothing(tmp_path) -> None:
@@ -46,23 +114,9 @@ def test_loading_executes_nothing(tmp_path) -> None:
 
     path = tmp_path / "c.pt"
     checkpoint.save(path, {"trap": Trap()})  # a planted file with a valid checksum
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(Damaged, match="holds more than tensors"):
         checkpoint.load(path, CPU)
     assert not (tmp_path / "executed").exists()
-
-
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys) -> None:
-    path = tmp_path / "c.pt"
-    assert checkpoint.load_latest(path, CPU) is None
-    for epoch in (2, 3):
-        checkpoint.save(path, {**STATE, "epoch": epoch})
-    assert checkpoint.load_latest(path, CPU)["epoch"] == 3
-    path.write_bytes(path.read_bytes()[:-10])
-    assert checkpoint.load_latest(path, CPU)["epoch"] == 2
-    assert "going on from the one before" in capsys.readouterr().err
-    checkpoint.previous(path).unlink()
-    with pytest.raises(ValueError, match="delete it to begin this run anew"):
-        checkpoint.load_latest(path, CPU)
 
 
 def test_there_is_no_moment_without_a_checkpoint(tmp_path, monkeypatch) -> None:

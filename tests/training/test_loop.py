@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from models import Architecture
 from training import checkpoint, loop, records
+from training.checkpoint import Damaged
 from training.interrupt import Stopped, StopRequest
 from training.run import Run
 
@@ -181,7 +182,7 @@ def test_a_damaged_checkpoint_is_recognised(make_run, stores, execution) -> None
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"checkpoint.pt is damaged.*delete it to begin this run anew"):
+    with pytest.raises(Damaged, match=r"checkpoint.pt is damaged"):
         loop.train(run, stores, execution, NEVER)
 
 

@@ -84,3 +84,33 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(tmp_path) -> No
         holder.kill()
     with one_trainer(tmp_path):
         assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
+
+
+def test_a_lock_does_not_outlive_its_process_in_the_workers_that_it_forked(tmp_path) -> None:
+    script = (
+        "import os, sys, pathlib\n"
+        "from training.study import one_trainer\n"
+        "with one_trainer(pathlib.Path(sys.argv[1])):\n"
+        "    worker = os.fork()\n"
+        "    print(worker, flush=True) if worker else None\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        worker = int(holder.stdout.readline())
+        with pytest.raises(ValueError, match=f"process {holder.pid} on "), one_trainer(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+        os.kill(worker, 0)  # is there still
+        with one_trainer(tmp_path):
+            pass
+
+
+def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "study.json.part").write_text("{")
+    (folder / ".study.json.lock").touch()
+    open_study(folder, CONFIG, {}, "abc")
+    assert sorted(path.name for path in folder.iterdir()) == [".study.json.lock", "study.json"]

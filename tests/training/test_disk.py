@@ -1,0 +1,261 @@
+"""Disks that fill up, turn read-only or vanish in mid-run: real ones, file systems in memory of a size we choose.
+
+Where this process may not mount them, all of it is run once more in a user namespace, where it may.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import runner
+from data import open_store, pocket
+from inference import export
+from inference.output import plot
+from report import page
+from training import checkpoint, loop, queue, records
+from training.study import read_json
+
+_INSIDE = "CONVNEXT_TESTS_MAY_MOUNT"
+_IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def call(*command: object) -> bool:
+    try:
+        return subprocess.run([str(word) for word in command], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def may_mount(folder: Path) -> bool:
+    return call("mount", "-t", "tmpfs", "tmpfs", folder) and call("umount", folder)
+
+
+class Disk:
+    """A file system of its own, and what may happen to it."""
+
+    def __init__(self, root: Path, size: str, inodes: int) -> None:
+        self.root, self.kept = root, root.with_name("kept")
+        for folder in (root, self.kept):
+            folder.mkdir()
+        assert call("mount", "-t", "tmpfs", "-o", f"size={size},nr_inodes={inodes}", "tmpfs", root)
+        assert call("mount", "--bind", root, self.kept)
+
+    def fill(self, leave: int = 0) -> None:
+        free = shutil.disk_usage(self.root).free - leave
+        (self.root / "filler").write_bytes(bytes(max(free, 0)))
+
+    def use_all_names(self) -> None:
+        (self.root / "fillers").mkdir()
+        try:
+            for number in range(10_000):
+                (self.root / "fillers" / str(number)).touch()
+        except OSError:
+            return
+        raise AssertionError("the disk has names without end")
+
+    def make_read_only(self) -> None:
+        assert call("mount", "--bind", self.root, self.root)
+        assert call("mount", "-o", "remount,bind,ro", self.root)
+
+    def vanish(self) -> None:
+        assert call("umount", "--lazy", self.root)
+
+    def delete(self) -> None:
+        for path in self.root.iterdir():
+            shutil.rmtree(path)
+
+    def heal(self) -> None:
+        """As it was, with room on it."""
+        while call("umount", "--lazy", self.root):
+            pass
+        assert call("mount", "--bind", self.kept, self.root)
+        (self.root / "filler").unlink(missing_ok=True)
+        shutil.rmtree(self.root / "fillers", ignore_errors=True)
+
+    def close(self) -> None:
+        for folder in (self.root, self.kept):
+            while call("umount", "--lazy", folder):
+                pass
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """An empty disk of 60 MB at `tmp_path`/disk."""
+    (tmp_path / "try").mkdir()
+    if not may_mount(tmp_path / "try"):
+        pytest.skip("this process may not mount a file system (test_in_a_namespace runs it where one may, if one may)")
+    made = Disk(tmp_path / "disk", "60m", 200)
+    yield made
+    made.close()
+
+
+def test_in_a_namespace(tmp_path: Path) -> None:
+    if os.environ.get(_INSIDE) or may_mount(tmp_path):
+        pytest.skip("this process may mount by itself")
+    if not call(*_IN_A_NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", tmp_path):
+        pytest.skip("neither root nor a user namespace is to be had here, so no file system of a chosen size")
+    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "--basetemp", str(tmp_path / "inside")]
+    done = subprocess.run(
+        [*_IN_A_NAMESPACE, *tests], env={**os.environ, _INSIDE: "1"}, cwd=Path(runner.__file__).parent,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed, 1 skipped" in done.stdout  # this one
+
+
+def once(function: Callable, call_number: int, event: Callable[[], None]) -> Callable:
+    """`function`, before whose `call_number`-th call something happens."""
+    calls = []
+
+    def wrapped(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == call_number:
+            event()
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def outcome(folder: Path) -> dict[str, object]:
+    """All of a finished run that must not depend on what happened to its disk."""
+    result = read_json(folder / "result.json")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return {
+        "weights": (folder / "model.safetensors").read_bytes(),
+        "predictions": (folder / "predictions.csv").read_bytes(),
+        "result": {key: result[key] for key in ("top1", "loss", "selected_epoch")},
+        "metrics": [line.partition(', "images_per_second"')[0] for line in lines],
+    }
+
+
+EVENTS = {
+    "full at events": ((records, "Board", 1), lambda d: d.fill(), "events.out", "No space left"),
+    "full at weights": ((records, "save_weights", 1), lambda d: d.fill(12_288), "model.safetensors", "No space left"),
+    "full at metrics": ((loop, "write_atomically", 2), lambda d: d.fill(), "metrics.jsonl", "No space left"),
+    "full at checkpoint": ((checkpoint, "save", 2), lambda d: d.fill(12_288), "checkpoint.pt", "No space left"),
+    "full at result": ((records, "architecture_complexity", 1), lambda d: d.fill(), "result.json", "No space left"),
+    "no names left": ((checkpoint, "save", 2), lambda d: d.use_all_names(), "checkpoint.pt", "No space left"),
+    "read-only": ((loop, "evaluate", 2), lambda d: d.make_read_only(), "", "Read-only file system"),
+    "vanished": ((loop, "evaluate", 2), lambda d: d.vanish(), "", "No such file"),
+    "deleted": ((loop, "evaluate", 2), lambda d: d.delete(), "", "No such file"),
+}
+NOTHING_SAVED = ("full at events", "full at weights", "deleted")
+WHOLE: list[dict[str, object]] = []
+"""The outcome of the same run on a disk that did not fail, made once."""
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed(
+    event, disk, make_run, stores, execution, monkeypatch
+) -> None:
+    (room, name, number), happens, file, reason = EVENTS[event]
+    run = make_run("13", study="disk/study", epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, name, once(getattr(room, name), number, lambda: happens(disk)))
+        with pytest.raises(
+            OSError, match=rf"^{run.title} was stopped by its disk: [^\n]*{file}[^\n]* \({reason}"
+        ) as said:
+            queue.carry_out([run], stores, execution)
+    assert said.value.errno is None  # a sentence, and exit code 1 (runner.main)
+    disk.heal()
+    # What was saved is whole, and there is no half written file.
+    saved = checkpoint.load_latest(run.folder / checkpoint.NAME, torch.device("cpu"))
+    assert (saved is not None) == (event not in NOTHING_SAVED)
+    assert not list(disk.root.rglob("*.part"))
+    assert not (run.folder / "result.json").exists()
+    assert queue.carry_out([run], stores, execution) == 0
+    if not WHOLE:
+        whole = make_run("13", study="whole", epochs=2)
+        queue.carry_out([whole], stores, execution)
+        WHOLE.append(outcome(whole.folder))
+    assert outcome(run.folder) == WHOLE[0]
+
+
+def test_through_the_command_line_it_is_exit_code_1_and_the_same_command_goes_on(
+    disk, pictures, tmp_path, capsys, monkeypatch
+) -> None:
+    command = ["all", "--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--data-dir", str(tmp_path),
+               "--runs", str(disk.root), "--study", "s", "--steps", "3", "--resolution", "32", "--epochs", "2",
+               "--warmup-epochs", "0", "--batch-size", "24", "--device", "cpu", "--no-trial"]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", once(checkpoint.save, 2, lambda: disk.fill(4096)))
+        assert runner.main(command) == 1
+    said = capsys.readouterr().err
+    assert said.count("runner.py: ") == 1
+    assert "patchify-stem seed 0 was stopped by its disk" in said
+    assert "Traceback" not in said
+    disk.heal()
+    assert runner.main(command) == 0
+    assert "to resume" in capsys.readouterr().out
+
+
+@pytest.fixture
+def finished(disk, make_run, stores, execution) -> Path:
+    """A finished run of one epoch, on the disk."""
+    run = make_run("13", study="disk/study", epochs=2)
+    loop.train(run, stores, execution, loop.StopRequest())
+    return run.folder
+
+
+def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys) -> None:
+    study = finished.parents[1]
+    described = read_json(study / "study.json")
+    described["dataset"] = {"name": "x", "description": "x", "synthetic": False, "classes": ["a", "b", "c"],
+                            "train": 72, "validation": 9, "test": 9}  # fmt: skip
+    records.write_json(study / "study.json", described)
+    page.write(study)
+    before = {path.name: path.read_bytes() for path in (study / "report").iterdir()}
+    disk.fill(30_000)
+    assert runner.main(["report", "--study", str(study)]) == 1
+    assert "the report of" in (said := capsys.readouterr().err)
+    assert "could not be written (No space left on device)" in said
+    assert {path.name: path.read_bytes() for path in (study / "report").iterdir()} == before
+    assert not list(study.glob(".report*"))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torchvision", "onnx", "torch-export"])
+def test_an_export_that_does_not_fit_leaves_nothing(form, finished, disk, capsys) -> None:
+    disk.fill(12_288)
+    before = sorted(disk.root.iterdir())
+    out = disk.root / "out"
+    assert runner.main(["export", "--run", str(finished), "--out", str(out), "--format", form]) == 1
+    said = capsys.readouterr().err
+    assert f"the export {out} could not be written (No space left on device); nothing was left there" in said
+    assert "Traceback" not in said
+    assert sorted(disk.root.iterdir()) == before
+
+
+def test_a_figure_that_does_not_fit_leaves_the_file_that_was_there(finished, pictures, disk) -> None:
+    predictor = export.load(finished)
+    picture, file = pictures / "down/01.jpg", disk.root / "mine.png"
+    file.write_bytes(b"my own")
+    disk.fill()
+    with pytest.raises(OSError, match="No space left"):
+        plot(file, [picture], [predictor], [predictor.predict([picture])])
+    assert file.read_bytes() == b"my own"
+    assert load_file(finished / "model.safetensors")
+
+
+def test_a_cache_that_does_not_fit_after_all_goes_on_where_it_was(disk, dataset, tmp_path, stores) -> None:
+    with pytest.raises(OSError, match=r"the picture cache .* could not be written \(No space left on device\)"):
+        open_store(dataset.train, disk.root, 37, announce=lambda _: disk.fill(50_000))
+    disk.heal()
+    store = open_store(dataset.train, disk.root, 37)
+    store.verify()
+    for name in ("pictures.bin", "index.npz", "ids.json", "meta.json"):
+        assert (store.folder / name).read_bytes() == (stores.train.folder / name).read_bytes()
+
+
+def test_drawn_pictures_that_do_not_fit_are_no_data_set(disk) -> None:
+    disk.fill(20_000)
+    folder = disk.root / "pocket"
+    with pytest.raises(OSError, match=r"^the pocket pictures could not be written to \S+ \(No space left on device\)$"):
+        pocket.generate(folder, {"train": 2, "test": 1}, workers=1)
+    assert not folder.exists()
