@@ -195,9 +195,10 @@ def test_a_build_killed_at_its_very_end_decodes_nothing_again(
             raise KeyboardInterrupt
         rename(source, target)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
-        open_store(split, cache, SIDE)
+        with pytest.raises(KeyboardInterrupt):
+            open_store(split, cache, SIDE)
     again, reads = counted(split)
     store = open_store(again, cache, SIDE)
     assert not reads
