@@ -164,6 +164,11 @@ def _train(
         batch_size=recipe.batch_size, start=state.batch, micro_batches=recipe.micro_batches,
         workers=execution.workers, device=device, memory=stores.memory,
     )  # fmt: skip
+
+    def evaluation(split: PictureStore, memory: Memory | None = None) -> Iterator[Batch]:
+        return eval_batches(split, augmentation, batch_size=_EVALUATION_BATCH, workers=execution.workers,
+                            device=device, memory=memory)  # fmt: skip
+
     last_save = time.monotonic()
     model.train()
 
@@ -208,8 +213,9 @@ def _train(
             check(watch.drain())
         try:
             with clock("evaluation"):
-                pictures = _evaluation_batches(stores.validation, run, execution, stores.looked_at)
-                seen = evaluate(judged, stop.between(pictures), device, precision)
+                seen = evaluate(
+                    judged, stop.between(evaluation(stores.validation, stores.looked_at)), device, precision
+                )
         except Stopped:
             leave(epoch + 1)  # goes on with this evaluation
         seconds = {phase: now - seconds_before[phase] for phase, now in clock.read().items()}
@@ -238,8 +244,7 @@ def _train(
     judged.load_state_dict(records.load_weights(run, state.weights_sha256))
     try:
         with clock("evaluation"):
-            pictures = _evaluation_batches(stores.test, run, execution)
-            test = evaluate(judged, stop.between(pictures), device, precision)
+            test = evaluate(judged, stop.between(evaluation(stores.test)), device, precision)
     except Stopped:
         progress.close()
         raise Stopped(f"{run.title} was stopped in its test; the same command tests it again") from None
@@ -286,12 +291,3 @@ def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
 def _owner(run: Run) -> dict[str, Any]:
     """What a checkpoint says of whose it is."""
     return {"study_hash": run.study.hash, "step": run.step, "seed": run.seed}
-
-
-def _evaluation_batches(
-    store: PictureStore, run: Run, execution: Execution, memory: Memory | None = None
-) -> Iterator[Batch]:
-    return eval_batches(
-        store, run.augmentation(), batch_size=_EVALUATION_BATCH, workers=execution.workers, device=execution.device,
-        memory=memory,
-    )  # fmt: skip
