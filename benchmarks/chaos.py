@@ -193,7 +193,7 @@ def torment(
     place: Place, options: tuple[str, ...], kills: int, seconds: float, rng: random.Random, tally: Tally,
     plain_share: float, aims: Sequence[str],
 ) -> int:  # fmt: skip
-    """Kill the run up to `kills` times, then let it finish; how often it was killed.
+    """Kill the run up to `kills` times, then let it finish; how often it was killed. Each life has its own workers.
 
     `seconds` is what it takes from beginning to end; `aims` are of AIMS, or "random" for a moment in that time.
     """
@@ -263,16 +263,17 @@ def main() -> int:
     def attack(number: int, setting: Setting, truth: Place, seconds: float, aims: Sequence[str]) -> None:
         """Torment one run and compare it with its undisturbed twin."""
         step, given = setting
-        workers, minutes = rng.choice((0, 0, 1, 2)), rng.choice(("0", "0.001", "0.003", "10"))
+        minutes = rng.choice(("0", "0.001", "0.003", "10"))
         victim = prepare(f"{step}-{number}", step, given)
         wanted = min(rng.randint(8, 16), options.kills - sum(tally.kills.values()))
-        how = (*given, "--workers", str(workers), "--checkpoint-minutes", minutes)
+        how = (*given, "--checkpoint-minutes", minutes)
         done = torment(victim, how, wanted, seconds, rng, tally, options.plain, aims)
         found = differences(truth.root, victim.root)
         tally.differences += [f"{victim.root.name}: {what}" for what in found]
-        tally.rounds.append({"step": step, "workers": workers, "checkpoint_minutes": float(minutes), "kills": done,
-                             "differences": len(found)})  # fmt: skip
-        print(f"{(time.monotonic() - started) / 60:5.1f} min  {victim.root.name:<26} {workers} workers, {done} kills, "
+        tally.rounds.append(
+            {"step": step, "checkpoint_minutes": float(minutes), "kills": done, "differences": len(found)}
+        )
+        print(f"{(time.monotonic() - started) / 60:5.1f} min  {victim.root.name:<26} {done} kills, "
               f"{sum(tally.kills.values())} in all, {len(found)} differences {found[:3]}", flush=True)  # fmt: skip
         if not found:
             shutil.rmtree(victim.root)

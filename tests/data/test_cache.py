@@ -185,15 +185,18 @@ def test_a_killed_build_goes_on_where_it_stopped(
         assert files_of(store) == fresh
 
 
+@pytest.mark.parametrize("renamed", [False, True])
 def test_a_build_killed_at_its_very_end_decodes_nothing_again(
-    split: Split, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    renamed: bool, split: Split, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = os.replace
 
     def killed(source: Path, target: Path) -> None:
-        if source.is_dir():
+        last = source.is_dir()
+        if renamed or not last:
+            rename(source, target)
+        if last:
             raise KeyboardInterrupt
-        rename(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
