@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training import checkpoint
 
-TIMELESS_BUT = {
+NOT_COMPARED = {
     "metrics.jsonl": ["seconds", "images_per_second"],
     "result.json": ["seconds", "images_per_second", "finished"],
     "checkpoint.pt": ["state.seconds", "state.metrics (must be metrics.jsonl)"],
@@ -95,7 +95,7 @@ def _names(root: Path) -> Iterator[str]:
 
 def _content(path: Path) -> Any:
     """What of a file must be equal."""
-    timeless = {field for field in TIMELESS_BUT.get(path.name, ()) if "." not in field}
+    timeless = {field for field in NOT_COMPARED.get(path.name, ()) if "." not in field}
     if path.name == "metrics.jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return [{key: value for key, value in line.items() if key not in timeless} for line in lines]
