@@ -10,10 +10,10 @@ from torch import Tensor
 
 from training import checkpoint
 
-TIMELESS_BUT = {
+NOT_COMPARED = {
     "metrics.jsonl": ["seconds", "images_per_second"],
     "result.json": ["seconds", "images_per_second", "finished"],
-    "checkpoint.pt": ["state.seconds", "state.metrics_bytes (must be the length of metrics.jsonl)"],
+    "checkpoint.pt": ["state.seconds", "state.metrics (must be metrics.jsonl)"],
     "events": ["seconds/*", "images/per_second", "wall time"],
     "speeds.json": ["all of it: measured speeds"],
 }
@@ -43,8 +43,8 @@ def phase(data: Path, run: Path, started: float, every_update: bool) -> str:
         return "between predictions.csv and result.json"
     if state is None:
         return "before the first checkpoint"
-    if state["metrics_bytes"] < (lines.stat().st_size if lines.exists() else 0):
-        return "between metrics and checkpoint, or redoing that epoch"
+    if len(state["metrics"]) < (lines.stat().st_size if lines.exists() else 0):
+        return "between metrics and checkpoint"
     recipe = json.loads((run / "config.json").read_bytes())["recipe"]
     pictures = json.loads((run.parents[1] / "study.json").read_bytes())["dataset"]["train"]
     if state["epoch"] == recipe["epochs"]:
@@ -77,8 +77,8 @@ def differences(whole: Path, killed: Path) -> list[str]:
         twin = whole / run.relative_to(killed)
         if not (run / "checkpoint.pt").exists() or not (twin / "result.json").exists():
             continue
-        if _state(run / "checkpoint.pt")["metrics_bytes"] != (run / "metrics.jsonl").stat().st_size:  # type: ignore[index]
-            found.append("metrics.jsonl is longer or shorter than the checkpoint says")
+        if (_state(run / "checkpoint.pt") or {}).get("metrics") != (run / "metrics.jsonl").read_text():
+            found.append("metrics.jsonl is not what the checkpoint says")
         if (points := _events(run)) != (wanted := _events(twin)):
             odd = [p for p in points if points.count(p) != wanted.count(p)] + [p for p in wanted if p not in points]
             found.append(f"TensorBoard shows other points: {odd[:3]}")
@@ -95,7 +95,7 @@ def _names(root: Path) -> Iterator[str]:
 
 def _content(path: Path) -> Any:
     """What of a file must be equal."""
-    timeless = {field for field in TIMELESS_BUT.get(path.name, ()) if "." not in field}
+    timeless = {field for field in NOT_COMPARED.get(path.name, ()) if "." not in field}
     if path.name == "metrics.jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return [{key: value for key, value in line.items() if key not in timeless} for line in lines]
@@ -103,7 +103,7 @@ def _content(path: Path) -> Any:
         return {key: value for key, value in json.loads(path.read_text()).items() if key not in timeless}
     if path.name == "checkpoint.pt":
         state = checkpoint.load(path, torch.device("cpu"))
-        for name in ("seconds", "metrics_bytes"):
+        for name in ("seconds", "metrics"):
             del state["state"][name]
         return dict(_flat(state, ""))
     if path.name == "checkpoint.pt.previous":  # of some moment of the last epoch

@@ -128,7 +128,7 @@ def open_store(
             the store was built.
         OSError: not enough free disk, a failing disk, or a damaged store.
     """
-    from data.cache_build import build, one_sentence
+    from data.cache_build import build, forget_notes, one_sentence
 
     if short_side < 1:
         raise ValueError(f"pictures with a shorter side of {short_side} pixels are impossible; use at least 1")
@@ -142,6 +142,7 @@ def open_store(
             with one_writer(target):
                 if not target.exists():
                     build(split, stamps, target, short_side, threads, skip_unreadable, say, progress)
+    forget_notes(target)  # of a build that was killed between its last two steps
     store = PictureStore(target)
     _refuse_changed(store, split, stamps, skip_unreadable)
     return store

@@ -215,8 +215,14 @@ def _finish(
     write_atomically(part / "meta.json", json.dumps(meta).encode())
     os.replace(part, target)
     sync_folder(target.parent)
-    for note in ("key.json", "done.jsonl"):  # not before: without them a build that is killed here begins anew
-        (target / note).unlink()
+    forget_notes(target)  # not before: without them a build that is killed here begins anew
+
+
+def forget_notes(store: Path) -> None:
+    """Remove what a build noted in case it is killed from the folder of a finished store."""
+    for note in ("key.json", "done.jsonl"):
+        with contextlib.suppress(OSError):  # there are none, or they may stay: nobody reads them
+            (store / note).unlink()
 
 
 def _refuse(split: Split, bad: dict[int, str], folder: Path) -> None:

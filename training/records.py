@@ -72,7 +72,8 @@ class Board:
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.summary.writer.record_writer import RecordWriter
         self._events, self._summaries, self._writer = event_pb2, summary_pb2, RecordWriter
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.0"
+        # In the order of their names they are read, and processes may begin within a second of each other.
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.0"
         self._path = folder / name
         self._write(file_version="brain.Event:2")
         if update:

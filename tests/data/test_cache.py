@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -182,6 +183,30 @@ def test_a_killed_build_goes_on_where_it_stopped(
         assert (0 not in reads) == first_is_good
         assert not left.exists()
         assert files_of(store) == fresh
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_build_killed_at_its_very_end_decodes_nothing_again(
+    renamed: bool, split: Split, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        last = source.is_dir()
+        if renamed or not last:
+            rename(source, target)
+        if last:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_store(split, cache, SIDE)
+    again, reads = counted(split)
+    store = open_store(again, cache, SIDE)
+    assert not reads
+    assert files_of(store) == files_of(open_store(split, tmp_path / "fresh", SIDE))
+    assert {path.name for path in store.folder.iterdir()} == {"pictures.bin", "index.npz", "ids.json", "meta.json"}
 
 
 def test_a_half_built_cache_of_other_pictures_is_not_gone_on_with(

@@ -31,3 +31,12 @@ def test_the_cpu_is_left_alone() -> None:
     set_up(torch.device("cpu"), "bf16")
     assert torch.get_float32_matmul_precision() == "highest"
     assert environment(torch.device("cpu"))["tf32"] is False
+
+
+def test_deterministic_asks_for_kernels_that_always_round_alike() -> None:
+    for asked in (True, False):
+        set_up(torch.device("cuda"), "fp32", deterministic=asked)
+        assert torch.are_deterministic_algorithms_enabled() is asked
+        assert torch.is_deterministic_algorithms_warn_only_enabled() or not asked
+        assert torch.backends.cudnn.deterministic is asked
+        assert torch.backends.cudnn.benchmark is not asked

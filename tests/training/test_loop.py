@@ -3,17 +3,21 @@
 import csv
 import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from models import Architecture
 from training import checkpoint, loop, records
 from training.checkpoint import Damaged
-from training.interrupt import Stopped, StopRequest
+from training.interrupt import Item, Stopped, StopRequest
+from training.optimization import learning_rate
 from training.run import Run
 
 NEVER = StopRequest()
@@ -29,6 +33,31 @@ class StopAfter(StopRequest):
     def __bool__(self) -> bool:
         self.looks -= 1
         return self.looks < 0
+
+
+class StopInEvaluation(StopRequest):
+    """Is asked for when an evaluation begins: of the first epoch it works on, the second, ..., the test."""
+
+    def __init__(self, which: int) -> None:
+        super().__init__()
+        self.left = which
+
+    def between(self, items: Iterable[Item]) -> Iterator[Item]:
+        self.left -= 1
+        self.asked = self.left == 0
+        return super().between(items)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of this project catches it."""
+
+
+def shown(run: Run) -> list[tuple[str, int, float]]:
+    """(tag, update, value) of all that TensorBoard shows, but for times."""
+    board = EventAccumulator(str(run.folder), {SCALARS: 0})
+    board.Reload()
+    tags = [tag for tag in board.Tags()[SCALARS] if not tag.startswith("seconds/") and tag != "images/per_second"]
+    return sorted((tag, event.step, event.value) for tag in tags for event in board.Scalars(tag))
 
 
 def contents(run: Run) -> dict[str, object]:
@@ -48,6 +77,8 @@ def contents(run: Run) -> dict[str, object]:
         },
         "predictions": (run.folder / "predictions.csv").read_text(),
         "metrics": lines,
+        "events": shown(run),
+        "files": sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("events.")),
         "result": {**result, "study": ""},
     }
 
@@ -100,6 +131,74 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, st
             loop.train(stopped, stores, execution, StopAfter(updates))
     loop.train(stopped, stores, execution, NEVER)
     assert contents(stopped) == contents(whole)
+
+
+@pytest.mark.parametrize("which", [1, 4])
+def test_a_run_stopped_in_an_evaluation_goes_on_with_it(which, make_run, stores, execution, monkeypatch) -> None:
+    whole = make_run("4", study="whole")
+    loop.train(whole, stores, execution, NEVER)
+    stopped = make_run("4", study="stopped")
+    with pytest.raises(Stopped, match="in its test" if which == 4 else f"in epoch {which}"):
+        loop.train(stopped, stores, execution, StopInEvaluation(which))
+    updates: list[int] = []
+    monkeypatch.setattr(loop, "learning_rate", lambda *given: updates.append(given[1]) or learning_rate(*given))
+    loop.train(stopped, stores, execution, NEVER)
+    assert contents(stopped) == contents(whole)
+    made = which * 6 if which < 4 else 18
+    assert sorted(set(updates) - {made - 1}) == list(range(made, 18))  # the last one made is asked for its rate again
+
+
+# Which call of what a process dies right after.
+DEATHS = (
+    (records, "begin", 1),
+    (records, "save_weights", 1),
+    (loop, "write_atomically", 2),  # of metrics.jsonl
+    (records, "log", 1),
+    (records, "log", 2),
+    (checkpoint, "keep_previous", 1),
+    (checkpoint, "save", 2),  # after the last epoch
+    (records.Board, "add_scalars", 3),  # of the test
+    (records, "architecture_complexity", 1),  # between predictions.csv and result.json
+)
+
+
+def test_a_run_killed_between_two_files_ends_as_one_never_killed(make_run, stores, execution, monkeypatch) -> None:
+    whole = make_run("3", study="whole", epochs=2)
+    loop.train(whole, stores, execution, NEVER)
+    for number, (module, name, call) in enumerate(DEATHS):
+        killed, calls, original = make_run("3", study=f"killed-{number}", epochs=2), [], getattr(module, name)
+
+        def dies(*given: Any, calls=calls, call=call, original=original, **named: Any) -> Any:
+            answer = original(*given, **named)
+            calls.append(given)
+            if len(calls) == call:
+                raise Killed
+            return answer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, dies)
+            with pytest.raises(Killed):
+                loop.train(killed, stores, execution, NEVER)
+        loop.train(killed, stores, execution, NEVER)
+        assert contents(killed) == contents(whole), name
+
+
+def test_the_checkpoint_before_is_enough(make_run, stores, execution) -> None:
+    whole, robbed = make_run("3", study="whole"), make_run("3", study="robbed")
+    loop.train(whole, stores, execution, NEVER)
+    with pytest.raises(Stopped):
+        loop.train(robbed, stores, execution, StopAfter(14))
+    (robbed.folder / "checkpoint.pt").unlink()
+    loop.train(robbed, stores, execution, NEVER)
+    assert contents(robbed) == contents(whole)
+
+
+def test_a_checkpoint_may_be_written_after_every_update(make_run, stores, execution, monkeypatch) -> None:
+    saved: list[tuple[int, int]] = []
+    monkeypatch.setattr(checkpoint, "save", lambda _, c: saved.append((c["state"]["epoch"], c["state"]["batch"])))
+    loop.train(make_run("3", epochs=2), stores, replace(execution, checkpoint_minutes=0), NEVER)
+    first, second = ([(epoch, batch) for batch in range(1, 7)] for epoch in (0, 1))
+    assert saved == [*first, (1, 0), *second, (2, 0)]
 
 
 @pytest.mark.parametrize(

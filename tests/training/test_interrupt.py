@@ -1,0 +1,129 @@
+"""Asked to stop: at once, in order, and nobody left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from training import queue
+from training.interrupt import STOPPED, Stopped, StopRequest, stop_on_signals
+
+ROOT = Path(__file__).parents[2]
+
+
+def state_of(process: int) -> str:
+    """Z for one that has ended and was not waited for, "" for one that is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def assert_gone(process: int) -> None:
+    """Within a minute, however busy the machine."""
+    end = time.monotonic() + 60
+    while state_of(process) not in ("", "Z"):
+        if time.monotonic() > end:
+            os.kill(process, signal.SIGKILL)
+            pytest.fail("it outlived the process that it helped")
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_work_that_nobody_could_save(number) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), stop_on_signals():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_sets_the_request_where_it_is_looked_at(number) -> None:
+    with stop_on_signals() as stop, stop.looked_at():
+        signal.raise_signal(number)
+        assert stop
+        with pytest.raises(Stopped):
+            list(stop.between([1]))
+
+
+def test_the_second_signal_ends_the_process_in_the_middle_of_a_computation() -> None:
+    """hashlib computes for hours without coming back to Python, where Python's own handlers would run."""
+    script = (
+        "import hashlib\nfrom training.interrupt import stop_on_signals\n"
+        "with stop_on_signals() as stop, stop.looked_at():\n"
+        "    print('ready', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)  # two of one kind may reach it as one
+        try:
+            complaint = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == STOPPED
+    assert "left at once" in complaint
+
+
+def test_a_stop_between_two_runs_begins_no_other(make_run, stores, execution, capsys) -> None:
+    stop = StopRequest()
+    stop.asked = True
+    run = make_run("3")
+    assert queue.carry_out([run], stores, execution, stop) == STOPPED
+    assert "stopped before patchify-stem seed 0" in capsys.readouterr().err
+    assert not run.folder.exists()
+
+
+WORKERS = """
+import multiprocessing, torch
+from data import Augmentation, train_batches
+class Store:
+    labels = torch.zeros(640, dtype=torch.int64)
+    def __len__(self): return 640
+    def __getitem__(self, index): return torch.zeros((40, 40, 3), dtype=torch.uint8)
+batches = train_batches(Store(), Augmentation(resolution=32), seed=0, epoch=0, batch_size=4, workers=2)
+next(batches), next(batches)
+print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+input()
+"""
+DRAWING = """
+import subprocess, sys
+from pathlib import Path
+from data import pocket
+begin = subprocess.Popen
+def noted(*given, **named):
+    process = begin(*given, **named)
+    print(process.pid, flush=True)
+    return process
+subprocess.Popen = noted
+pocket.generate(Path(sys.argv[1]), workers=2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+@pytest.mark.parametrize("script", [WORKERS, DRAWING], ids=["workers", "drawing"])
+def test_helpers_end_with_a_process_that_is_killed(script, tmp_path) -> None:
+    """They are put to sleep first: only the kernel can end them then."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "pocket")], cwd=ROOT, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        helpers = [int(word) for word in process.stdout.readline().split()]
+        if script == DRAWING:  # its second picture is the helper's first
+            while not any((tmp_path / "pocket.part").rglob("*1001.jpg")) and process.poll() is None:
+                time.sleep(0.01)
+        for helper in helpers:
+            os.kill(helper, signal.SIGSTOP)
+        process.kill()
+    assert len(helpers) == (2 if script == WORKERS else 1)
+    for helper in helpers:
+        assert_gone(helper)
