@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO, cast
 
 import tyro
 
@@ -21,6 +21,7 @@ from ablations import Step, get_regime
 from ablations.presets import get_preset
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
 from training.recipe import CLASSIC, Recipe, StudyConfig, follow
+from training.streams import Patient
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -51,6 +52,8 @@ class _Training:
     """Folder of all studies."""
     data_dir: Path | None = None
     """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is given."""
+    cache_dir: Path | None = None
+    """Folder for decoded pictures, where the data folder may not be written to; cache/ in it if none is given."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     trial: bool = True
@@ -364,8 +367,8 @@ def _train(
     if command.data_dir:
         require_folder(data_dir, "the data folder")
     data.check(config.dataset, data_dir, create_root=command.data_dir is None)
-    if data_dir.exists():  # decoded pictures go there too, whatever the data set
-        data.require_writable(data_dir, "the data folder")
+    cache = command.cache_dir or data_dir / "cache"
+    require_folder(cache, "the folder of decoded pictures (--cache-dir)", may_be_missing=command.cache_dir is None)
     if command.init_weights:
         from ablations.fitting import check_file
         from training.initial_weights import describe
@@ -385,10 +388,12 @@ def _train(
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
     check_config(folder, config)
-    cache, regime, workers = data_dir / "cache", get_regime(config.regime), command.workers
+    regime, workers = get_regime(config.regime), command.workers
     if workers is None:  # a CPU that trains has no core to spare; a GPU is fed by others
         workers = min(os.cpu_count() or 1, 8) if device.type == "cuda" else 0
     pictures = sizes(config.dataset, data_dir, cache, short_side(config.resolution, config.recipe.crop_scale))
+    if pictures.cache and cache.exists():
+        data.require_writable(cache, "the folder of decoded pictures (--cache-dir)")
     planned = [
         Planned(step.name, seed, regime.architecture(step, pictures.classes), config.recipe_of(step.classic_recipe))
         for seed in seeds for step in chosen
@@ -397,7 +402,7 @@ def _train(
     bill = Bill(folder, planned, pictures, augmentations, config.precision, device, workers, overwrite)
     if isinstance(command, All):
         print(f"{plan(folder, chosen, seeds, overwrite)}\n{bill}", flush=True)
-    bill.require_disk(data_dir, command.runs)
+    bill.require_disk(data_dir, cache, command.runs)
     if isinstance(command, All) and command.dry_run:
         return DONE
 
@@ -419,4 +424,5 @@ def _train(
 
 
 if __name__ == "__main__":
+    sys.stdout, sys.stderr = cast(TextIO, Patient(sys.stdout)), cast(TextIO, Patient(sys.stderr))
     sys.exit(main())

@@ -58,7 +58,7 @@ class PictureStore:
                 self.stamps: np.ndarray = index["stamps"]
                 self._offsets: list[int] = index["offsets"].tolist()
             self._shapes: list[list[int]] = self.shapes.tolist()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             damaged = f"the picture cache {self.folder} is damaged ({error}); delete it to build it again"
             raise OSError(damaged) from error
         # Mapped copy-on-write: torch wants memory that it could write to, the file itself never changes.

@@ -7,6 +7,7 @@ build can list every bad picture instead of dying of the first.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
         OSError: there is too little memory to decode it.
     """
     try:
+        _refuse_what_is_no_file(path)
         with Image.open(path) as image:
             _refuse_bomb(image)
             return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
@@ -49,6 +51,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         UnreadablePicture: as `read_picture`, as far as the header shows it.
     """
     try:
+        _refuse_what_is_no_file(path)
         with Image.open(path) as image:
             _refuse_bomb(image)
             width, height = image.size
@@ -73,6 +76,13 @@ def resize(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if picture.shape[:2] == shape:
         return picture
     return np.asarray(Image.fromarray(picture).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+
+
+def _refuse_what_is_no_file(path: str | os.PathLike[str]) -> None:
+    """A named pipe, opened, would wait for somebody to write into it, and a device may never end."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise UnreadablePicture("a folder" if stat.S_ISDIR(mode) else "no file but a pipe, a socket or a device")
 
 
 def _refuse_bomb(image: Image.Image) -> None:
@@ -105,8 +115,6 @@ def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
         return "no such file"
     if isinstance(error, PermissionError):
         return "no permission to read it"
-    if isinstance(error, IsADirectoryError):
-        return "a folder"
     if isinstance(error, UnidentifiedImageError):
         return "an empty file" if not os.path.getsize(path) else "not a picture"
     return f"{type(error).__name__}: {error}".replace(str(Path(path)), "the file").replace("\n", " ")

@@ -12,7 +12,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from data.files import one_writer, require_folder, require_free, require_writable
+from data.files import one_writer, require_folder, require_free, require_writable, sync_folder
 from data.splits import Dataset, Files, Split, first_few, hold_out
 
 FOLDER = "food-101"
@@ -133,7 +133,7 @@ def _read_list(path: Path, remedy: str) -> dict[str, list[str]]:
         names = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path.parents[1]} is half downloaded: {path} is missing; {remedy}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(names, dict) or not names or not all(isinstance(pictures, list) for pictures in names.values()):
         raise ValueError(f"{path} is damaged: it should map each class to its pictures; {remedy}")
@@ -141,7 +141,7 @@ def _read_list(path: Path, remedy: str) -> dict[str, list[str]]:
         for picture in pictures:
             # Exactly CLASS/NAME: a name from outside must not lead out of the folder.
             parts = picture.split("/") if isinstance(picture, str) else []
-            if len(parts) != 2 or parts[0] != cls or {"", ".", ".."} & set(parts):
+            if len(parts) != 2 or parts[0] != cls or {"", ".", ".."} & set(parts) or not picture.isprintable():
                 raise ValueError(f"{path} is damaged: {picture!r} is no picture of class {cls!r}; {remedy}")
     return names
 
@@ -166,6 +166,10 @@ def _download(root: Path) -> None:
     with one_writer(root / FOLDER):
         if (root / FOLDER).exists():
             return
+        if not hasattr(tarfile, "data_filter"):
+            raise OSError(
+                f"unpacking Food-101 safely needs Python 3.11.4 or later; put the unpacked {FOLDER} into {root}"
+            )
         require_free(root, DOWNLOAD_BYTES, "Food-101 (archive and pictures)")
         try:
             download_url(Food101._URL, str(root), md5=Food101._MD5)
@@ -178,10 +182,13 @@ def _download(root: Path) -> None:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacking, filter="data")  # refuses members that lead out of the folder
+            os.sync()  # one for all pictures, as in data.pocket
+            os.replace(unpacking / FOLDER, root / FOLDER)
         except (OSError, tarfile.TarError) as error:
+            shutil.rmtree(unpacking, ignore_errors=True)
             raise OSError(f"{archive} could not be unpacked into {root} ({_one_line(error)})") from error
-        os.replace(unpacking / FOLDER, root / FOLDER)
-        unpacking.rmdir()
+        sync_folder(root)
+        shutil.rmtree(unpacking)
         archive.unlink()
 
 

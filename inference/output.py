@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from data.splits import printable
+from data.splits import first_few, printable
 
 if TYPE_CHECKING:
     from inference.predictor import Predictor
@@ -26,18 +26,38 @@ def answer(images: Sequence[Path], runs: Sequence[Path], *, top: int, as_json: b
     """What the runs see in the pictures, as text or JSON; also as a figure, where a file for it is given.
 
     Raises:
-        ValueError: no picture, no run, a run without weights, a figure that cannot be; nothing was written.
+        ValueError: no picture, unreadable pictures (all named and counted), no run, a run without weights, a figure
+            that cannot be; nothing was written.
     """
     pictures = find_pictures(images)
     if plot_into:
         check_plot(plot_into, len(pictures))
+    from data.decode import UnreadablePicture
     from inference.predictor import load
 
     predictors = [load(run) for run in runs]
-    answers = [predictor.predict(pictures, top) for predictor in predictors]
+    try:
+        answers = [predictor.predict(pictures, top) for predictor in predictors]
+    except UnreadablePicture as error:
+        raise _all_unreadable(pictures) or error from None
     if plot_into:
         plot(plot_into, pictures, predictors, answers)
     return (to_json if as_json else to_text)(pictures, predictors, answers)
+
+
+def _all_unreadable(pictures: Sequence[Path]) -> ValueError | None:
+    """The one sentence that names and counts the pictures that cannot be read, if there are several."""
+    from data.decode import UnreadablePicture, read_picture
+
+    bad = []
+    for path in pictures:
+        try:
+            read_picture(path)
+        except UnreadablePicture as error:
+            bad.append(f"{path}: {error}")
+    if len(bad) < 2:
+        return None
+    return ValueError(f"{len(bad):,} of {len(pictures):,} pictures cannot be read ({first_few(bad, 20)}); remove them")
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
@@ -49,7 +69,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+            inside = sorted(path for path in place.rglob("*") if _is_picture(path))
             if not inside:
                 raise ValueError(f"the folder {place} holds no pictures ({', '.join(_SUFFIXES)}): name another")
             found += inside
@@ -62,14 +82,27 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     return found
 
 
+def _is_picture(path: Path) -> bool:
+    # Hidden files are no pictures whatever their ending: a Mac leaves ._NAME.jpg beside NAME.jpg on foreign disks.
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+
+
+def titles(predictors: Sequence[Predictor]) -> list[str]:
+    """A heading for each run: step and seed, and the folder where runs of several studies have the same."""
+    short = [printable(predictor.title) for predictor in predictors]
+    return short if len(set(short)) == len(short) else [printable(predictor.folder) for predictor in predictors]
+
+
 def to_text(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
     """One block a picture; a column a run. answers[run][picture]."""
-    blocks = []
+    blocks, header = [], titles(predictors)
     for place, picture in enumerate(pictures):
-        columns = [[f"{100 * value:5.1f} %  {printable(name)}" for name, value in of_run[place]] for of_run in answers]
+        wide = max(len(printable(name)) for of_run in answers for name, _ in of_run[place])
+        columns = [
+            [f"{printable(name):<{wide}}  {100 * value:5.1f} %" for name, value in of_run[place]] for of_run in answers
+        ]
         longest = max(len(column) for column in columns)
         rows = [[column[i] if i < len(column) else "" for column in columns] for i in range(longest)]
-        header = [printable(predictor.title) for predictor in predictors]
         blocks.append(f"{printable(picture)}\n{tabulate(rows, header, tablefmt='simple', disable_numparse=True)}\n")
     return "\n".join(blocks)
 
@@ -103,23 +136,23 @@ def check_plot(path: Path, pictures: int = 1) -> None:
 def plot(
     path: Path, pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]
 ) -> None:
-    """Each picture beside every run's best classes as bars; one row a picture."""
+    """Each picture beside every run's best classes as bars; one row a picture, taller for many classes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from data.decode import read_picture
     from data.files import write_atomically
 
-    columns = 1 + len(predictors)
-    figure = Figure(figsize=(3.4 * columns, 2.8 * len(pictures)), layout="constrained")
+    columns, longest = 1 + len(predictors), max(len(best) for per_run in answers for best in per_run)
+    figure = Figure(figsize=(3.4 * columns, max(2.8, 0.8 + 0.2 * longest) * len(pictures)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(pictures), columns, squeeze=False)
     for place, picture in enumerate(pictures):
         axes[place, 0].imshow(read_picture(picture))
         axes[place, 0].set_title(printable(picture.name), fontsize=9, parse_math=False)
         axes[place, 0].axis("off")
-        for run, predictor in enumerate(predictors):
-            bars(axes[place, run + 1], answers[run][place], predictor.title)
+        for run, title in enumerate(titles(predictors)):
+            bars(axes[place, run + 1], answers[run][place], title)
     drawn = io.BytesIO()  # whole in memory first: a file that was there is kept until the new one is on disk
     figure.savefig(drawn, dpi=150, format=path.suffix[1:])
     write_atomically(path, drawn.getvalue())
@@ -133,7 +166,7 @@ def bars(axes, best: Best, title: str) -> None:  # type: ignore[no-untyped-def]
     axes.set_yticks(range(len(best)), names, fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 115)
-    axes.set_xticks((0, 50, 100))
+    axes.set_xticks((0, 50, 100), ("0", "50", "100"), fontsize=8)
     axes.set_xlabel("probability, %", fontsize=8)
     axes.set_title(printable(title), fontsize=9, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -78,7 +78,7 @@ def _read(path: Path) -> Tensor:
     try:
         return torch.from_numpy(read_picture(path).copy())
     except UnreadablePicture as error:
-        raise ValueError(f"{path} cannot be read: {error}; give pictures, or a folder of them") from None
+        raise UnreadablePicture(f"{path} cannot be read: {error}; give pictures, or a folder of them") from None
 
 
 def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
@@ -132,7 +132,13 @@ def _require_checksum(path: Path) -> None:
     """Raise ValueError where a finished run's result knows another checksum of its weights."""
     try:
         expected = json.loads((path.parent / "result.json").read_bytes())["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):  # an unfinished run, an export, a run made before there was one
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ):  # an unfinished run, an export, a run made before there was one
         return
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise ValueError(f"{path} is damaged, its checksum is not what result.json says: restore it")

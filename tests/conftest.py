@@ -1,10 +1,13 @@
 """Real pictures, few and small, that the tests of training and of the command line share."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import runner
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +29,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = 128 + 90 * stripes * rng.uniform(0.4, 1, 3) + rng.normal(0, 12, (40, 48, 3))
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:02}.jpg")
     return root
+
+
+STUDY = ["--preset", "pocket", "--study", "s", "--steps", "3", "--resolution", "32", "--epochs", "2", "--warmup-epochs",
+         "0", "--batch-size", "24", "--device", "cpu", "--workers", "0"]  # fmt: skip
+"""A request for the study that `house` holds, without its places."""
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """A folder with a study of one finished run, and decoded pictures. Not to be changed."""
+    root = tmp_path_factory.mktemp("house")
+    options = ["--dataset", f"imagefolder:{pictures}", "--data-dir", str(root), "--runs", str(root / "runs")]
+    assert runner.main(["all", *STUDY, *options, "--no-trial"]) == 0
+    return root
+
+
+@pytest.fixture
+def house_place(house: Path, pictures: Path, tmp_path: Path) -> list[str]:
+    """The options that place the study in `tmp_path`/house, a copy of `house` to be spoilt."""
+    shutil.copytree(house, tmp_path / "house")
+    root = tmp_path / "house"
+    return ["--dataset", f"imagefolder:{pictures}", "--data-dir", str(root), "--runs", str(root / "runs")]

@@ -264,15 +264,19 @@ class Bill:
                 total += run_bytes(self.params[job.step], job.recipe, self.sizes.test)
         return total
 
-    def require_disk(self, data_dir: Path, runs: Path) -> None:
+    def require_disk(self, data_dir: Path, cache: Path, runs: Path) -> None:
         """Raise OSError unless the disks of pictures and of runs can take what is to be written."""
-        places = {path: next(p for p in (path, *path.absolute().parents) if p.exists()) for path in (data_dir, runs)}
-        amounts = {data_dir: self.sizes.download + self.sizes.cache, runs: self.disk()}
-        if places[data_dir].stat().st_dev == places[runs].stat().st_dev:
-            require_free(places[runs], sum(amounts.values()), "the study (pictures and runs)")
-            return
-        require_free(places[data_dir], amounts[data_dir], "the picture cache")
-        require_free(places[runs], amounts[runs], "the runs, with their checkpoints,")
+        needs: dict[int, list[tuple[Path, int, str]]] = {}
+        for path, amount, what in (
+            (data_dir, self.sizes.download, "the data set"),
+            (cache, self.sizes.cache, "the picture cache"),
+            (runs, self.disk(), "the runs, with their checkpoints,"),
+        ):
+            place = next(p for p in (path, *path.absolute().parents) if p.exists())
+            needs.setdefault(place.stat().st_dev, []).append((place, amount, what))
+        for shared in needs.values():
+            what = shared[0][2] if len(shared) == 1 else "the study (pictures and runs)"
+            require_free(shared[-1][0], sum(amount for _, amount, _ in shared), what)
 
     def remember(self, folder: Path) -> None:
         """Keep what was measured now in the study's folder, for the next bill. Only a study that exists is touched."""

@@ -93,8 +93,8 @@ def _result(run: Run) -> dict[str, Any] | None:
     """The result of a finished run."""
     try:
         result = run.result
-        if result is not None:
-            float(result["top1"])
+        if result is not None and not 0 <= result["top1"] <= 100:
+            raise ValueError("an accuracy is a percentage")
         return result
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{run.folder / records.RESULT} is damaged, it is no run's result") from error

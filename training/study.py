@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError, naming the file, where there is none."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}): restore it, or choose another --study") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object: restore it, or choose another --study")

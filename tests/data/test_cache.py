@@ -242,3 +242,31 @@ def test_two_builders_at_once_build_once(split: Split, cache: Path) -> None:
         thread.join()
     assert len(announced) == 1
     assert [len(store) for store in stores] == [COUNT] * 4
+
+
+def test_two_processes_at_once_build_once(split: Split, cache: Path, tmp_path: Path) -> None:
+    """Real ones, told to begin together; none finds half a store, and the pictures are those of one builder."""
+    program = (
+        "import sys, pickle\nfrom data.cache import open_store\n"
+        "split, cache, side = pickle.loads(sys.stdin.buffer.read())\n"
+        "store = open_store(split, cache, side)\nstore.verify()\nprint(len(store))"
+    )
+    command = [sys.executable, "-c", program]
+    work = pickle.dumps((split, cache, SIDE))
+    house = Path(data.__file__).parents[1]
+    builders = [subprocess.Popen(command, cwd=house, stdin=-1, stdout=-1, stderr=-1) for _ in range(2)]
+    for builder in builders:
+        assert builder.stdin is not None
+        builder.stdin.write(work)
+        builder.stdin.close()
+    said = []
+    for builder in builders:
+        assert builder.stdout is not None
+        assert builder.stderr is not None
+        assert builder.stdout.read() == b"40\n"
+        said.append(builder.stderr.read())
+        assert builder.wait() == 0
+        builder.stdout.close()
+        builder.stderr.close()
+    assert sorted(b"Decoding" in words for words in said) == [False, True]
+    assert files_of(open_store(split, cache, SIDE)) == files_of(open_store(split, tmp_path / "fresh", SIDE))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,22 @@ def test_unreadable_pictures_are_all_named_and_stop_the_build(split: Split, cach
     for line, reason in zip(lines, spoiled.values(), strict=True):
         assert reason in line
     assert not (cache / f"test-split-{SIDE}").exists()
+
+
+def test_what_would_hang_or_may_not_be_read_is_named_too(split: Split, cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for number in (1, 2, 3):
+        (folder / f"{number}.png").unlink()
+    os.mkfifo(folder / "1.png")
+    (folder / "2.png").mkdir()
+    bomb = bytearray((folder / "4.png").read_bytes())
+    bomb[16:24] = struct.pack(">II", 30_000, 30_000)  # what its header says of width and height
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    (folder / "3.png").write_bytes(bomb)
+    with pytest.raises(ValueError, match=r"^3 of 40 pictures of test-split cannot be read") as caught:
+        open_store(split, cache, SIDE)
+    for line, reason in zip(str(caught.value).splitlines()[1:], ("a pipe", "a folder", "bomb"), strict=True):
+        assert reason in line
 
 
 def test_unreadable_pictures_are_left_out_when_asked_to(split: Split, cache: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -195,6 +196,8 @@ def edit_list(folder: Path, change: dict[str, Any]) -> None:
         (functools.partial(edit_list, change={"bibimbap": ["bibimbap/../../../etc/passwd"]}), "is no picture of class"),
         (functools.partial(edit_list, change={"bibimbap": ["bibimbap/.."]}), "is no picture of class"),
         (functools.partial(edit_list, change={"..": ["../passwd", "../shadow"]}), "is no picture of class"),
+        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/a\0b", "bibimbap/2"]}), "is no picture of class"),
+        (functools.partial(edit_list, change={"bibimbap": ["/etc/passwd", "bibimbap/2"]}), "is no picture of class"),
         (functools.partial(edit_list, change={"bibimbap": [7, 8]}), "is no picture of class"),
         (functools.partial(edit_list, change={"bibimbap": "all"}), "should map each class to its pictures"),
     ],
@@ -241,19 +244,72 @@ def test_a_download_with_a_wrong_checksum_is_refused(
     assert not (tmp_path / "food-101").exists()
 
 
-def test_an_archive_never_writes_outside_the_data_folder(
-    server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def hostile_members(outside: Path) -> dict[str, list[tarfile.TarInfo]]:
+    """Members that would lead out of the folder, or be no files, by what they try."""
+
+    def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, target, 4 if kind == tarfile.REGTYPE else 0
+        return info
+
+    return {
+        "upwards": [member("../../planted")],
+        "upwards inside": [member("food-101/images/../../../planted")],
+        "absolute": [member(str(outside / "planted"))],
+        "through a link": [member("food-101", tarfile.SYMTYPE, str(outside)), member("food-101/planted")],
+        "through a relative link": [member("food-101/x", tarfile.SYMTYPE, "../../.."), member("food-101/x/planted")],
+        "a link to outside": [member("food-101/images", tarfile.SYMTYPE, str(outside))],
+        "a second name": [member("food-101/planted", tarfile.LNKTYPE, str(outside / "secret"))],
+        "a pipe": [member("food-101/pipe", tarfile.FIFOTYPE)],
+        "a device": [member("food-101/device", tarfile.CHRTYPE)],
+    }
+
+
+@pytest.mark.parametrize("trick", hostile_members(Path("/")))
+def test_an_archive_never_writes_or_reads_outside_the_data_folder(
+    trick: str, server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = server
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
     with tarfile.open(folder / "food-101.tar.gz", "w:gz") as tar:
-        member = tarfile.TarInfo("../../planted")
-        member.size = 4
-        tar.addfile(member, io.BytesIO(b"evil"))
+        for member in hostile_members(outside)[trick]:
+            tar.addfile(member, io.BytesIO(b"evil"))
     offer(monkeypatch, folder / "food-101.tar.gz", address)
-    (tmp_path / "datasets").mkdir()
-    with pytest.raises(OSError, match="could not be unpacked"):
-        data.load("food101", tmp_path / "datasets")
+    root = tmp_path / "datasets"
+    root.mkdir()
+    with pytest.raises(OSError, match=r"^\S+ could not be unpacked into \S+ \(.+\)$"):
+        data.load("food101", root)
     assert not list(tmp_path.rglob("planted"))
+    assert sorted(path.name for path in outside.iterdir()) == ["secret"]
+    assert {path.name for path in root.iterdir()} == {"food-101.tar.gz", ".food-101.lock"}
+
+
+def test_names_of_classes_from_elsewhere_stay_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters, markup and surrogates; a link that the user has put there is followed, being their choice."""
+    odd = ["a\nb", "\x1b[31mred", "<script>x", "x | y", "`code` [l](x)", os.fsdecode(b"\xff")]
+    for name in odd:
+        for number in range(4):
+            (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "own" / name / f"{number}.png")
+    shutil.copytree(tmp_path / "own" / "x | y", tmp_path / "elsewhere")
+    (tmp_path / "own" / "linked").symlink_to(tmp_path / "elsewhere")
+    dataset = data.load(f"imagefolder:{tmp_path / 'own'}", tmp_path)
+    assert set(dataset.classes) == {*odd, "linked"}
+    for name in odd:
+        (tmp_path / "own" / name / "0.png").write_bytes(b"")
+    for split in dataset.splits.values():
+        with contextlib.suppress(ValueError):
+            data.open_store(split, tmp_path / "cache", 8)
+            continue
+        with pytest.raises(ValueError, match="cannot be read") as caught:
+            data.open_store(split, tmp_path / "cache", 8)
+        lines = str(caught.value).split("\n")
+        assert all(line.isprintable() for line in lines)
+        assert all("an empty file" in line for line in lines[1:])
+    assert capsys.readouterr().err.replace("\n", "").isprintable()
+    assert "scrip" not in "".join(path.name for path in (tmp_path / "cache").iterdir())
 
 
 def test_no_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

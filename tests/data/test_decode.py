@@ -7,7 +7,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,12 +198,55 @@ def test_links_folders_and_floats_are_refused_with_a_reason(tmp_path: Path) -> N
             read_picture(tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_picture_one_may_not_read_is_refused_with_a_reason(tmp_path: Path) -> None:
+@pytest.fixture
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In `tmp_path` as a user without rights: root may read everything."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # whose parents another user may not pass
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_picture_one_may_not_read_is_refused_with_a_reason(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path = saved(tmp_path / "picture.png", Image.new("RGB", (4, 4)), "PNG")
     path.chmod(0)
-    with pytest.raises(UnreadablePicture, match="no permission"):
-        read_picture(path)
+    request.getfixturevalue("nobody")
+    for read in (read_picture, picture_size):
+        with pytest.raises(UnreadablePicture, match="no permission"):
+            read("picture.png")
+
+
+def test_a_pipe_or_a_device_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "device.jpg"):
+        for read in (read_picture, picture_size):
+            with pytest.raises(UnreadablePicture, match="no file but a pipe"):
+                read(tmp_path / name)
+
+
+def test_what_a_good_header_hides_is_found(tmp_path: Path) -> None:
+    """Broken in its last part: a progressive JPEG cut in its last scan, a PNG and a WebP with a changed byte."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    files = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_lzw"}}
+    for kind, options in files.items():
+        path = saved(tmp_path / "picture.jpg", noise, kind, **options)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(0.97 * len(whole))])
+        if kind == "JPEG":
+            assert picture_size(path) == (64, 64)
+        with pytest.raises(UnreadablePicture):
+            read_picture(path)
+        if kind == "PNG":  # the only one of them with checksums
+            path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+            with pytest.raises(UnreadablePicture):
+                read_picture(path)
 
 
 @given(st.binary(max_size=64), st.integers(0, 3000))

@@ -126,6 +126,20 @@ def test_an_interrupted_generation_is_never_taken_for_complete(tmp_path: Path) -
     assert len(list(tmp_path.rglob("*.jpg"))) == 5 * len(DISHES)
 
 
+def test_two_processes_at_once_draw_once(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib, data.pocket\n"
+        "data.pocket.generate(pathlib.Path(sys.argv[1]), {'train': 4, 'test': 1}, workers=1)"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "pocket"]
+    both = [subprocess.Popen(command, cwd=Path(data.__file__).parents[1]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    generate(tmp_path / "alone", {"train": 4, "test": 1}, workers=1)
+    for path in (tmp_path / "alone").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "pocket" / path.relative_to(tmp_path / "alone")).read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"pocket", "alone", ".pocket.lock", ".alone.lock"}
+
+
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     """With a real limit on the size of files, which every picture exceeds."""
     program = (

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,30 @@ def test_several_runs_files_and_folders_in_a_table_and_in_json(convnext, depthwi
         assert first["class"] in ("across", "diagonal", "down")
 
 
+def test_percentages_stand_below_each_other(convnext, pictures, capsys) -> None:
+    assert runner.main(["predict", str(pictures / "down/01.jpg"), "--run", str(convnext), "--top", "50"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" %")]
+    assert len(rows) == 3
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_runs_of_two_studies_are_told_apart_by_their_folders(convnext, pictures, tmp_path, capsys) -> None:
+    shutil.copytree(convnext, tmp_path / "other")
+    asked = ["predict", str(pictures / "down/01.jpg"), "--run", str(convnext), "--run", str(tmp_path / "other")]
+    assert runner.main(asked) == 0
+    header = capsys.readouterr().out.splitlines()[1]
+    assert str(convnext) in header
+    assert str(tmp_path / "other") in header
+
+
+def test_of_a_folder_only_visible_pictures_are_asked_about(convnext, pictures, tmp_path, capsys) -> None:
+    shutil.copy(pictures / "down/01.jpg", tmp_path / "seen.JPG")
+    (tmp_path / "._seen.JPG").write_bytes(b"a Mac's notes on seen.JPG")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert runner.main(["predict", str(tmp_path), "--run", str(convnext), "--json"]) == 0
+    assert [Path(row["image"]).name for row in json.loads(capsys.readouterr().out)] == ["seen.JPG"]
+
+
 def test_preprocessing_comes_from_the_run(convnext, pictures, tmp_path) -> None:
     shutil.copytree(convnext, tmp_path / "run")
     (tmp_path / "run/result.json").unlink()  # it knows the checksum of the weights
@@ -101,11 +126,23 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(convnext, depthwise
             state[key] = state[key][:2].contiguous()
 
     (tmp_path / "text.jpg").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "bad/folder.jpg").mkdir(parents=True)
+    (tmp_path / "bad/a.jpg").write_bytes(b"")
+    (tmp_path / "bad/b.jpg").symlink_to("/nowhere")
+    os.mkfifo(tmp_path / "bad/c.jpg")
+    (tmp_path / "gone.jpg").symlink_to("/nowhere")
+    (tmp_path / "torn.jpg").write_bytes((pictures / "down/01.jpg").read_bytes()[:-300])
     (tmp_path / "empty").mkdir()
     silent = _changed(convnext, tmp_path / "d", lambda about, state: about.clear())
     good, picture = str(convnext), str(pictures / "down/01.jpg")
     refused = {
         "text.jpg cannot be read: not a picture": [str(tmp_path / "text.jpg"), "--run", good],
+        "pipe.jpg cannot be read: no file but a pipe": [str(tmp_path / "pipe.jpg"), "--run", good],
+        "3 of 4 pictures cannot be read": [str(tmp_path / "bad"), str(pictures / "down/01.jpg"), "--run", good],
+        "c.jpg: no file but a pipe": [str(tmp_path / "bad"), "--run", good],
+        "gone.jpg does not exist": [str(tmp_path / "gone.jpg"), "--run", good],
+        "torn.jpg cannot be read: OSError: image file is truncated": [str(tmp_path / "torn.jpg"), "--run", good],
         "none.jpg does not exist": [str(tmp_path / "none.jpg"), "--run", good],
         "holds no pictures": [str(tmp_path / "empty"), "--run", good],
         "no picture was given": ["--run", good],
@@ -126,6 +163,29 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(convnext, depthwise
         assert words in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out == ""
+
+
+def test_names_from_elsewhere_cannot_break_the_terminal_or_the_card(convnext, pictures, tmp_path, capsys) -> None:
+    odd = ["a\nb \x1b[31m", "<script>x</script> | `c` [l](http://x) $\\frac$", "\u202eright to left"]
+
+    def rename(about, state):
+        about["classes"] = odd
+
+    run = _changed(convnext, tmp_path / "run", rename)
+    picture = tmp_path / "p\nq.jpg"
+    shutil.copy(pictures / "down/01.jpg", picture)
+    asked = ["predict", str(picture), "--run", str(run), "--top", "3", "--plot", str(tmp_path / "seen.png")]
+    assert runner.main(asked) == 0
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) == 6  # the picture, two lines of heading, three classes
+    assert all(line.isprintable() for line in told.split("\n"))
+    assert (tmp_path / "seen.png").exists()
+    assert runner.main(["export", "--run", str(run), "--out", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out/README.md").read_text()
+    assert "3 classes: " in card
+    assert "<script" not in card
+    assert "[l](" not in card
+    assert all(line.isprintable() for line in card.split("\n"))
 
 
 def test_grad_cam_lights_the_place_that_speaks_for_the_class(convnext, pictures, tmp_path) -> None:

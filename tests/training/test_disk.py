@@ -20,7 +20,6 @@ from inference import export
 from inference.output import plot
 from report import page
 from training import checkpoint, loop, queue, records
-from training.interrupt import StopRequest
 from training.study import read_json
 
 _INSIDE = "CONVNEXT_TESTS_MAY_MOUNT"
@@ -163,7 +162,7 @@ def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed
         with pytest.raises(
             OSError, match=rf"^{run.title} was stopped by its disk: [^\n]*{file}[^\n]* \({reason}"
         ) as said:
-            queue.carry_out([run], stores, execution, StopRequest())
+            queue.carry_out([run], stores, execution, loop.StopRequest())
     assert said.value.errno is None  # a sentence, and exit code 1 (runner.main)
     disk.heal()
     # What was saved is whole, and there is no half written file.
@@ -171,10 +170,10 @@ def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed
     assert (saved is not None) == (event not in NOTHING_SAVED)
     assert not list(disk.root.rglob("*.part"))
     assert not (run.folder / "result.json").exists()
-    assert queue.carry_out([run], stores, execution, StopRequest()) == 0
+    assert queue.carry_out([run], stores, execution, loop.StopRequest()) == 0
     if not WHOLE:
         whole = make_run("13", study="whole", epochs=2)
-        queue.carry_out([whole], stores, execution, StopRequest())
+        queue.carry_out([whole], stores, execution, loop.StopRequest())
         WHOLE.append(outcome(whole.folder))
     assert outcome(run.folder) == WHOLE[0]
 
@@ -221,7 +220,7 @@ def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys
     assert not list(study.glob(".report*"))
 
 
-@pytest.mark.parametrize("form", ["safetensors", "torchvision", "onnx", "torch-export"])
+@pytest.mark.parametrize("form", ["safetensors", "torch-export"])
 def test_an_export_that_does_not_fit_leaves_nothing(form, finished, disk, capsys) -> None:
     disk.fill(12_288)
     before = sorted(disk.root.iterdir())
@@ -260,3 +259,23 @@ def test_drawn_pictures_that_do_not_fit_are_no_data_set(disk) -> None:
     with pytest.raises(OSError, match=r"^the pocket pictures could not be written to \S+ \(No space left on device\)$"):
         pocket.generate(folder, {"train": 2, "test": 1}, workers=1)
     assert not folder.exists()
+
+
+def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(disk, tmp_path, capsys) -> None:
+    pocket.generate(disk.root / "pocket-v1", {"train": 3, "test": 1}, workers=1)
+    disk.make_read_only()
+    command = ["train", "3", "--preset", "pocket", "--data-dir", str(disk.root), "--runs", str(tmp_path / "runs"),
+               "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "10", "--device", "cpu",
+               "--no-trial"]  # fmt: skip
+    assert runner.main(command) == 2
+    said = capsys.readouterr().err
+    assert "the folder of decoded pictures (--cache-dir)" in said
+    assert "Read-only file system" in said
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "cache").mkdir()
+    assert runner.main([*command, "--cache-dir", str(tmp_path / "cache")]) == 0
+    # A data folder that is complete, cache and all, has to be read only.
+    disk.heal()
+    shutil.copytree(tmp_path / "cache", disk.root / "cache")
+    disk.make_read_only()
+    assert runner.main([*command, "--runs", str(tmp_path / "again")]) == 0

@@ -1,0 +1,141 @@
+"""Damaged files of a study: each named in one sentence, with the way out, and the rest goes on."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import runner
+from tests.conftest import STUDY
+from training import queue
+from training.interrupt import Stopped
+
+RUN = "patchify-stem/seed-0"
+
+
+@pytest.fixture
+def study(house_place, tmp_path: Path) -> Path:
+    """A copy of a study with one finished run."""
+    return tmp_path / "house/runs/s"
+
+
+def complaints(capsys: pytest.CaptureFixture) -> list[str]:
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return [line for line in said.splitlines() if line.startswith("runner.py: ")]
+
+
+def spoil(file: Path, damage: str) -> None:
+    good = file.read_bytes()
+    file.write_bytes({
+        "empty": b"", "torn": good[: len(good) // 2], "binary": bytes(range(256)) * 9, "zeros": bytes(len(good)),
+        "a list": b"[]", "no fields": b"{}", "not a number": good.replace(b'"top1": ', b'"top1": NaN, "x": '),
+        "deep": b"[" * 100_000,
+    }[damage])  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["torn", "no fields", "not a number", "deep"])
+def test_a_finished_runs_result_that_is_damaged(damage, study, house_place, capsys) -> None:
+    spoil(study / RUN / "result.json", damage)
+    command = ["all", *STUDY, *house_place, "--no-trial"]
+    capsys.readouterr()
+    assert runner.main(command) == 1
+    first, *others = complaints(capsys)
+    assert "result.json is damaged" in first
+    assert first.endswith("--overwrite patchify-stem begins this run anew")
+    assert not any("Traceback" in line for line in others)
+
+
+@pytest.mark.parametrize("damage", ["torn", "a list", "no fields", "deep"])
+def test_a_study_json_that_is_damaged(damage, study, house_place, capsys) -> None:
+    spoil(study / "study.json", damage)
+    before = sorted(study.rglob("*"))
+    for command in (["all", *STUDY, *house_place], ["report", "--study", str(study)],
+                    ["export", "--run", str(study / RUN), "--out", str(study / "out")]):  # fmt: skip
+        capsys.readouterr()
+        code = runner.main(command)
+        if command[0] == "export" and damage == "no fields":  # a study that says nothing of its data set
+            assert code == 0
+            continue
+        assert code == 2
+        (said,) = complaints(capsys)
+        assert "study.json" in said or "records of" in said
+        assert sorted(study.rglob("*")) == before
+
+
+@pytest.mark.parametrize("damage", ["torn", "a list", "deep"])
+def test_measured_speeds_that_are_damaged_are_measured_again(damage, study, house_place, capsys) -> None:
+    spoil(study / "speeds.json", damage)
+    assert runner.main(["all", *STUDY, *house_place, "--steps", "4", "--dry-run"]) == 0
+    assert "measured now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["empty", "torn"])
+def test_weights_that_are_damaged(damage, study, house_place, pictures, tmp_path, capsys) -> None:
+    spoil(study / RUN / "model.safetensors", damage)
+    picture = str(pictures / "down/01.jpg")
+    for command in (["predict", picture, "--run", str(study / RUN)],
+                    ["export", "--run", str(study / RUN), "--out", str(tmp_path / "out")]):  # fmt: skip
+        capsys.readouterr()
+        assert runner.main(command) == 2
+        (said,) = complaints(capsys)
+        assert "model.safetensors" in said
+        assert "restore it" in said
+    # An unfinished run that would end with them says so at once.
+    (study / RUN / "result.json").unlink()
+    assert runner.main(["all", *STUDY, *house_place, "--no-trial"]) == 1
+    assert "model.safetensors, the weights of the best epoch, is damaged" in complaints(capsys)[0]
+
+
+def test_a_changed_bit_of_the_weights_is_found(study, pictures, capsys) -> None:
+    file = study / RUN / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1000] ^= 1
+    file.write_bytes(content)
+    assert runner.main(["predict", str(pictures / "down/01.jpg"), "--run", str(study / RUN)]) == 2
+    assert "is damaged, its checksum is not what result.json says" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["binary", "missing"])
+def test_metrics_of_an_unfinished_run_are_restored_from_its_checkpoint(damage, study, house_place) -> None:
+    (study / RUN / "result.json").unlink()
+    file = study / RUN / "metrics.jsonl"
+    good = file.read_bytes()
+    file.unlink() if damage == "missing" else spoil(file, damage)
+    assert runner.main(["all", *STUDY, *house_place, "--no-trial"]) == 0
+    assert file.read_bytes() == good
+
+
+def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
+    study, house_place, capsys, monkeypatch
+) -> None:
+    command = ["all", *STUDY, *house_place, "--no-trial", "--steps", "3", "4", "--overwrite", "patchify-stem"]
+    (study / RUN / "result.json").unlink()
+    (study / RUN / "checkpoint.pt").write_bytes(b"torn")
+    (study / RUN / "checkpoint.pt.previous").write_bytes(b"torn too")
+
+    train = queue.train
+
+    def stops_at_depthwise(run, *rest):
+        if run.step == "depthwise":
+            raise Stopped("stopped")
+        return train(run, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "train", stops_at_depthwise)
+        assert runner.main(command) == 75
+    made = (study / RUN / "result.json").stat().st_mtime_ns
+    assert runner.main(command) == 0  # repeated as it was: what it made again is left, the rest is done
+    assert (study / RUN / "result.json").stat().st_mtime_ns == made
+    assert (study / "depthwise/seed-0/result.json").exists()
+    assert runner.main(command) == 0  # given once more after its end, it is a new request
+    assert (study / RUN / "result.json").stat().st_mtime_ns > made
+
+
+def test_another_runs_checkpoint_is_not_gone_on_with(study, house_place, capsys) -> None:
+    command = ["all", *STUDY, *house_place, "--no-trial", "--steps", "3", "--seeds", "1"]
+    (study / "patchify-stem/seed-1").mkdir()
+    shutil.copy(study / RUN / "checkpoint.pt", study / "patchify-stem/seed-1")
+    capsys.readouterr()
+    assert runner.main(command) == 1
+    assert "checkpoint.pt is not this run's: its seed is 0 and should be 1" in complaints(capsys)[0]
