@@ -5,10 +5,7 @@
 Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on request and resumable.
 """
 
-import contextlib
-import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+import command_line
 from ablations import Step, get_regime
 from ablations.presets import get_preset
 from training.recipe import CLASSIC, Recipe, StudyConfig, follow
@@ -174,10 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case Export():
                 return export(command)
     except ValueError as error:
-        print(f"runner.py: {error}", file=sys.stderr)
+        print(f"runner.py: {command_line.one_line(error)}", file=sys.stderr)
         return REFUSED
     except OSError as error:
-        print(f"runner.py: {error}", file=sys.stderr)
+        print(f"runner.py: {command_line.one_line(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("runner.py: stopped before training began; the same command begins again", file=sys.stderr)
@@ -187,57 +185,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report | Show | Predict | Export:
     """The command, with the asked preset's values as defaults. Wrong requests become one-sentence ValueErrors."""
-    name = _value_of("--preset", arguments) or "food101"
+    name = command_line.value_of("--preset", arguments) or "food101"
     preset = get_preset(name)
     config = StudyConfig(
         preset.dataset, preset.regime, preset.resolution,
         recipe=Recipe(**preset.recipe), classic=replace(CLASSIC, **preset.classic),
     )  # fmt: skip
-    train_default, all_default = Train(preset=name, config=config), All(preset=name, config=config)
-    commands = (
-        Annotated[Steps, tyro.conf.subcommand("steps")]
-        | Annotated[Train, tyro.conf.subcommand("train", default=train_default)]
-        | Annotated[All, tyro.conf.subcommand("all", default=all_default)]
-        | Annotated[Report, tyro.conf.subcommand("report")]
-        | Annotated[Show, tyro.conf.subcommand("show")]
-        | Annotated[Predict, tyro.conf.subcommand("predict")]
-        | Annotated[Export, tyro.conf.subcommand("export")]
-    )
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            command = tyro.cli(commands, args=arguments, prog="runner.py", description=__doc__)
-    except SystemExit as exit:
-        if not exit.code:
-            raise
-        raise ValueError(_one_sentence(complaint.getvalue())) from None
+    commands = {
+        "steps": Steps(), "train": Train(preset=name, config=config), "all": All(preset=name, config=config),
+        "report": Report(), "show": Show(), "predict": Predict(), "export": Export(),
+    }  # fmt: skip
+    command: Steps | Train | All | Report | Show | Predict | Export
+    command = command_line.parse(commands, arguments, description=__doc__)
     if isinstance(command, Train | All):
-        classic = follow(command.config.classic, config.recipe, command.config.recipe)
         given = {option.partition("=")[0].replace("_", "-") for option in arguments}
-        for name in ("epochs", "step_epochs", "batch_size", "micro_batches"):
-            if f"--classic.{name.replace('_', '-')}" in given:
-                classic = replace(classic, **{name: getattr(command.config.classic, name)})
+        own = {name: getattr(command.config.classic, name)
+               for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
+               if f"--classic.{name.replace('_', '-')}" in given}  # fmt: skip
+        try:
+            classic = replace(follow(command.config.classic, config.recipe, command.config.recipe), **own)
+        except ValueError as error:
+            raise ValueError(str(error).replace("--", "--classic.")) from None
         command = replace(command, config=replace(command.config, classic=classic))
     return command
-
-
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The last value that `arguments` give to `option`."""
-    found = None
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == option:
-            found = value if equals else next(iter(arguments[place + 1 :]), None)
-    return found
-
-
-def _one_sentence(complaint: str) -> str:
-    """tyro's boxed complaint, "│ Unrecognized options: --epoch │ ...", as a line of text."""
-    lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)
-    text, _, help_command = text.partition("For full helptext, ")
-    command = help_command.removeprefix("run ").removeprefix("run: ").removeprefix("see ").strip()
-    return f"{text.strip().rstrip('.')} (see {command or 'runner.py --help'})"
 
 
 def steps(command: Steps) -> int:

@@ -117,7 +117,7 @@ REFUSED = {
     "export --run runs/none --out made": "there is no run",
     "export --run runs/none --out made --format tflite": "tflite",
     "train 3 --init-weights none.pth": "do not exist",
-    "": "expected one of",
+    "": "no command was given: give one of steps, train,",
 }
 
 
