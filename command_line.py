@@ -127,8 +127,9 @@ def parse(commands: Mapping[str, Any], arguments: Sequence[str], description: st
     except SystemExit as exit:
         if not exit.code:  # --help
             raise
-    known = {name: list(options(type(it))) for name, it in commands.items()}
-    raise ValueError(_wrong_word(known, arguments) or _flattened(complaint.getvalue()))
+        known = {name: list(options(type(it))) for name, it in commands.items()}
+        why = _wrong_word(known, arguments) or _wrong_values(exit.__context__) or _flattened(complaint.getvalue())
+    raise ValueError(why)
 
 
 def value_of(option: str, arguments: Sequence[str]) -> str | None:
@@ -201,6 +202,14 @@ def _wrong_word(commands: Mapping[str, Sequence[Option]], arguments: Sequence[st
         if missing else None  # fmt: skip
 
 
+def _wrong_values(refusal: BaseException | None) -> str | None:
+    """What a nested dataclass said of its values, if that is why tyro refused: "--epochs is 0" of `classic`."""
+    said, path = getattr(refusal, "__context__", None), str(getattr(refusal, "arg", ""))
+    if not isinstance(said, ValueError) or not str(said).startswith("--"):
+        return None
+    return str(said).replace("--", f"--{path.rpartition('.')[2]}.")
+
+
 def _looks_like_option(word: str) -> bool:
     """-1 and -inf are values."""
     return bool(re.match(r"--\S|-(?!inf\b|nan\b)[A-Za-z]", word))
@@ -227,14 +236,8 @@ def _quoted(word: str) -> str:
 
 
 def _flattened(complaint: str) -> str:
-    """tyro's boxed complaint, "│ Error parsing --x: why │ ...", as a line of text: for what `_wrong_word` cannot see.
-
-    A ValueError of a nested dataclass comes as "Error parsing somewhere.classic: --epochs is 0: why".
-    """
+    """tyro's boxed complaint, "│ Error parsing --x: why │ ...", as a line of text: for what the others cannot see."""
     lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.splitlines()]
     text = " ".join(line for line in lines[1:] if line)
     text = re.split(r" (?:For full helptext|Argument helptext|Perhaps you meant|Arguments are applied)", text)[0]
-    inner = re.match(r"Error parsing \S*\.(\w+): (--.*)", text)
-    if inner:
-        return inner[2].replace("--", f"--{inner[1]}.")
     return text.strip().rstrip(".")

@@ -97,6 +97,8 @@ class Report:
     """Name of the study, or its folder; the preset's name if none is given."""
     runs: Path = Path("runs")
     """Folder of all studies."""
+    mixed_code: bool = False
+    """Report runs of different versions of this code together, instead of leaving out those of the rarer ones."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def train_all(command: All) -> int:
     code = _train(command, chosen, command.seeds, overwrite)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
-            print(_write_report(_study_folder(command)), flush=True)
+            print(_write_report(_study_folder(command), mixed_code=False), flush=True)
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise
@@ -252,7 +254,7 @@ def train_all(command: All) -> int:
 
 def report(command: Report) -> int:
     """Write the report of a study."""
-    print(_write_report(_study_folder(command)))
+    print(_write_report(_study_folder(command), command.mixed_code))
     return DONE
 
 
@@ -289,12 +291,15 @@ def export(command: Export) -> int:
     return DONE
 
 
-def _write_report(folder: Path) -> str:
+def _write_report(folder: Path, mixed_code: bool) -> str:
     if not (folder / "study.json").exists():
         raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
     from report.page import write
 
-    return f"report: {write(folder)}"
+    def tell(odd: str) -> None:
+        print(f"report: {command_line.one_line(odd)}", file=sys.stderr)
+
+    return f"report: {write(folder, mixed_code=mixed_code, tell=tell)}"
 
 
 def _study_folder(command: _Training | Report) -> Path:

@@ -1,6 +1,5 @@
 """What a study will cost, said before it starts and corrected as its runs end: runs, pictures, disk, hours."""
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from training.device import autocast, device_name
 from training.optimization import make_optimizer
 from training.progress import duration
 from training.recipe import Precision, Recipe
-from training.study import Step, read_json, run_folder, write_json
+from training.study import Step, read_json, read_result, run_folder, write_json
 
 SPEEDS = "speeds.json"
 """In a study's folder: measured training rates by device and step."""
@@ -75,17 +74,19 @@ def plan(folder: Path, steps: Sequence[Step], seeds: Sequence[int], overwrite: C
 
 
 def state(folder: Path, step: str, seed: int, overwrite: Collection[str]) -> str:
-    """Of a run: finished, to resume, or to train."""
+    """Of a run: finished, to resume, or to train. Raises ValueError where its result is damaged."""
     run = run_folder(folder, step, seed)
-    if (run / "result.json").exists():
-        return "to train" if step in overwrite else "finished"
+    if step in overwrite and (run / "result.json").exists():
+        return "to train"
+    if read_result(run):
+        return "finished"
     return "to resume" if (run / "checkpoint.pt").exists() else "to train"
 
 
 def done_share(folder: Path, step: str, seed: int, recipe: Recipe) -> float:
     """How much of an unfinished run is done: epochs in its metrics."""
     path = run_folder(folder, step, seed) / "metrics.jsonl"
-    return min(1.0, len(path.read_bytes().splitlines()) / recipe.epochs) if path.exists() else 0.0
+    return min(1.0, len(path.read_bytes().splitlines()) / recipe.epochs) if path.is_file() else 0.0
 
 
 def measure(model: nn.Module, recipe: Recipe, resolution: int, precision: Precision, device: torch.device) -> float:
@@ -274,8 +275,11 @@ class Bill:
         """Keep what was measured now in the study's folder, for the next bill. Only a study that exists is touched."""
         new = {s: v.images_per_second for s, v in self.speeds.items() if v.source == "measured now"}
         if new and (folder / "study.json").exists():
-            old = read_json(folder / SPEEDS) if (folder / SPEEDS).exists() else {}
-            write_json(folder / SPEEDS, {**old, self.device_name: {**old.get(self.device_name, {}), **new}})
+            try:
+                old = read_json(folder / SPEEDS)
+                write_json(folder / SPEEDS, {**old, self.device_name: {**old.get(self.device_name, {}), **new}})
+            except (ValueError, TypeError):  # none yet, or damaged
+                write_json(folder / SPEEDS, {self.device_name: new})
 
     def __str__(self) -> str:
         sizes, lines = self.sizes, []
@@ -323,7 +327,7 @@ def _network(job: Job, device: torch.device) -> nn.Module:
 
 def _remembered(folder: Path, device: str) -> dict[str, Speed]:
     try:
-        rates = json.loads((folder / SPEEDS).read_bytes())[device]
+        rates = read_json(folder / SPEEDS)[device]
         return {step: Speed(float(rate), "remembered") for step, rate in rates.items() if float(rate) > 0}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # a note of the past is no reason to stop
@@ -331,7 +335,7 @@ def _remembered(folder: Path, device: str) -> dict[str, Speed]:
 
 def _of_a_finished_run(folder: Path, step: str, device: str, overwrite: Collection[str]) -> Speed | None:
     for path in sorted((folder / step).glob("seed-*/result.json")) if step not in overwrite else []:
-        result = read_json(path)
-        if result.get("device") == device:
+        result = read_result(path.parent)
+        if result and result.get("device") == device and result["images_per_second"] > 0:
             return Speed(result["images_per_second"], "from a finished run", result["seconds"]["total"])
     return None

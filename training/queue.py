@@ -40,7 +40,9 @@ def carry_out(
                     raise
                 print(f"runner.py: {busy}", file=sys.stderr)
                 continue
-            if run.step in overwrite and run.result:  # an unfinished one is resumed, being made again already
+            if (
+                run.step in overwrite and (run.folder / records.RESULT).exists()
+            ):  # an unfinished one is resumed, being made again already
                 records.clear(run.folder)
             if result := run.result:
                 again = f"--overwrite {run.step} makes it again"
