@@ -5,8 +5,8 @@
 The requests are drawn from a seed: over every option that the commands' dataclasses have (wrong types, numbers beyond
 all bounds, bytes that are no text, devices and pipes for files), misspelt names, words missing or too many, make's
 variables, and over damaged study folders and config files. Most run in a forked child of this process (the first
-four fifths without torch, about words; the rest with it, about files too), some as `python runner.py`. What is wrong with an answer is a finding;
-findings are printed and the exit code is 1.
+quarter without torch, about words; the rest with it, about files too), some as `python runner.py`. What is wrong with an
+answer is a finding; findings are printed and the exit code is 1.
 """
 
 import argparse
@@ -163,15 +163,14 @@ def finding(request: Request, answer: Answer) -> str | None:
     return None if request.judge is None else request.judge(answer.out, answer.err)
 
 
-def fuzz(
-    requests: int, seed: int, limit: float, world: World, verbose: bool = False, words: bool = False
-) -> dict[str, object]:
-    """Carry out that many requests, and count them by kind and exit code."""
-    rng = random.Random(seed)
+def fuzz(world: World, asked: argparse.Namespace) -> dict[str, object]:
+    """Carry out the requests asked for, and count them by kind and exit code."""
+    rng, began = random.Random(asked.seed), time.monotonic()
     counts: Counter[str] = Counter()
-    found, plain, slowest = [], 0, 0.0
-    light = requests if words else 4 * requests // 5
-    for number in range(requests):
+    found: list[dict[str, object]] = []
+    plain, slowest, result = 0, 0.0, {}
+    light = asked.requests if asked.words_only else asked.requests // 4
+    for number in range(asked.requests):
         if number == light:
             import report.page  # and with it all that is heavy: from now on children have it already
             import training.queue  # noqa: F401
@@ -180,24 +179,28 @@ def fuzz(
         request = draw(rng, world, plain=number % 20 == 0, light=number < light)
         plain += request.plain
         started = time.monotonic()
-        answer = carry_out(request, world, limit)
+        answer = carry_out(request, world, asked.limit)
         seconds = time.monotonic() - started
         slowest = max(slowest, seconds)
-        if verbose:
-            print(
-                f"{number} {seconds:.1f} s {answer.code} {request.kind} {request.note} {ascii(request.arguments)[:150]}"
-            )
         counts[f"{request.kind}: exit code {answer.code}"] += 1
+        if asked.verbose:
+            print(f"{number} {seconds:.1f} s {answer.code} {request.kind} {request.note} {ascii(request.arguments)}")
         if (wrong := finding(request, answer)) is not None:
             found.append({"number": number, "kind": request.kind, "arguments": [ascii(a) for a in request.arguments],
                           "damage": request.note, "finding": wrong, "stderr": answer.err[-1500:]})  # fmt: skip
             print(json.dumps(found[-1]), flush=True)
         if answer.changed or request.prepare:
             world.restore()
-    return {
-        "seed": seed, "requests": requests, "as a process of their own": plain, "counts": dict(sorted(counts.items())),
-        "slowest_seconds": round(slowest, 1), "findings": len(found), "found": found,
-    }  # fmt: skip
+        result = {
+            "seed": asked.seed, "requests": number + 1, "of": asked.requests, "as a process of their own": plain,
+            "counts": dict(sorted(counts.items())), "slowest_seconds": round(slowest, 1),
+            "findings": len(found), "found": found, "minutes": round((time.monotonic() - began) / 60, 1),
+            "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "versions": {name: version(name) for name in ("torch", "tyro", "numpy", "pandas")},
+        }  # fmt: skip
+        if asked.out and (number % 100 == 99 or number + 1 == asked.requests):
+            asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def main() -> int:
@@ -205,23 +208,13 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=120, help="seconds that a request may take")
-    parser.add_argument("--out", type=Path, help="where the counts are written, as JSON")
+    parser.add_argument("--out", type=Path, help="where the counts are written, as JSON, after every hundredth request")
     parser.add_argument("--words-only", action="store_true", help="no damaged study folders")
-    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="print every request")
     asked = parser.parse_args()
-    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        result = fuzz(
-            asked.requests, asked.seed, asked.limit, World(Path(folder).resolve()), asked.verbose, asked.words_only
-        )
-    result |= {
-        "minutes": round((time.monotonic() - started) / 60, 1), "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "tyro", "numpy", "pandas")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }  # fmt: skip
+        result = fuzz(World(Path(folder).resolve()), asked)
     print(json.dumps({key: value for key, value in result.items() if key != "found"}, indent=1))
-    if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
     return 1 if result["findings"] else 0
 
 

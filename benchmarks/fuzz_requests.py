@@ -132,7 +132,7 @@ _ECHO = "import json, sys; print(json.dumps(sys.argv[1:]))"
 
 def draw(rng: random.Random, world: World, plain: bool, light: bool) -> Request:
     """The next request; a light one is about words rather than files."""
-    (kind,) = rng.choices([_value, _typo, _structure, _make, _study], [8, 8, 6, 1, 0] if light else [8, 3, 3, 1, 8])
+    (kind,) = rng.choices([_value, _typo, _structure, _make, _study], [8, 8, 6, 1, 0] if light else [8, 7, 6, 1, 5])
     request = kind(rng, world, plain)
     while light and request.arguments[:1] in (("predict",), ("export",)):  # they would import torch, for seconds
         request = kind(rng, world, plain)

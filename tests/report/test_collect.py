@@ -29,6 +29,7 @@ def test_a_healthy_study_is_read_whole_and_in_report_order(make_study: Make) -> 
     assert [run.name for run in read.runs] == names
     assert read.left_out == ()
     assert read.warnings == ()
+    assert read.oddities == ()
     assert read.seeds == (0, 1)
     assert [len(run.metrics) for run in read.unfinished("gelu")] == [2]
     correct = read.finished("baseline")[0].correct
