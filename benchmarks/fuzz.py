@@ -5,8 +5,8 @@
 The requests are drawn from a seed: over every option that the commands' dataclasses have (wrong types, numbers beyond
 all bounds, bytes that are no text, devices and pipes for files), misspelt names, words missing or too many, make's
 variables, and over damaged study folders and config files. Most run in a forked child of this process (the first
-quarter without torch, about words; the rest with it, about files too), some as `python runner.py`. What is wrong with an
-answer is a finding; findings are printed and the exit code is 1.
+quarter without torch, about words; the rest with it, about files too), some as `python runner.py`. What is wrong with
+an answer is a finding; findings are printed and the exit code is 1.
 """
 
 import argparse
@@ -169,14 +169,14 @@ def fuzz(world: World, asked: argparse.Namespace) -> dict[str, object]:
     counts: Counter[str] = Counter()
     found: list[dict[str, object]] = []
     plain, slowest, result = 0, 0.0, {}
-    light = asked.requests if asked.words_only else asked.requests // 4
+    light = 0 if asked.words_only else asked.requests // 4
     for number in range(asked.requests):
         if number == light:
             import report.page  # and with it all that is heavy: from now on children have it already
             import training.queue  # noqa: F401
 
             assert report.page
-        request = draw(rng, world, plain=number % 20 == 0, light=number < light)
+        request = draw(rng, world, plain=number % 20 == 0, light=asked.words_only or number < light)
         plain += request.plain
         started = time.monotonic()
         answer = carry_out(request, world, asked.limit)
@@ -184,7 +184,7 @@ def fuzz(world: World, asked: argparse.Namespace) -> dict[str, object]:
         slowest = max(slowest, seconds)
         counts[f"{request.kind}: exit code {answer.code}"] += 1
         if asked.verbose:
-            print(f"{number} {seconds:.1f} s {answer.code} {request.kind} {request.note} {ascii(request.arguments)}")
+            print(f"{number} {seconds:.1f} s {answer.code} {request.kind} {request.note} {request.arguments!a}")
         if (wrong := finding(request, answer)) is not None:
             found.append({"number": number, "kind": request.kind, "arguments": [ascii(a) for a in request.arguments],
                           "damage": request.note, "finding": wrong, "stderr": answer.err[-1500:]})  # fmt: skip
