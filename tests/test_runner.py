@@ -182,6 +182,8 @@ def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(p
         (["ablation-step", "depthwise", "LR=1e-3", "BATCH_SIZE=64"], "train depthwise --batch-size 64 --lr 1e-3"),
         (["all-ablations", "SEEDS=0 1 2", "CLASSIC.EPOCHS=9"], "all --classic.epochs 9 --seeds 0 1 2"),
         (["all-ablations", "DATASET=imagefolder:/my pictures; it's"], "all --dataset imagefolder:/my pictures; it's"),
+        (["all-ablations", "DATASET=a$b $(shell date)"], "all --dataset a$b $(shell date)"),
+        (["predict", "IMAGE=it's;$x", "RUN=one"], "predict it's;$x --run one"),
         (["demo"], "all --preset pocket"),
         (["all-ablations", "DRY_RUN=1", "SKIP_UNREADABLE=yes"], "all --dry-run --skip-unreadable"),
         (["all-ablations", "DRY_RUN=no", "CLASSIC.DECAY_ALL=0"], "all --no-dry-run --classic.no-decay-all"),
