@@ -13,7 +13,7 @@ OURS = PYTHON VENV TORCH_INDEX N IMAGE RUN
 # PRESET, SEED, SEEDS and DEVICE count in the environment too.
 ORIGINS = command $(if $(filter PRESET SEED SEEDS DEVICE,$1),environment)
 GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter $(call ORIGINS,$v),$(firstword $(origin $v))),$v))
-FLAGS = DRY_RUN MIXED_CODE SKIP_UNREADABLE TRIAL DECAY_ALL CLASSIC.DECAY_ALL
+FLAGS = DRY_RUN MIXED_CODE SKIP_UNREADABLE TRIAL DETERMINISTIC JSON FOLD_LAYER_SCALE DECAY_ALL CLASSIC.DECAY_ALL
 YES = 1 yes true on
 NO = 0 no false off
 name = $(shell echo '$1' | tr A-Z_ a-z-)
@@ -22,7 +22,7 @@ not = $(if $(findstring .,$1),$(subst .,.no-,$1),no-$1)
 flag = $(if $(filter $(YES),$($1)),--$(call name,$1),$(if $(filter $(NO),$($1)),--$(call not,$(call name,$1)),\
 	$(error $1 is $($1): give $1=yes or $1=no)))
 # Values reach the shell in quotes; those of LISTS are several words.
-LISTS = SEEDS STEPS OVERWRITE BETAS CROP_SCALE CLASSIC.BETAS CLASSIC.CROP_SCALE
+LISTS = SEEDS STEPS OVERWRITE IMAGES BETAS CROP_SCALE CLASSIC.BETAS CLASSIC.CROP_SCALE
 quoted = '$(subst ','\'',$1)'
 # As given: $(value X), because make would take a $ in $(X) for a variable of its own.
 values = $(if $(filter $(LISTS),$1),$(foreach word,$(value $1),$(call quoted,$(word))),$(call quoted,$(value $1)))

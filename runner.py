@@ -17,9 +17,10 @@ import tyro
 import command_line
 from ablations import Step, get_regime
 from ablations.presets import get_preset
+from training.interrupt import STOPPED, StopRequest, stop_on_signals
 from training.recipe import CLASSIC, Recipe, StudyConfig, follow
 
-DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
+DONE, FAILED, REFUSED = 0, 1, 2
 
 _HERE = Path(__file__).parent
 
@@ -54,6 +55,10 @@ class _Training:
     """Begin a new run with a second's trial of memory formats, threads and torch.compile, and keep the fastest."""
     workers: int | None = None
     """Processes that prepare pictures; if none is given, what suits device and data set."""
+    checkpoint_minutes: float = 10
+    """A checkpoint is written after every epoch and, within one, after so many minutes; 0: after every update."""
+    deterministic: bool = False
+    """On CUDA: only kernels that always round alike, where there are such (slower); the CPU's always do."""
     skip_unreadable: bool = False
     """Leave out pictures that cannot be read, instead of refusing to build the cache of decoded pictures."""
     init_weights: Path | None = None
@@ -157,22 +162,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # program wants a core (docs/decisions.md). Read when torch is imported, so it is set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        command = _parse(arguments)
-        match command:
-            case Steps():
-                return steps(command)
-            case Train():
-                return train(command)
-            case All():
-                return train_all(command)
-            case Report():
-                return report(command)
-            case Show():
-                return show(command)
-            case Predict():
-                return predict(command)
-            case Export():
-                return export(command)
+        with stop_on_signals() as stop:
+            command = _parse(arguments)
+            match command:
+                case Steps():
+                    return steps(command)
+                case Train():
+                    return train(command, stop)
+                case All():
+                    return train_all(command, stop)
+                case Report():
+                    return report(command)
+                case Show():
+                    return show(command)
+                case Predict():
+                    return predict(command)
+                case Export():
+                    return export(command)
     except ValueError as error:
         print(f"runner.py: {command_line.one_line(error)}", file=sys.stderr)
         return REFUSED
@@ -180,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"runner.py: {command_line.one_line(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("runner.py: stopped before training began; the same command begins again", file=sys.stderr)
+        print("runner.py: stopped; the same command begins again, with what is done already", file=sys.stderr)
         return STOPPED
     raise AssertionError(command)
 
@@ -223,16 +229,16 @@ def steps(command: Steps) -> int:
     return DONE
 
 
-def train(command: Train) -> int:
+def train(command: Train, stop: StopRequest) -> int:
     """Train one step."""
     regime = get_regime(command.config.regime)
     step = regime.step(command.step)
     if command.overwrite not in (None, step.name):
         raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
-    return _train(command, [step], [command.seed], {step.name} if command.overwrite else set())
+    return _train(command, [step], [command.seed], {step.name} if command.overwrite else set(), stop)
 
 
-def train_all(command: All) -> int:
+def train_all(command: All, stop: StopRequest) -> int:
     """Train every step, then write the report."""
     regime = get_regime(command.config.regime)
     chosen = [regime.step(asked) for asked in command.steps] or list(regime.steps)
@@ -241,7 +247,7 @@ def train_all(command: All) -> int:
         raise ValueError(
             f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to be trained"
         )
-    code = _train(command, chosen, command.seeds, overwrite)
+    code = _train(command, chosen, command.seeds, overwrite, stop)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
             print(_write_report(_study_folder(command), mixed_code=False), flush=True)
@@ -312,7 +318,9 @@ def _study_folder(command: _Training | Report) -> Path:
     return command.runs / name
 
 
-def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], overwrite: set[str]) -> int:
+def _train(
+    command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], overwrite: set[str], stop: StopRequest
+) -> int:
     """Train the chosen steps with each seed. Everything that can be refused is refused before anything is written."""
     import data
     from data.files import require_folder
@@ -321,7 +329,7 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
 
     config, folder = command.config, _study_folder(command)
     check_choice([step.name for step in chosen], seeds)
-    check_machine(command.device, command.workers)
+    check_machine(command.device, command.workers, command.checkpoint_minutes)
     require_folder(command.runs, "the runs folder", may_be_missing=True)
     if command.runs.exists():
         data.require_writable(command.runs, "the runs folder")
@@ -339,6 +347,8 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
         config = replace(config, init_weights=describe(command.init_weights))
     check_config(folder, config)
 
+    if command.deterministic:  # before CUDA is used for the first time: cuBLAS then adds in one order
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from data.sizes import sizes
     from training.bill import Bill, Planned, plan
     from training.device import find_device, find_precision
@@ -374,7 +384,11 @@ def _train(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], o
         for seed in seeds for step in chosen
     ]  # fmt: skip
     told = bill.finished if isinstance(command, All) else None
-    return carry_out(runs, stores, Execution(device, workers=workers, trial=command.trial), overwrite, told)
+    execution = Execution(
+        device, workers, trial=command.trial, checkpoint_minutes=command.checkpoint_minutes,
+        deterministic=command.deterministic,
+    )  # fmt: skip
+    return carry_out(runs, stores, execution, stop, overwrite, told)
 
 
 if __name__ == "__main__":

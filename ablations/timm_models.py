@@ -9,7 +9,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ablations.regimes import get_regime
 from ablations.steps import STEPS, Step
 
 PREFIX = "convnext_ablation_"
@@ -28,15 +27,20 @@ def register(_: ModuleType | None = None) -> None:
 def _entry(name: str, step: Step) -> Any:
     def entry(
         pretrained: bool = False, *, regime: str = "tiny", num_classes: int = 1000, drop_path_rate: float = 0.0,
-        layer_scale: float | None = 1e-6, in_chans: int = 3, img_size: int | tuple[int, int] = 224, **others: Any,
+        layer_scale: float | None = 1e-6, in_chans: int = 3, img_size: int | tuple[int, int] = 224,
+        global_pool: str = "avg", **others: Any,
     ) -> Any:  # fmt: skip
         if pretrained:
             raise ValueError(f"{name} has no pretrained weights: leave pretrained out")
         if in_chans != 3:
             raise ValueError(f"in_chans is {in_chans}: {name} takes pictures of 3 channels")
+        if global_pool != "avg":
+            raise ValueError(f"global_pool is {global_pool!r}: {name} has avg")
         ignored = {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
         if odd := [key for key, value in others.items() if key not in ignored and value]:
             raise ValueError(f"{name} knows no {', '.join(odd)}: give num_classes, drop_path_rate, layer_scale, regime")
+        # Not above: where timm was imported first, this file is read while ablations.regimes is.
+        from ablations.regimes import get_regime
         from ablations.timm_network import TimmResNet
 
         side = img_size if isinstance(img_size, int) else img_size[0]

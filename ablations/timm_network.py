@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models import Architecture, SwinArchitecture
 from models.builder import initialize
@@ -21,6 +23,7 @@ class TimmResNet(ResNet):
         initialize(self, "truncated-normal")
         self.num_features = self.head_hidden_size = self.head.in_features
         self.num_classes = architecture.num_classes
+        self.grad_checkpointing = False
         if num_classes == 0:
             self.reset_classifier(0)
         self.pretrained_cfg: dict[str, Any] = {
@@ -51,10 +54,18 @@ class TimmResNet(ResNet):
             nn.init.zeros_(head.bias)
         self.add_module("head", head)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to the last stage's map (N, C, H / 32, W / 32)."""
-        features: Tensor = self.stages(self.stem(x))
-        return features
+        x = self.stem(x)
+        for stage in self.stages:
+            if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+                x = checkpoint(stage, x, use_reentrant=False)
+            else:
+                x = stage(x)
+        return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The map to logits (N, classes), or to the (N, C) that the classifier sees."""
@@ -63,6 +74,20 @@ class TimmResNet(ResNet):
             return pooled
         logits: Tensor = self.head(pooled)
         return logits
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep each stage's input alone for the backward pass and compute the rest again (train.py's option).
+
+        As with timm's own models, batch norm then counts every batch twice in its running statistics.
+        """
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that order the parameters by depth, for layer-wise learning rates (--layer-decay)."""
+        blocks: list[tuple[str, tuple[int] | None]] = [(r"^stages\.(\d+)", None)]
+        if not coarse:
+            blocks = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.block(\d+)", None)]
+        return {"stem": r"^stem", "blocks": [*blocks, (r"^norm", (99999,))]}
 
     def no_weight_decay(self) -> set[str]:
         """Layer scale has one number per channel; its shape only serves broadcasting."""

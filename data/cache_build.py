@@ -213,10 +213,10 @@ def _finish(
     write_atomically(part / "index.npz", index_file.getvalue())
     write_atomically(part / "ids.json", ids)
     write_atomically(part / "meta.json", json.dumps(meta).encode())
-    (part / "key.json").unlink()
-    (part / "done.jsonl").unlink()
     os.replace(part, target)
     sync_folder(target.parent)
+    for note in ("key.json", "done.jsonl"):  # not before: without them a build that is killed here begins anew
+        (target / note).unlink()
 
 
 def _refuse(split: Split, bad: dict[int, str], folder: Path) -> None:

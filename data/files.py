@@ -74,8 +74,11 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock on making `folder`; a second process waits here. A dead process's lock is gone with it."""
+def one_writer(folder: Path) -> Iterator[int]:
+    """Hold the lock on making `folder`; a second process waits here. A dead process's lock is gone with it.
+
+    Yields the lock's file descriptor: a helper process that inherits it holds the lock too.
+    """
     with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from data import randomness
 from data.augment import Augmentation, Draws, Mix, augment_batch, centre_crop, draw, draw_mix, finish
+from data.processes import end_with
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Pictures(Protocol):
@@ -56,17 +62,22 @@ def batches_per_epoch(pictures: int, batch_size: int) -> int:
     return pictures // batch_size
 
 
+@lru_cache(maxsize=2)
 def epoch_order(pictures: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The order of an epoch: a permutation of range(pictures)."""
-    return randomness.generator(randomness.ORDER, seed, epoch).permutation(pictures)
+    """The order of an epoch: a permutation of range(pictures), not to be written to."""
+    order = randomness.generator(randomness.ORDER, seed, epoch).permutation(pictures)
+    order.flags.writeable = False
+    return order
 
 
 def train_batches(
     store: Pictures, augmentation: Augmentation, *, seed: int, epoch: int, batch_size: int, start: int = 0,
-    rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0, device: torch.device | str = "cpu",
-    memory: Memory | None = None,
+    epochs: int = 1, rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0,
+    device: torch.device | str = "cpu", memory: Memory | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
-    """The training batches of one epoch from batch number `start` on; the ragged last batch is dropped.
+    """The training batches of `epochs` epochs, from batch number `start` of `epoch` on; ragged last ones are dropped.
+
+    Workers go on into the next epoch while the last batches of one are used, so that no epoch begins with a wait.
 
     batch_size counts the pictures of one optimizer update over all processes. Process `rank` of `world` gets the
     rank-th contiguous share of each batch, handed out in `micro_batches` equal parts in turn; put together, shares and
@@ -86,21 +97,34 @@ def train_batches(
         )
     if not 0 <= rank < world or not 0 <= start <= count:
         raise ValueError(f"rank {rank} of {world}, batch {start} of {count}: there is no such share of the epoch")
-    order = epoch_order(len(store), seed, epoch)
-    work = _Training(store, augmentation, seed, epoch, order, batch_size, rank, world, micro_batches)
-    numbers = range(start * micro_batches, count * micro_batches)
-    return _batches(work, numbers, workers, torch.device(device), memory)
+    work = _Training(store, augmentation, seed, batch_size, rank, world, micro_batches)
+    places = (
+        (each, number)
+        for each in range(epoch, epoch + epochs)
+        for number in range(start * micro_batches if each == epoch else 0, count * micro_batches)
+    )
+    return _batches(work, places, workers, torch.device(device), memory if workers == 0 else None)
 
 
 def eval_batches(
     store: Pictures, augmentation: Augmentation, *, batch_size: int, workers: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "cpu", memory: Memory | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
-    """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded."""
+    """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded.
+
+    `memory` spares the work already done, and the workers too if all of it is.
+    """
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
     count = math.ceil(len(store) / batch_size)
-    return _batches(_Evaluation(store, augmentation, batch_size), range(count), workers, torch.device(device))
+    work, places = _Evaluation(store, augmentation, batch_size), [(0, number) for number in range(count)]
+    if memory is not None and memory.has(work, places):
+        workers = 0
+    return _batches(work, places, workers, torch.device(device), memory)
+
+
+_Place = tuple[int, int]
+"""Epoch, and number of a micro-batch in it."""
 
 
 @dataclass(frozen=True)
@@ -130,38 +154,40 @@ class _Unfinished:
 
 @dataclass(frozen=True)
 class _Training(Dataset[_Unfinished]):
-    """One process's micro-batches of an epoch, by number."""
+    """One process's micro-batches, by epoch and number."""
 
     store: Pictures
     augmentation: Augmentation
     seed: int
-    epoch: int
-    order: npt.NDArray[np.int64]
     batch_size: int
     rank: int
     world: int
     micro_batches: int
 
-    def __getitem__(self, number: int) -> _Unfinished:
+    def __getitem__(self, place: _Place) -> _Unfinished:
+        epoch, number = place
         batch, part = divmod(number, self.micro_batches)
         rows = self.batch_size // (self.world * self.micro_batches)
         first = batch * self.batch_size + (self.rank * self.micro_batches + part) * rows
-        indices = self.order[first : first + rows]
+        indices = epoch_order(len(self.store), self.seed, epoch)[first : first + rows].copy()
         pictures = [self.store[index] for index in indices.tolist()]
         sizes = np.array([picture.shape[:2] for picture in pictures])
-        draws = draw(self.augmentation, sizes, self.seed, self.epoch, indices)
+        draws = draw(self.augmentation, sizes, self.seed, epoch, indices)
         mixed = augment_batch(self.augmentation, draws, pictures)
         labels = self.store.labels[torch.from_numpy(indices)]
-        return _Unfinished(mixed, labels, rows, draws, draw_mix(self.augmentation, self.seed, self.epoch, batch))
+        return _Unfinished(mixed, labels, rows, draws, draw_mix(self.augmentation, self.seed, epoch, batch))
 
 
 @dataclass(frozen=True)
 class _Evaluation(Dataset[_Unfinished]):
+    """The batches of an evaluation, by number; all of them in epoch 0."""
+
     store: Pictures
     augmentation: Augmentation
     batch_size: int
 
-    def __getitem__(self, number: int) -> _Unfinished:
+    def __getitem__(self, place: _Place) -> _Unfinished:
+        _, number = place
         size = self.augmentation.resolution
         first, end = number * self.batch_size, min((number + 1) * self.batch_size, len(self.store))
         pictures = torch.zeros((self.batch_size, size, size, 3), dtype=torch.uint8)
@@ -172,42 +198,41 @@ class _Evaluation(Dataset[_Unfinished]):
         return _Unfinished(pictures, labels, end - first)
 
 
+_Work = _Training | _Evaluation
+
+
 class Memory:
-    """Augmented pictures of the last (store, augmentation, seed, batch) asked for, up to `limit` bytes of them.
+    """Prepared pictures of the last work (store, augmentation, seed, batch) asked for, up to `limit` bytes of them.
 
     All steps of a study that share a recipe and a seed see the same pictures, so only the first has to make them.
     """
 
     def __init__(self, limit: int = 2**30) -> None:
         self.limit = limit
-        self._view: tuple[Any, ...] = ()
-        self._batches: dict[tuple[int, int], _Unfinished] = {}
+        self._work: _Work | None = None
+        self._batches: dict[_Place, _Unfinished] = {}
         self._bytes = 0
 
-    def get(self, work: _Training, number: int) -> _Unfinished:
-        """`work[number]`, made now or remembered."""
-        view = (work.store, work.augmentation, work.seed, work.batch_size, work.rank, work.world, work.micro_batches)
-        if view != self._view:
-            self._view, self._batches, self._bytes = view, {}, 0
-        place = (work.epoch, number)
-        found = self._batches.get(place)
-        if found is None:
-            found = work[number]
-            if self._bytes + found.pictures.nbytes <= self.limit:
-                self._batches[place] = found
-                self._bytes += found.pictures.nbytes
-        return found
+    def has(self, work: _Work, places: Iterable[_Place]) -> bool:
+        return work == self._work and all(place in self._batches for place in places)
+
+    def get(self, work: _Work, place: _Place) -> _Unfinished | None:
+        return self._batches.get(place) if work == self._work else None
+
+    def keep(self, work: _Work, place: _Place, made: _Unfinished) -> None:
+        """Remember `made`, if there is room."""
+        if work != self._work:
+            self._work, self._batches, self._bytes = work, {}, 0
+        if place not in self._batches and self._bytes + made.pictures.nbytes <= self.limit:
+            self._batches[place] = made
+            self._bytes += made.pictures.nbytes
 
 
 def _batches(
-    work: _Training | _Evaluation, numbers: range, workers: int, device: torch.device, memory: Memory | None = None
+    work: _Work, places: Iterable[_Place], workers: int, device: torch.device, memory: Memory | None
 ) -> Iterator[Batch]:
     pin = device.type == "cuda"
-    if workers == 0 and memory is not None and isinstance(work, _Training):
-        made = (memory.get(work, number) for number in numbers)
-        unfinished: Iterator[_Unfinished] = (batch.pin_memory() for batch in made) if pin else made
-    else:
-        unfinished = _in_workers(work, numbers, workers, pin)
+    unfinished = _in_workers(work, places, workers, pin, memory) if workers else _here(work, places, pin, memory)
     if not pin:
         for batch in unfinished:
             yield batch.finish(work.augmentation, device)
@@ -215,6 +240,7 @@ def _batches(
     # On a stream of its own, so that copying and finishing a batch overlap the training on the one before.
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     training = torch.cuda.current_stream(device)
+    used: deque[torch.cuda.Event] = deque()
     for batch in unfinished:
         with torch.cuda.stream(stream):
             finished = batch.finish(work.augmentation, device)
@@ -222,25 +248,44 @@ def _batches(
         for tensor in (finished.images, finished.labels, finished.partner_labels, finished.weight):
             tensor.record_stream(training)
         yield finished
+        # The host may be two batches ahead: without a limit, an evaluation would put all of its split on the device.
+        used.append(training.record_event())
+        if len(used) > 2:
+            used.popleft().synchronize()
 
 
-def _in_workers(work: _Training | _Evaluation, numbers: range, workers: int, pin: bool) -> Iterator[_Unfinished]:
-    if workers == 0:
-        for number in numbers:
-            yield work[number].pin_memory() if pin else work[number]
-        return
+def _here(work: _Work, places: Iterable[_Place], pin: bool, memory: Memory | None) -> Iterator[_Unfinished]:
+    for place in places:
+        made = memory.get(work, place) if memory else None
+        if made is None:
+            made = work[place].pin_memory() if pin else work[place]
+            if memory:
+                memory.keep(work, place, made)
+        yield made
+
+
+def _in_workers(
+    work: _Work, places: Iterable[_Place], workers: int, pin: bool, memory: Memory | None
+) -> Iterator[_Unfinished]:
     with warnings.catch_warnings():  # more workers than cores are slow, but the user's choice
         warnings.filterwarnings("ignore", "This DataLoader will create")
         loader = DataLoader(
-            _Careful(work), batch_size=None, sampler=numbers, num_workers=workers, collate_fn=_unchanged,
-            pin_memory=pin, worker_init_fn=_ignore_signals,
+            _Careful(work), batch_size=None, sampler=places, num_workers=workers, collate_fn=_unchanged,
+            pin_memory=pin, worker_init_fn=partial(_become_worker, parent=os.getpid()),
         )  # fmt: skip
-        batches = iter(loader)
+        # Until it ignores them, a new worker would answer signals as if it were this process.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            batches = iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     failure = None
-    for batch in batches:
+    for place, batch in batches:
         if isinstance(batch, Exception):
             failure = batch
             break
+        if memory:
+            memory.keep(work, place, batch)
         yield batch
     del batches, loader  # ends the workers before the failure is seen, not when its traceback is forgotten
     if failure is not None:
@@ -248,22 +293,27 @@ def _in_workers(work: _Training | _Evaluation, numbers: range, workers: int, pin
 
 
 @dataclass(frozen=True)
-class _Careful(Dataset["_Unfinished | Exception"]):
+class _Careful(Dataset["tuple[_Place, _Unfinished | Exception]"]):
     """Hands over an exception as it is: DataLoader would wrap its one sentence in the worker's traceback."""
 
-    work: _Training | _Evaluation
+    work: _Work
 
-    def __getitem__(self, number: int) -> _Unfinished | Exception:
+    def __getitem__(self, place: _Place) -> tuple[_Place, _Unfinished | Exception]:
         try:
-            return self.work[number]
+            return place, self.work[place]
         except Exception as failure:
-            return failure
+            return place, failure
 
 
-def _ignore_signals(_: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole process group: the training process decides when its workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _become_worker(_: int, parent: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole process group, but the training process decides when its workers end.
+
+    If it is killed they end with it: they would go on holding the run's lock until they notice (5 seconds).
+    """
+    end_with(parent)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -1,7 +1,8 @@
 """The pocket pictures: synthetic dishes in Food-101's exact layout, for a first run without a download.
 
 Every picture is a pure function of (version, split, class, number): the same bytes on every run with the same
-versions of numpy and Pillow. `python -m data.pocket FOLDER PART PARTS` draws one share of them.
+versions of numpy and Pillow. `python -m data.pocket FOLDER PART PARTS PARENT` draws one share of them, for process
+PARENT.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 from data.files import one_writer, sync_folder
+from data.processes import end_with
 
 VERSION = 1
 """Goes into every picture's seed; raise it, with `food101.POCKET_FOLDER`, whenever a picture changes."""
@@ -36,13 +38,13 @@ def generate(folder: Path, pictures: dict[str, int] | None = None, workers: int 
     """
     pictures = pictures or PICTURES
     beside = folder.with_name(folder.name + ".part")
-    with one_writer(folder):
+    with one_writer(folder) as lock:
         if folder.exists():
             return
         try:
             shutil.rmtree(beside, ignore_errors=True)
             _write_lists(beside / "food-101", pictures)
-            _draw_all(beside / "food-101", workers or os.cpu_count() or 1)
+            _draw_all(beside / "food-101", workers or os.cpu_count() or 1, lock)
             os.sync()  # one for all pictures; a flush for each would take longer than drawing it
             os.replace(beside, folder)
             sync_folder(folder.parent)
@@ -51,14 +53,16 @@ def generate(folder: Path, pictures: dict[str, int] | None = None, workers: int 
             raise OSError(f"the pocket pictures could not be written to {folder} ({reason})") from error
 
 
-def _draw_all(folder: Path, workers: int) -> None:
-    # Plain processes rather than multiprocessing, which would run the caller's main script again.
+def _draw_all(folder: Path, workers: int, lock: int) -> None:
+    # Plain processes rather than multiprocessing, which would run the caller's main script again. They end with this
+    # one, and hold its lock until then: nobody begins anew while one of them still draws.
     command = [sys.executable, "-m", "data.pocket", str(folder.absolute())]
-    house = Path(__file__).resolve().parents[1]
+    house, me = Path(__file__).resolve().parents[1], str(os.getpid())
     helpers = [
-        subprocess.Popen([*command, str(part), str(workers)], cwd=house, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(part), str(workers), me], cwd=house, stderr=subprocess.PIPE, text=True,
+                         pass_fds=(lock,))
         for part in range(1, workers)
-    ]
+    ]  # fmt: skip
     try:
         draw_part(folder, 0, workers)
         for helper in helpers:
@@ -108,4 +112,5 @@ def _write_lists(folder: Path, pictures: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv[4]))
     draw_part(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,13 +1,15 @@
 """The model card: what was trained, on what, how well, and what it is not good for."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from ablations import STEPS, get_regime
+from ablations import STEPS, get_regime, pages
 from inference.predictor import Predictor
+from models import Architecture, SwinArchitecture
 
 
 def render(predictor: Predictor, form: str, difference: float, checked: str, license: str) -> str:
@@ -32,18 +34,38 @@ def _render(predictor: Predictor, form: str, difference: float, checked: str, li
     dataset: dict[str, Any] = study.get("dataset", {})
     regime = get_regime(study["config"]["regime"]) if "config" in study else None
     step = next((step for step in STEPS if step.name == predictor.step), None)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = pages.environment(Path(__file__).parent / "templates")
     return environment.get_template("card.md.j2").render(
         predictor=predictor, form=form, difference=difference, checked=checked, license=license, result=result,
         recipe=config.get("recipe", {}), dataset=dataset, regime=regime, step=step,
-        initial=study.get("config", {}).get("init_weights"),
+        initial=study.get("config", {}).get("init_weights"), build=_in_torchvision(predictor.architecture),
+        short=math.floor(predictor.view.resolution / 0.875), flops=_flops(result.get("gflops_paper_convention")),
     )  # fmt: skip
+
+
+def _in_torchvision(a: Architecture | SwinArchitecture) -> tuple[str, str]:
+    """The import and the statements that build `model` with torchvision alone, where it has such a network."""
+    if isinstance(a, SwinArchitecture):
+        options = {
+            "patch_size": [4, 4], "embed_dim": a.embed_dim, "depths": list(a.depths), "num_heads": list(a.num_heads),
+            "window_size": [a.window_size] * 2, "num_classes": a.num_classes,
+        }  # fmt: skip
+        listed = ["model = SwinTransformer(", *(f"    {name}={value}," for name, value in options.items()), ")"]
+        network = "\n".join(listed)
+        return "from torchvision.models.swin_transformer import SwinTransformer", network
+    if a.separate_downsampling:
+        widths: list[int | None] = [*(a.width * 2**i for i in range(len(a.depths))), None]
+        stages = [f"    CNBlockConfig({widths[i]}, {widths[i + 1]}, {depth})," for i, depth in enumerate(a.depths)]
+        network = "\n".join(["stages = [", *stages, "]", f"model = ConvNeXt(stages, num_classes={a.num_classes})"])
+        return "from torchvision.models.convnext import CNBlockConfig, ConvNeXt", network
+    network = f"model = ResNet(Bottleneck, {list(a.depths)}, num_classes={a.num_classes})"
+    return "from torchvision.models.resnet import Bottleneck, ResNet", network
+
+
+def _flops(gflops: float | None) -> str:
+    if gflops is None:
+        return ""
+    return f"{gflops:.3f} G" if gflops >= 0.1 else f"{1000 * gflops:.3g} M"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def write(
         (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         checked = f"{len(found)} pictures" if found else "noise"
         (work / "README.md").write_text(card.render(predictor, form, difference, checked, license), encoding="utf-8")
-        work.chmod(0o755)
+        for path, mode in ((work, 0o755), *((inside, 0o644) for inside in work.iterdir())):
+            path.chmod(mode)  # made for this user's eyes alone, by mkdtemp and by safetensors
         os.replace(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)

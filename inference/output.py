@@ -46,7 +46,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+            inside = sorted(path for path in place.rglob("*") if _is_picture(path))
             if not inside:
                 raise ValueError(f"the folder {place} holds no pictures ({', '.join(_SUFFIXES)}): name another")
             found += inside
@@ -61,16 +61,28 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     return found
 
 
+def _is_picture(path: Path) -> bool:
+    # Hidden files are no pictures whatever their ending: a Mac leaves ._NAME.jpg beside NAME.jpg on foreign disks.
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def titles(predictors: Sequence[Predictor]) -> list[str]:
+    """A heading for each run: step and seed, and the folder where runs of several studies have the same."""
+    short = [predictor.title for predictor in predictors]
+    return short if len(set(short)) == len(short) else [str(predictor.folder) for predictor in predictors]
+
+
 def to_text(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
     """One block a picture; a column a run. answers[run][picture]."""
-    blocks = []
+    blocks, header = [], titles(predictors)
     for place, picture in enumerate(pictures):
+        wide = max(len(name) for run in range(len(predictors)) for name, _ in answers[run][place])
         columns = [
-            [f"{100 * value:5.1f} %  {name}" for name, value in answers[run][place]] for run in range(len(predictors))
+            [f"{name:<{wide}}  {100 * value:5.1f} %" for name, value in answers[run][place]]
+            for run in range(len(predictors))
         ]
         longest = max(len(column) for column in columns)
         rows = [[column[i] if i < len(column) else "" for column in columns] for i in range(longest)]
-        header = [predictor.title for predictor in predictors]
         blocks.append(f"{picture}\n{tabulate(rows, header, tablefmt='simple', disable_numparse=True)}\n")
     return "\n".join(blocks)
 
@@ -104,22 +116,22 @@ def check_plot(path: Path, pictures: int = 1) -> None:
 def plot(
     path: Path, pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]
 ) -> None:
-    """Each picture beside every run's best classes as bars; one row a picture."""
+    """Each picture beside every run's best classes as bars; one row a picture, taller for many classes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from data.decode import read_picture
 
-    columns = 1 + len(predictors)
-    figure = Figure(figsize=(3.4 * columns, 2.8 * len(pictures)), layout="constrained")
+    columns, longest = 1 + len(predictors), max(len(best) for per_run in answers for best in per_run)
+    figure = Figure(figsize=(3.4 * columns, max(2.8, 0.8 + 0.2 * longest) * len(pictures)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(pictures), columns, squeeze=False)
     for place, picture in enumerate(pictures):
         axes[place, 0].imshow(read_picture(picture))
         axes[place, 0].set_title(picture.name, fontsize=9)
         axes[place, 0].axis("off")
-        for run, predictor in enumerate(predictors):
-            bars(axes[place, run + 1], answers[run][place], predictor.title)
+        for run, title in enumerate(titles(predictors)):
+            bars(axes[place, run + 1], answers[run][place], title)
     figure.savefig(path, dpi=150)
 
 
@@ -131,7 +143,7 @@ def bars(axes, best: Best, title: str) -> None:  # type: ignore[no-untyped-def]
     axes.set_yticks(range(len(best)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 115)
-    axes.set_xticks((0, 50, 100))
+    axes.set_xticks((0, 50, 100), ("0", "50", "100"), fontsize=8)
     axes.set_xlabel("probability, %", fontsize=8)
     axes.set_title(title, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)

@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from ablations import pages
 from report import collect, facts, plots
 from report.tables import Summary
 
@@ -89,24 +90,10 @@ def _flush(path: Path) -> None:
 
 def render(summary: Summary, figures: Sequence[str]) -> str:
     """The report in GitHub's Markdown; `figures` are the names of those that were drawn."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown; what comes from files goes through `plain`
-    )
-    environment.filters["plain"] = plain
+    environment = pages.environment(Path(__file__).parent / "templates")
     environment.globals.update(table=table, plural=facts.plural)
     titles = {name: FIGURES[name][0] for name in figures}
     return environment.get_template("report.md.j2").render(**facts.page(summary), figures=titles)
-
-
-def plain(text: object) -> str:
-    """Text from a file as text of the page: one line, no HTML, no table cell, no Markdown code or emphasis."""
-    words = " ".join(str(text).split())
-    return re.sub(r"([\\`*|\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", html.escape(words, quote=False))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:

@@ -67,10 +67,11 @@ def _title(axes: Axes, title: str, subtitle: str) -> None:
     axes.annotate(subtitle, (0, 1), (0, 13), fontsize=9, color=SOFT, va="bottom", **above)
 
 
-def _where(summary: Summary, *, runs: bool = True) -> str:
+def _where(summary: Summary, *, runs: bool = True, mean: str = "mean ± standard deviation") -> str:
     study = summary.study
-    seeds = max((len(array) for array in summary.correct.values()), default=1)
-    many = f", mean ± standard deviation over up to {seeds} seeds" if seeds > 1 else ""
+    counts = {len(array) for array in summary.correct.values()} or {1}
+    seeds = max(counts)
+    many = f", {mean} over {'up to ' if len(counts) > 1 else ''}{seeds} seeds" if seeds > 1 else ""
     synthetic = " (synthetic pictures)" if study.dataset.synthetic else ""
     if not runs:
         return f"{study.dataset.name}{synthetic}, {study.dataset.validation:,} validation pictures"
@@ -237,7 +238,7 @@ def differences(summary: Summary) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = _figure(9.6, 0.34 * len(rows) + 2.0)
         axes = figure.add_subplot()
-        _title(axes, "What each step changes, here and in the paper", _where(summary))
+        _title(axes, "What each step changes, here and in the paper", _where(summary, mean="mean"))
         axes.axvline(0, color=SOFT, lw=1, zorder=1)
         for place, step in enumerate(rows):
             ours, paper = summary.differences[step.name], summary.paper_difference(step)

@@ -191,7 +191,12 @@ def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(p
         (["steps", "REGIME=base"], "steps --regime base"),
         (["show", "5", "REGIME=base"], "show 5 --regime base"),
         (["predict", "IMAGE=a.jpg b.jpg", "RUN=one two", "TOP=3"], "predict a.jpg b.jpg --run one --run two --top 3"),
+        (["predict", "IMAGE=a.jpg", "RUN=one", "JSON=yes"], "predict a.jpg --run one --json"),
         (["export", "RUN=one", "OUT=there", "FORMAT=onnx"], "export --run one --out there --format onnx"),
+        (
+            ["export", "RUN=one", "OUT=there", "FOLD_LAYER_SCALE=yes", "IMAGES=a.jpg b"],
+            "export --run one --out there --fold-layer-scale --images a.jpg b",
+        ),
     ],
 )
 def test_make_hands_its_words_and_variables_to_the_runner(words, expected) -> None:

@@ -58,16 +58,22 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, dtype=_PRECISIONS[precision])
 
 
-def set_up(device: torch.device, precision: Precision) -> None:
+def set_up(device: torch.device, precision: Precision, deterministic: bool = False) -> None:
     """Put torch's settings that change speed or rounding where this project wants them, whatever they were.
 
     fp32 means fp32: TF32, which keeps 10 of its 23 bits of mantissa, multiplies only what autocast leaves in float32.
+    `deterministic` asks for kernels that always round alike; torch warns of an operator that has none on the device
+    (docs/reliability.md). CUBLAS_WORKSPACE_CONFIG has to be set before CUDA is used (`runner.main`).
     """
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.deterministic = deterministic
     if device.type == "cuda":
-        tf32 = "ieee" if precision == "fp32" else "tf32"
-        torch.backends.cuda.matmul.fp32_precision = tf32
-        torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = True  # training batches have one shape
+        # torch's older names for this: some of torch.compile still asks by them, and fails where the newer ones
+        # (fp32_precision) were set; these set both.
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        # Training batches have one shape, so timing cuDNN's kernels once pays; but the next process may choose others.
+        torch.backends.cudnn.benchmark = not deterministic
 
 
 @contextlib.contextmanager
@@ -128,6 +134,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "tf32": device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32",
         "cudnn_benchmark": device.type == "cuda" and torch.backends.cudnn.benchmark,
+        "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
         "platform": platform.platform(),
         "code_version": code_version(),
     }

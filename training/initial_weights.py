@@ -1,5 +1,6 @@
 """A fine-tuning start: weights from a file instead of random ones (`--init-weights FILE`)."""
 
+import sys
 from pathlib import Path
 
 from torch import nn
@@ -21,4 +22,12 @@ def start_from(model: nn.Module, path: Path, recorded: InitialWeights) -> None:
     """
     if describe(path).sha256 != recorded.sha256:
         raise ValueError(f"{path} has changed since this study was asked for: give the file that it was made with")
-    weights.load(model, weight_files.read(path), new_classifier=True)
+    state = weight_files.read(path)
+    weights.load(model, state, new_classifier=True)
+    there, here = state[weights.names(model, weights.detect(state))["head.weight"]], model.state_dict()["head.weight"]
+    if len(there) != len(here):
+        print(
+            f"{path.name} knows {len(there):,} classes and this data set has {len(here):,}: the classifier starts anew",
+            file=sys.stderr,
+            flush=True,
+        )

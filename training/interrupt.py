@@ -1,9 +1,18 @@
 """Leaving on request: the first SIGTERM or Ctrl-C asks the run to save and stop, the second ends it at once."""
 
+import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+STOPPED = 75
+"""Exit code: stopped on request, the same command goes on."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
@@ -15,26 +24,74 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
+        self.heeded = False
 
     def __bool__(self) -> bool:
         return self.asked
 
+    @contextmanager
+    def looked_at(self) -> Iterator[None]:
+        """Within the block somebody looks at the request often and saves first; elsewhere a signal ends the work."""
+        self.heeded = True
+        try:
+            yield
+        finally:
+            self.heeded = False
+
+    def between(self, items: Iterable[Item]) -> Iterator[Item]:
+        """`items`, as long as nobody asks to stop.
+
+        Raises:
+            Stopped: somebody did. Nothing is saved by this.
+        """
+        for item in items:
+            if self.asked:
+                raise Stopped
+            yield item
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the block SIGTERM and SIGINT set the request; a second one acts as if nobody listened."""
+    """Within the block SIGTERM and SIGINT set the request, or raise KeyboardInterrupt where it is not looked at.
+
+    A second one ends the process at once, with exit code 75. A thread sees to that: Python's own handlers would wait
+    for the main thread to come back from whatever it is computing.
+    """
     request = StopRequest()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield request
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         request.asked = True
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
+        if not request.heeded:
+            raise KeyboardInterrupt
 
-    for number in before:
-        signal.signal(number, note)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(target=_leave_at_the_second, args=(reader,), daemon=True)
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # every signal's number is written there, at once
+    thread.start()
     try:
+        for each in before:
+            signal.signal(each, note)
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.write(writer, b"\0")
+        thread.join()
+        os.close(writer)
+        os.close(reader)
+
+
+def _leave_at_the_second(reader: int) -> None:
+    """Read numbers of signals until a 0; the second that asks to stop ends the process."""
+    asked = 0
+    while 0 not in (numbers := os.read(reader, 64)):
+        asked += sum(number in _SIGNALS for number in numbers)
+        if asked > 1:
+            os.write(2, b"runner.py: asked twice, left at once; the same command goes on from what was saved before\n")
+            os._exit(STOPPED)

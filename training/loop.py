@@ -7,16 +7,16 @@ it was: the weights, the optimizer and `State` are all there is to save.
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from data import Batch, PictureStore, eval_batches, randomness, train_batches
+from data import Batch, Memory, PictureStore, eval_batches, randomness, train_batches
 from data.loader import batches_per_epoch
 from models.builder import build
 from training import checkpoint, records, trial
@@ -33,7 +33,6 @@ from training.watch import Bad, Watch
 _INITIAL_WEIGHTS, _STOCHASTIC_DEPTH = 100, 101
 
 _EVALUATION_BATCH = 256
-_KEEP_BYTES = 256 * 2**20
 
 PHASES = ("data", "forward", "backward", "optimizer", "evaluation", "other")
 
@@ -90,10 +89,10 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
         Stopped: `stop` was set; the state is saved.
         ValueError: the training split holds less than one batch, or the run's checkpoint is damaged.
     """
-    set_up(execution.device, run.study.config.precision)
+    set_up(execution.device, run.study.config.precision, execution.deterministic)
     saved = _read_checkpoint(run, execution.device)
     layout = _layout(run, stores, execution, saved)
-    with threads(layout.threads):
+    with threads(layout.threads), stop.looked_at():
         return _train(run, stores, replace(execution, layout=layout), stop, saved)
 
 
@@ -141,20 +140,31 @@ def _train(
         checkpoint.save(folder / "checkpoint.pt", {**about, "state": asdict(state), **contents})
         return time.monotonic()
 
+    def leave(epoch: int) -> NoReturn:
+        save()
+        progress.close()
+        board.close()
+        raise Stopped(f"{run.title} was stopped in epoch {epoch} and saved; the same command resumes it") from None
+
     records.begin(run, device, execution.layout)
     done = state.epoch * updates_per_epoch + state.batch
-    board = records.open_board(run, done)
+    board = records.open_board(run, state.epoch * updates_per_epoch + 1)
     progress = Progress(run.title, recipe.epochs * updates_per_epoch, done, recipe.batch_size)
-    validation = _evaluation_batches(stores.validation, run, execution)
+    batches = train_batches(
+        stores.train, augmentation, seed=run.seed, epoch=state.epoch, epochs=recipe.epochs - state.epoch,
+        batch_size=recipe.batch_size, start=state.batch, micro_batches=recipe.micro_batches,
+        workers=execution.workers, device=device, memory=stores.memory,
+    )  # fmt: skip
+
+    def evaluation(split: PictureStore, memory: Memory | None = None) -> Iterator[Batch]:
+        return eval_batches(split, augmentation, batch_size=_EVALUATION_BATCH, workers=execution.workers,
+                            device=device, memory=memory)  # fmt: skip
+
     last_save = time.monotonic()
     model.train()
 
     for epoch in range(state.epoch, recipe.epochs):
         seconds_before, first = clock.read(), state.batch
-        batches = train_batches(
-            stores.train, augmentation, seed=run.seed, epoch=epoch, batch_size=recipe.batch_size, start=first,
-            micro_batches=recipe.micro_batches, workers=execution.workers, device=device, memory=stores.memory,
-        )  # fmt: skip
         for number in range(first, updates_per_epoch):
             update = epoch * updates_per_epoch + number
             lr = learning_rate(recipe, update, updates_per_epoch)
@@ -185,18 +195,20 @@ def _train(
 
             state.batch = number + 1
             progress.update(f"{epoch + 1}/{recipe.epochs}", watch.last)
-            stopping = bool(stop)
-            if stopping or time.monotonic() - last_save > 60 * execution.checkpoint_minutes:
+            if stop:
+                leave(epoch + 1)
+            if time.monotonic() - last_save > 60 * execution.checkpoint_minutes:
                 last_save = save()
-            if stopping:
-                progress.close()
-                board.close()
-                raise Stopped(f"{run.title} was stopped in epoch {epoch + 1} and saved; the same command resumes it")
 
         with clock("backward"):
             check(watch.drain())
-        with clock("evaluation"):
-            seen = evaluate(judged, validation(), device, precision)
+        try:
+            with clock("evaluation"):
+                seen = evaluate(
+                    judged, stop.between(evaluation(stores.validation, stores.looked_at)), device, precision
+                )
+        except Stopped:
+            leave(epoch + 1)  # goes on with this evaluation
         seconds = {phase: now - seconds_before[phase] for phase, now in clock.read().items()}
         spent = sum(seconds[phase] for phase in ("data", "forward", "backward", "optimizer"))
         metrics = {
@@ -220,9 +232,15 @@ def _train(
 
     # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
     judged.load_state_dict(load_file(folder / records.WEIGHTS))
-    with clock("evaluation"):
-        test = evaluate(judged, _evaluation_batches(stores.test, run, execution)(), device, precision)
-    board.add_scalar("test/top1", test.top1, recipe.epochs * updates_per_epoch)
+    try:
+        with clock("evaluation"):
+            test = evaluate(judged, stop.between(evaluation(stores.test)), device, precision)
+    except Stopped:
+        progress.close()
+        board.close()
+        raise Stopped(f"{run.title} was stopped in its test; the same command tests it again") from None
+    # One update late, so that a process that goes on from the last checkpoint hides it and not that epoch's metrics.
+    board.add_scalar("test/top1", test.top1, recipe.epochs * updates_per_epoch + 1)
     board.close()
     result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
     progress.say(
@@ -264,23 +282,3 @@ def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
     if content is not None and content["study_hash"] != run.study.hash:
         raise ValueError(f"{path} belongs to a study of another config: remove it, or choose another --study")
     return content
-
-
-def _evaluation_batches(store: PictureStore, run: Run, execution: Execution) -> Callable[[], Any]:
-    """The split's evaluation batches, as often as asked; prepared once where they fit in memory."""
-
-    def prepare() -> Iterator[Batch]:
-        return eval_batches(
-            store, run.augmentation(), batch_size=_EVALUATION_BATCH, workers=execution.workers, device=execution.device
-        )
-
-    if len(store) * 12 * run.study.config.resolution**2 > _KEEP_BYTES:
-        return prepare
-    kept: list[Batch] = []
-
-    def remember() -> list[Batch]:
-        if not kept:
-            kept.extend(prepare())
-        return kept
-
-    return remember

@@ -9,17 +9,17 @@ import torch
 
 from models.builder import empty
 from training import memory, records
-from training.interrupt import Stopped, stop_on_signals
+from training.interrupt import STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
 from training.run import Execution, Run, Stores
 from training.study import Busy, one_trainer
 
-DONE, FAILED, STOPPED = 0, 1, 75
+DONE, FAILED = 0, 1
 """Exit codes."""
 
 
 def carry_out(
-    runs: Sequence[Run], stores: Stores, execution: Execution, overwrite: Collection[str] = (),
+    runs: Sequence[Run], stores: Stores, execution: Execution, stop: StopRequest, overwrite: Collection[str] = (),
     finished: Callable[[str, int, float], str] | None = None,
 ) -> int:  # fmt: skip
     """Train `runs`; those of steps named in `overwrite` are made again. One that diverges does not stop the others.
@@ -30,9 +30,12 @@ def carry_out(
         The exit code: done, a run failed, or stopped on request and resumable.
     """
     code = DONE
-    with stop_on_signals() as stop, ExitStack() as locks:
+    with ExitStack() as locks:
         for run in runs:
             locks.close()
+            if stop.asked:  # while the run before was finishing
+                print(f"runner.py: stopped before {run.title}; the same command goes on with it", file=sys.stderr)
+                return STOPPED
             try:
                 locks.enter_context(one_trainer(run.folder))
             except Busy as busy:

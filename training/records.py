@@ -59,7 +59,7 @@ def open_board(run: Run, update: int) -> "SummaryWriter":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tensorboard imports what setuptools and numpy call deprecated
         from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(run.folder), purge_step=update or None)
+    return SummaryWriter(str(run.folder), purge_step=update)
 
 
 def log(board: "SummaryWriter", metrics: Mapping[str, Any]) -> None:

@@ -11,8 +11,8 @@ _DRIVERS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
 """Of CUDA and ROCm under /dev: NVIDIA, its Jetsons, AMD, Windows' Linux."""
 
 
-def check_machine(device: str, workers: int | None) -> None:
-    """Raise ValueError for a device that no machine has, CUDA where there is none, or too many workers."""
+def check_machine(device: str, workers: int | None, checkpoint_minutes: float) -> None:
+    """Raise ValueError for a device that no machine has, CUDA where there is none, or impossible workers or minutes."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", device):
         near = difflib.get_close_matches(device.lower(), ("auto", "cpu", "cuda", "mps"), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -21,6 +21,8 @@ def check_machine(device: str, workers: int | None) -> None:
         raise ValueError(f"device {device!r} was asked for and this machine has no CUDA device: choose auto or cpu")
     if workers is not None and not 0 <= workers <= _MOST_WORKERS:
         raise ValueError(f"--workers is {workers}: give 0 to {_MOST_WORKERS}")
+    if not checkpoint_minutes >= 0:  # nor NaN
+        raise ValueError(f"--checkpoint-minutes is {checkpoint_minutes}: give 0 or more")
 
 
 def check_choice(steps: Sequence[str], seeds: Sequence[int]) -> None:

@@ -46,7 +46,9 @@ class Execution:
     trial: bool = False
     """Whether a new run begins with a timed trial of layouts (`training.trial`)."""
     checkpoint_minutes: float = 10
-    """A checkpoint is written at the end of every epoch, and within one after this many minutes."""
+    """A checkpoint is written at the end of every epoch, and within one after this many minutes; 0: every update."""
+    deterministic: bool = False
+    """Whether CUDA is to use kernels that always round alike, where it has them. The CPU's do."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Stores:
     classes: tuple[str, ...]
     memory: Memory = field(default_factory=Memory)
     """Of the training pictures as they were last augmented, for the next run to use."""
+    looked_at: Memory = field(default_factory=Memory)
+    """Of the validation pictures as evaluation prepares them, for the next epoch to use."""
 
 
 @dataclass(frozen=True)
@@ -120,4 +124,5 @@ def open_stores(
         for split in dataset.splits.values()
     )
     free = available(torch.device("cpu"))
-    return Stores(train, validation, test, dataset.classes, Memory(min(2**30, 2**62 if free is None else free // 4)))
+    train_share, validation_share = (min(2**30, 2**62 if free is None else free // part) for part in (4, 8))
+    return Stores(train, validation, test, dataset.classes, Memory(train_share), Memory(validation_share))

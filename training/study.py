@@ -104,7 +104,8 @@ def check_config(folder: Path, config: StudyConfig) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: choose another --study")
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        # Its own first file, cut short, is no obstacle.
+        if folder.exists() and any(entry.name != f"{path.name}.part" for entry in folder.iterdir()):
             raise ValueError(f"{folder} holds files but no study.json: choose another --study, or an empty folder")
         return
     there, here = read_json(path).get("config"), _as_json(config)

@@ -177,6 +177,15 @@ def test_impossible_shares_are_refused_when_asked_for(store: Store, wrong: dict[
         train_batches(store, FULL, seed=0, epoch=0, batch_size=16, **wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epochs_in_one_go_are_the_epochs_one_by_one(store: Store, workers: int) -> None:
+    alone = [list(train_batches(store, FULL, seed=3, epoch=number, batch_size=16)) for number in (2, 3, 4)]
+    together = list(train_batches(store, FULL, seed=3, epoch=2, epochs=3, batch_size=16, start=3, workers=workers))
+    assert_same(together, [*alone[0][3:], *alone[1], *alone[2]])
+    assert not torch.equal(alone[0][0].labels, alone[1][0].labels)
+    assert list(train_batches(store, FULL, seed=3, epoch=2, epochs=0, batch_size=16)) == []
+
+
 def test_closing_the_iterator_early_leaves_no_worker_behind(store: Store) -> None:
     batches = train_batches(store, OFF, seed=0, epoch=0, batch_size=4, workers=2)
     next(batches)
@@ -216,6 +225,20 @@ def test_memory_gives_the_same_bytes_and_reads_every_picture_once(epoch: list[Ba
     rest = list(train_batches(counting, FULL, seed=3, epoch=2, batch_size=16, start=3, memory=memory))
     assert_same(rest, epoch[3:])
     assert counting.reads == 64
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_of_an_evaluation_asks_neither_pictures_nor_workers_again(store: Store, workers: int) -> None:
+    memory, first = Memory(), list(eval_batches(store, OFF, batch_size=32))
+    assert_same(list(eval_batches(store, OFF, batch_size=32, workers=workers, memory=memory)), first)
+    again = eval_batches(store, OFF, batch_size=32, workers=workers, memory=memory)
+    assert_same([next(again)], first[:1])
+    assert multiprocessing.active_children() == []
+    assert_same(list(again), first[1:])
+    counting = Counting(70)
+    for _ in range(2):
+        assert_same(list(eval_batches(counting, OFF, batch_size=32, memory=memory)), first)
+    assert counting.reads == 70
 
 
 def test_memory_never_answers_for_another_seed_epoch_or_augmentation(store: Store) -> None:

@@ -1,6 +1,14 @@
 """Exports compute what the run computes, whoever reads them."""
 
+import ast
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,8 +40,40 @@ def test_each_format_is_checked_on_pictures_and_comes_with_a_card(form, convnext
     assert "| weight_decay | 0.05 |" in card.text
     assert "3 classes: across, diagonal, down" in card.text
     assert "the training was short" in card.text.lower()
+    assert "allergens" not in card.text  # stripes, not dishes
     config = json.loads((out / "config.json").read_text())
     assert config["preprocessing"]["resolution"] == 48
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torchvision", "onnx", "torch-export"])
+def test_the_cards_own_code_gives_the_runs_answer_without_this_project(form, convnext, pictures, tmp_path) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    out, picture = tmp_path / "model", pictures / "down/01.jpg"
+    assert ask(convnext, out, form) == 0
+    shutil.copy(picture, out / "picture.jpg")
+    found = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    assert found
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if form == "safetensors":  # the one format that is this project's own
+        environment["PYTHONPATH"] = str(Path(runner.__file__).parent)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", found[1]], cwd=out, env=environment,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    answer = dict(ast.literal_eval(done.stdout))
+    assert answer == pytest.approx(dict(load(convnext).predict([picture])[0]), abs=0.01)
+
+
+def test_the_exported_files_may_be_read_by_others(convnext, tmp_path) -> None:
+    assert ask(convnext, tmp_path / "out", "safetensors") == 0
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {
+        "model.safetensors": 0o644, "config.json": 0o644, "README.md": 0o644,
+    }  # fmt: skip
+
+
+def test_class_names_of_any_kind_are_plain_text_in_the_card(convnext) -> None:
+    predictor = replace(load(convnext), classes=("ice_cream", "a|b", "<i>"))
+    card = export.card.render(predictor, "onnx", 0.0, "noise", "other")
+    assert r"3 classes: ice_cream, a\|b, &lt;i&gt;." in card
 
 
 def test_onnx_takes_any_batch(convnext, tmp_path) -> None:

@@ -53,6 +53,30 @@ def test_several_runs_files_and_folders_in_a_table_and_in_json(convnext, depthwi
         assert first["class"] in ("across", "diagonal", "down")
 
 
+def test_percentages_stand_below_each_other(convnext, pictures, capsys) -> None:
+    assert runner.main(["predict", str(pictures / "down/01.jpg"), "--run", str(convnext), "--top", "50"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" %")]
+    assert len(rows) == 3
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_runs_of_two_studies_are_told_apart_by_their_folders(convnext, pictures, tmp_path, capsys) -> None:
+    shutil.copytree(convnext, tmp_path / "other")
+    asked = ["predict", str(pictures / "down/01.jpg"), "--run", str(convnext), "--run", str(tmp_path / "other")]
+    assert runner.main(asked) == 0
+    header = capsys.readouterr().out.splitlines()[1]
+    assert str(convnext) in header
+    assert str(tmp_path / "other") in header
+
+
+def test_of_a_folder_only_visible_pictures_are_asked_about(convnext, pictures, tmp_path, capsys) -> None:
+    shutil.copy(pictures / "down/01.jpg", tmp_path / "seen.JPG")
+    (tmp_path / "._seen.JPG").write_bytes(b"a Mac's notes on seen.JPG")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert runner.main(["predict", str(tmp_path), "--run", str(convnext), "--json"]) == 0
+    assert [Path(row["image"]).name for row in json.loads(capsys.readouterr().out)] == ["seen.JPG"]
+
+
 def test_preprocessing_comes_from_the_run(convnext, pictures, tmp_path) -> None:
     shutil.copytree(convnext, tmp_path / "run")
     with safe_open(convnext / "model.safetensors", "pt") as file:

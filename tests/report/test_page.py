@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablations.pages import plain
 from report.facts import amount, duration, listed, signed
-from report.page import plain, table, write
+from report.page import table, write
 from tests.report.conftest import StudyFolder
 
 Make = Callable[..., StudyFolder]

@@ -36,6 +36,8 @@ def released(tmp_path: Path) -> Path:
 def test_a_run_starts_from_the_file_and_its_study_says_so(place, released, tmp_path, capsys) -> None:
     tuned = [*place, "--study", "tuned", "--init-weights", str(released)]
     assert runner.main(["train", "13", *tuned]) == 0
+    said = capsys.readouterr().err
+    assert "convnext.pth knows 1,000 classes and this data set has 3: the classifier starts anew" in said
     trained = load_file(tmp_path / "runs/tuned/separate-downsampling/seed-0/model.safetensors")
     start = torch.load(released, weights_only=True)["model"]
     torch.testing.assert_close(trained["stem.conv.weight"], start["downsample_layers.0.0.weight"], atol=1e-6, rtol=0)

@@ -1,0 +1,100 @@
+"""Every step is a timm model with what timm's training scripts ask of one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ablations import STEPS, get_regime
+
+timm = pytest.importorskip("timm")
+optim = pytest.importorskip("timm.optim")
+ROOT = Path(__file__).parents[2]
+
+
+def test_importing_models_alone_is_light_and_makes_every_step_a_timm_model() -> None:
+    script = (
+        "import sys, models\n"
+        "assert not {'torch', 'timm', 'ablations'} & set(sys.modules)\n"
+        "import timm\n"
+        "model = timm.create_model('convnext_ablation_separate_downsampling', num_classes=7)\n"
+        "print(sum(p.numel() for p in model.parameters()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 28_589_128 - 993 * 769
+
+
+@pytest.mark.parametrize("step", [step.name for step in STEPS])
+def test_a_timm_model_is_the_step(step) -> None:
+    name, regime = f"convnext_ablation_{step.replace('-', '_')}", get_regime("pocket")
+    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1, regime="pocket").eval()
+    assert model.architecture == regime.architecture(regime.step(step), 7)
+    assert timm.data.resolve_data_config({}, model=model)["mean"] == (0.485, 0.456, 0.406)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(model(images), model.forward_head(model.forward_features(images)))
+        model.reset_classifier(0)
+        assert model(images).shape == (2, model.num_features)
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        timm.create_model(name, pretrained=True)
+
+
+def test_timm_may_be_imported_before_any_room() -> None:
+    script = "import timm, ablations\nassert timm.is_model('convnext_ablation_gelu')\n"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+def small(step: str = "separate_downsampling", **options):
+    return timm.create_model(f"convnext_ablation_{step}", regime="pocket", num_classes=7, **options)
+
+
+@pytest.mark.parametrize("step", ["baseline", "layer_norm", "separate_downsampling"])
+def test_gradient_checkpointing_changes_memory_and_not_gradients(step) -> None:
+    model, images = small(step), torch.randn(2, 3, 32, 32)
+    kept = []
+    gradients = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        held: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, held=held: held.append(t.numel()) or t, lambda t: t):
+            loss = model(images).square().sum()
+        loss.backward()
+        kept.append(sum(held))
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert kept[1] < kept[0] / 4
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_layer_decay_groups_parameters_from_stem_to_head() -> None:
+    model = small()
+    groups = timm.models.group_parameters(model, model.group_matcher())
+    place = {name: group for group, names in groups.items() for name in names}
+    in_order = ["stem.conv.weight", "stages.0.block1.branch.conv1.weight", "stages.1.downsample.conv.weight",
+                "stages.1.block1.branch.conv1.weight", "stages.2.block2.branch.conv1.weight",
+                "stages.3.block1.layer_scale", "head.weight"]  # fmt: skip
+    assert sorted(place) == sorted(name for name, _ in model.named_parameters())
+    assert [place[name] for name in in_order] == sorted({place[name] for name in in_order})
+    coarse = timm.models.group_parameters(model, model.group_matcher(coarse=True))
+    assert len(coarse) == 1 + 4 + 1  # stem, stages (the last with the norm), head
+    rates = optim.create_optimizer_v2(model, "adamw", lr=1.0, layer_decay=0.5).param_groups
+    assert min(group["lr_scale"] for group in rates) < max(group["lr_scale"] for group in rates) == 1
+
+
+@pytest.mark.parametrize(
+    "option", [{"in_chans": 1}, {"global_pool": "max"}, {"features_only": True}, {"drop_rate": 0.1}]
+)
+def test_what_a_step_cannot_be_is_refused_in_one_sentence(option) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))) as caught:
+        small(**option)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_arguments_of_timms_own_training_script_are_taken() -> None:
+    model = small(pretrained=False, in_chans=3, drop_rate=0.0, drop_path_rate=0.1, drop_block_rate=None,
+                  global_pool="avg", bn_momentum=None, bn_eps=None, scriptable=False, checkpoint_path="")  # fmt: skip
+    assert model.get_classifier() is model.head
+    assert model.default_cfg["num_classes"] == 7
