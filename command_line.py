@@ -161,7 +161,7 @@ def _wrong_word(commands: Mapping[str, Sequence[Option]], arguments: Sequence[st
     named = {spelling: option for option in commands[command] for spelling in option.spellings}
     alone = [option for option in commands[command] if option.standing_alone]
     room, last_flag, seen = sum(option.most for option in alone), None, set()
-    place = 0
+    place, apart = 0, False
     while place < len(words):
         name, equals, value = words[place].partition("=")
         place += 1
@@ -172,6 +172,8 @@ def _wrong_word(commands: Mapping[str, Sequence[Option]], arguments: Sequence[st
             if room == 0:
                 takes = f"one {alone[0].name}" if alone else "no word that stands alone"
                 return f"{_quoted(word)} is one word too many: {command} takes {takes} {help_}"
+            if apart:
+                return f"{_quoted(word)} stands apart from the other {alone[0].name}: give them together {help_}"
             seen |= {option.name for option in alone}
             room -= 1
             continue
@@ -180,6 +182,7 @@ def _wrong_word(commands: Mapping[str, Sequence[Option]], arguments: Sequence[st
         if option is None:
             return _no_such_option(name, command, named, commands)
         seen.add(option.name)
+        apart = any(option.name in seen for option in alone)
         values = [value] if equals else []
         if option.kind is bool:
             if equals:

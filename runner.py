@@ -5,6 +5,7 @@
 Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on request and resumable.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -183,8 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"runner.py: {command_line.one_line(error)}", file=sys.stderr)
         return REFUSED
     except OSError as error:
-        print(f"runner.py: {command_line.one_line(error)}", file=sys.stderr)
-        return FAILED
+        said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+        print(f"runner.py: {command_line.one_line(said)}", file=sys.stderr)
+        return REFUSED if error.errno == errno.ENAMETOOLONG else FAILED
     except KeyboardInterrupt:
         print("runner.py: stopped; the same command begins again, with what is done already", file=sys.stderr)
         return STOPPED
