@@ -29,6 +29,8 @@ values = $(if $(filter $(LISTS),$1),$(foreach word,$(value $1),$(call quoted,$(w
 # Paths, several of them; patterns such as photos/*.jpg are looked up.
 paths = $(foreach word,$(value $1),$(foreach path,$(or $(wildcard $(word)),$(word)),$(call quoted,$(path))))
 OPTIONS = $(foreach v,$(GIVEN),$(if $(filter $(FLAGS),$v),$(call flag,$v),--$(call name,$v) $(call values,$v)))
+# Nor into the environment of the runner, for which make would look into them as well.
+$(foreach v,$(GIVEN) $(filter IMAGE RUN,$(.VARIABLES)),$(eval unexport $v))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ablation-step all-ablations report steps show predict export test lint clean

@@ -39,7 +39,7 @@ COMPLAINTS = {
     ("--lr", "3", "train"): "'--lr' comes before the command: give one of steps, train",
     ("show", "\udcff\n\x1b"): r"there is no step '\udcff\n\x1b' (a number from 0 to 13",
     ("predict", "a.png", "--run", "x", "b.png"): "'b.png' stands apart from the other images: give them together",
-    ("export", "--run", "x" * 5000, "--out", "made"): "File name too long",
+    ("export", "--run", "x" * 5000, "--out", "none/x"): "File name too long",
     ("predict", "/dev/zero", "--run", "x"): "/dev/zero is neither a file nor a folder: give pictures, or folders",
 }
 
