@@ -13,7 +13,7 @@ OURS = PYTHON VENV TORCH_INDEX N IMAGE RUN
 # PRESET, SEED, SEEDS and DEVICE count in the environment too.
 ORIGINS = command $(if $(filter PRESET SEED SEEDS DEVICE,$1),environment)
 GIVEN = $(foreach v,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter $(call ORIGINS,$v),$(firstword $(origin $v))),$v))
-FLAGS = DRY_RUN SKIP_UNREADABLE TRIAL DETERMINISTIC JSON FOLD_LAYER_SCALE DECAY_ALL CLASSIC.DECAY_ALL
+FLAGS = DRY_RUN MIXED_CODE SKIP_UNREADABLE TRIAL DETERMINISTIC JSON FOLD_LAYER_SCALE DECAY_ALL CLASSIC.DECAY_ALL
 YES = 1 yes true on
 NO = 0 no false off
 name = $(shell echo '$1' | tr A-Z_ a-z-)
@@ -24,8 +24,13 @@ flag = $(if $(filter $(YES),$($1)),--$(call name,$1),$(if $(filter $(NO),$($1)),
 # Values reach the shell in quotes; those of LISTS are several words.
 LISTS = SEEDS STEPS OVERWRITE IMAGES BETAS CROP_SCALE CLASSIC.BETAS CLASSIC.CROP_SCALE
 quoted = '$(subst ','\'',$1)'
-values = $(if $(filter $(LISTS),$1),$(foreach word,$($1),$(call quoted,$(word))),$(call quoted,$($1)))
+# As given: $(value X), because make would take a $ in $(X) for a variable of its own.
+values = $(if $(filter $(LISTS),$1),$(foreach word,$(value $1),$(call quoted,$(word))),$(call quoted,$(value $1)))
+# Paths, several of them; patterns such as photos/*.jpg are looked up.
+paths = $(foreach word,$(value $1),$(foreach path,$(or $(wildcard $(word)),$(word)),$(call quoted,$(path))))
 OPTIONS = $(foreach v,$(GIVEN),$(if $(filter $(FLAGS),$v),$(call flag,$v),--$(call name,$v) $(call values,$v)))
+# Nor into the environment of the runner, for which make would look into them as well.
+$(foreach v,$(GIVEN) $(filter IMAGE RUN,$(.VARIABLES)),$(eval unexport $v))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ablation-step all-ablations report steps show predict export test lint clean
@@ -51,10 +56,10 @@ steps: $(VENV)/run.stamp  ## the roadmap with parameters and FLOPs beside the pa
 
 # The run that was finished last, unless RUN names others.
 NEWEST = $(patsubst %/result.json,%,$(firstword $(shell ls -t runs/*/*/seed-*/result.json 2>/dev/null)))
-RUNS_ASKED = $(foreach run,$(or $(RUN),$(NEWEST)),--run $(run))
+RUNS_ASKED = $(foreach run,$(or $(call paths,RUN),$(NEWEST)),--run $(run))
 
 predict: $(VENV)/run.stamp  ## what a network sees: make predict IMAGE=photo.jpg [RUN="runs/STUDY/STEP/seed-0 ..."]
-	$(RUNNER) predict $(IMAGE) $(RUNS_ASKED) $(OPTIONS)
+	$(RUNNER) predict $(call paths,IMAGE) $(RUNS_ASKED) $(OPTIONS)
 
 export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folder FORMAT=safetensors [RUN=...]
 	$(RUNNER) export $(RUNS_ASKED) $(OPTIONS)

@@ -5,10 +5,8 @@
 Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on request and resumable.
 """
 
-import contextlib
-import io
+import errno
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +15,7 @@ from typing import Annotated, Literal, TextIO, cast
 
 import tyro
 
+import command_line
 from ablations import Step, get_regime
 from ablations.presets import get_preset
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
@@ -107,6 +106,8 @@ class Report:
     """Name of the study, or its folder; the preset's name if none is given."""
     runs: Path = Path("runs")
     """Folder of all studies."""
+    mixed_code: bool = False
+    """Report runs of different versions of this code together, instead of leaving out those of the rarer ones."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case Export():
                     return export(command)
     except ValueError as error:
-        print(f"runner.py: {error}", file=sys.stderr)
+        print(f"runner.py: {command_line.one_line(error)}", file=sys.stderr)
         return REFUSED
     except OSError as error:
         named = error.strerror and error.filename
-        reason = f"{error.filename} could not be read or written ({error.strerror})" if named else error
-        print(f"runner.py: {reason}", file=sys.stderr)
-        return FAILED
+        said = f"{error.filename} could not be read or written ({error.strerror})" if named else error
+        print(f"runner.py: {command_line.one_line(said)}", file=sys.stderr)
+        return REFUSED if error.errno == errno.ENAMETOOLONG else FAILED
     except KeyboardInterrupt:
         print("runner.py: stopped; the same command begins again, with what is done already", file=sys.stderr)
         return STOPPED
@@ -198,57 +199,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report | Show | Predict | Export:
     """The command, with the asked preset's values as defaults. Wrong requests become one-sentence ValueErrors."""
-    name = _value_of("--preset", arguments) or "food101"
+    name = command_line.value_of("--preset", arguments) or "food101"
     preset = get_preset(name)
     config = StudyConfig(
         preset.dataset, preset.regime, preset.resolution,
         recipe=Recipe(**preset.recipe), classic=replace(CLASSIC, **preset.classic),
     )  # fmt: skip
-    train_default, all_default = Train(preset=name, config=config), All(preset=name, config=config)
-    commands = (
-        Annotated[Steps, tyro.conf.subcommand("steps")]
-        | Annotated[Train, tyro.conf.subcommand("train", default=train_default)]
-        | Annotated[All, tyro.conf.subcommand("all", default=all_default)]
-        | Annotated[Report, tyro.conf.subcommand("report")]
-        | Annotated[Show, tyro.conf.subcommand("show")]
-        | Annotated[Predict, tyro.conf.subcommand("predict")]
-        | Annotated[Export, tyro.conf.subcommand("export")]
-    )
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            command = tyro.cli(commands, args=arguments, prog="runner.py", description=__doc__)
-    except SystemExit as exit:
-        if not exit.code:
-            raise
-        raise ValueError(_one_sentence(complaint.getvalue())) from None
+    commands = {
+        "steps": Steps(), "train": Train(preset=name, config=config), "all": All(preset=name, config=config),
+        "report": Report(), "show": Show(), "predict": Predict(), "export": Export(),
+    }  # fmt: skip
+    command: Steps | Train | All | Report | Show | Predict | Export
+    command = command_line.parse(commands, arguments, description=__doc__)
     if isinstance(command, Train | All):
-        classic = follow(command.config.classic, config.recipe, command.config.recipe)
         given = {option.partition("=")[0].replace("_", "-") for option in arguments}
-        for name in ("epochs", "step_epochs", "batch_size", "micro_batches"):
-            if f"--classic.{name.replace('_', '-')}" in given:
-                classic = replace(classic, **{name: getattr(command.config.classic, name)})
+        own = {name: getattr(command.config.classic, name)
+               for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
+               if f"--classic.{name.replace('_', '-')}" in given}  # fmt: skip
+        try:
+            classic = replace(follow(command.config.classic, config.recipe, command.config.recipe), **own)
+        except ValueError as error:
+            raise ValueError(str(error).replace("--", "--classic.")) from None
         command = replace(command, config=replace(command.config, classic=classic))
     return command
-
-
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The last value that `arguments` give to `option`."""
-    found = None
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == option:
-            found = value if equals else next(iter(arguments[place + 1 :]), None)
-    return found
-
-
-def _one_sentence(complaint: str) -> str:
-    """tyro's boxed complaint, "│ Unrecognized options: --epoch │ ...", as a line of text."""
-    lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)
-    text, _, help_command = text.partition("For full helptext, ")
-    command = help_command.removeprefix("run ").removeprefix("run: ").removeprefix("see ").strip()
-    return f"{text.strip().rstrip('.')} (see {command or 'runner.py --help'})"
 
 
 def steps(command: Steps) -> int:
@@ -283,7 +256,7 @@ def train_all(command: All, stop: StopRequest) -> int:
     code = _train(command, chosen, command.seeds, overwrite, stop)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
-            print(_write_report(_study_folder(command)), flush=True)
+            print(_write_report(_study_folder(command), mixed_code=False), flush=True)
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise
@@ -293,7 +266,7 @@ def train_all(command: All, stop: StopRequest) -> int:
 
 def report(command: Report) -> int:
     """Write the report of a study."""
-    print(_write_report(_study_folder(command)))
+    print(_write_report(_study_folder(command), command.mixed_code))
     return DONE
 
 
@@ -330,12 +303,15 @@ def export(command: Export) -> int:
     return DONE
 
 
-def _write_report(folder: Path) -> str:
+def _write_report(folder: Path, mixed_code: bool) -> str:
     if not (folder / "study.json").exists():
         raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
     from report.page import write
 
-    return f"report: {write(folder)}"
+    def tell(odd: str) -> None:
+        print(f"report: {command_line.one_line(odd)}", file=sys.stderr)
+
+    return f"report: {write(folder, mixed_code=mixed_code, tell=tell)}"
 
 
 def _study_folder(command: _Training | Report) -> Path:

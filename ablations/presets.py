@@ -70,7 +70,7 @@ def get_preset(name: str) -> Preset:
         ValueError: there is none, in one sentence that says which there are.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
+        near = difflib.get_close_matches(name.lower(), PRESETS, 1, 0.5)
         hint = f", did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"there is no preset {name!r}{hint} (choose {', '.join(PRESETS)})")
     return PRESETS[name]

@@ -36,13 +36,13 @@ class Regime:
             ValueError: there is none, in one sentence that says which there are.
         """
         for step in self.steps:
-            if asked == step.name or (asked.isdecimal() and step.number == int(asked)):
+            if asked == step.name or (asked.isdecimal() and len(asked) < 4 and step.number == int(asked)):
                 return step
         numbers = [step.number for step in self.steps if step.number is not None]
         if asked.lstrip("+-").isdecimal():
-            raise ValueError(f"there is no step {asked}: steps are numbered {min(numbers)} to {max(numbers)}")
+            raise ValueError(f"there is no step {asked[:20]}: steps are numbered {min(numbers)} to {max(numbers)}")
         names = [step.name for step in self.steps]
-        near = difflib.get_close_matches(asked, names, n=1)
+        near = difflib.get_close_matches(asked.lower(), names, 1, 0.5)
         hint = f", did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"there is no step {asked!r}{hint} (a number from 0 to {max(numbers)}, or {', '.join(names)})")
 
@@ -102,5 +102,7 @@ def get_regime(name: str) -> Regime:
         ValueError: there is none, in one sentence that says which there are.
     """
     if name not in REGIMES:
-        raise ValueError(f"there is no regime {name!r}: choose {', '.join(REGIMES)}")
+        near = difflib.get_close_matches(name.lower(), REGIMES, 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"there is no regime {name!r}: {hint}choose {', '.join(REGIMES)}")
     return REGIMES[name]

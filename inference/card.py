@@ -13,7 +13,21 @@ from models import Architecture, SwinArchitecture
 
 
 def render(predictor: Predictor, form: str, difference: float, checked: str, license: str) -> str:
-    """Markdown with the front matter of a model repository. Figures come from the run's result.json, if it has one."""
+    """Markdown with the front matter of a model repository. Figures come from the run's result.json, if it has one.
+
+    Raises:
+        ValueError: one of the run's files is damaged.
+    """
+    try:
+        return _render(predictor, form, difference, checked, license)
+    except (jinja2.TemplateError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(
+            f"what {predictor.folder} says of itself is damaged ({type(error).__name__}: {error}): restore its "
+            "config.json, its result.json and its study's study.json, or remove them"
+        ) from None
+
+
+def _render(predictor: Predictor, form: str, difference: float, checked: str, license: str) -> str:
     run = predictor.folder
     config, result = _read(run / "config.json"), _read(run / "result.json")
     study = _read(run.parents[1] / "study.json") if len(run.absolute().parents) > 1 else {}

@@ -73,8 +73,10 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
             if not inside:
                 raise ValueError(f"the folder {place} holds no pictures ({', '.join(_SUFFIXES)}): name another")
             found += inside
-        elif place.exists():
+        elif place.is_file():
             found.append(place)
+        elif place.exists():
+            raise ValueError(f"{place} is neither a file nor a folder: give pictures, or folders of them")
         else:
             raise ValueError(f"{place} does not exist: give the path of a picture or of a folder of pictures")
     if not found:

@@ -58,11 +58,18 @@ def read_object(path: Path) -> dict[str, Any]:
     return _parse_object(_text(path), path.name)
 
 
+def _require_file(path: Path) -> None:
+    """Also because reading a pipe, or a device, would not end."""
+    if not path.exists():
+        raise OddRun(f"{path.name} is missing")
+    if not path.is_file():
+        raise OddRun(f"{path.name} is not a file")
+
+
 def _text(path: Path) -> str:
+    _require_file(path)
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise OddRun(f"{path.name} is missing") from None
     except (OSError, UnicodeDecodeError):
         raise OddRun(f"{path.name} cannot be read") from None
 
@@ -129,10 +136,9 @@ def read_metrics(path: Path, *, finished: bool) -> tuple[Mapping[str, Any], ...]
 
 def read_predictions(path: Path, classes: int) -> tuple[np.ndarray, str]:
     """(correct, digest): right or wrong per test picture in name order, and what tells the picture list."""
+    _require_file(path)
     try:
         table = pd.read_csv(path, dtype={"image": str}, keep_default_na=False)
-    except FileNotFoundError:
-        raise OddRun(f"{path.name} is missing") from None
     except (OSError, ValueError):
         # pandas' ParserError and EmptyDataError and a wrong encoding are ValueErrors.
         raise OddRun(f"{path.name} is damaged: it cannot be read as a table") from None
@@ -163,8 +169,20 @@ def _same(what: str, found: Any, expected: Any) -> None:
         raise OddRun(f"{what} is {found!r}, but should be {expected!r}")
 
 
-def read_run(folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int) -> Run:
-    """The run in a folder.
+def _check_selection(metrics: tuple[Mapping[str, Any], ...], selected: int) -> None:
+    """The test split was looked at by the weights of the epoch that was best on validation, the earlier of equals."""
+    seen = [record["validation_top1"] for record in metrics]
+    if not seen:
+        raise OddRun("metrics.jsonl has no epoch")
+    best = 1 + seen.index(max(seen))
+    if selected != best:
+        raise OddRun(f"it was tested after epoch {selected}, but epoch {best} was best on the validation pictures")
+
+
+def read_run(
+    folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int, epochs: int | None = None
+) -> Run:
+    """The run in a folder. `epochs` are those of its recipe, where the study states them.
 
     Raises:
         OddRun: it belongs to another study, is damaged, or contradicts itself.
@@ -193,6 +211,9 @@ def read_run(folder: Path, *, step: str, seed: int, study_hash: str, classes: in
     _seconds(result, (*SECONDS, "total"), "result.json")
     if result["epochs"] != len(metrics):
         raise OddRun(f"metrics.jsonl ends at epoch {len(metrics)}, but the run had {result['epochs']:g} epochs")
+    if epochs not in (None, len(metrics)):
+        raise OddRun(f"it had {len(metrics)} epochs, but the study's recipe has {epochs}")
+    _check_selection(metrics, int(result["selected_epoch"]))
     if result["test_images"] != test_images:
         raise OddRun(f"it was tested on {result['test_images']:g} pictures, but the study has {test_images}")
     correct, pictures = read_predictions(folder / "predictions.csv", classes)

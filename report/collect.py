@@ -53,6 +53,11 @@ class Study:
     warnings: tuple[str, ...]
 
     @property
+    def oddities(self) -> tuple[str, ...]:
+        """A sentence for each run that is left out, and for each thing that the others do not share."""
+        return (*(f"{run.name} is left out: {run.reason}." for run in self.left_out), *self.warnings)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Every seed that any run of the study has."""
         return tuple(sorted({run.seed for run in self.runs}))
@@ -64,8 +69,8 @@ class Study:
         return tuple(run for run in self.runs if run.step == step and run.result is None)
 
 
-def read(study_dir: Path) -> Study:
-    """Read everything that a report on the study needs.
+def read(study_dir: Path, *, mixed_code: bool = False) -> Study:
+    """Read everything that a report on the study needs; with `mixed_code` runs of every version of the code.
 
     Raises:
         ValueError: the folder is not a study's, or holds no run at all.
@@ -90,6 +95,7 @@ def read(study_dir: Path) -> Study:
                     study_hash=study_hash,
                     classes=len(dataset.classes),
                     test_images=dataset.test,
+                    epochs=_epochs(config, step, regime),
                 )
             )
         except OddRun as odd:
@@ -97,6 +103,11 @@ def read(study_dir: Path) -> Study:
     runs = _agreeing(
         runs, left_out, lambda run: run.pictures, "its test pictures or their labels differ from other runs'"
     )
+    if not mixed_code:
+        runs = _agreeing(
+            runs, left_out, _code, "its code version is {odd}, other runs' is {kept}; make it again with --overwrite "
+            "{step}, or report all versions together with --mixed-code"
+        )  # fmt: skip
     for step_name in order:
         mine = [run for run in runs if run.step == step_name]
         kept = _agreeing(mine, left_out, _network, "its network differs from other runs' of the same step")
@@ -162,8 +173,21 @@ def _network(run: Run) -> object:
     return result.get("params"), result.get("gflops_fvcore"), result.get("gflops_paper_convention")
 
 
+def _code(run: Run) -> object:
+    return (run.result or {}).get("code_version", "unknown")
+
+
+def _epochs(config: Mapping[str, Any], step: str, regime: ablations.Regime) -> int | None:
+    """Those that the study's recipe has for a step."""
+    recipe = config.get("classic" if regime.step(step).classic_recipe else "recipe")
+    epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
+    return epochs if isinstance(epochs, int) else None
+
+
 def _agreeing(runs: list[Run], left_out: list[LeftOut], key: Callable[[Run], object], reason: str) -> list[Run]:
     """Keep the finished runs that share the commonest value of `key`; the others are left out by name.
+
+    `reason` may quote {odd} and {kept}, the two values, and {step}.
 
     Of two values that are equally common, the one met first in report order is kept.
     """
@@ -173,7 +197,7 @@ def _agreeing(runs: list[Run], left_out: list[LeftOut], key: Callable[[Run], obj
         return runs
     kept = max(dict.fromkeys(values), key=values.count)
     odd = [run for run in finished if key(run) != kept]
-    left_out.extend(LeftOut(run.name, reason) for run in odd)
+    left_out.extend(LeftOut(run.name, reason.format(odd=key(run), kept=kept, step=run.step)) for run in odd)
     return [run for run in runs if run not in odd]
 
 

@@ -30,8 +30,10 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
 }
 
 
-def write(study_dir: Path) -> Path:
+def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], None] = lambda _: None) -> Path:
     """Write `study_dir`/report from whatever runs exist, and return the path of its report.md.
+
+    `tell` hears a sentence for each run that is left out, and why. `mixed_code`: as in `collect.read`.
 
     Everything is made in a folder beside and then renamed into place, file by file; a figure that the study
     cannot have (any more) is removed.
@@ -40,7 +42,9 @@ def write(study_dir: Path) -> Path:
         ValueError: the folder is not a study's, or holds no run at all.
         OSError: the report cannot be written.
     """
-    summary = Summary(collect.read(study_dir))
+    summary = Summary(collect.read(study_dir, mixed_code=mixed_code))
+    for sentence in summary.study.oddities:
+        tell(sentence)
     target = study_dir / "report"
     try:
         work = Path(tempfile.mkdtemp(prefix=".report-", dir=study_dir))

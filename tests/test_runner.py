@@ -119,7 +119,7 @@ REFUSED = {
     "export --run runs/none --out made": "there is no run",
     "export --run runs/none --out made --format tflite": "tflite",
     "train 3 --init-weights none.pth": "do not exist",
-    "": "expected one of",
+    "": "no command was given: give one of steps, train,",
 }
 
 
@@ -184,6 +184,8 @@ def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(p
         (["ablation-step", "depthwise", "LR=1e-3", "BATCH_SIZE=64"], "train depthwise --batch-size 64 --lr 1e-3"),
         (["all-ablations", "SEEDS=0 1 2", "CLASSIC.EPOCHS=9"], "all --classic.epochs 9 --seeds 0 1 2"),
         (["all-ablations", "DATASET=imagefolder:/my pictures; it's"], "all --dataset imagefolder:/my pictures; it's"),
+        (["all-ablations", "DATASET=a$b $(shell date)"], "all --dataset a$b $(shell date)"),
+        (["predict", "IMAGE=it's;$x", "RUN=one"], "predict it's;$x --run one"),
         (["demo"], "all --preset pocket"),
         (["all-ablations", "DRY_RUN=1", "SKIP_UNREADABLE=yes"], "all --dry-run --skip-unreadable"),
         (

@@ -23,7 +23,7 @@ from training.device import autocast, device_name
 from training.optimization import make_optimizer
 from training.progress import duration
 from training.recipe import Precision, Recipe
-from training.study import Step, must_begin_anew, read_json, run_folder, write_json
+from training.study import Step, must_begin_anew, read_json, read_result, run_folder, write_json
 
 SPEEDS = "speeds.json"
 """In a study's folder: measured training rates by device and step."""
@@ -89,7 +89,7 @@ def state(folder: Path, step: str, seed: int, overwrite: Collection[str]) -> str
 def done_share(folder: Path, step: str, seed: int, recipe: Recipe) -> float:
     """How much of an unfinished run is done: epochs in its metrics."""
     path = run_folder(folder, step, seed) / "metrics.jsonl"
-    return min(1.0, len(path.read_bytes().splitlines()) / recipe.epochs) if path.exists() else 0.0
+    return min(1.0, len(path.read_bytes().splitlines()) / recipe.epochs) if path.is_file() else 0.0
 
 
 def measure(model: nn.Module, recipe: Recipe, resolution: int, precision: Precision, device: torch.device) -> float:
@@ -347,9 +347,9 @@ def _remembered(folder: Path, device: str) -> dict[str, Speed]:
 
 def _of_a_finished_run(folder: Path, step: str, device: str, overwrite: Collection[str]) -> Speed | None:
     for path in sorted((folder / step).glob("seed-*/result.json")) if step not in overwrite else []:
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # the run itself will say that it is damaged
-            result = read_json(path)
-            if result["device"] == device:
+        with contextlib.suppress(ValueError):  # the run itself will say that it is damaged
+            result = read_result(path.parent)
+            if result and result.get("device") == device:
                 rate, seconds = float(result["images_per_second"]), float(result["seconds"]["total"])
                 if 0 < rate < math.inf and 0 <= seconds < math.inf:
                     return Speed(rate, "from a finished run", seconds)

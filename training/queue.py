@@ -90,13 +90,10 @@ def carry_out(
 
 
 def _result(run: Run) -> dict[str, Any] | None:
-    """The result of a finished run."""
+    """The result of a finished run. Raises Damaged where it is no run's result."""
     try:
-        result = run.result
-        if result is not None and not 0 <= result["top1"] <= 100:
-            raise ValueError("an accuracy is a percentage")
-        return result
-    except (ValueError, KeyError, TypeError) as error:
+        return run.result
+    except ValueError as error:
         raise Damaged(f"{run.folder / records.RESULT} is damaged, it is no run's result") from error
 
 

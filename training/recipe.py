@@ -103,31 +103,33 @@ class Recipe:
         for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("init", Init)):
             choices = get_args(allowed)
             self._require(name, getattr(self, name) in choices, f"give {' or '.join(choices)}")
+        if not self.peak_lr < math.inf:
+            raise ValueError(f"--lr is {self.lr:g}: with this --batch-size the rate is infinite, give a lower one")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warmup_epochs is {self.warmup_epochs} and epochs is {self.epochs}: the warm-up must end before the "
-                "training does, give fewer --warmup-epochs or more --epochs"
+                f"--warmup-epochs is {self.warmup_epochs} and --epochs is {self.epochs}: the warm-up must end before "
+                "the training does, give fewer --warmup-epochs or more --epochs"
             )
         if self.schedule == "cosine" and self.min_lr > self.peak_lr:
             raise ValueError(
-                f"min_lr is {self.min_lr:g} and the highest learning rate is {self.peak_lr:g} (lr x batch_size / "
+                f"--min-lr is {self.min_lr:g} and the highest learning rate is {self.peak_lr:g} (lr x batch_size / "
                 "lr_batch): give a --min-lr below it"
             )
         if self.batch_size % self.micro_batches:
             raise ValueError(
-                f"micro_batches is {self.micro_batches}, which does not divide batch_size {self.batch_size}: give one "
-                "that does"
+                f"--micro-batches is {self.micro_batches}, which does not divide --batch-size {self.batch_size}: give "
+                "one that does"
             )
         if self.micro_batches > 1 and (self.mixup or self.cutmix) and self.batch_size // self.micro_batches % 2:
             raise ValueError(
-                f"micro_batches is {self.micro_batches} and batch_size is {self.batch_size}, which makes parts of "
+                f"--micro-batches is {self.micro_batches} and --batch-size is {self.batch_size}, which makes parts of "
                 f"{self.batch_size // self.micro_batches} pictures: mixing pairs neighbours, give parts of an even "
                 "number, or switch --mixup and --cutmix off"
             )
 
     def _require(self, name: str, holds: bool, remedy: str) -> None:
         if not holds:
-            raise ValueError(f"{name} is {getattr(self, name)}: {remedy}")
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}: {remedy}")
 
     @property
     def peak_lr(self) -> float:
@@ -191,9 +193,9 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         if not 32 <= self.resolution <= 4096:
-            raise ValueError(f"resolution is {self.resolution}: the networks halve it five times, give 32 to 4096")
+            raise ValueError(f"--resolution is {self.resolution}: the networks halve it five times, give 32 to 4096")
         if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is {self.precision!r}: give {', '.join(get_args(Precision))}")
+            raise ValueError(f"--precision is {self.precision!r}: give {', '.join(get_args(Precision))}")
 
     def recipe_of(self, classic: bool) -> Recipe:
         return self.classic if classic else self.recipe

@@ -1,5 +1,6 @@
 """What of a request can be refused before torch is imported, which takes a second or two."""
 
+import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -13,13 +14,15 @@ _DRIVERS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
 def check_machine(device: str, workers: int | None, checkpoint_minutes: float) -> None:
     """Raise ValueError for a device that no machine has, CUDA where there is none, or impossible workers or minutes."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", device):
-        raise ValueError(f"there is no device {device!r}: choose auto, cpu, cuda, cuda:N or mps")
+        near = difflib.get_close_matches(device.lower(), ("auto", "cpu", "cuda", "mps"), 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"there is no device {device!r}: {hint}choose auto, cpu, cuda, cuda:N or mps")
     if device.startswith("cuda") and sys.platform == "linux" and not any(any(Path("/dev").glob(d)) for d in _DRIVERS):
         raise ValueError(f"device {device!r} was asked for and this machine has no CUDA device: choose auto or cpu")
     if workers is not None and not 0 <= workers <= _MOST_WORKERS:
-        raise ValueError(f"workers is {workers}: give 0 to {_MOST_WORKERS}")
+        raise ValueError(f"--workers is {workers}: give 0 to {_MOST_WORKERS}")
     if not checkpoint_minutes >= 0:  # nor NaN
-        raise ValueError(f"checkpoint_minutes is {checkpoint_minutes}: give 0 or more")
+        raise ValueError(f"--checkpoint-minutes is {checkpoint_minutes}: give 0 or more")
 
 
 def check_choice(steps: Sequence[str], seeds: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ from data import Augmentation, Dataset, Memory, PictureStore, open_store
 from models import Architecture, SwinArchitecture
 from training.memory import available
 from training.recipe import Recipe
-from training.study import Study, read_json
+from training.study import Study, read_result
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """result.json of a finished run, else None."""
-        path = self.folder / "result.json"
-        return read_json(path) if path.exists() else None
+        return read_result(self.folder)
 
     def augmentation(self) -> Augmentation:
         return augmentation_of(self.recipe, self.study.config.resolution)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -66,12 +67,35 @@ def check_name(name: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError, naming the file, where there is none."""
     try:
+        if not path.is_file():  # reading a pipe or a device would never end
+            raise FileNotFoundError("it is no file")
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}): restore it, or choose another --study") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object: restore it, or choose another --study")
     return content
+
+
+def read_result(run: Path) -> dict[str, Any] | None:
+    """The result.json of a finished run, None of another. Raises ValueError, with what to do, where it is damaged."""
+    path = run / "result.json"
+    if not os.path.lexists(path):
+        return None
+    again = f"restore it, or make the run again with --overwrite {run.parent.name}"
+    try:
+        result = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{str(error).partition(': restore')[0]}: {again}") from None
+    match result:
+        case {
+            "top1": int() | float() as top1,
+            "images_per_second": int() | float(),
+            "seconds": {"total": int() | float()},
+        }:
+            if 0 <= top1 <= 100:
+                return result
+    raise ValueError(f"{path} is damaged, a number in it is missing or impossible: {again}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -157,7 +181,6 @@ def one_trainer(folder: Path) -> Iterator[None]:
         Busy: another process trains in it; the message names it.
     """
     import fcntl
-    import os
     import socket
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -249,7 +249,7 @@ def cache_file() -> Path:
 def _read(cache: Path) -> dict[str, Any]:
     """What the file remembers; nothing if it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(cache.read_bytes())
+        content = json.loads(cache.read_bytes()) if cache.is_file() else {}
         if isinstance(content, dict):
             return content
     return {}

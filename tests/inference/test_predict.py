@@ -138,7 +138,7 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(convnext, depthwise
     good, picture = str(convnext), str(pictures / "down/01.jpg")
     refused = {
         "text.jpg cannot be read: not a picture": [str(tmp_path / "text.jpg"), "--run", good],
-        "pipe.jpg cannot be read: no file but a pipe": [str(tmp_path / "pipe.jpg"), "--run", good],
+        "pipe.jpg is neither a file nor a folder": [str(tmp_path / "pipe.jpg"), "--run", good],
         "3 of 4 pictures cannot be read": [str(tmp_path / "bad"), str(pictures / "down/01.jpg"), "--run", good],
         "c.jpg: no file but a pipe": [str(tmp_path / "bad"), "--run", good],
         "gone.jpg does not exist": [str(tmp_path / "gone.jpg"), "--run", good],

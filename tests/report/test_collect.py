@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def test_a_healthy_study_is_read_whole_and_in_report_order(make_study: Make) -> 
     assert [run.name for run in read.runs] == names
     assert read.left_out == ()
     assert read.warnings == ()
+    assert read.oddities == ()
     assert read.seeds == (0, 1)
     assert [len(run.metrics) for run in read.unfinished("gelu")] == [2]
     correct = read.finished("baseline")[0].correct
@@ -75,6 +77,8 @@ DAMAGES = [
     ("result.json", replace('"test_images": 100', '"test_images": 99'), "tested on 99 pictures"),
     ("result.json", replace('"epochs": 4', '"epochs": 5'), "ends at epoch 4"),
     ("result.json", replace('"step": "width"', '"step": "gelu"'), "step in result.json is 'gelu'"),
+    ("result.json", replace('"selected_epoch": 4', '"selected_epoch": 3'), "epoch 4 was best on the validation"),
+    ("metrics.jsonl", drop_line(3), "ends at epoch 3"),
     ("metrics.jsonl", drop_line(1), "epoch 3 where epoch 2 should be"),
     ("metrics.jsonl", append('{"epoch": 4}\n'), "epoch 4 where epoch 5 should be"),
     ("metrics.jsonl", replace('"train_loss": 2.0', '"train_loss": Infinity'), "Infinity"),
@@ -156,9 +160,38 @@ def test_different_code_versions_and_devices_are_named(make_study: Make) -> None
     study.add("depthwise", 20)
     study.add("width", 20)
     study.edit("result.json", "width", code_version="fff9999", device="NVIDIA H100")
-    code, device = collect.read(study.root).warnings
+    code, device = collect.read(study.root, mixed_code=True).warnings
     assert "2 different code versions (abc1234: depthwise/seed-0; fff9999: width/seed-0)" in code
     assert "NVIDIA H100: width/seed-0" in device
+
+
+def test_a_run_of_another_code_version_is_left_out_by_name(make_study: Make) -> None:
+    study = make_study(test=50)
+    for step in ("depthwise", "width", "gelu"):
+        study.add(step, 20)
+    study.edit("result.json", "width", code_version="fff9999")
+    assert list(left_out(study)) == ["width/seed-0"]
+    assert "code version is fff9999, other runs' is abc1234" in left_out(study)["width/seed-0"]
+    assert collect.read(study.root, mixed_code=True).left_out == ()
+
+
+def test_a_run_of_fewer_epochs_than_the_recipe_is_left_out(make_study: Make) -> None:
+    study = make_study(test=50)
+    study.add("depthwise", 20)
+    study.add("width", 20, epochs=3)
+    assert left_out(study) == {"width/seed-0": "it had 3 epochs, but the study's recipe has 4"}
+
+
+@pytest.mark.parametrize("file", ["config.json", "metrics.jsonl", "result.json", "predictions.csv", "environment.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_read(make_study: Make, file: str, kind: str) -> None:
+    study = make_study(test=50)
+    study.add("depthwise", 20)
+    study.add("width", 20)
+    path = study.folder("width") / file
+    path.unlink()
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+    assert left_out(study) == {"width/seed-0": f"{file} is not a file"}
 
 
 def test_a_folder_that_is_no_study_is_refused_in_one_sentence(make_study: Make, tmp_path: Path) -> None:

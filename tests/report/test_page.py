@@ -268,3 +268,16 @@ def test_importing_the_room_is_light() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", check], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_left_out_is_told_and_named_at_the_top(make_study: Make) -> None:
+    study = make_study(test=50)
+    for step in ("depthwise", "width", "gelu"):
+        study.add(step, 20)
+    study.edit("result.json", "gelu", code_version="fff9999")
+    told: list[str] = []
+    write(study.root, tell=told.append)
+    (sentence,) = told
+    assert sentence.startswith("gelu/seed-0 is left out: its code version is fff9999")
+    assert "- gelu/seed-0: its code version is fff9999" in page(study).partition("## In short")[0]
+    assert main_rows(study)["gelu"][5] == "–"

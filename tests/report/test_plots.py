@@ -64,12 +64,12 @@ def test_the_bar_chart_writes_accuracy_change_and_gflops_and_names_what_is_missi
 
 def test_learning_curves_draw_every_epoch_and_dash_the_unfinished(make_study: Make) -> None:
     study = make_study(test=200)
-    study.add("depthwise", 100, epochs=5)
+    study.add("depthwise", 100, epochs=4)
     study.add("width", 0, finished=False, epochs=3)
     figure = plots.learning_curves(summarise(study))
     assert figure is not None
     lines: dict[object, Any] = {line.get_label(): line for axes in figure.axes for line in axes.lines}
-    assert list(lines["4  depthwise"].get_xdata()) == [1, 2, 3, 4, 5]
+    assert list(lines["4  depthwise"].get_xdata()) == [1, 2, 3, 4]
     assert list(lines["5  width"].get_xdata()) == [1, 2, 3]
     assert lines["4  depthwise"].get_linestyle() == "-"
     assert lines["5  width"].get_linestyle() == "--"

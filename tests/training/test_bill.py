@@ -55,7 +55,7 @@ def test_a_finished_run_is_taken_instead_of_a_measurement(tmp_path, monkeypatch)
     assert len(measured) == 1
     for step, name in (("gelu", device), ("depthwise", "another device")):
         (tmp_path / step / "seed-0").mkdir(parents=True)
-        result = {"device": name, "images_per_second": 7.0, "seconds": {"total": 1234.0}}
+        result = {"device": name, "top1": 50.0, "images_per_second": 7.0, "seconds": {"total": 1234.0}}
         (tmp_path / step / "seed-0/result.json").write_text(json.dumps(result))
     bill = make(tmp_path, *(planned(step, seed) for step in ("gelu", "depthwise") for seed in (0, 1)))
     assert len(measured) == 2

@@ -1,0 +1,78 @@
+"""A wrong word of the command line: what it is told, and wrong requests by the hundred."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import command_line
+import runner
+
+ROOT = Path(__file__).parents[1]
+
+COMPLAINTS = {
+    ("train", "3", "--epochs", "abc"): "--epochs: 'abc' is not a whole number (see runner.py train --help)",
+    ("train", "3", "--epochs="): "--epochs: '' is not a whole number (see runner.py train --help)",
+    ("train", "3", "--epochs"): "--epochs needs a value, a whole number (see runner.py train --help)",
+    ("train", "3", "--lr", "x"): "--lr: 'x' is not a number (see runner.py train --help)",
+    ("train", "3", "--lr", "nan"): "--lr is nan: give a number above 0",
+    ("train", "3", "--lr", "1e308", "--lr-batch", "1"): "--lr is 1e+308: with this --batch-size the rate is infinite",
+    ("train", "3", "--betas", "1"): "--betas needs 2 values, a number each (see runner.py train --help)",
+    ("train", "3", "--betas", "1", "x"): "--betas: 'x' is not a number (see runner.py train --help)",
+    ("train", "3", "--ema", "x"): "--ema: 'x' is not a number or None (see runner.py train --help)",
+    ("train", "3", "--optimizer", "adam"): "'adam' is not one of adamw, sgd: did you mean 'adamw'? (see runner.py",
+    ("train", "3", "--classic.epochs", "0"): "--classic.epochs is 0: give 1 to 1,000,000",
+    ("train", "3", "--epoch", "5"): "train has no option '--epoch': did you mean '--epochs'? (see runner.py train",
+    ("train", "3", "--zzz", "5"): "train has no option '--zzz' (see runner.py train --help)",
+    ("train", "3", "--dry-run"): "--dry-run is no option of train, only of all (see runner.py train --help)",
+    ("train", "3", "--no-trial=yes"): "--trial takes no value: give --trial or --no-trial alone",
+    ("train", "3", "--decay-all", "yes"): "--decay-all takes no value: give --decay-all or --no-decay-all alone",
+    ("train", "3", "4"): "'4' is one word too many: train takes one step (see runner.py train --help)",
+    ("train", "9" * 5000): "there is no step 99999999999999999999: steps are numbered 0 to 13",
+    ("train", "3", "--device", "gpu"): "there is no device 'gpu': did you mean 'cpu'? choose auto, cpu, cuda",
+    ("train", "3", "--regime", "tyni"): "there is no regime 'tyni': did you mean 'tiny'? choose tiny, base, pocket",
+    ("train",): "no step was given: train needs it (see runner.py train --help)",
+    ("export",): "no --run and no --out was given: export needs both (see runner.py export --help)",
+    ("trian", "3"): "there is no command 'trian': did you mean 'train'? choose steps, train, all",
+    ("--lr", "3", "train"): "'--lr' comes before the command: give one of steps, train",
+    ("show", "\udcff\n\x1b"): r"there is no step '\udcff\n\x1b' (a number from 0 to 13",
+    ("predict", "a.png", "--run", "x", "b.png"): "'b.png' stands apart from the other images: give them together",
+    ("export", "--run", "x" * 5000, "--out", "none/x"): "File name too long",
+    ("predict", "/dev/zero", "--run", "x"): "/dev/zero is neither a file nor a folder: give pictures, or folders",
+}
+
+
+@pytest.mark.parametrize("arguments", COMPLAINTS)
+def test_a_wrong_word_is_named_with_what_is_accepted(arguments, capsys) -> None:
+    assert runner.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert COMPLAINTS[arguments] in said
+    assert said.count("\n") == 1
+    assert len(said) < 1200
+
+
+def test_a_complaint_is_one_line_whatever_it_quotes() -> None:
+    assert command_line.one_line("a\n b\x1b[31m\udcff") == r"a b\x1b[31m\udcff"
+    assert len(command_line.one_line("x" * 10_000)) < 1100
+
+
+def test_options_are_read_off_the_commands() -> None:
+    known = {option.name: option for option in command_line.options(runner.All)}
+    assert known["--classic.batch-size"].kind is int
+    assert known["--trial"].spellings == ("--trial", "--no-trial")
+    assert known["--layer-scale"].or_none
+    assert known["--seeds"].least == 0
+    assert "--init-weights" in known  # a file; what a study records of it, config.init_weights, is no option
+    (step,) = (option for option in command_line.options(runner.Train) if option.standing_alone)
+    assert (step.name, step.required) == ("step", True)
+
+
+def test_wrong_requests_by_the_hundred(tmp_path) -> None:
+    """None ends in a traceback, hangs, or leaves a file behind; `benchmarks.fuzz` says what else is looked at."""
+    made = tmp_path / "fuzz.json"
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--requests", "80", "--words-only", "--seed", "7"]
+    done = subprocess.run([*command, "--out", made], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(made.read_text())["requests"] == 80
