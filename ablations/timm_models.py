@@ -9,7 +9,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ablations.regimes import get_regime
 from ablations.steps import STEPS, Step
 
 PREFIX = "convnext_ablation_"
@@ -37,6 +36,7 @@ def _entry(name: str, step: Step) -> Any:
         ignored = {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
         if odd := [key for key, value in others.items() if key not in ignored and value]:
             raise ValueError(f"{name} knows no {', '.join(odd)}: give num_classes, drop_path_rate, layer_scale, regime")
+        from ablations.regimes import get_regime  # which may be what is importing this module
         from ablations.timm_network import TimmResNet
 
         side = img_size if isinstance(img_size, int) else img_size[0]

@@ -24,7 +24,7 @@ from training.device import autocast, set_up, threads
 from training.optimization import loss_function, make_optimizer
 from training.recipe import Precision, Recipe
 from training.run import Layout
-from training.trial import Work, choose, forward_of, memory_format
+from training.trial import Work, choose, forward_of, lay_out
 from training.watch import Watch
 
 NETWORKS = {"resnet50": "baseline", "convnext_tiny": "separate-downsampling"}
@@ -64,7 +64,7 @@ def our_step(
     work = Work(architecture, images.shape[2], batch, precision, RECIPE.drop_path, scale is not None, 0.1)
     layout = choose(work, device, 10**6 // batch, None, patient=True).layout
     model = build(architecture, drop_path=RECIPE.drop_path, layer_scale=scale)
-    model = model.to(device).to(memory_format=memory_format(layout))
+    model = lay_out(model.to(device), layout)
     optimizer = make_optimizer(model, replace(RECIPE, lr=1e-4), device)
     forward, watch = forward_of(model, layout), Watch(device)
     data = Batch(images, labels, labels, torch.ones(batch, device=device), batch)
