@@ -12,10 +12,11 @@ from models.builder import build
 from models.convolution import Depthwise, Pointwise, rewrite
 
 
-def outcome(layer: nn.Module, images: Tensor) -> list[Tensor]:
-    """Output and gradients of input and parameters, for output gradients that differ everywhere."""
+def outcome(layer: nn.Module, images: Tensor, half: bool = False) -> list[Tensor]:
+    """Output, under autocast if `half`, and gradients of input and parameters, for output gradients all different."""
     images = images.clone().requires_grad_()
-    out = layer(images)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        out = layer(images)
     out.backward(torch.cos(torch.arange(out.numel(), dtype=out.dtype)).view(out.shape))
     return [out, images.grad, *(parameter.grad for parameter in layer.parameters())]
 
@@ -44,8 +45,7 @@ def test_a_rewritten_layer_follows_autocast(kernel) -> None:
     other = copy.deepcopy(plain)
     rewrite(other)
     images = torch.randn(4, 32, 8, 8).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        ours, truth = outcome(other, images), outcome(plain, images)
+    ours, truth = outcome(other, images, half=True), outcome(plain, images, half=True)
     assert [each.dtype for each in ours] == [each.dtype for each in truth]
     assert ours[0].dtype == torch.bfloat16
     for mine, theirs in zip(ours, truth, strict=True):
