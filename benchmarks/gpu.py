@@ -20,7 +20,7 @@ from models.complexity import architecture_complexity
 from training.device import autocast, set_up, threads
 from training.optimization import loss_function, make_optimizer
 from training.recipe import Recipe
-from training.trial import Work, choose, forward_of, memory_format
+from training.trial import Work, choose, forward_of, lay_out
 from training.watch import Watch
 
 TIMM = {"baseline": "resnet50", "training-recipe": "resnet50", "separate-downsampling": "convnext_tiny"}
@@ -51,7 +51,7 @@ def measure(step_name: str, options: argparse.Namespace, device: torch.device) -
     choice = choose(work, device, 10**7 // options.batch, None, patient=device.type == "cpu")
     torch.manual_seed(0)
     model = build(architecture, drop_path=0.1, layer_scale=recipe.layer_scale).to(device)
-    model = model.to(memory_format=memory_format(choice.layout))
+    model = lay_out(model, choice.layout)
     optimizer, forward, watch = make_optimizer(model, recipe, device), forward_of(model, choice.layout), Watch(device)
     warm, updates = options.warm, options.updates
     store = Noise((warm + updates) * options.batch, round(options.resolution / 0.875))

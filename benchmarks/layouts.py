@@ -27,7 +27,11 @@ def main() -> None:
     regime, cores = get_regime(options.regime), torch.get_num_threads()
     default = Layout(channels_last=False, threads=cores)
     counts = sorted({cores, max(1, cores // 2), 1}, reverse=True) if device.type == "cpu" else [cores]
-    fixed = [Layout(last, False, count) for count in counts for last in (True, False)]
+    fixed = [
+        Layout(last, False, count, rewritten)
+        for count in counts
+        for last, rewritten in ((True, False), (False, False), (True, True))
+    ]
     chosen = [regime.step(name) for name in options.steps or ()] or regime.steps[:-1]
     rows = []
     print(f"{'step':<22} {'choice':<26} images/s  of best fixed  of torch's defaults")

@@ -27,11 +27,10 @@ from PIL import Image
 from benchmarks.photographs import write
 from data import Augmentation, PictureStore, open_store, train_batches
 from data.splits import Split
-from training.device import code_version, device_name
+from training.device import code_version, device_name, keep_memory
 from training.run import short_side
 
 RESULT = Path(__file__).parent / "results" / "pictures.json"
-BATCH = 32
 
 
 def timm_pipeline(split: Split) -> Callable[[int], int]:
@@ -57,11 +56,11 @@ def timm_pipeline(split: Split) -> Callable[[int], int]:
     return run
 
 
-def our_pipeline(store: PictureStore, augmentation: Augmentation) -> Callable[[int], int]:
+def our_pipeline(store: PictureStore, augmentation: Augmentation, batch: int) -> Callable[[int], int]:
     """One epoch of mixed batches."""
 
     def run(epoch: int) -> int:
-        batches = train_batches(store, augmentation, seed=0, epoch=epoch, batch_size=BATCH)
+        batches = train_batches(store, augmentation, seed=0, epoch=epoch, batch_size=batch)
         return sum(len(batch.labels) for batch in batches)
 
     return run
@@ -84,10 +83,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=32, help="pictures per batch of ours")
     parser.add_argument("--short-side", type=int, default=short_side(224))
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as a run does; timm's side, in the same process, has it too
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         split = write(Path(folder, "jpegs"), arguments.pictures)
@@ -97,10 +98,10 @@ def main() -> None:
         rates = measure(
             {
                 "timm": timm_pipeline(split),
-                "ours": our_pipeline(store, recipe),
-                "ours, jitter forced": our_pipeline(store, replace(recipe, force_color_jitter=True)),
+                "ours": our_pipeline(store, recipe, arguments.batch),
+                "ours, jitter forced": our_pipeline(store, replace(recipe, force_color_jitter=True), arguments.batch),
                 "ours, without RandAugment": our_pipeline(
-                    store, replace(recipe, rand_augment_magnitude=0.0, color_jitter=0.0)
+                    store, replace(recipe, rand_augment_magnitude=0.0, color_jitter=0.0), arguments.batch
                 ),
             },
             arguments.rounds,
@@ -115,7 +116,7 @@ def main() -> None:
         "jpeg_kilobytes": round(kilobytes, 1),
         "pictures": arguments.pictures,
         "short_side_of_the_cache": arguments.short_side,
-        "batch": BATCH,
+        "batch": arguments.batch,
         "pictures_per_second": rows,
         "ours_over_timm": {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios), "goal": 4.0},
         "device": device_name(torch.device("cpu")),

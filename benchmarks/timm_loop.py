@@ -1,14 +1,19 @@
 """Our training step beside that of timm's train.py, on the same networks, pictures, batch and precision.
 
-timm's side is the inner loop of its script made of timm's own parts (create_model, create_optimizer_v2,
-LabelSmoothingCrossEntropy) under its flags --channels-last, --amp --amp-dtype bfloat16 and --opt-kwargs fused=True.
+Both take turns, each in a process of its own. timm's side is the inner loop of its script made of timm's own parts
+(create_model, create_optimizer_v2, LabelSmoothingCrossEntropy) under its flags --channels-last, --amp --amp-dtype
+bfloat16 and --opt-kwargs fused=True.
 Run as: python -m benchmarks.timm_loop --help
 """
 
 import argparse
+import multiprocessing
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 from timm import create_model
@@ -24,7 +29,7 @@ from training.device import autocast, set_up, threads
 from training.optimization import loss_function, make_optimizer
 from training.recipe import Precision, Recipe
 from training.run import Layout
-from training.trial import Work, choose, forward_of, memory_format
+from training.trial import Work, choose, forward_of, lay_out
 from training.watch import Watch
 
 NETWORKS = {"resnet50": "baseline", "convnext_tiny": "separate-downsampling"}
@@ -64,7 +69,7 @@ def our_step(
     work = Work(architecture, images.shape[2], batch, precision, RECIPE.drop_path, scale is not None, 0.1)
     layout = choose(work, device, 10**6 // batch, None, patient=True).layout
     model = build(architecture, drop_path=RECIPE.drop_path, layer_scale=scale)
-    model = model.to(device).to(memory_format=memory_format(layout))
+    model = lay_out(model.to(device), layout)
     optimizer = make_optimizer(model, replace(RECIPE, lr=1e-4), device)
     forward, watch = forward_of(model, layout), Watch(device)
     data = Batch(images, labels, labels, torch.ones(batch, device=device), batch)
@@ -81,38 +86,74 @@ def our_step(
     return update, layout
 
 
+def theirs(network: str, images: Tensor, labels: Tensor) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
+    """timm's defaults and every combination of its flags."""
+    steps = {"timm": timm_step(network, images, labels, amp=False, channels_last=False, fused=False)}
+    for amp in (False, True):
+        for last in (False, True):
+            name = "timm" + " amp" * amp + " channels-last" * last + " fused"
+            steps[name] = timm_step(network, images, labels, amp=amp, channels_last=last, fused=True)
+    return steps, {}
+
+
+def ours(network: str, images: Tensor, labels: Tensor) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
+    """Our update in both precisions, and the layouts that were chosen."""
+    steps, layouts = {}, {}
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in precisions:
+        set_up(images.device, precision)
+        step, layout = our_step(NETWORKS[network], images, labels, precision, network == "resnet50")
+        steps[f"ours {precision}"], layouts[precision] = step, str(layout)
+    return steps, layouts
+
+
+def serve(side: Callable[..., Any], network: str, resolution: int, batch: int, seed: int, pipe: Connection) -> None:
+    """Build one side's steps and do those that the pipe asks for, until it asks for none."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(seed)
+    images = torch.randn(batch, 3, resolution, resolution).to(device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(1000, (batch,)).to(device)
+    steps, layouts = side(network, images, labels)
+    pipe.send((list(steps), layouts))
+    while name := pipe.recv():
+        steps[name]()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        pipe.send(name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--sizes", nargs="+", default=["64x8", "64x16", "96x8", "128x4"], help="pixels x batch")
-    parser.add_argument("--rounds", type=int, default=5, help="timings of each setting")
+    parser.add_argument(
+        "--sizes", nargs="+", default=["64x8", "64x16", "96x4", "128x8", "224x2"], help="pixels x batch"
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="timings of each setting")
     parser.add_argument("--seconds", type=float, default=15, help="limit for the timings of one size")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    set_up(device, "bf16")
+    processes = multiprocessing.get_context("spawn")
     rows = []
     for network in options.networks:
         for size in options.sizes:
             resolution, batch = map(int, size.split("x"))
-            torch.manual_seed(options.seed)
-            images = torch.randn(batch, 3, resolution, resolution).to(device)
-            images = images.contiguous(memory_format=torch.channels_last)
-            labels = torch.randint(1000, (batch,)).to(device)
-            steps: dict[str, Callable[[], None]] = {
-                "timm": timm_step(network, images, labels, amp=False, channels_last=False, fused=False)
-            }
-            for amp in (False, True):
-                for last in (False, True):
-                    name = "timm" + " amp" * amp + " channels-last" * last + " fused"
-                    steps[name] = timm_step(network, images, labels, amp=amp, channels_last=last, fused=True)
-            layouts = {}
-            for precision in ("fp32", "bf16"):
-                classic = network == "resnet50"
-                steps[f"ours {precision}"], layout = our_step(NETWORKS[network], images, labels, precision, classic)  # type: ignore[arg-type]
-                layouts[precision] = str(layout)
+            # A process for each side: ours changes how its process keeps memory (training.device.keep_memory).
+            steps: dict[str, Callable[[], object]] = {}
+            layouts, pipes = {}, []
+            for side in (theirs, ours):
+                pipe, far = processes.Pipe()
+                processes.Process(
+                    target=serve, args=(side, network, resolution, batch, options.seed, far), daemon=True
+                ).start()
+                names, found = pipe.recv()
+                steps |= {name: partial(_ask, pipe, name) for name in names}
+                layouts |= found
+                pipes.append(pipe)
             rates = interleaved(steps, batch, options.rounds, options.seconds)
+            for pipe in pipes:
+                pipe.send("")
             median = {name: rate["median"] for name, rate in rates.items()}
             of_best = {
                 "fp32": median["ours fp32"] / max(v for k, v in median.items() if k[:4] == "timm" and "amp" not in k),
@@ -132,6 +173,11 @@ def main() -> None:
         summary[name] = {"min": min(values), "median": statistics.median(values), "max": max(values)}
         print(f"{name}: {summary[name]}")
     write(f"timm-loop-{device.type}", device, {"options": vars(options), "summary": summary, "rows": rows}, "timm")
+
+
+def _ask(pipe: Connection, name: str) -> None:
+    pipe.send(name)
+    pipe.recv()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from data.sizes import Sizes
 from models import Architecture, SwinArchitecture
 from models.builder import build
 from training import memory
-from training.device import autocast, device_name
+from training.device import autocast, device_name, set_up
 from training.optimization import make_optimizer
 from training.progress import duration
 from training.recipe import Precision, Recipe
@@ -28,8 +29,8 @@ from training.study import Step, must_begin_anew, read_json, read_result, run_fo
 SPEEDS = "speeds.json"
 """In a study's folder: measured training rates by device and step."""
 
-_SECONDS = {"cpu": 0.08, "cuda": 0.3}
-"""A measurement goes on for so long after its warm-up."""
+_SECONDS = {"cpu": 0.06, "cuda": 0.3}
+"""What a measurement may take, roughly, once it is warm."""
 _FORWARD_SHARE = 3
 """Evaluation is a forward pass, a training step about three of them."""
 
@@ -95,14 +96,16 @@ def done_share(folder: Path, step: str, seed: int, recipe: Recipe) -> float:
 def measure(model: nn.Module, recipe: Recipe, resolution: int, precision: Precision, device: torch.device) -> float:
     """Training pictures per second of updates on random pixels, in well under a second for a network that is quick.
 
-    The number of pictures at once grows towards the recipe's micro-batch until an update takes as long as the
-    measurement may, or no longer fits into memory; the optimizer's share is counted at the recipe's batch.
+    The number of pictures at once grows towards the recipe's micro-batch until the next size would take longer than
+    the measurement may, or no longer fits into memory. What a micro-batch takes is then continued from the last two
+    sizes on a straight line, for an update has a cost that does not depend on its pictures. The optimizer's share is
+    counted at the recipe's batch.
     """
     model.train()
     optimizer, budget = make_optimizer(model, recipe, device), _SECONDS.get(device.type, 0.5)
     most = max(recipe.batch_size // recipe.micro_batches, 1)
-    rows, best = min(4, most), 0.0
-    while True:
+    rows, seen = min(4, most), list[tuple[int, float]]()
+    while not seen or (seen[-1][0] < most and 4 * seen[-1][1] < budget):
         images = torch.rand(rows, 3, resolution, resolution, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
         labels = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -113,22 +116,20 @@ def measure(model: nn.Module, recipe: Recipe, resolution: int, precision: Precis
             torch.autograd.backward(loss)
 
         try:
-            taken, count = _timed(update, device), 1  # cold: allocations, choice of kernels
-            largest = rows == most or 4 * taken > budget
-            if largest:
-                taken, count = _timed(update, device), 1
-                while taken < budget:
-                    taken, count = taken + _timed(update, device), count + 1
+            times = [_timed(update, device)]  # cold: allocations, choice of kernels
+            while len(times) < 3 or (sum(times[1:]) < budget / 4 and len(times) < 20):
+                times.append(_timed(update, device))
         except (RuntimeError, MemoryError) as error:
-            if not memory.is_out_of_memory(error) or not best:
+            if not memory.is_out_of_memory(error) or not seen:
                 raise
             break
-        best = rows * count / taken
-        if largest:
-            break
+        seen.append((rows, statistics.median(times[1:])))
         rows = min(4 * rows, most)
+    (few, quick), (many, slow) = (seen[-2] if len(seen) > 1 else (0, 0.0)), seen[-1]
+    per_picture = max((slow - quick) / (many - few), slow / many / 2)  # no less than half, whatever the noise
+    whole = slow + per_picture * (most - many)
     step = _timed(optimizer.step, device)
-    return 1 / (1 / best + min(step, _timed(optimizer.step, device)) / recipe.batch_size)
+    return 1 / (whole / most + min(step, _timed(optimizer.step, device)) / recipe.batch_size)
 
 
 def _timed(work: Any, device: torch.device) -> float:
@@ -177,6 +178,7 @@ class Bill:
             ValueError: a network's micro-batch does not fit into the device's memory, or the training pictures are
                 fewer than a batch; the sentence says what would do.
         """
+        set_up(device, precision)  # as runs do, before they are measured
         self.sizes, self.device_name, self.jobs = sizes, device_name(device), list(jobs)
         self.states = [state(folder, job.step, job.seed, overwrite) for job in jobs]
         self.done = [1.0 if what == "finished" else done_share(folder, job.step, job.seed, job.recipe)

@@ -266,7 +266,7 @@ def _initial_model(run: Run, execution: Execution) -> nn.Module:
     start = run.study.config.init_weights
     if start and run.init_weights and not (run.folder / "checkpoint.pt").exists():
         start_from(model, run.init_weights, start)
-    return model.to(execution.device).to(memory_format=trial.memory_format(execution.layout))
+    return trial.lay_out(model.to(execution.device), execution.layout)
 
 
 def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None) -> Layout:

@@ -10,6 +10,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from data.loader import Batch
 from training.recipe import Recipe
 
+_ALSO_SPARED = (".bias", ".layer_scale", ".relative_position_bias_table")
+"""Names of parameters without weight decay, whatever their shape."""
+
 
 def learning_rate(recipe: Recipe, update: int, updates_per_epoch: int) -> float:
     """The learning rate of optimizer update number `update`, counted from 0.
@@ -29,12 +32,13 @@ def learning_rate(recipe: Recipe, update: int, updates_per_epoch: int) -> float:
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
     """Two groups: parameters with weight decay, and those without (biases and everything of one dimension).
 
-    Layer scale has one number per channel and counts as one-dimensional; its shape only serves broadcasting.
+    Layer scale has one number per channel and counts as one-dimensional; its shape only serves broadcasting. Swin's
+    tables of position biases are biases, and are spared in its authors' code too.
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        one_dimensional = parameter.ndim <= 1 or name.endswith((".bias", ".layer_scale"))
+        one_dimensional = parameter.ndim <= 1 or name.endswith(_ALSO_SPARED)
         (spared if one_dimensional and not recipe.decay_all else decayed).append(parameter)
     groups: list[dict[str, object]] = [
         {"params": decayed, "weight_decay": recipe.weight_decay},

@@ -29,9 +29,13 @@ class Recipe:
     batch_size: int = 4096
     """Pictures per optimizer update (Table 5)."""
     micro_batches: int = 1
-    """Equal parts that a batch is worked through in, to fit in memory; batch norm sees one part at a time."""
+    """Equal parts that a batch is worked through in, to fit in memory; batch norm sees one part at a time.
+
+    The paper's batch is accumulated likewise where it does not fit (its released commands' --update_freq).
+    """
     optimizer: Optimizer = "adamw"
-    """adamw (Table 5) or sgd with Nesterov off, as ResNet-50 was trained."""
+    """adamw (Table 5; Loshchilov and Hutter, 2019) or sgd without Nesterov's momentum, as ResNet-50 was trained (He et
+    al., 2016)."""
     lr: float = 4e-3
     """Highest learning rate, for `lr_batch` pictures per update (Table 5)."""
     lr_batch: int = 4096
@@ -45,7 +49,8 @@ class Recipe:
     decay_all: bool = False
     """Whether biases and other parameters of one dimension are decayed too (the paper's code: no; ResNet: yes)."""
     schedule: Schedule = "cosine"
-    """After the warm-up: cosine to min_lr, or a step by step_factor every step_epochs."""
+    """After the warm-up: cosine to min_lr (Table 5; Loshchilov and Hutter, 2017), or a step by step_factor every
+    step_epochs (He et al., 2016)."""
     warmup_epochs: int = 20
     """Epochs in which the learning rate rises linearly from 0 (Table 5)."""
     min_lr: float = 1e-6

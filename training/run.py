@@ -24,9 +24,13 @@ class Layout:
     """Whether torch.compile makes the kernels."""
     threads: int | None = None
     """CPU threads of one operator; None for as many as torch takes by itself."""
+    rewritten: bool = False
+    """Whether 1x1 and depthwise convolutions are computed in other ways (`models.convolution`)."""
 
     def __str__(self) -> str:
         words = ["channels last" if self.channels_last else "contiguous"]
+        if self.rewritten:
+            words.append("rewritten")
         if self.compile:
             words.append("compiled")
         if self.threads is not None:

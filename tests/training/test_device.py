@@ -1,11 +1,30 @@
-"""The device's settings: precision says whether TF32 may be used."""
+"""What is set of the process and its device before it computes."""
 
+import ctypes
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from training.device import environment, set_up
+
+SCRIPT = """
+import resource, sys, torch
+from training.device import set_up
+
+def faults():
+    torch.zeros(16_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(16_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+set_up(torch.device("cpu"), "fp32")
+print(before, faults())
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +59,12 @@ def test_deterministic_asks_for_kernels_that_always_round_alike() -> None:
         assert torch.is_deterministic_algorithms_warn_only_enabled() or not asked
         assert torch.backends.cudnn.deterministic is asked
         assert torch.backends.cudnn.benchmark is not asked
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="a setting of glibc")
+def test_memory_that_was_freed_is_used_again_without_asking_the_system() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=root, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 25  # 64 MB in pages of up to 2 MiB
+    assert after < 10

@@ -240,6 +240,29 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(make_run, stores, exec
     assert not torch.equal(state["average"]["head.weight"], state["model"]["head.weight"])
 
 
+def test_the_average_of_the_best_epoch_is_kept_and_tested(make_run, stores, execution, monkeypatch) -> None:
+    """Where the best epoch is not the last: its averaged weights, not the final ones."""
+    real, right, seen = loop.evaluate, iter([2, 6, 1, 0]), []
+
+    def evaluate(model, *others):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        found = real(model, *others)
+        wrong = torch.arange(len(found.labels)) >= next(right)
+        return replace(found, top=(found.labels + wrong)[:, None].expand_as(found.top).contiguous())
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    run = make_run("4", ema=0.6, epochs=3)
+    loop.train(run, stores, execution, NEVER)
+    assert run.result["selected_epoch"] == 2
+    kept = load_file(run.folder / "model.safetensors")
+    for name, value in kept.items():
+        assert torch.equal(value, seen[1][name]), name
+        assert torch.equal(value, seen[3][name]), name  # the test's
+    final = checkpoint.load(run.folder / "checkpoint.pt", torch.device("cpu"))
+    weights = [kept, seen[0], seen[2], final["model"]]
+    assert len({each["head.weight"].double().sum().item() for each in weights}) == 4
+
+
 def test_workers_do_not_change_the_result(make_run, stores, execution) -> None:
     alone, helped = make_run("13", study="alone"), make_run("13", study="helped")
     loop.train(alone, stores, execution, NEVER)

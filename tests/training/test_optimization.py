@@ -1,6 +1,7 @@
 """The arithmetic of the recipe, against closed forms and torch's own schedulers."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -50,20 +51,36 @@ def test_the_learning_rate_scales_with_the_batch() -> None:
     assert Recipe().peak_lr == 4e-3
 
 
+# Written apart from training.optimization: what decays, by name; whatever is not named here does not.
+DECAYED = re.compile(
+    r"stem\.conv\.weight"
+    r"|stages\.\d\.block\d+\.branch\.conv[123]\.weight"
+    r"|stages\.\d\.block\d+\.shortcut\.conv\.weight"
+    r"|stages\.\d\.downsample\.conv\.weight"
+    r"|head\.weight"
+    # torchvision's Swin: patches, attention, perceptron, merging. Its tables of position biases are biases.
+    r"|features\.0\.0\.weight"
+    r"|features\.\d\.\d\.(attn\.(qkv|proj)|mlp\.[03])\.weight"
+    r"|features\.\d\.reduction\.weight"
+)
+SPARED = re.compile(r".*(\.bias|norm\d?\.weight|\.layer_scale|relative_position_bias_table|features\.0\.2\.weight)")
+
+
 @pytest.mark.parametrize("step", REGIMES["pocket"].steps, ids=lambda step: step.name)
-def test_only_weight_matrices_and_filters_decay(step) -> None:
+def test_every_parameter_of_every_step_is_in_its_decay_group(step) -> None:
     model = build(REGIMES["pocket"].architecture(step), drop_path=0.1, layer_scale=1e-6)
-    decayed, spared = parameter_groups(model, Recipe())
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert len(decayed["params"]) + len(spared["params"]) == len(names)
-    for parameter in spared["params"]:
-        name = names[id(parameter)]
-        is_norm = ".norm" in name or name.startswith("norm") or parameter.ndim == 1
-        assert name.endswith(("bias", "layer_scale")) or is_norm, name
-    for parameter in decayed["params"]:
-        assert parameter.ndim >= 2
-    assert [group["weight_decay"] for group in parameter_groups(model, CLASSIC)] == [1e-4]
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in parameter_groups(model, Recipe())
+        for parameter in group["params"]
+    }
+    assert len(decay) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert bool(DECAYED.fullmatch(name)) != bool(SPARED.fullmatch(name)), name
+        assert decay[id(parameter)] == (0.05 if DECAYED.fullmatch(name) else 0.0), name
+    everything = parameter_groups(model, CLASSIC)
+    assert [group["weight_decay"] for group in everything] == [1e-4]
+    assert len(everything[0]["params"]) == len(decay)
 
 
 def test_the_optimizers_are_torchs_with_the_recipes_numbers() -> None:
