@@ -24,8 +24,6 @@ from training.streams import Patient
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
-_HERE = Path(__file__).parent
-
 
 @dataclass(frozen=True)
 class Steps:
@@ -159,6 +157,9 @@ class Export:
     """Licence that the model card names, such as cc-by-4.0."""
 
 
+_Command = Steps | Train | All | Report | Show | Predict | Export
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -184,20 +185,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case Export():
                     return export(command)
     except ValueError as error:
-        print(f"runner.py: {command_line.one_line(error)}", file=sys.stderr)
+        _tell(f"runner.py: {error}")
         return REFUSED
     except OSError as error:
         named = error.strerror and error.filename
         said = f"{error.filename} could not be read or written ({error.strerror})" if named else error
-        print(f"runner.py: {command_line.one_line(said)}", file=sys.stderr)
+        _tell(f"runner.py: {said}")
         return REFUSED if error.errno == errno.ENAMETOOLONG else FAILED
     except KeyboardInterrupt:
-        print("runner.py: stopped; the same command begins again, with what is done already", file=sys.stderr)
+        _tell("runner.py: stopped; the same command begins again, with what is done already")
         return STOPPED
-    raise AssertionError(command)
 
 
-def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report | Show | Predict | Export:
+def _parse(arguments: Sequence[str]) -> _Command:
     """The command, with the asked preset's values as defaults. Wrong requests become one-sentence ValueErrors."""
     name = command_line.value_of("--preset", arguments) or "food101"
     preset = get_preset(name)
@@ -209,8 +209,7 @@ def _parse(arguments: Sequence[str]) -> Steps | Train | All | Report | Show | Pr
         "steps": Steps(), "train": Train(preset=name, config=config), "all": All(preset=name, config=config),
         "report": Report(), "show": Show(), "predict": Predict(), "export": Export(),
     }  # fmt: skip
-    command: Steps | Train | All | Report | Show | Predict | Export
-    command = command_line.parse(commands, arguments, description=__doc__)
+    command: _Command = command_line.parse(commands, arguments, description=__doc__)
     if isinstance(command, Train | All):
         given = {option.partition("=")[0].replace("_", "-") for option in arguments}
         own = {name: getattr(command.config.classic, name)
@@ -237,8 +236,7 @@ def steps(command: Steps) -> int:
 
 def train(command: Train, stop: StopRequest) -> int:
     """Train one step."""
-    regime = get_regime(command.config.regime)
-    step = regime.step(command.step)
+    step = get_regime(command.config.regime).step(command.step)
     if command.overwrite not in (None, step.name):
         raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
     return _train(command, [step], [command.seed], {step.name} if command.overwrite else set(), stop)
@@ -260,7 +258,7 @@ def train_all(command: All, stop: StopRequest) -> int:
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise
-            print(f"runner.py: {nothing_to_report}", file=sys.stderr)
+            _tell(f"runner.py: {nothing_to_report}")
     return code
 
 
@@ -308,10 +306,12 @@ def _write_report(folder: Path, mixed_code: bool) -> str:
         raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
     from report.page import write
 
-    def tell(odd: str) -> None:
-        print(f"report: {command_line.one_line(odd)}", file=sys.stderr)
+    page = write(folder, mixed_code=mixed_code, tell=lambda odd: _tell(f"report: {odd}"))
+    return f"report: {page}"
 
-    return f"report: {write(folder, mixed_code=mixed_code, tell=tell)}"
+
+def _tell(complaint: object) -> None:
+    print(command_line.one_line(complaint), file=sys.stderr)
 
 
 def _study_folder(command: _Training | Report) -> Path:
@@ -336,10 +336,8 @@ def _train(
     config, folder = command.config, _study_folder(command)
     check_choice([step.name for step in chosen], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
-    require_folder(command.runs, "the runs folder", may_be_missing=True)
-    if command.runs.exists():
-        data.require_writable(command.runs, "the runs folder")
-    data_dir = command.data_dir or _HERE / "datasets"
+    require_folder(command.runs, "the runs folder", may_be_missing=True, writable=True)
+    data_dir = command.data_dir or Path(__file__).parent / "datasets"
     if command.data_dir:
         require_folder(data_dir, "the data folder")
     data.check(config.dataset, data_dir, create_root=command.data_dir is None)
@@ -357,16 +355,14 @@ def _train(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from data.sizes import sizes
     from training.bill import Bill, Planned, plan
-    from training.device import find_device, find_precision
+    from training.device import find_device, find_precision, find_workers
     from training.queue import carry_out
     from training.run import Execution, Run, augmentation_of, open_stores, short_side
 
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
     check_config(folder, config)
-    regime, workers = get_regime(config.regime), command.workers
-    if workers is None:  # a CPU that trains has no core to spare; a GPU is fed by others
-        workers = min(os.cpu_count() or 1, 8) if device.type == "cuda" else 0
+    regime, workers = get_regime(config.regime), find_workers(command.workers, device)
     pictures = sizes(config.dataset, data_dir, cache, short_side(config.resolution, config.recipe.crop_scale))
     if pictures.cache and cache.exists():
         data.require_writable(cache, "the folder of decoded pictures (--cache-dir)")

@@ -12,9 +12,11 @@ from io import BufferedWriter
 from pathlib import Path
 
 
-def require_folder(folder: Path, what: str, *, may_be_missing: bool = False) -> None:
+def require_folder(folder: Path, what: str, *, may_be_missing: bool = False, writable: bool = False) -> None:
     """Raise ValueError unless `folder` is an existing folder (or a missing one that could be made, if allowed)."""
     if os.path.isdir(folder):
+        if writable:
+            require_writable(folder, what)
         return
     if os.path.lexists(folder):
         raise ValueError(f"{what} {folder} is not a folder; name a folder")

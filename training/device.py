@@ -53,6 +53,13 @@ def find_precision(asked: Precision, device: torch.device) -> Precision:
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 
+def find_workers(asked: int | None, device: torch.device) -> int:
+    """Processes that prepare pictures: a CPU that trains has no core to spare; a GPU is fed by the machine's others."""
+    if asked is not None:
+        return asked
+    return min(os.cpu_count() or 1, 8) if device.type == "cuda" else 0
+
+
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
     """torch's automatic mixed precision; nothing for fp32."""
     if precision == "fp32":
