@@ -23,6 +23,7 @@ from training.recipe import CLASSIC, Recipe, StudyConfig, follow
 from training.streams import Patient
 
 DONE, FAILED, REFUSED = 0, 1, 2
+_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def train_all(command: All, stop: StopRequest) -> int:
     code = _train(command, chosen, command.seeds, overwrite, stop)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
-            print(_write_report(_study_folder(command), mixed_code=False), flush=True)
+            print("report:", _write_report(_study_folder(command), mixed_code=False), flush=True)
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise
@@ -264,7 +265,7 @@ def train_all(command: All, stop: StopRequest) -> int:
 
 def report(command: Report) -> int:
     """Write the report of a study."""
-    print(_write_report(_study_folder(command), command.mixed_code))
+    print("report:", _write_report(_study_folder(command), command.mixed_code))
     return DONE
 
 
@@ -306,8 +307,7 @@ def _write_report(folder: Path, mixed_code: bool) -> str:
         raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
     from report.page import write
 
-    page = write(folder, mixed_code=mixed_code, tell=lambda odd: _tell(f"report: {odd}"))
-    return f"report: {page}"
+    return str(write(folder, mixed_code=mixed_code, tell=lambda odd: _tell(f"report: {odd}")))
 
 
 def _tell(complaint: object) -> None:
@@ -337,7 +337,7 @@ def _train(
     check_choice([step.name for step in chosen], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
     require_folder(command.runs, "the runs folder", may_be_missing=True, writable=True)
-    data_dir = command.data_dir or Path(__file__).parent / "datasets"
+    data_dir = command.data_dir or _HERE / "datasets"
     if command.data_dir:
         require_folder(data_dir, "the data folder")
     data.check(config.dataset, data_dir, create_root=command.data_dir is None)
