@@ -222,10 +222,12 @@ def _no_such_option(
     name: str, command: str, named: Mapping[str, Option], commands: Mapping[str, Sequence[Option]]
 ) -> str:
     elsewhere = [other for other, known in commands.items() if any(name in option.spellings for option in known)]
-    if elsewhere:
-        return f"{name} is no option of {command}, only of {', '.join(elsewhere)} (see {PROGRAM} {command} --help)"
-    hint = _nearest(name, named)
-    return f"{command} has no option {_quoted(name)}{': ' + hint if hint else ' '}(see {PROGRAM} {command} --help)"
+    wrong, near = f"{command} has no option {_quoted(name)}", list(named)
+    if elsewhere:  # spelt right, so only another number of it can be meant: --seed and --seeds
+        wrong = f"{name} is no option of {command}, only of {', '.join(elsewhere)}"
+        near = [option for option in named if option.rstrip("s") == name.rstrip("s")]
+    hint = _nearest(name, near)
+    return f"{wrong}{': ' + hint if hint else ' '}(see {PROGRAM} {command} --help)"
 
 
 def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:

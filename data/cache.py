@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.files import one_writer, readable_bytes
+from data.files import one_writer, read_bytes, readable_bytes
 from data.splits import Split, first_few
 
 VERSION = 1
@@ -44,9 +44,9 @@ class PictureStore:
         """
         self.folder = Path(folder)
         try:
-            self.meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_bytes())
-            index_bytes = (self.folder / "index.npz").read_bytes()
-            ids_bytes = (self.folder / "ids.json").read_bytes()
+            self.meta: dict[str, Any] = json.loads(read_bytes(self.folder / "meta.json"))
+            index_bytes = read_bytes(self.folder / "index.npz")
+            ids_bytes = read_bytes(self.folder / "ids.json")
             size = (self.folder / "pictures.bin").stat().st_size
             if (zlib.crc32(index_bytes), zlib.crc32(ids_bytes)) != (self.meta["index_crc"], self.meta["ids_crc"]):
                 raise ValueError("its index fails its checksum")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.files import one_writer, require_writable, write_atomically
+from data.files import one_writer, read_bytes, require_writable, write_atomically
 from data.splits import Dataset, Split, hold_out
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _provide(root: Path) -> None:
 
 def _unpack(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return gzip.decompress(read_bytes(path)) if path.suffix == ".gz" else read_bytes(path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to get it again") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -34,6 +35,13 @@ def require_writable(folder: Path, what: str = "the folder") -> None:
             pass
     except OSError as error:
         raise ValueError(f"{what} {folder} cannot be written to ({error.strerror}); name one that can") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError where there is none, as for a pipe or a device, which might never end."""
+    if not path.is_file() and path.exists():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return path.read_bytes()
 
 
 def require_free(folder: Path, needed: int, what: str) -> None:

@@ -12,7 +12,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from data.files import one_writer, require_folder, require_free, require_writable, sync_folder
+from data.files import one_writer, read_bytes, require_folder, require_free, require_writable, sync_folder
 from data.splits import Dataset, Files, Split, first_few, hold_out
 
 FOLDER = "food-101"
@@ -130,7 +130,7 @@ def check_layout(folder: Path, remedy: str) -> None:
 
 def _read_list(path: Path, remedy: str) -> dict[str, list[str]]:
     try:
-        names = json.loads(path.read_bytes())
+        names = json.loads(read_bytes(path))
     except FileNotFoundError:
         raise ValueError(f"{path.parents[1]} is half downloaded: {path} is missing; {remedy}") from None
     except (OSError, ValueError, RecursionError) as error:

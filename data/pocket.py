@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from data.files import one_writer, sync_folder
+from data.files import one_writer, read_bytes, sync_folder
 from data.processes import end_with
 
 VERSION = 1
@@ -84,7 +84,7 @@ def draw_part(folder: Path, part: int, parts: int) -> None:
 
     jobs = []
     for split_number, split in enumerate(PICTURES):
-        lists = json.loads((folder / "meta" / f"{split}.json").read_bytes())
+        lists = json.loads(read_bytes(folder / "meta" / f"{split}.json"))
         jobs += [(split_number, cls, name) for cls, names in lists.items() for name in names]
     for split_number, cls, name in jobs[part::parts]:
         rng = np.random.default_rng([VERSION, split_number, list(DISHES).index(cls), int(name.rpartition("/")[2])])

@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from ablations import STEPS, get_regime, pages
+from data.files import read_bytes
 from inference.predictor import Predictor
 from models import Architecture, SwinArchitecture
 
@@ -18,22 +20,12 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
     Raises:
         ValueError: one of the run's files is damaged.
     """
-    try:
-        return _render(predictor, form, difference, checked, license)
-    except (jinja2.TemplateError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
-        raise ValueError(
-            f"what {predictor.folder} says of itself is damaged ({type(error).__name__}: {error}): restore its "
-            "config.json, its result.json and its study's study.json, or remove them"
-        ) from None
-
-
-def _render(predictor: Predictor, form: str, difference: float, checked: str, license: str) -> str:
     run = predictor.folder
-    config, result = _read(run / "config.json"), _read(run / "result.json")
-    study = _read(run.parents[1] / "study.json") if len(run.absolute().parents) > 1 else {}
-    step = next((step for step in STEPS if step.name == predictor.step), None)
-    environment = pages.environment(Path(__file__).parent / "templates")
     try:
+        config, result = _read(run / "config.json"), _read(run / "result.json")
+        study = _read(run.parents[1] / "study.json") if len(run.absolute().parents) > 1 else {}
+        step = next((step for step in STEPS if step.name == predictor.step), None)
+        environment = pages.environment(Path(__file__).parent / "templates")
         dataset: dict[str, Any] = study.get("dataset", {})
         regime = get_regime(study["config"]["regime"]) if "config" in study else None
         return environment.get_template("card.md.j2").render(
@@ -42,9 +34,11 @@ def _render(predictor: Predictor, form: str, difference: float, checked: str, li
             initial=study.get("config", {}).get("init_weights"), build=_in_torchvision(predictor.architecture),
             short=math.floor(predictor.view.resolution / 0.875), flops=_flops(result.get("gflops_paper_convention")),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the records of {run} are damaged, a field is missing or wrong ({reason}): restore") from None
+    except (jinja2.TemplateError, OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(
+            f"what {run} says of itself is damaged ({type(error).__name__}: {error}): restore its config.json, its "
+            "result.json and its study's study.json, or remove them"
+        ) from None
 
 
 def _in_torchvision(a: Architecture | SwinArchitecture) -> tuple[str, str]:
@@ -74,12 +68,9 @@ def _flops(gflops: float | None) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     """The JSON object in a file of the run; nothing where there is no such file."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged, it is no JSON object ({error}): restore it") from None
+    content = json.loads(read_bytes(path))
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged, it is no JSON object: restore it")
+        raise TypeError(f"{path.name} holds no JSON object")
     return content

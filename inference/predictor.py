@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ablations.fitting import explain
 from data.augment import Augmentation, centre_crop, finish
 from data.decode import UnreadablePicture, read_picture
+from data.files import read_bytes
 from models import Architecture, SwinArchitecture, weights
 from models.builder import empty
 
@@ -131,14 +132,8 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
 def _require_checksum(path: Path) -> None:
     """Raise ValueError where a finished run's result knows another checksum of its weights."""
     try:
-        expected = json.loads((path.parent / "result.json").read_bytes())["weights_sha256"]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ):  # an unfinished run, an export, a run made before there was one
+        expected = json.loads(read_bytes(path.parent / "result.json"))["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # an unfinished run, an export, an older run
         return
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise ValueError(f"{path} is damaged, its checksum is not what result.json says: restore it")

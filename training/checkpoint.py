@@ -84,6 +84,8 @@ def load(path: Path, device: torch.device, owner: Mapping[str, Any] | None = Non
         Damaged: the file is torn, changed, no checkpoint, or lacks the entries `owner`.
         OSError: it cannot be read.
     """
+    if not path.is_file() and path.exists():
+        raise Damaged(f"{path} is damaged: it is no file")
     content = path.read_bytes()
     body, trailer = content[:-_TRAILER], content[-_TRAILER:]
     if not content:

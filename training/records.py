@@ -138,7 +138,7 @@ def load_weights(run: Run, digest: str) -> dict[str, torch.Tensor]:
     """
     path = run.folder / WEIGHTS
     for place in (path, previous(path)):
-        if place.exists() and hashlib.sha256(content := place.read_bytes()).hexdigest() == digest:
+        if place.is_file() and hashlib.sha256(content := place.read_bytes()).hexdigest() == digest:
             if place != path:
                 os.replace(place, path)
             return from_safetensors(content)

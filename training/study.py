@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from data.files import one_writer, write_atomically
+from data.files import one_writer, read_bytes, write_atomically
 from data.splits import first_few
 from training.recipe import StudyConfig
 
@@ -67,9 +67,7 @@ def check_name(name: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError, naming the file, where there is none."""
     try:
-        if not path.is_file():  # reading a pipe or a device would never end
-            raise FileNotFoundError("it is no file")
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}): restore it, or choose another --study") from None
     if not isinstance(content, dict):

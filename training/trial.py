@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.files import write_atomically
+from data.files import read_bytes, write_atomically
 from models import Architecture, SwinArchitecture
 from models.builder import build
 from models.convolution import rewrite
@@ -271,7 +271,7 @@ def cache_file() -> Path:
 def _read(cache: Path) -> dict[str, Any]:
     """What the file remembers; nothing if it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(cache.read_bytes()) if cache.is_file() else {}
+        content = json.loads(read_bytes(cache))
         if isinstance(content, dict):
             return content
     return {}
