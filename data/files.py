@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -38,9 +37,9 @@ def require_writable(folder: Path, what: str = "the folder") -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file. Raises OSError where there is none, as for a pipe or a device, which might never end."""
-    if not path.is_file() and path.exists():
-        raise OSError(errno.EINVAL, "it is no file", str(path))
+    """The bytes of a file. Raises OSError where there is none: a pipe or a device might never end."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} is no file")
     return path.read_bytes()
 
 

@@ -23,6 +23,7 @@ def study(house_place, tmp_path: Path) -> Path:
 def complaints(capsys: pytest.CaptureFixture) -> list[str]:
     said = capsys.readouterr().err
     assert "Traceback" not in said
+    assert "Errno" not in said
     return [line for line in said.splitlines() if line.startswith("runner.py: ")]
 
 
@@ -31,6 +32,10 @@ def spoil(file: Path, damage: str) -> None:
     if damage == "a pipe":  # reading it would never end
         file.unlink()
         os.mkfifo(file)
+        return
+    if damage == "a folder":
+        file.unlink()
+        file.mkdir()
         return
     file.write_bytes({
         "empty": b"", "torn": good[: len(good) // 2], "binary": bytes(range(256)) * 9, "zeros": bytes(len(good)),
@@ -51,7 +56,7 @@ def test_a_finished_runs_result_that_is_damaged(damage, study, house_place, caps
     assert not any("Traceback" in line for line in others)
 
 
-@pytest.mark.parametrize("damage", ["torn", "a list", "no fields", "deep", "a pipe"])
+@pytest.mark.parametrize("damage", ["torn", "a list", "no fields", "deep", "a pipe", "a folder"])
 def test_a_study_json_that_is_damaged(damage, study, house_place, capsys) -> None:
     spoil(study / "study.json", damage)
     before = sorted(study.rglob("*"))
