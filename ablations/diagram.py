@@ -145,7 +145,7 @@ def show(regime: Regime, step: Step, resolution: int = 224) -> str:
     rows = []
     for parts in zip(*counted, strict=True):
         cells = [cell for part in parts for cell in (f"{part.params / 1e6:.3f} M", f"{part.flops / 1e9:.3f} G")]
-        rows.append([parts[0].name, *cells, *["~" if parts[0] != parts[1] else ""] * (len(parts) - 1)])
+        rows.append([parts[0].name, *cells, *("~" if part != parts[0] else "" for part in parts[1:])])
     totals = [
         cell
         for parts in counted

@@ -159,9 +159,9 @@ def _value(rng: random.Random, world: World, plain: bool) -> Request:
 
     def names_it(out: str, err: str) -> str | None:
         said = err.lower().replace("--help", "")
-        shown = [command_line.one_line(ascii(word), 20)[1:9].lower() for word in words] + [
-            w[:20].lower() for w in words
-        ]
+        # However it is quoted, and a path of an imagefolder by itself.
+        parts = [part for word in words for part in (word, word.removeprefix("imagefolder:"), ascii(word)[1:])]
+        shown = [command_line.one_line(part, 20)[:8].lower() for part in parts]
         if not err.startswith("runner.py: ") or field.rstrip("s") in said or any(w and w in said for w in shown):
             return None
         return None if "--" in said or "another config" in said else "the complaint names neither the option nor value"

@@ -11,6 +11,15 @@ from models.complexity import architecture_complexity, stage_complexity
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.parametrize("step", [step.name for step in get_regime("pocket").steps])
+def test_every_step_is_shown(step, capsys) -> None:
+    assert runner.main(["show", step, "--regime", "pocket", "--resolution", "32"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{step} (")
+    assert "\nstem" in said
+    assert "\nall " in said
+
+
 def test_show_marks_what_a_step_changes(capsys) -> None:
     assert runner.main(["show", "depthwise", "--regime", "pocket", "--resolution", "64"]) == 0
     marked = [line for line in capsys.readouterr().out.splitlines() if "  ~ " in line and "->" in line]
