@@ -294,7 +294,7 @@ class Bill:
         to_come = sum(round(by_recipe[job.recipe] * (1 - done)) for job, done in zip(self.jobs, self.done, strict=True))
         lines.append(f"pictures: {per_run} a run in training, {to_come:,} in all still to come")
         lines.append(
-            f"disk: {_amount(sizes.download)} to fetch, {_amount(sizes.cache)} of decoded pictures, "
+            f"disk: {_amount(sizes.download)} of data set to come, {_amount(sizes.cache)} of decoded pictures, "
             f"{_amount(self.disk())} of weights and checkpoints"
         )
         lines.append(f"device: {self.device_name}; one process prepares {self.picture_rate:,.0f} pictures/s")
