@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -92,7 +93,7 @@ def _open_alone(path: Path) -> BufferedWriter:
     """`path` opened for writing, at a time when no other process writes it."""
     while True:
         file = open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb")  # noqa: SIM115
-        with contextlib.suppress(OSError):  # some network disks have no locks
+        with where_supported():
             fcntl.flock(file, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
@@ -100,11 +101,22 @@ def _open_alone(path: Path) -> BufferedWriter:
         file.close()  # the process before has renamed it away
 
 
+@contextlib.contextmanager
+def where_supported() -> Iterator[None]:
+    """Go on without what is asked for here if the file system has no such thing, as some have that a network brings."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's own entries (names just made or renamed) to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with where_supported():
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -128,5 +140,6 @@ def one_writer(folder: Path) -> Iterator[int]:
     Yields the lock's file descriptor: a helper process that inherits it holds the lock too.
     """
     with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with where_supported():
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

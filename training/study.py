@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from data.files import one_writer, read_bytes, write_atomically
+from data.files import one_writer, read_bytes, where_supported, write_atomically
 from data.splits import first_few
 from training.recipe import StudyConfig
 
@@ -185,7 +185,8 @@ def one_trainer(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("a+") as file:
         try:
             # Not flock: its lock would outlive the process in the workers that it forked.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with where_supported():
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
             holder = file.read().strip() or "another process"

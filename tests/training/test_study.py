@@ -1,5 +1,7 @@
 """A study's folder belongs to one config, and a run's folder to one process."""
 
+import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -114,3 +116,18 @@ def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path) -> None:
     (folder / ".study.json.lock").touch()
     open_study(folder, CONFIG, {}, "abc")
     assert sorted(path.name for path in folder.iterdir()) == [".study.json.lock", "study.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EIO])
+def test_a_disk_without_locks_is_no_obstacle_and_a_failing_one_is(number, tmp_path, monkeypatch) -> None:
+    """Such disks are mounted over a network; there is none to test on."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError) if number == errno.EIO else contextlib.nullcontext():
+        open_study(tmp_path / "s", CONFIG, {}, "abc")
+    with pytest.raises(OSError) if number == errno.EIO else contextlib.nullcontext(), one_trainer(tmp_path / "run"):
+        assert (tmp_path / "run/.lock").exists()
