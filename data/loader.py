@@ -280,12 +280,12 @@ def _in_workers(
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     failure = None
-    for place, batch in batches:
+    for (epoch, number), batch in batches:
         if isinstance(batch, Exception):
             failure = batch
             break
         if memory:
-            memory.keep(work, place, batch)
+            memory.keep(work, (epoch, number), batch)  # a tuple again: older releases of torch pin tuples as lists
         yield batch
     del batches, loader  # ends the workers before the failure is seen, not when its traceback is forgotten
     if failure is not None:
@@ -300,9 +300,22 @@ class _Careful(Dataset["tuple[_Place, _Unfinished | Exception]"]):
 
     def __getitem__(self, place: _Place) -> tuple[_Place, _Unfinished | Exception]:
         try:
-            return place, self.work[place]
+            return place, _shared(self.work[place])
         except Exception as failure:
             return place, failure
+
+
+def _shared(made: _Unfinished) -> _Unfinished:
+    """`made` in shared memory. DataLoader would do the same in a thread, and wait forever for what fails there."""
+    try:
+        for part in (made.pictures, made.labels):
+            part.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise OSError(
+            f"a worker could not hand over its pictures ({error}): give the machine more shared memory (/dev/shm, in "
+            "docker --shm-size), or give --workers 0"
+        ) from error
+    return made
 
 
 def _become_worker(_: int, parent: int) -> None:

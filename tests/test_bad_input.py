@@ -1,6 +1,7 @@
 """What a disk, a memory or pictures cannot do, through the command line: one sentence and the right exit code."""
 
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,38 @@ def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(failu
     said = refused(["train", "13", *place], capsys, 1)
     assert "separate-downsampling seed 0 ran out of memory: 24 pictures" in said
     assert "give --micro-batches 2, parts of 12" in said
+
+
+def test_the_next_batch_to_try_is_measured_when_the_failed_run_is_gone(place, capsys, monkeypatch) -> None:
+    class Network:
+        """Stands for all that the failed run had on its device."""
+
+    networks, left = [], []
+
+    def train(*_: object) -> None:
+        network = Network()
+        networks.append(weakref.ref(network))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def bytes_per_picture(*_: object) -> int:
+        left.append(sum(network() is not None for network in networks))
+        return 1_000_000
+
+    monkeypatch.setattr(queue, "train", train)
+    monkeypatch.setattr(memory, "bytes_per_picture", bytes_per_picture)
+    refused(["train", "13", *place], capsys, 1)
+    assert networks
+    assert left[-1] == 0
+
+
+def test_a_worker_that_was_killed_is_one_sentence(place, capsys, monkeypatch) -> None:
+    def train(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...")
+
+    monkeypatch.setattr(queue, "train", train)
+    said = refused(["train", "13", *place], capsys, 1)
+    assert "(DataLoader worker (pid 7) is killed by signal: Bus error)" in said
+    assert "--shm-size" in said
 
 
 def test_another_error_of_torch_is_not_taken_for_memory(place, monkeypatch) -> None:

@@ -18,6 +18,8 @@ from training.study import MADE_AGAIN, Busy, must_begin_anew, one_trainer
 
 DONE, FAILED = 0, 1
 """Exit codes."""
+_WORKER_DIED = "DataLoader worker"
+"""So begins what torch says of it, wherever the training process is at that moment."""
 
 
 def carry_out(
@@ -52,7 +54,7 @@ def carry_out(
                     raise
                 print(f"runner.py: {busy}", file=sys.stderr)
                 continue
-            started = time.monotonic()
+            started, out_of_memory = time.monotonic(), False
             try:
                 if run.step in overwrite and must_begin_anew(run.folder):
                     records.clear(run.folder, MADE_AGAIN)
@@ -76,13 +78,17 @@ def carry_out(
                     raise
                 raise OSError(_disk_failed(run, failure)) from failure
             except (RuntimeError, MemoryError) as failure:
+                if _WORKER_DIED in str(failure):
+                    raise OSError(_worker_died(run, failure)) from failure
                 if not memory.is_out_of_memory(failure):
                     raise
-                print(f"runner.py: {_out_of_memory(run, execution.device)}", file=sys.stderr)
-                code = FAILED
+                out_of_memory = True
             else:
                 if finished is not None:
                     print(finished(run.step, run.seed, time.monotonic() - started), flush=True)
+            if out_of_memory:  # only now: the failure's traceback held the network and all that was computed of it
+                print(f"runner.py: {_out_of_memory(run, execution.device)}", file=sys.stderr)
+                code = FAILED
         for run in runs:
             if run.step in overwrite:
                 (run.folder / MADE_AGAIN).unlink(missing_ok=True)
@@ -103,6 +109,16 @@ def _disk_failed(run: Run, failure: OSError) -> str:
     return (
         f"{run.title} was stopped by its disk: {where} could not be written or read ({failure.strerror}); what was "
         "saved before is kept, and once the disk is well again the same command goes on from there"
+    )
+
+
+def _worker_died(run: Run, failure: BaseException) -> str:
+    """What to say of a process that prepares pictures and that was killed, by the kernel most of the time."""
+    said = str(failure).partition(". ")[0]
+    return (
+        f"{run.title} was stopped by the loss of a process that prepares pictures ({said}), as when memory or shared "
+        "memory (/dev/shm, in docker --shm-size) runs out: make room or give fewer --workers, and the same command "
+        "goes on from what was saved before"
     )
 
 

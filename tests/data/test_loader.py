@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
+import signal
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data import loader
 from data.augment import Augmentation, centre_crop, finish
 from data.loader import Batch, Memory, batches_per_epoch, epoch_order, eval_batches, train_batches
 
@@ -205,6 +208,34 @@ def test_a_failing_picture_fails_the_training_process_and_its_workers_end(store:
         with pytest.raises(OSError, match="picture 40 is unreadable"):
             list(train_batches(Broken(64), OFF, seed=0, epoch=0, batch_size=8, workers=workers))
     assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_cannot_hand_over_its_pictures_is_not_waited_for(store: Store) -> None:
+    class Cramped(Store):
+        def __getitem__(self, index: int) -> Tensor:  # in a worker: its shared memory is limited as a full disk is
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+            return super().__getitem__(index)
+
+    def waited_too_long(*_: object) -> None:
+        raise TimeoutError("the training process waits for a batch that never comes")
+
+    before = signal.signal(signal.SIGALRM, waited_too_long)
+    signal.alarm(60)
+    try:
+        with pytest.raises(OSError, match=r"could not hand over its pictures .*--shm-size"):
+            list(train_batches(Cramped(64), OFF, seed=0, epoch=0, batch_size=8, workers=1))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert multiprocessing.active_children() == []
+
+
+def test_places_that_torch_pinned_as_lists_are_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "_unchanged", lambda item: (list(item[0]), item[1]))  # as pinning did in older releases
+    memory, first = Memory(), list(eval_batches(store, OFF, batch_size=32))
+    for _ in range(2):
+        assert_same(list(eval_batches(store, OFF, batch_size=32, workers=1, memory=memory)), first)
 
 
 class Counting(Store):
