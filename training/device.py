@@ -79,6 +79,8 @@ def set_up(device: torch.device, precision: Precision, deterministic: bool = Fal
     if device.type == "cpu":
         keep_memory()
     if device.type == "cuda":
+        if device.index is not None:  # events and workers' pinned memory belong to the current device, or to cuda:0
+            torch.cuda.set_device(device)
         # torch's older names for this: some of torch.compile still asks by them, and fails where the newer ones
         # (fp32_precision) were set; these set both.
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")

@@ -274,6 +274,8 @@ def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any
     if saved is not None and saved.get("device") == execution.device.type:
         return Layout(**saved["layout"])
     layout, config = execution.layout, run.study.config
+    if saved is not None:  # its moments lie in memory as its weights did, and fused optimizers pair them by address
+        layout = replace(layout, channels_last=saved["layout"]["channels_last"])
     if execution.trial and saved is None:
         r = run.recipe
         work = trial.Work(run.architecture, config.resolution, r.batch_size // r.micro_batches, config.precision,

@@ -27,6 +27,7 @@ from data.files import read_bytes, write_atomically
 from models import Architecture, SwinArchitecture
 from models.builder import build
 from models.convolution import rewrite
+from training import memory
 from training.device import autocast, device_name, threads
 from training.recipe import Precision
 from training.run import Layout
@@ -91,6 +92,7 @@ def forward_of(model: nn.Module, layout: Layout) -> Callable[[Tensor], Tensor]:
         import torch._inductor.config as inductor
 
         inductor.fallback_random = True  # stochastic depth then draws what it draws uncompiled
+        torch.compiler.reset()  # torch compiles a function eight times; more networks than that come in one process
         function = torch.compile(model)
     return lambda images: function(images.contiguous(memory_format=into))
 
@@ -154,6 +156,7 @@ def choose(work: Work, device: torch.device, steps: int, cache: Path | None, *, 
         return Choice(found, "remembered")
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         choice = _Trial(work, device, plain, patient).run(steps)
+    memory.empty_cache(device)
     if cache is not None and choice.why == "tried":
         _remember(cache, key, choice)
     return choice
@@ -176,9 +179,21 @@ class _Trial:
         allowed = float("inf") if self.patient else _SHARE * expected
         if allowed < (2 * _ROUNDS[0] + 4) * per_picture * size:
             return Choice(self.start, "the run is too short for a trial")
-        self._pictures(size)
         self.seconds = min(_DUEL_SECONDS, allowed / 4)
+        while size:
+            try:
+                return self._tournament(champion, size, allowed)
+            except (RuntimeError, MemoryError) as failure:
+                if not memory.is_out_of_memory(failure):
+                    raise
+            memory.empty_cache(device)
+            size //= 2  # in float32, for the comparison, pictures take twice the memory that they do in the run
+        return Choice(self.start, "there is too little memory for a trial")
 
+    def _tournament(self, champion: Candidate, size: int, allowed: float) -> Choice:
+        """The winner of all duels, with `size` pictures. Raises what torch does where they do not fit into memory."""
+        work, device = self.work, self.device
+        self._pictures(size)
         # What all must compute: the plain network's loss and gradients. Rounding alone was seen to move them by 3.8 %
         # in float32 (a picture that lands on the other side of a ReLU's corner), and in bf16 under batch norm by more
         # than their length. So layouts are compared in float32, and in 16 bits an error against float32 may be one and

@@ -49,6 +49,13 @@ def test_tf32_follows_the_precision_and_can_be_asked_for_by_its_old_and_new_name
     assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
 
 
+def test_the_device_asked_for_is_the_current_one(monkeypatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    set_up(torch.device("cuda:1"), "fp32")
+    assert current == [torch.device("cuda:1")]
+
+
 def test_the_cpu_is_left_alone() -> None:
     set_up(torch.device("cpu"), "bf16")
     assert torch.get_float32_matmul_precision() == "highest"

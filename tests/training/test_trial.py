@@ -1,14 +1,18 @@
 """The trial picks the fastest layout that computes the same function, and leaves no trace in the run."""
 
+import functools
 import json
 from contextlib import nullcontext
 from dataclasses import asdict, astuple, replace
 
 import pytest
 import torch
+import torch._dynamo
+import torch._inductor.config as inductor
 from torch import nn
 
 from ablations import get_regime
+from models.builder import build
 from training import checkpoint, loop, trial
 from training.interrupt import Stopped, StopRequest
 from training.run import Layout
@@ -121,6 +125,41 @@ def test_a_compiler_that_fails_loses(clock, monkeypatch) -> None:
     assert tried
 
 
+def test_a_trial_takes_fewer_pictures_where_the_batch_does_not_fit(clock, monkeypatch) -> None:
+    clock(lambda layout: 1.0)
+    real, sizes = Candidate.outcome, []
+
+    def outcome(self, images, labels):
+        sizes.append(len(images))
+        if self.precision == "fp32" and len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, images, labels)
+
+    monkeypatch.setattr(Candidate, "outcome", outcome)
+    work = replace(WORK, precision="bf16", batch=16)
+    assert choose(work, CPU, 10**4, None).why == "tried"
+    assert list(dict.fromkeys(sizes)) == [16, 8, 4]
+    monkeypatch.setattr(Candidate, "outcome", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    assert choose(work, CPU, 10**4, None).why == "there is too little memory for a trial"
+
+
+def test_every_network_of_a_study_is_compiled(monkeypatch) -> None:
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    monkeypatch.setattr(inductor, "fallback_random", False)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for width in (8, 16, 24, 32):
+            model = build(replace(WORK.architecture, width=width, depths=(1, 1, 1, 1)))
+            trial.forward_of(model, Layout(compile=True))(torch.rand(2, 3, 32, 32))
+    torch.compiler.reset()
+    assert len(compiled) == 4
+
+
 def test_a_run_too_short_to_gain_has_no_trial(tmp_path) -> None:
     choice = choose(WORK, CPU, 5, tmp_path / "layouts.json")
     assert choice == Choice(Layout(threads=torch.get_num_threads()), "the run is too short for a trial")
@@ -223,3 +262,27 @@ def test_a_resumed_run_keeps_the_layout_it_began_with(began, make_run, stores, e
     whole = make_run("8", study="whole")
     loop.train(whole, stores, replace(execution, layout=began), StopRequest())
     assert (run.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+
+
+def test_a_run_resumed_on_another_device_keeps_the_order_of_its_weights(
+    make_run, stores, execution, monkeypatch
+) -> None:
+    began = Layout(channels_last=False, threads=1)
+    runs = [make_run("8", study=study) for study in ("whole", "moved")]
+    real, saves = checkpoint.save, []
+
+    def save(path, state) -> None:
+        real(path, {**state, "device": "cuda"})
+        saves.append(path)
+        if len(saves) == 2:
+            raise Stopped
+
+    loop.train(runs[0], stores, replace(execution, layout=began), StopRequest())
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save)
+        with pytest.raises(Stopped):
+            loop.train(runs[1], stores, replace(execution, layout=began), StopRequest())
+    loop.train(runs[1], stores, replace(execution, layout=Layout(threads=1)), StopRequest())
+    whole, moved = (checkpoint.load(run.folder / "checkpoint.pt", CPU)["model"] for run in runs)
+    for name, value in whole.items():
+        assert torch.allclose(moved[name], value, atol=1e-4), name
