@@ -46,7 +46,7 @@ PRESETS: Mapping[str, Preset] = {
         recipe={"batch_size": 512},
     ),
     "fashion-mnist": Preset(
-        "60,000 real photographs, 32x32, pocket networks: half an hour on two CPU cores",
+        "60,000 real photographs, 32x32, pocket networks: a quarter of an hour on two CPU cores",
         dataset="fashion-mnist",
         regime="pocket",
         resolution=32,
