@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from ablations import Step
 from report import labels
@@ -114,10 +115,14 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
         _legend(axes, steps)
         figure.draw_without_rendering()  # settles the layout: labels are placed in pixels
         figure.set_layout_engine("none")
+        halo = [withStroke(linewidth=3, foreground="white")]  # readable across an error bar
         texts = [
-            axes.text(x[step.name], y[step.name], _label(step), fontsize=8.6, gid=f"label-{step.name}", zorder=5)
+            axes.text(
+                x[step.name], y[step.name], _label(step), fontsize=8.6, gid=f"label-{step.name}", zorder=5,
+                path_effects=halo,
+            )
             for step in steps
-        ]
+        ]  # fmt: skip
         names = [step.name for step in steps]
         labels.place(texts, np.column_stack([x[names], y[names]]), [steps.index(step) for step in path], axes)
     return figure
