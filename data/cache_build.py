@@ -15,7 +15,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,14 +152,19 @@ def _decode(
             for number in range(len(plan.chunks))
             if number not in done
         ]
-        for future in as_completed(futures):
-            chunk = future.result()
-            if not chunk.bad:
-                log.write("\n" + json.dumps({"number": chunk.number, "crc": chunk.crc}))
-                log.flush()
-            finished += plan.chunks[chunk.number][1] - plan.chunks[chunk.number][0]
-            show(finished, len(split))
-            yield chunk
+        try:
+            for future in as_completed(futures):
+                chunk = future.result()
+                if not chunk.bad:
+                    log.write("\n" + json.dumps({"number": chunk.number, "crc": chunk.crc}))
+                    log.flush()
+                finished += plan.chunks[chunk.number][1] - plan.chunks[chunk.number][0]
+                show(finished, len(split))
+                yield chunk
+        finally:  # nobody writes to the descriptor of a file that is closed, which by then may be another file's
+            for future in futures:
+                future.cancel()
+            wait(futures)
         os.ftruncate(file.fileno(), int(plan.offsets[-1]))  # exact size even if it ends with an unreadable picture
 
 

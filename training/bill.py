@@ -20,7 +20,7 @@ from data.sizes import Sizes
 from models import Architecture, SwinArchitecture
 from models.builder import build
 from training import memory
-from training.device import autocast, device_name, set_up
+from training.device import autocast, device_name, set_up, wait_for
 from training.optimization import make_optimizer
 from training.progress import duration
 from training.recipe import Precision, Recipe
@@ -135,8 +135,7 @@ def measure(model: nn.Module, recipe: Recipe, resolution: int, precision: Precis
 def _timed(work: Any, device: torch.device) -> float:
     started = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter() - started
 
 

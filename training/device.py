@@ -101,6 +101,14 @@ def keep_memory() -> None:
         allocator.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
+def wait_for(device: torch.device) -> None:
+    """Return when `device` has computed all it was given, as a clock that is read then takes for granted."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    if device.type == "mps":
+        torch.mps.synchronize()
+
+
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """Within the block torch computes with `count` CPU threads; None leaves them as they are."""

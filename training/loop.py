@@ -121,7 +121,7 @@ def _train(
                 part.load_state_dict(saved[name])
             state = State(**saved["state"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise checkpoint.Damaged(f"{folder / checkpoint.NAME} is of another version of this program") from error
+            raise _another_version(run) from error
     clock = Clock(state.seconds)
     forward = trial.forward_of(model, execution.layout)
     watch = Watch(device, state.loss_sum)
@@ -271,18 +271,27 @@ def _initial_model(run: Run, execution: Execution) -> nn.Module:
 
 def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None) -> Layout:
     """The layout that the run began with, or a new run's: the one tried fastest, or the one it was given."""
-    if saved is not None and saved.get("device") == execution.device.type:
-        return Layout(**saved["layout"])
     layout, config = execution.layout, run.study.config
-    if saved is not None:  # its moments lie in memory as its weights did, and fused optimizers pair them by address
-        layout = replace(layout, channels_last=saved["layout"]["channels_last"])
-    if execution.trial and saved is None:
+    if saved is not None:
+        try:
+            began, device = Layout(**saved["layout"]), saved["device"]
+        except (KeyError, TypeError) as error:
+            raise _another_version(run) from error
+        if device == execution.device.type:
+            return began
+        # The moments lie in memory as the weights did, and fused optimizers pair the two by address.
+        layout = replace(layout, channels_last=began.channels_last)
+    elif execution.trial:
         r = run.recipe
         work = trial.Work(run.architecture, config.resolution, r.batch_size // r.micro_batches, config.precision,
                           r.drop_path, r.layer_scale is not None, r.label_smoothing)  # fmt: skip
         steps = r.epochs * r.micro_batches * batches_per_epoch(len(stores.train), r.batch_size)
         layout = trial.choose(work, execution.device, steps, trial.cache_file()).layout
     return replace(layout, threads=layout.threads or torch.get_num_threads())
+
+
+def _another_version(run: Run) -> checkpoint.Damaged:
+    return checkpoint.Damaged(f"{run.folder / checkpoint.NAME} is of another version of this program")
 
 
 def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:

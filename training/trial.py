@@ -28,7 +28,7 @@ from models import Architecture, SwinArchitecture
 from models.builder import build
 from models.convolution import rewrite
 from training import memory
-from training.device import autocast, device_name, threads
+from training.device import autocast, device_name, threads, wait_for
 from training.recipe import Precision
 from training.run import Layout
 
@@ -115,14 +115,14 @@ class Candidate:
         with threads(self.layout.threads):
             self.model.zero_grad()
             torch.manual_seed(0)
-            _wait(self.device)
+            wait_for(self.device)
             started = time.perf_counter()
             with autocast(self.precision, self.device):
                 logits = self.forward(images)
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.work.label_smoothing)
             torch.autograd.backward(loss)
             self.optimizer.step()
-            _wait(self.device)
+            wait_for(self.device)
             self.loss = loss.detach()
             return time.perf_counter() - started
 
@@ -270,11 +270,6 @@ def has_compiler(device: torch.device) -> bool:
     if not any(shutil.which(name) for name in compilers if name):
         return False
     return device.type == "cpu" or importlib.util.find_spec("triton") is not None
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def cache_file() -> Path:

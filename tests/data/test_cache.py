@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,33 @@ def test_a_store_travels_to_other_processes_as_a_path(split: Split, cache: Path)
     other = pickle.loads(parcel)
     assert torch.equal(other[7], store[7])
     assert other.ids == store.ids
+
+
+def test_a_build_that_fails_closes_its_file_after_its_last_writer(
+    split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, failed, written = threading.Event(), threading.Event(), []
+    real = os.pwrite
+
+    def before(index: int) -> None:
+        if index == 0:  # goes on to write after the other chunk's failure was seen, or could have been
+            begun.set()
+            assert failed.wait(60)
+            threading.Event().wait(0.2)
+        else:
+            assert begun.wait(60)
+            failed.set()
+            raise OSError("the disk of pictures is gone")
+
+    def pwrite(descriptor: int, *what: Any) -> int:
+        written.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        return real(descriptor, *what)
+
+    monkeypatch.setattr(cache_build, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(OSError, match="the disk of pictures is gone"):
+        open_store(counted(split, before)[0], cache, SIDE, workers=2)
+    assert written == ["pictures.bin"]
 
 
 def test_a_second_opening_decodes_nothing(split: Split, cache: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.device import environment, set_up
+from training.device import environment, set_up, wait_for
 
 SCRIPT = '''
 import resource, sys, torch
@@ -54,6 +54,15 @@ def test_the_device_asked_for_is_the_current_one(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     set_up(torch.device("cuda:1"), "fp32")
     assert current == [torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize("room", ["cuda", "mps"])
+def test_clocks_wait_for_what_the_device_still_computes(room, monkeypatch) -> None:
+    waited = []
+    monkeypatch.setattr(getattr(torch, room), "synchronize", lambda *device: waited.append(device))
+    for name in ("cpu", room):
+        wait_for(torch.device(name))
+    assert len(waited) == 1
 
 
 def test_the_cpu_is_left_alone() -> None:

@@ -286,3 +286,13 @@ def test_a_run_resumed_on_another_device_keeps_the_order_of_its_weights(
     whole, moved = (checkpoint.load(run.folder / "checkpoint.pt", CPU)["model"] for run in runs)
     for name, value in whole.items():
         assert torch.allclose(moved[name], value, atol=1e-4), name
+
+
+@pytest.mark.parametrize("layout", [None, {"channels_last": True, "bricks": 3}], ids=["none", "unknown word"])
+def test_a_layout_of_another_version_is_one_sentence(layout, make_run, stores, execution) -> None:
+    run = make_run("8", epochs=2)
+    loop.train(run, stores, execution, StopRequest())
+    state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
+    checkpoint.save(run.folder / "checkpoint.pt", {**state, "layout": layout})
+    with pytest.raises(checkpoint.Damaged, match=r"checkpoint.pt is of another version of this program"):
+        loop.train(run, stores, execution, StopRequest())
