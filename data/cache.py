@@ -112,7 +112,8 @@ class PictureStore:
                 if bad
             ]
         if damaged:
-            picture = next(i for i, offset in enumerate(self._offsets) if damaged[0] <= offset)
+            last = len(self) - 1
+            picture = next((i for i, offset in enumerate(self._offsets) if damaged[0] <= offset), last)
             raise OSError(
                 f"the picture cache {self.folder} is damaged at {self.ids[picture]} or soon after; delete it to build "
                 "it again"

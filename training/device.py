@@ -18,6 +18,8 @@ from training.recipe import Precision
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_outside: list[int] = []
+"""CPU threads outside of each block of `threads` that is open."""
 _LIBRARIES = ("torch", "torchvision", "fvcore", "numpy", "pillow", "tensorboard", "safetensors")
 
 
@@ -113,18 +115,24 @@ def wait_for(device: torch.device) -> None:
 def threads(count: int | None) -> Iterator[None]:
     """Within the block torch computes with `count` CPU threads; None leaves them as they are."""
     before = torch.get_num_threads()
+    _outside.append(before)
     torch.set_num_threads(count or before)
     try:
         yield
     finally:
+        _outside.pop()
         torch.set_num_threads(before)
 
 
 def device_name(device: torch.device) -> str:
-    """What a reader calls the device: the GPU's name, or the processor's and how many threads torch uses."""
+    """What a reader calls the device: the GPU's name, or the processor's and how many threads torch takes by itself.
+
+    The same within and without `threads`: runs with different layouts are runs on one device.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    count = _outside[0] if _outside else torch.get_num_threads()
+    return f"{_processor()}, {count} thread{'s' * (count > 1)}"
 
 
 def _processor() -> str:

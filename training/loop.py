@@ -252,7 +252,7 @@ def _train(
     board.add_scalars({"test/top1": test.top1}, recipe.epochs * updates_per_epoch + 1)
     result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
     progress.say(
-        f"top-1 {test.top1:.2f} % on {len(test.labels):,} test pictures in {duration(sum(state.seconds.values()))}"
+        f"top-1 {test.top1:.2f} % on {len(test.labels):,} test pictures in {duration(sum(clock.read().values()))}"
     )
     progress.close()
     return result

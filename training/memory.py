@@ -12,8 +12,8 @@ from data.files import readable_bytes
 from training.device import autocast
 from training.recipe import Precision, Recipe
 
-_SPARE = 1.15
-"""Over the tensors themselves: the operators' scratch space and the allocator's rounding."""
+_SPARE = 1.3
+"""Over the tensors themselves: scratch space, rounding, and what an allocator that keeps freed memory leaves unused."""
 
 
 def bytes_per_picture(model: nn.Module, resolution: int, precision: Precision, device: torch.device) -> int:
@@ -43,7 +43,11 @@ def state_bytes(model: nn.Module, recipe: Recipe) -> int:
 def available(device: torch.device) -> int | None:
     """Bytes that the device still has for this process; None where it does not say."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        return (
+            torch.cuda.mem_get_info(device)[0]
+            + torch.cuda.memory_reserved(device)
+            - torch.cuda.memory_allocated(device)
+        )
     if device.type == "mps":
         return None
     found = []

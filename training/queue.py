@@ -40,7 +40,7 @@ def carry_out(
     Raises:
         OSError: the disk failed; the run's last good state is kept.
     """
-    code = DONE
+    code, mine = DONE, list[Run]()
     with ExitStack() as locks:
         for run in runs:
             locks.close()
@@ -54,6 +54,7 @@ def carry_out(
                     raise
                 print(f"runner.py: {busy}", file=sys.stderr)
                 continue
+            mine.append(run)
             started, out_of_memory = time.monotonic(), False
             try:
                 if run.step in overwrite and must_begin_anew(run.folder):
@@ -89,7 +90,7 @@ def carry_out(
             if out_of_memory:  # only now: the failure's traceback held the network and all that was computed of it
                 print(f"runner.py: {_out_of_memory(run, execution.device)}", file=sys.stderr)
                 code = FAILED
-        for run in runs:
+        for run in mine:
             if run.step in overwrite:
                 (run.folder / MADE_AGAIN).unlink(missing_ok=True)
     return code

@@ -139,11 +139,11 @@ def test_kept_bytes_grow_with_the_area_and_are_all_that_autograd_keeps() -> None
 
 def test_a_batch_that_does_not_fit_is_refused_with_one_that_does() -> None:
     recipe = Recipe(batch_size=96)
-    memory.require_fit("gelu", recipe, 1000, 5000, 5000 + 96 * 1150)
+    memory.require_fit("gelu", recipe, 1000, 5000, 5000 + 96 * 1300)
     with pytest.raises(ValueError, match=r"^96 pictures of gelu at once .* give --micro-batches 3, parts of 32"):
-        memory.require_fit("gelu", recipe, 1000, 5000, 5000 + 40 * 1150)
+        memory.require_fit("gelu", recipe, 1000, 5000, 5000 + 40 * 1300)
     with pytest.raises(ValueError, match="not even its smallest part"):
         memory.require_fit("gelu", recipe, 1000, 5000, 5000)
     # Mixing needs pairs: of 6 pictures in parts that hold 3, the parts are 2.
-    assert memory.parts_that_fit(Recipe(batch_size=6), 1000, 0, 3 * 1150) == 3
-    assert memory.parts_that_fit(Recipe(batch_size=6, mixup=0.0, cutmix=0.0), 1000, 0, 3 * 1150) == 2
+    assert memory.parts_that_fit(Recipe(batch_size=6), 1000, 0, 3 * 1300) == 3
+    assert memory.parts_that_fit(Recipe(batch_size=6, mixup=0.0, cutmix=0.0), 1000, 0, 3 * 1300) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.device import environment, set_up, wait_for
+from training.device import device_name, environment, set_up, threads, wait_for
 
 SCRIPT = '''
 import resource, sys, torch
@@ -63,6 +63,14 @@ def test_clocks_wait_for_what_the_device_still_computes(room, monkeypatch) -> No
     for name in ("cpu", room):
         wait_for(torch.device(name))
     assert len(waited) == 1
+
+
+def test_a_device_has_one_name_whatever_the_layout() -> None:
+    name = device_name(torch.device("cpu"))
+    with threads(3), threads(1):
+        assert device_name(torch.device("cpu")) == name
+    with threads(1):
+        assert device_name(torch.device("cpu")) == name
 
 
 def test_the_cpu_is_left_alone() -> None:
