@@ -138,7 +138,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, st
 
 
 @pytest.mark.parametrize("step", sorted({step.name for step in REGIMES["pocket"].steps} - IN_FULL))
-def test_every_other_step_goes_on_in_mid_epoch_with_mixing_an_average_and_parts(step, make_run, stores, execution) -> None:
+def test_every_other_step_goes_on_with_mixing_an_average_and_parts(step, make_run, stores, execution) -> None:
     hard = {"epochs": 1, "warmup_epochs": 0, "drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema": 0.9,
             "micro_batches": 2}  # fmt: skip
     whole, stopped = make_run(step, study="whole", **hard), make_run(step, study="stopped", **hard)
