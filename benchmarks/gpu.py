@@ -74,6 +74,8 @@ def measure(step_name: str, options: argparse.Namespace, device: torch.device) -
                 loss = loss_function(forward(batch.images), batch, 0.1)
             torch.autograd.backward(loss)
             watch.add(number, loss)
+            if watch.delay:
+                optimizer.found_inf = watch.stop  # type: ignore[attr-defined]
             optimizer.step()
             optimizer.zero_grad()
         watch.drain()
@@ -95,15 +97,17 @@ def measure(step_name: str, options: argparse.Namespace, device: torch.device) -
 
 
 def _timm(network: str, options: argparse.Namespace, device: torch.device) -> dict[str, dict[str, float]]:
-    """timm's loop with its best flags and the pictures already on the device; channels last or not."""
+    """timm's loop with its best flags and the pictures already on the device; channels last or not, compiled or not."""
     images = torch.randn(options.batch, 3, options.resolution, options.resolution).to(device)
     labels = torch.randint(1000, (options.batch,)).to(device)
     steps: dict[str, Callable[[], None]] = {}
     for last in (False, True):
-        name = "amp fused" + " channels-last" * last
-        steps[name] = timm_step(
-            network, images, labels, amp=options.precision == "bf16", channels_last=last, fused=True
-        )
+        for compiled in (False, True) if device.type == "cuda" else (False,):
+            name = "amp" * (options.precision == "bf16") + " fused" + " channels-last" * last + " compiled" * compiled
+            steps[name.strip()] = timm_step(
+                network, images, labels, amp=options.precision == "bf16", channels_last=last, fused=True,
+                compiled=compiled,
+            )  # fmt: skip
     return interleaved(steps, options.batch, options.updates, 30)
 
 

@@ -2,7 +2,7 @@
 
 Both take turns, each in a process of its own. timm's side is the inner loop of its script made of timm's own parts
 (create_model, create_optimizer_v2, LabelSmoothingCrossEntropy) under its flags --channels-last, --amp --amp-dtype
-bfloat16 and --opt-kwargs fused=True.
+bfloat16 and --opt-kwargs fused=True; with --torchcompile, and always on CUDA, under that flag of its as well.
 Run as: python -m benchmarks.timm_loop --help
 """
 
@@ -37,21 +37,23 @@ RECIPE = Recipe(epochs=300, batch_size=4096)
 
 
 def timm_step(
-    network: str, images: Tensor, labels: Tensor, *, amp: bool, channels_last: bool, fused: bool
-) -> Callable[[], None]:
+    network: str, images: Tensor, labels: Tensor, *, amp: bool, channels_last: bool, fused: bool,
+    compiled: bool = False,
+) -> Callable[[], None]:  # fmt: skip
     device = images.device
     model = create_model(network, num_classes=1000, drop_path_rate=RECIPE.drop_path).to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     kwargs = {"fused": True} if fused else {}
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=RECIPE.weight_decay, **kwargs)
+    forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
     loss_of = LabelSmoothingCrossEntropy(RECIPE.label_smoothing)
     pictures = images.contiguous()
 
     def step() -> None:
         given = pictures.contiguous(memory_format=torch.channels_last) if channels_last else pictures
         with autocast("bf16" if amp else "fp32", device):
-            loss = loss_of(model(given), labels)
+            loss = loss_of(forward(given), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -86,13 +88,18 @@ def our_step(
     return update, layout
 
 
-def theirs(network: str, images: Tensor, labels: Tensor) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
-    """timm's defaults and every combination of its flags."""
+def theirs(
+    network: str, images: Tensor, labels: Tensor, compiled: bool = False
+) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
+    """timm's defaults and every combination of its flags, if `compiled` with --torchcompile and without."""
     steps = {"timm": timm_step(network, images, labels, amp=False, channels_last=False, fused=False)}
     for amp in (False, True):
         for last in (False, True):
-            name = "timm" + " amp" * amp + " channels-last" * last + " fused"
-            steps[name] = timm_step(network, images, labels, amp=amp, channels_last=last, fused=True)
+            for whole in (False, True) if compiled else (False,):
+                name = "timm" + " amp" * amp + " channels-last" * last + " fused" + " compiled" * whole
+                steps[name] = timm_step(
+                    network, images, labels, amp=amp, channels_last=last, fused=True, compiled=whole
+                )
     return steps, {}
 
 
@@ -131,9 +138,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="timings of each setting")
     parser.add_argument("--seconds", type=float, default=15, help="limit for the timings of one size")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--torchcompile", action="store_true", help="timm's flag too: half a minute more a setting")
     options = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    compiled = options.torchcompile or device.type == "cuda"
     processes = multiprocessing.get_context("spawn")
     rows = []
     for network in options.networks:
@@ -142,7 +151,7 @@ def main() -> None:
             # A process for each side: ours changes how its process keeps memory (training.device.keep_memory).
             steps: dict[str, Callable[[], object]] = {}
             layouts, pipes = {}, []
-            for side in (theirs, ours):
+            for side in (partial(theirs, compiled=compiled), ours):
                 pipe, far = processes.Pipe()
                 processes.Process(
                     target=serve, args=(side, network, resolution, batch, options.seed, far), daemon=True
@@ -172,7 +181,8 @@ def main() -> None:
         values = [row["ratios"][name] for row in rows]
         summary[name] = {"min": min(values), "median": statistics.median(values), "max": max(values)}
         print(f"{name}: {summary[name]}")
-    write(f"timm-loop-{device.type}", device, {"options": vars(options), "summary": summary, "rows": rows}, "timm")
+    name = "timm-loop" + "-torchcompile" * options.torchcompile + f"-{device.type}"
+    write(name, device, {"options": vars(options), "summary": summary, "rows": rows}, "timm")
 
 
 def _ask(pipe: Connection, name: str) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 import signal
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -105,6 +106,36 @@ def test_shares_and_micro_batches_put_together_are_the_batch(
         for first in range(0, 3 * micro_batches, micro_batches)
     ]
     assert_same(whole, epoch[1:])
+
+
+def _share(rank: int, world: int, workers: int, pipe: Connection) -> None:
+    """What a process of its own makes, as plain arrays."""
+    torch.set_num_threads(1)
+    made = train_batches(
+        Store(70), FULL, seed=3, epoch=2, batch_size=16, rank=rank, world=world, workers=workers, start=2
+    )
+    pipe.send(
+        [[getattr(batch, name).numpy() for name in ("images", "labels", "partner_labels", "weight")] for batch in made]
+    )
+
+
+def test_two_processes_with_workers_of_their_own_make_the_batches_of_one(epoch: list[Batch]) -> None:
+    processes, ends = multiprocessing.get_context("fork"), []
+    for rank, workers in ((0, 0), (1, 2)):
+        end, far = processes.Pipe(duplex=False)
+        process = processes.Process(target=_share, args=(rank, 2, workers, far))
+        process.start()
+        far.close()
+        ends.append((process, end))
+    shares = [end.recv() for _, end in ends]
+    for process, _ in ends:
+        process.join()
+    assert [len(share) for share in shares] == [2, 2]
+    whole = [
+        Batch(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*halves, strict=True)), 16)
+        for halves in zip(*shares, strict=True)
+    ]
+    assert_same(whole, epoch[2:])
 
 
 def test_the_number_of_threads_does_not_matter(store: Store, epoch: list[Batch]) -> None:

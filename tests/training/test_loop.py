@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
+from ablations import REGIMES
 from models import Architecture
 from training import checkpoint, loop, records
 from training.checkpoint import Damaged
@@ -120,7 +121,10 @@ def test_a_run_leaves_its_records(make_run, stores, execution) -> None:
     assert Architecture(depths=depths, **about["architecture"]) == run.architecture
 
 
-@pytest.mark.parametrize("step", ["training-recipe", "kernel-7", "separate-downsampling", "swin-pocket"])
+IN_FULL = {"training-recipe", "kernel-7", "separate-downsampling", "swin-pocket"}
+
+
+@pytest.mark.parametrize("step", sorted(IN_FULL))
 def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, stores, execution) -> None:
     whole = make_run(step, study="whole")
     loop.train(whole, stores, execution, NEVER)
@@ -131,6 +135,19 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, st
             loop.train(stopped, stores, execution, StopAfter(updates))
     loop.train(stopped, stores, execution, NEVER)
     assert contents(stopped) == contents(whole)
+
+
+@pytest.mark.parametrize("step", sorted({step.name for step in REGIMES["pocket"].steps} - IN_FULL))
+def test_every_other_step_goes_on_with_mixing_an_average_and_parts(step, make_run, stores, execution) -> None:
+    hard = {"epochs": 1, "warmup_epochs": 0, "drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema": 0.9,
+            "micro_batches": 2}  # fmt: skip
+    whole, stopped = make_run(step, study="whole", **hard), make_run(step, study="stopped", **hard)
+    loop.train(whole, stores, execution, NEVER)
+    with pytest.raises(Stopped, match="saved"):
+        loop.train(stopped, stores, execution, StopAfter(3))
+    loop.train(stopped, stores, execution, NEVER)
+    # Of a single epoch there is no checkpoint before the last, but for the one of the stop.
+    assert {**contents(stopped), "files": None} == {**contents(whole), "files": None}
 
 
 @pytest.mark.parametrize("which", [1, 4])
