@@ -85,11 +85,11 @@ def _name(module: "nn.Module") -> str:
 
 
 def _swin(a: SwinArchitecture) -> list[str]:
-    width, window = a.embed_dim, a.window_size
+    width, window, patch = a.embed_dim, a.window_size, a.stem_stride
     return [
         f"blocks per stage: {', '.join(map(str, a.depths))}",
         "stem",
-        f"{_INDENT}conv 4x4, 3 -> {width}, stride 4",
+        f"{_INDENT}conv {patch}x{patch}, 3 -> {width}, stride {patch}",
         f"{_INDENT}layer norm",
         "block (stage 1)",
         f"{_INDENT}| layer norm",

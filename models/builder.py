@@ -32,7 +32,7 @@ def build(
     """
     if isinstance(architecture, SwinArchitecture):
         swin: nn.Module = SwinTransformer(
-            patch_size=[4, 4],
+            patch_size=[architecture.stem_stride] * 2,
             embed_dim=architecture.embed_dim,
             depths=list(architecture.depths),
             num_heads=list(architecture.num_heads),

@@ -106,13 +106,15 @@ def _stem(a: Architecture) -> nn.Sequential:
     bias = a.norm == "layer"
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if a.stem == "patchify":
-        layers["conv"] = nn.Conv2d(3, a.width, 4, 4, bias=bias)
-    else:
+        layers["conv"] = nn.Conv2d(3, a.width, a.stem_stride, a.stem_stride, bias=bias)
+    elif a.stem_stride == 4:
         layers["conv"] = nn.Conv2d(3, a.width, 7, 2, 3, bias=bias)
+    else:
+        layers["conv"] = nn.Conv2d(3, a.width, 3, 1, 1, bias=bias)
     layers["norm"] = _norm(a, a.width)
     if not a.fewer_activations:
         layers["activation"] = _activation(a)
-    if a.stem == "classic":
+    if a.stem == "classic" and a.stem_stride > 1:
         layers["pool"] = nn.MaxPool2d(3, 2, 1)
     return nn.Sequential(layers)
 

@@ -23,14 +23,15 @@ def closed_form(a: Architecture, side: int) -> tuple[int, int, int]:
         others += per_norm * channels * area
 
     if a.stem == "patchify":
-        s = side // 4
-        conv(3, a.width, 4, s * s, norm_follows=True)
+        s = side // a.stem_stride
+        conv(3, a.width, a.stem_stride, s * s, norm_follows=True)
         norm(a.width, s * s)
     else:
-        s = math.ceil(side / 2)
-        conv(3, a.width, 7, s * s, norm_follows=True)
+        k, stride, pool = {4: (7, 2, 2), 2: (3, 1, 2), 1: (3, 1, 1)}[a.stem_stride]
+        s = math.ceil(side / stride)
+        conv(3, a.width, k, s * s, norm_follows=True)
         norm(a.width, s * s)
-        s = math.ceil(s / 2)
+        s = math.ceil(s / pool)
 
     c = a.width
     for stage, depth in enumerate(a.depths):

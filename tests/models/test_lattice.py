@@ -14,6 +14,7 @@ architectures = st.builds(
     depths=st.lists(st.integers(1, 2), min_size=1, max_size=4).map(tuple),
     width=st.integers(2, 6),
     stem=st.sampled_from(["classic", "patchify"]),
+    stem_stride=st.sampled_from([1, 2, 4]),
     depthwise=st.booleans(),
     inverted_bottleneck=st.booleans(),
     depthwise_first=st.booleans(),

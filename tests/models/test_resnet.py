@@ -85,6 +85,22 @@ def test_separate_downsampling_halves_between_stages_with_norms_around() -> None
     assert isinstance(ResNet(SMALL).norm, torch.nn.Identity)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("stem", ["classic", "patchify"])
+def test_every_kind_of_stem_has_the_stride_that_was_asked_for(stem, stride) -> None:
+    model = ResNet(replace(SMALL, stem=stem, stem_stride=stride))
+    images = torch.randn(2, 3, 32, 32)
+    stage = 32 // stride
+    assert model.stem(images).shape[2:] == (stage, stage)
+    assert model.stages(model.stem(images)).shape[2] == 32 // model.architecture.total_stride == stage // 2
+
+
+def test_a_classic_stem_of_half_the_stride_is_a_3x3_convolution_and_the_max_pool() -> None:
+    half, whole = (ResNet(replace(SMALL, stem_stride=stride)).stem for stride in (2, 1))
+    assert (half.conv.kernel_size, half.conv.stride, half.pool.stride) == ((3, 3), (1, 1), 2)
+    assert (whole.conv.kernel_size, whole.conv.stride, hasattr(whole, "pool")) == ((3, 3), (1, 1), False)
+
+
 @pytest.mark.parametrize("regime", ["tiny", "base", "pocket"])
 def test_swin_is_torchvisions(regime: str) -> None:
     swin = get_regime(regime).swin
@@ -100,6 +116,7 @@ def test_swin_is_torchvisions(regime: str) -> None:
         ({"depths": (1, 0)}, "depths"),
         ({"width": 0}, "width is 0"),
         ({"kernel_size": 4}, "odd"),
+        ({"stem_stride": 8}, "stem_stride is 8: give 4"),
         ({"num_classes": 0}, "num_classes is 0"),
         ({"stem": "conv"}, "'classic' or 'patchify'"),
         ({"norm": "group"}, "'batch' or 'layer'"),
@@ -108,6 +125,13 @@ def test_swin_is_torchvisions(regime: str) -> None:
 def test_an_impossible_architecture_is_refused_in_a_sentence(flags, message) -> None:
     with pytest.raises(ValueError, match=message):
         Architecture(**flags)
+
+
+def test_swin_has_patches_of_the_stem_stride() -> None:
+    swin = replace(get_regime("pocket").swin, stem_stride=2)
+    assert build(swin).get_parameter("features.0.0.weight").shape[2:] == (2, 2)
+    with pytest.raises(ValueError, match="stem_stride is 3: give 4"):
+        replace(swin, stem_stride=3)
 
 
 def test_the_default_swin_is_swin_t() -> None:
