@@ -358,6 +358,7 @@ def _train(
     from training.device import find_device, find_precision, find_workers
     from training.queue import carry_out
     from training.run import Execution, Run, augmentation_of, open_stores, short_side
+    from training.speed import remember
 
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
@@ -381,7 +382,7 @@ def _train(
     dataset = data.load(config.dataset, data_dir)
     stores = open_stores(dataset, cache, config.resolution, command.skip_unreadable, config.recipe.crop_scale)
     study = open_study(folder, config, dataset.summary, dataset.fingerprint)
-    bill.remember(folder)
+    remember(folder, bill.device_name, bill.speeds)
     runs = [
         Run(study, step.name, step.number, seed, regime.architecture(step, len(dataset.classes)),
             config.recipe_of(step.classic_recipe), command.init_weights)

@@ -18,9 +18,10 @@ from data import Augmentation, train_batches
 from models.builder import build
 from models.complexity import architecture_complexity
 from training.device import autocast, set_up, threads
+from training.layout import forward_of, lay_out
 from training.optimization import loss_function, make_optimizer
 from training.recipe import Recipe
-from training.trial import Work, choose, forward_of, lay_out
+from training.trial import Work, choose
 from training.watch import Watch
 
 TIMM = {"baseline": "resnet50", "training-recipe": "resnet50", "separate-downsampling": "convnext_tiny"}

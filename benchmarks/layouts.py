@@ -8,7 +8,7 @@ import torch
 
 from ablations import get_regime
 from benchmarks.measure import interleaved, write
-from training.run import Layout
+from training.layout import Layout
 from training.trial import Candidate, Work, choose
 
 

@@ -27,7 +27,8 @@ from PIL import Image
 from benchmarks.photographs import write
 from data import Augmentation, PictureStore, open_store, train_batches
 from data.splits import Split
-from training.device import code_version, device_name, keep_memory
+from training.device import keep_memory
+from training.environment import code_version, device_name
 from training.run import short_side
 
 RESULT = Path(__file__).parent / "results" / "pictures.json"

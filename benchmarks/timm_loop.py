@@ -26,10 +26,10 @@ from benchmarks.measure import interleaved, write
 from data.loader import Batch
 from models.builder import build
 from training.device import autocast, set_up, threads
+from training.layout import Layout, forward_of, lay_out
 from training.optimization import loss_function, make_optimizer
 from training.recipe import Precision, Recipe
-from training.run import Layout
-from training.trial import Work, choose, forward_of, lay_out
+from training.trial import Work, choose
 from training.watch import Watch
 
 NETWORKS = {"resnet50": "baseline", "convnext_tiny": "separate-downsampling"}

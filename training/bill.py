@@ -1,36 +1,27 @@
 """What a study will cost, said before it starts and corrected as its runs end: runs, pictures, disk, hours."""
 
-import contextlib
-import math
-import statistics
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from data.augment import Augmentation
 from data.files import readable_bytes, require_free
-from data.loader import batches_per_epoch, train_batches
+from data.loader import batches_per_epoch
 from data.sizes import Sizes
 from models import Architecture, SwinArchitecture
 from models.builder import build
-from training import memory
-from training.device import autocast, device_name, set_up, wait_for
-from training.optimization import make_optimizer
+from training import memory, speed
+from training.device import set_up
+from training.environment import device_name
 from training.progress import duration
 from training.recipe import Precision, Recipe
-from training.study import Step, must_begin_anew, read_json, read_result, run_folder, write_json
+from training.speed import Speed
+from training.study import Step, must_begin_anew, run_folder
 
-SPEEDS = "speeds.json"
-"""In a study's folder: measured training rates by device and step."""
-
-_SECONDS = {"cpu": 0.06, "cuda": 0.3}
-"""What a measurement may take, roughly, once it is warm."""
 _FORWARD_SHARE = 3
 """Evaluation is a forward pass, a training step about three of them."""
 
@@ -58,17 +49,6 @@ class Planned:
     recipe: Recipe
 
 
-@dataclass(frozen=True)
-class Speed:
-    """A step's training rate on a device, and how it is known."""
-
-    images_per_second: float
-    source: str
-    """measured now, remembered, or from a finished run"""
-    per_run: float | None = None
-    """Seconds that a whole run took, where one is finished."""
-
-
 def plan(folder: Path, steps: Sequence[Step], seeds: Sequence[int], overwrite: Collection[str] = ()) -> str:
     """What training these steps of a study would find: a line of totals."""
     states = [state(folder, step.name, seed, overwrite) for step in steps for seed in seeds]
@@ -93,77 +73,6 @@ def done_share(folder: Path, step: str, seed: int, recipe: Recipe) -> float:
     return min(1.0, len(path.read_bytes().splitlines()) / recipe.epochs) if path.is_file() else 0.0
 
 
-def measure(model: nn.Module, recipe: Recipe, resolution: int, precision: Precision, device: torch.device) -> float:
-    """Training pictures per second of updates on random pixels, in well under a second for a network that is quick.
-
-    The number of pictures at once grows towards the recipe's micro-batch until the next size would take longer than
-    the measurement may, or no longer fits into memory. What a micro-batch takes is then continued from the last two
-    sizes on a straight line, for an update has a cost that does not depend on its pictures. The optimizer's share is
-    counted at the recipe's batch.
-    """
-    model.train()
-    optimizer, budget = make_optimizer(model, recipe, device), _SECONDS.get(device.type, 0.5)
-    most = max(recipe.batch_size // recipe.micro_batches, 1)
-    rows, seen = min(4, most), list[tuple[int, float]]()
-    while not seen or (seen[-1][0] < most and 4 * seen[-1][1] < budget):
-        images = torch.rand(rows, 3, resolution, resolution, device=device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        labels = torch.zeros(rows, dtype=torch.int64, device=device)
-
-        def update() -> None:
-            with autocast(precision, device):
-                loss = F.cross_entropy(model(images).float(), labels)  # noqa: B023
-            torch.autograd.backward(loss)
-
-        try:
-            times = [_timed(update, device)]  # cold: allocations, choice of kernels
-            while len(times) < 3 or (sum(times[1:]) < budget / 4 and len(times) < 20):
-                times.append(_timed(update, device))
-        except (RuntimeError, MemoryError) as error:
-            if not memory.is_out_of_memory(error) or not seen:
-                raise
-            break
-        seen.append((rows, statistics.median(times[1:])))
-        rows = min(4 * rows, most)
-    (few, quick), (many, slow) = (seen[-2] if len(seen) > 1 else (0, 0.0)), seen[-1]
-    per_picture = max((slow - quick) / (many - few), slow / many / 2)  # no less than half, whatever the noise
-    whole = slow + per_picture * (most - many)
-    step = _timed(optimizer.step, device)
-    return 1 / (whole / most + min(step, _timed(optimizer.step, device)) / recipe.batch_size)
-
-
-def _timed(work: Any, device: torch.device) -> float:
-    started = time.perf_counter()
-    work()
-    wait_for(device)
-    return time.perf_counter() - started
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """Grey pictures of one size, to time the augmentation on."""
-
-    picture: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int, /) -> torch.Tensor:
-        return self.picture
-
-
-def measure_pictures(augmentation: Augmentation, sizes: Sizes, seconds: float = 0.1) -> float:
-    """Training pictures that one process prepares a second, from decoded pictures of the data set's size."""
-    noise = torch.randint(0, 256, (sizes.height, sizes.width, 3), dtype=torch.uint8)
-    store, made, started = _Pictures(noise, torch.zeros(4096, dtype=torch.int64)), 0, time.perf_counter()
-    for _ in train_batches(store, augmentation, seed=0, epoch=0, batch_size=16):
-        made += 16
-        if time.perf_counter() - started > seconds:
-            break
-    return made / (time.perf_counter() - started)
-
-
 class Bill:
     """The cost of the runs that are still to be made, to be corrected by `finished` as they end."""
 
@@ -184,7 +93,7 @@ class Bill:
                      if what == "to resume" else 0.0 for job, what in zip(jobs, self.states, strict=True)]  # fmt: skip
         self.speeds: dict[str, Speed] = {}
         self.params: dict[str, int] = {}
-        remembered = _remembered(folder, self.device_name)
+        remembered = speed.remembered(folder, self.device_name)
         free = memory.available(device)
         for job in {job.step: job for job in jobs}.values():
             resolution, recipe = augmentations[job.recipe].resolution, job.recipe
@@ -197,11 +106,11 @@ class Bill:
             memory.require_fit(f"{job.step} at {resolution}x{resolution}", recipe, per_picture,
                                memory.state_bytes(model, recipe), free)  # fmt: skip
             self.speeds[job.step] = (
-                _of_a_finished_run(folder, job.step, self.device_name, overwrite)
+                (None if job.step in overwrite else speed.of_a_finished_run(folder, job.step, self.device_name))
                 or remembered.get(job.step)
-                or Speed(measure(model, recipe, resolution, precision, device), "measured now")
+                or Speed(speed.measure(model, recipe, resolution, precision, device), "measured now")
             )
-        rates = {recipe: measure_pictures(augmentation, sizes) for recipe, augmentation in augmentations.items()}
+        rates = {recipe: speed.measure_pictures(augmentation, sizes) for recipe, augmentation in augmentations.items()}
         self.picture_rate = min(rates.values())
         shared: set[tuple[Recipe, int]] = set()
         self.expected = []
@@ -215,20 +124,20 @@ class Bill:
 
     def _seconds(self, job: Job, picture_rate: float, workers: int, first: bool, augmentation: Augmentation) -> float:
         """Seconds of the whole run."""
-        speed = self.speeds.get(job.step)
-        if speed is None:
+        known = self.speeds.get(job.step)
+        if known is None:
             return 0.0
-        if speed.per_run is not None:
-            return speed.per_run
+        if known.per_run is not None:
+            return known.per_run
         made = pictures_of(job.recipe, self.sizes)
-        training = made / speed.images_per_second
+        training = made / known.images_per_second
         preparing = made / picture_rate
         if workers:
             training = max(training, preparing / workers)
         elif first or made * augmentation.resolution**2 * 3 > 2**30:  # else the runs before have left them in memory
             training += preparing
-        looked_at = job.recipe.epochs * self.sizes.validation + self.sizes.test
-        return training + looked_at / (_FORWARD_SHARE * speed.images_per_second)
+        evaluated = job.recipe.epochs * self.sizes.validation + self.sizes.test
+        return training + evaluated / (_FORWARD_SHARE * known.images_per_second)
 
     def seconds_left(self) -> float:
         """Of the runs that are not finished, by the latest correction."""
@@ -279,13 +188,6 @@ class Bill:
             what = shared[0][2] if len(shared) == 1 else "the study (pictures and runs)"
             require_free(shared[-1][0], sum(amount for _, amount, _ in shared), what)
 
-    def remember(self, folder: Path) -> None:
-        """Keep what was measured now in the study's folder, for the next bill. Only a study that exists is touched."""
-        new = {s: v.images_per_second for s, v in self.speeds.items() if v.source == "measured now"}
-        if new and (folder / "study.json").exists():
-            old = {step: speed.images_per_second for step, speed in _remembered(folder, self.device_name).items()}
-            write_json(folder / SPEEDS, {**_speeds(folder), self.device_name: {**old, **new}})
-
     def __str__(self) -> str:
         sizes, lines = self.sizes, []
         by_recipe = {job.recipe: pictures_of(job.recipe, sizes) for job in self.jobs}
@@ -300,8 +202,8 @@ class Bill:
         for job in {job.step: job for job in self.jobs}.values():
             mine = [index for index, other in enumerate(self.jobs) if other.step == job.step]
             states = ", ".join(f"seed {self.jobs[index].seed} {self.states[index]}" for index in mine)
-            speed = self.speeds.get(job.step)
-            rate = "" if speed is None else f"{speed.images_per_second:>9,.1f} images/s {speed.source:<19} "
+            known = self.speeds.get(job.step)
+            rate = "" if known is None else f"{known.images_per_second:>9,.1f} images/s {known.source:<19} "
             rest = sum(self._left(index) for index in mine)
             lines.append(f"  {job.step:<22} {rate}{duration(rest) + ', ' if rest else ''}{states}")
         lines.append(f"expected in total: {duration(self.seconds_left())}")
@@ -328,30 +230,3 @@ def _network(job: Job, device: torch.device) -> nn.Module:
     recipe = job.recipe
     model = build(job.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init="he")
     return model.to(device).to(memory_format=torch.channels_last)
-
-
-def _speeds(folder: Path) -> dict[str, Any]:
-    """speeds.json; nothing if it is missing or damaged, for a note of the past is no reason to stop."""
-    try:
-        return read_json(folder / SPEEDS)
-    except ValueError:
-        return {}
-
-
-def _remembered(folder: Path, device: str) -> dict[str, Speed]:
-    try:
-        rates = _speeds(folder).get(device, {}).items()
-        return {step: Speed(float(rate), "remembered") for step, rate in rates if 0 < float(rate) < math.inf}
-    except (ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _of_a_finished_run(folder: Path, step: str, device: str, overwrite: Collection[str]) -> Speed | None:
-    for path in sorted((folder / step).glob("seed-*/result.json")) if step not in overwrite else []:
-        with contextlib.suppress(ValueError):  # the run itself will say that it is damaged
-            result = read_result(path.parent)
-            if result and result.get("device") == device:
-                rate, seconds = float(result["images_per_second"]), float(result["seconds"]["total"])
-                if 0 < rate < math.inf and 0 <= seconds < math.inf:
-                    return Speed(rate, "from a finished run", seconds)
-    return None

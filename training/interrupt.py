@@ -24,19 +24,19 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
-        self.heeded = False
+        self.is_handled = False
 
     def __bool__(self) -> bool:
         return self.asked
 
     @contextmanager
-    def looked_at(self) -> Iterator[None]:
+    def handled(self) -> Iterator[None]:
         """Within the block somebody looks at the request often and saves first; elsewhere a signal ends the work."""
-        self.heeded = True
+        self.is_handled = True
         try:
             yield
         finally:
-            self.heeded = False
+            self.is_handled = False
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:
         """`items`, as long as nobody asks to stop.
@@ -52,7 +52,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the block SIGTERM and SIGINT set the request, or raise KeyboardInterrupt where it is not looked at.
+    """Within the block SIGTERM and SIGINT set the request, or raise KeyboardInterrupt where it is not handled.
 
     A second one ends the process at once, with exit code 75. A thread sees to that: Python's own handlers would wait
     for the main thread to come back from whatever it is computing.
@@ -64,7 +64,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.asked = True
-        if not request.heeded:
+        if not request.is_handled:
             raise KeyboardInterrupt
 
     reader, writer = os.pipe()

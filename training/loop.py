@@ -25,9 +25,10 @@ from training.device import autocast, set_up, threads
 from training.evaluation import evaluate
 from training.initial_weights import start_from
 from training.interrupt import Stopped, StopRequest
+from training.layout import Layout, forward_of, lay_out
 from training.optimization import learning_rate, loss_function, make_optimizer, update_average
 from training.progress import Progress, duration
-from training.run import Execution, Layout, Run, Stores
+from training.run import Execution, Run, Stores
 from training.watch import Bad, Watch
 
 # Streams of randomness beside those of `data.randomness`.
@@ -96,7 +97,7 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
     set_up(execution.device, run.study.config.precision, execution.deterministic)
     saved = _read_checkpoint(run, execution.device)
     layout = _layout(run, stores, execution, saved)
-    with threads(layout.threads), stop.looked_at():
+    with threads(layout.threads), stop.handled():
         return _train(run, stores, replace(execution, layout=layout), stop, saved)
 
 
@@ -123,7 +124,7 @@ def _train(
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise _another_version(run) from error
     clock = Clock(state.seconds)
-    forward = trial.forward_of(model, execution.layout)
+    forward = forward_of(model, execution.layout)
     watch = Watch(device, state.loss_sum)
 
     def check(bad: Bad | None) -> None:
@@ -266,7 +267,7 @@ def _initial_model(run: Run, execution: Execution) -> nn.Module:
     start = run.study.config.init_weights
     if start and run.init_weights and not (run.folder / "checkpoint.pt").exists():
         start_from(model, run.init_weights, start)
-    return trial.lay_out(model.to(execution.device), execution.layout)
+    return lay_out(model.to(execution.device), execution.layout)
 
 
 def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None) -> Layout:

@@ -22,9 +22,10 @@ from torch import nn
 from data.files import write_atomically
 from models.complexity import architecture_complexity
 from training.checkpoint import Damaged, keep_previous, previous
-from training.device import code_version, device_name, environment
+from training.environment import code_version, device_name, environment
 from training.evaluation import Evaluation
-from training.run import Execution, Layout, Run, Stores
+from training.layout import Layout
+from training.run import Execution, Run, Stores
 from training.study import write_json
 
 METRICS, WEIGHTS, RESULT = "metrics.jsonl", "model.safetensors", "result.json"

@@ -9,33 +9,10 @@ import torch
 
 from data import Augmentation, Dataset, Memory, PictureStore, open_store
 from models import Architecture, SwinArchitecture
+from training.layout import Layout
 from training.memory import available
 from training.recipe import Recipe
 from training.study import Study, read_result
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the arithmetic of a network is laid out; two layouts differ by rounding alone."""
-
-    channels_last: bool = True
-    """Pictures and filters with their channels innermost in memory."""
-    compile: bool = False
-    """Whether torch.compile makes the kernels."""
-    threads: int | None = None
-    """CPU threads of one operator; None for as many as torch takes by itself."""
-    rewritten: bool = False
-    """Whether 1x1 and depthwise convolutions are computed in other ways (`models.convolution`)."""
-
-    def __str__(self) -> str:
-        words = ["channels last" if self.channels_last else "contiguous"]
-        if self.rewritten:
-            words.append("rewritten")
-        if self.compile:
-            words.append("compiled")
-        if self.threads is not None:
-            words.append(f"{self.threads} thread{'s' * (self.threads != 1)}")
-        return ", ".join(words)
 
 
 @dataclass(frozen=True)
@@ -45,7 +22,7 @@ class Execution:
     device: torch.device
     workers: int = 0
     """Processes that prepare training pictures; 0 does it between two updates."""
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)
     """Where no trial chooses one."""
     trial: bool = False
     """Whether a new run begins with a timed trial of layouts (`training.trial`)."""

@@ -7,30 +7,27 @@ Weights, pictures and random numbers are the trial's own: a run is the same with
 """
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
-import shutil
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from data.files import read_bytes, write_atomically
 from models import Architecture, SwinArchitecture
 from models.builder import build
-from models.convolution import rewrite
 from training import memory
-from training.device import autocast, device_name, threads, wait_for
+from training.device import autocast, threads, wait_for
+from training.environment import device_name
+from training.layout import Layout, forward_of, has_compiler, lay_out
 from training.recipe import Precision
-from training.run import Layout
 
 _SHARE = 0.02
 """Of the expected time of the run: what a trial may take."""
@@ -71,30 +68,6 @@ class Choice:
     """tried, remembered, or why there was no trial."""
     rates: tuple[tuple[str, float], ...] = ()
     """Images per second of every layout that was timed, as last measured."""
-
-
-def memory_format(layout: Layout) -> torch.memory_format:
-    return torch.channels_last if layout.channels_last else torch.contiguous_format
-
-
-def lay_out(model: nn.Module, layout: Layout) -> nn.Module:
-    """`model` itself, with its convolutions and the order of its weights in memory as the layout has them."""
-    if layout.rewritten:
-        rewrite(model)
-    return model.to(memory_format=memory_format(layout))
-
-
-def forward_of(model: nn.Module, layout: Layout) -> Callable[[Tensor], Tensor]:
-    """`model`, which was laid out (`lay_out`), as a function that takes pictures in any."""
-    into = memory_format(layout)
-    function: Callable[[Tensor], Tensor] = model
-    if layout.compile:
-        import torch._inductor.config as inductor
-
-        inductor.fallback_random = True  # stochastic depth then draws what it draws uncompiled
-        torch.compiler.reset()  # torch compiles a function eight times; more networks than that come in one process
-        function = torch.compile(model)
-    return lambda images: function(images.contiguous(memory_format=into))
 
 
 class Candidate:
@@ -262,14 +235,6 @@ class _Trial:
         for candidate, median in zip(both, medians, strict=True):
             self.rates[str(candidate.layout)] = len(self.batch[0]) / median
         return challenger if medians[0] > _MARGIN * medians[1] else champion
-
-
-def has_compiler(device: torch.device) -> bool:
-    """Whether torch.compile finds what it needs on this machine."""
-    compilers = (os.environ.get("CXX"), "g++", "clang++")
-    if not any(shutil.which(name) for name in compilers if name):
-        return False
-    return device.type == "cpu" or importlib.util.find_spec("triton") is not None
 
 
 def cache_file() -> Path:

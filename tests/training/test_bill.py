@@ -10,9 +10,8 @@ from ablations import get_regime
 from data.augment import Augmentation
 from data.sizes import Sizes, sizes
 from models.builder import build, empty
-from training import bill as bill_module
-from training import memory
-from training.bill import Bill, Planned, measure, run_bytes
+from training import memory, speed
+from training.bill import Bill, Planned, run_bytes
 from training.optimization import make_optimizer
 from training.recipe import CLASSIC, Recipe
 from training.run import open_stores
@@ -50,7 +49,7 @@ def test_the_forecast_is_corrected_by_what_runs_took(tmp_path) -> None:
 def test_a_finished_run_is_taken_instead_of_a_measurement(tmp_path, monkeypatch) -> None:
     """Of the same device; and its whole time, evaluation included."""
     measured = []
-    monkeypatch.setattr(bill_module, "measure", lambda *_: measured.append(1) or 50.0)
+    monkeypatch.setattr(speed, "measure", lambda *_: measured.append(1) or 50.0)
     device = make(tmp_path, planned("gelu")).device_name
     assert len(measured) == 1
     for step, name in (("gelu", device), ("depthwise", "another device")):
@@ -76,16 +75,16 @@ def test_an_unfinished_run_counts_for_what_is_left_of_it(tmp_path) -> None:
 
 
 def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(bill_module, "measure", lambda *_: 50.0)
+    monkeypatch.setattr(speed, "measure", lambda *_: 50.0)
     first = make(tmp_path, planned("gelu"))
-    first.remember(tmp_path)
+    speed.remember(tmp_path, first.device_name, first.speeds)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "study.json").write_text("{}")
-    first.remember(tmp_path)
-    monkeypatch.setattr(bill_module, "measure", lambda *_: pytest.fail("measured again"))
+    speed.remember(tmp_path, first.device_name, first.speeds)
+    monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("measured again"))
     assert make(tmp_path, planned("gelu")).speeds["gelu"].source == "remembered"
     (tmp_path / "speeds.json").write_text("torn")
-    monkeypatch.setattr(bill_module, "measure", lambda *_: 60.0)
+    monkeypatch.setattr(speed, "measure", lambda *_: 60.0)
     assert make(tmp_path, planned("gelu")).speeds["gelu"].images_per_second == 60.0
 
 
@@ -94,7 +93,7 @@ def test_a_deeper_network_is_measured_to_be_slower() -> None:
     rates = []
     for name in ("depthwise", "inverted-bottleneck"):
         model = build(regime.architecture(regime.step(name), 3), init="he")
-        rates.append(measure(model, RECIPE, 64, "fp32", CPU))
+        rates.append(speed.measure(model, RECIPE, 64, "fp32", CPU))
     assert 0 < rates[1] < rates[0]  # three times the FLOPs
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.device import device_name, environment, set_up, threads, wait_for
+from training.device import set_up, threads, wait_for
+from training.environment import device_name, environment
 
 SCRIPT = '''
 import resource, sys, torch

@@ -42,8 +42,8 @@ def test_a_signal_ends_work_that_nobody_could_save(number) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_sets_the_request_where_it_is_looked_at(number) -> None:
-    with stop_on_signals() as stop, stop.looked_at():
+def test_a_signal_sets_the_request_where_it_is_handled(number) -> None:
+    with stop_on_signals() as stop, stop.handled():
         signal.raise_signal(number)
         assert stop
         with pytest.raises(Stopped):
@@ -54,7 +54,7 @@ def test_the_second_signal_ends_the_process_in_the_middle_of_a_computation() -> 
     """hashlib computes for hours without coming back to Python, where Python's own handlers would run."""
     script = (
         "import hashlib\nfrom training.interrupt import stop_on_signals\n"
-        "with stop_on_signals() as stop, stop.looked_at():\n"
+        "with stop_on_signals() as stop, stop.handled():\n"
         "    print('ready', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
     )

@@ -15,7 +15,7 @@ from ablations import get_regime
 from models.builder import build
 from training import checkpoint, loop, trial
 from training.interrupt import Stopped, StopRequest
-from training.run import Layout
+from training.layout import Layout, memory_format
 from training.trial import Candidate, Choice, Work, cache_file, choose, difference
 
 CPU = torch.device("cpu")
@@ -117,7 +117,7 @@ def test_a_compiler_that_fails_loses(clock, monkeypatch) -> None:
         if layout.compile:
             tried.append(layout)
             raise RuntimeError("no compiler")
-        return lambda images: model(images.contiguous(memory_format=trial.memory_format(layout)))
+        return lambda images: model(images.contiguous(memory_format=memory_format(layout)))
 
     monkeypatch.setattr(trial, "forward_of", forward_of)
     monkeypatch.setattr(trial, "has_compiler", lambda device: True)

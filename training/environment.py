@@ -1,0 +1,73 @@
+"""What the machine and the code are: what could explain a difference between two runs of one config."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.device import threads_outside
+
+_LIBRARIES = ("torch", "torchvision", "fvcore", "numpy", "pillow", "tensorboard", "safetensors")
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader calls the device: the GPU's name, or the processor's and how many threads torch takes by itself.
+
+    The same within and without `device.threads`: runs with different layouts are runs on one device.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    count = threads_outside()
+    return f"{_processor()}, {count} thread{'s' * (count > 1)}"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def code_version() -> str:
+    """The commit of this project, with "+changes" where files differ from it; "unknown" outside a git checkout."""
+    folder = Path(__file__).parents[1]
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return commit + "+changes" * bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What could explain a difference between two runs of one config, for environment.json."""
+    versions = {}
+    for library in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "device": device_name(device),
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "tf32": device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32",
+        "cudnn_benchmark": device.type == "cuda" and torch.backends.cudnn.benchmark,
+        "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+        "platform": platform.platform(),
+        "code_version": code_version(),
+    }
