@@ -67,7 +67,7 @@ export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folde
 show: $(VENV)/run.stamp  ## one step's network beside the step before: make show 5, or N=5
 	$(RUNNER) show $(STEP) $(OPTIONS)
 
-# With two threads torch 2.15 crashes in the backward pass of some of the lattice's tiny networks (docs/decisions.md).
+# With two threads torch 2.15 crashes in the backward pass of some of the lattice's tiny networks (docs/decisions.md#tests-one-thread).
 test: $(VENV)/dev.stamp  ## all tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 

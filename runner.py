@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     # torch's CPU threads wait for each other by spinning; spinning long makes a run 20 times slower as soon as another
-    # program wants a core (docs/decisions.md). Read when torch is imported, so it is set before.
+    # program wants a core (docs/decisions.md#spin). Read when torch is imported, so it is set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         with stop_on_signals() as stop:

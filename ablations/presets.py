@@ -19,7 +19,7 @@ class Preset:
 
 
 # The parts of the modern recipe, at strengths that a dozen epochs on a small network can bear: at full strength the
-# last step reaches 48 % on `pocket` instead of 84 % (docs/decisions.md).
+# last step reaches 48 % on `pocket` instead of 84 % (docs/decisions.md#short-presets).
 _SHORT = {
     "lr": 4e-3,
     "lr_batch": 128,

@@ -1,7 +1,7 @@
 """Convolutions computed in other ways: the same function to rounding, and on some processors much faster.
 
 A network whose convolutions are rewritten keeps its parameters, their names and its structure; `training.trial` finds
-out whether it is worth it. The limits below were measured on a CPU with AVX512 (docs/decisions.md).
+out whether it is worth it. The limits below were measured on a CPU with AVX512 (docs/decisions.md#pointwise).
 """
 
 from typing import Any

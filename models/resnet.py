@@ -1,6 +1,6 @@
 """The builder: one block, one network, every flag of `Architecture` read in one place.
 
-Where the paper is silent, docs/decisions.md gives the reason for what is done here.
+Where the paper is silent, docs/decisions.md#networks gives the reason for what is done here.
 """
 
 from collections import OrderedDict

@@ -89,7 +89,7 @@ def keep_memory() -> None:
     """Let this process keep the memory that it frees: the next update asks for the same again.
 
     Left to itself glibc gives large blocks back at once, and the system clears every page of them anew: 20,000 page
-    faults an update, a seventh of the time (docs/decisions.md). Elsewhere than on glibc nothing happens.
+    faults an update, a seventh of the time (docs/decisions.md#kept-memory). Elsewhere than on glibc nothing happens.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         allocator = ctypes.CDLL(None)
