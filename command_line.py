@@ -85,12 +85,12 @@ def options(command: type, prefix: str = "") -> Iterator[Option]:
         if _HIDDEN in marks:
             continue
         renamed = [mark.name for mark in marks if getattr(mark, "name", None) is not None]
-        name = prefix + (renamed[0] if renamed else field.name)
+        name = renamed[0] if renamed else field.name
         if is_dataclass(hint):
             assert isinstance(hint, type)
-            yield from options(hint, f"{name}." if name else "")
+            yield from options(hint, f"{prefix}{name}." if name else prefix)
             continue
-        name = name.replace("_", "-") if _POSITIONAL in marks else f"--{name.replace('_', '-')}"
+        name = (prefix if _POSITIONAL in marks else f"--{prefix}") + name.replace("_", "-")
         yield _option(name, hint, required=field.default is tyro.MISSING, one_by_one=_APPEND in marks)
 
 
@@ -127,8 +127,8 @@ def parse(commands: Mapping[str, Any], arguments: Sequence[str], description: st
     except SystemExit as exit:
         if not exit.code:  # --help
             raise
-        known = {name: list(options(type(it))) for name, it in commands.items()}
-        why = _wrong_word(known, arguments) or _wrong_values(exit.__context__) or _flattened(complaint.getvalue())
+        known, said = {name: list(options(type(it))) for name, it in commands.items()}, complaint.getvalue()
+        why = _wrong_word(known, arguments) or _wrong_values(known, exit.__context__) or _flattened(said)
     raise ValueError(why)
 
 
@@ -205,12 +205,15 @@ def _wrong_word(commands: Mapping[str, Sequence[Option]], arguments: Sequence[st
         if missing else None  # fmt: skip
 
 
-def _wrong_values(refusal: BaseException | None) -> str | None:
+def _wrong_values(commands: Mapping[str, Sequence[Option]], refusal: BaseException | None) -> str | None:
     """What a nested dataclass said of its values, if that is why tyro refused: "--epochs is 0" of `classic`."""
-    said, path = getattr(refusal, "__context__", None), str(getattr(refusal, "arg", ""))
+    said = getattr(refusal, "__context__", None)
     if not isinstance(said, ValueError) or not str(said).startswith("--"):
         return None
-    return str(said).replace("--", f"--{path.rpartition('.')[2]}.")
+    # Of the dataclass's place, config.classic.augmentation, only what is part of options' names: classic.
+    named = {part for known in commands.values() for option in known for part in option.name[2:].split(".")[:-1]}
+    prefix = "".join(f"{part}." for part in str(getattr(refusal, "arg", "")).split(".") if part in named)
+    return str(said).replace("--", f"--{prefix}")
 
 
 def _looks_like_option(word: str) -> bool:

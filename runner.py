@@ -204,7 +204,7 @@ def _parse(arguments: Sequence[str]) -> _Command:
     preset = get_preset(name)
     config = StudyConfig(
         preset.dataset, preset.regime, preset.resolution,
-        recipe=Recipe(**preset.recipe), classic=replace(CLASSIC, **preset.classic),
+        recipe=Recipe().change(**preset.recipe), classic=CLASSIC.change(**preset.classic),
     )  # fmt: skip
     commands = {
         "steps": Steps(), "train": Train(preset=name, config=config), "all": All(preset=name, config=config),
@@ -357,22 +357,22 @@ def _train(
     from training.bill import Bill, Planned, plan
     from training.device import find_device, find_precision, find_workers
     from training.queue import carry_out
-    from training.run import Execution, Run, augmentation_of, open_stores, short_side
+    from training.run import Execution, Run, open_stores, short_side
     from training.speed import remember
 
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
     check_config(folder, config)
     regime, workers = get_regime(config.regime), find_workers(command.workers, device)
-    pictures = sizes(config.dataset, data_dir, cache, short_side(config.resolution, config.recipe.crop_scale))
+    side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
+    pictures = sizes(config.dataset, data_dir, cache, side)
     if pictures.cache and cache.exists():
         data.require_writable(cache, "the folder of decoded pictures (--cache-dir)")
     planned = [
         Planned(step.name, seed, regime.architecture(step, pictures.classes), config.recipe_of(step.classic_recipe))
         for seed in seeds for step in chosen
     ]  # fmt: skip
-    augmentations = {run.recipe: augmentation_of(run.recipe, config.resolution) for run in planned}
-    bill = Bill(folder, planned, pictures, augmentations, config.precision, device, workers, overwrite)
+    bill = Bill(folder, planned, pictures, config.resolution, config.precision, device, workers, overwrite)
     if isinstance(command, All):
         print(f"{plan(folder, chosen, seeds, overwrite)}\n{bill}", flush=True)
     bill.require_disk(data_dir, cache, command.runs)
@@ -380,7 +380,7 @@ def _train(
         return DONE
 
     dataset = data.load(config.dataset, data_dir)
-    stores = open_stores(dataset, cache, config.resolution, command.skip_unreadable, config.recipe.crop_scale)
+    stores = open_stores(dataset, cache, side, command.skip_unreadable)
     study = open_study(folder, config, dataset.summary, dataset.fingerprint)
     remember(folder, bill.device_name, bill.speeds)
     runs = [

@@ -56,10 +56,10 @@ def measure(step_name: str, options: argparse.Namespace, device: torch.device) -
     optimizer, forward, watch = make_optimizer(model, recipe, device), forward_of(model, choice.layout), Watch(device)
     warm, updates = options.warm, options.updates
     store = Noise((warm + updates) * options.batch, round(options.resolution / 0.875))
-    augmentation = Augmentation(options.resolution)
     batches = train_batches(
-        store, augmentation, seed=0, epoch=0, batch_size=options.batch, workers=options.workers, device=device
-    )
+        store, Augmentation(), options.resolution, seed=0, epoch=0, batch_size=options.batch,
+        workers=options.workers, device=device,
+    )  # fmt: skip
     waiting = started = 0.0
     with threads(choice.layout.threads):
         for number in range(warm + updates):

@@ -61,7 +61,7 @@ def our_pipeline(store: PictureStore, augmentation: Augmentation, batch: int) ->
     """One epoch of mixed batches."""
 
     def run(epoch: int) -> int:
-        batches = train_batches(store, augmentation, seed=0, epoch=epoch, batch_size=batch)
+        batches = train_batches(store, augmentation, 224, seed=0, epoch=epoch, batch_size=batch)
         return sum(len(batch.labels) for batch in batches)
 
     return run
@@ -100,7 +100,6 @@ def main() -> None:
             {
                 "timm": timm_pipeline(split),
                 "ours": our_pipeline(store, recipe, arguments.batch),
-                "ours, jitter forced": our_pipeline(store, replace(recipe, force_color_jitter=True), arguments.batch),
                 "ours, without RandAugment": our_pipeline(
                     store, replace(recipe, rand_augment_magnitude=0.0, color_jitter=0.0), arguments.batch
                 ),

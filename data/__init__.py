@@ -9,19 +9,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from data.augmentation import Augmentation
 from data.datasets import NAMES, check, load
 from data.files import require_writable
 from data.splits import Dataset, Split
 
 if TYPE_CHECKING:
-    from data.augment import Augmentation
     from data.cache import PictureStore, open_store
     from data.loader import Batch, Memory, eval_batches, train_batches
 
 _LAZY = {
     "PictureStore": "data.cache",
     "open_store": "data.cache",
-    "Augmentation": "data.augment",
     "Batch": "data.loader",
     "Memory": "data.loader",
     "train_batches": "data.loader",

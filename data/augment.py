@@ -19,69 +19,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from data import randaugment, randomness
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from data.augmentation import MEAN, STD, Augmentation
 
 _CROP_TRIES = 10
+_CROP_RATIO = (3 / 4, 4 / 3)
+_RAND_AUGMENT_OPS = 2
 _ERASE_TRIES = 10
 _ERASE_AREA = (0.02, 1 / 3)
 _ERASE_RATIO = (0.3, 1 / 0.3)
 _NOISE_BANK = 1 << 20
 _CACHED = 1 << 15  # pixels finished together: 400 kB of float32 stay in a core's second-level cache
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Everything that can change a training picture. Defaults: the paper's Table 5 and its code's arguments.
-
-    Zero switches a part off (`flip`, `rand_augment_magnitude`, `color_jitter`, `random_erasing`, `mixup`, `cutmix`).
-
-    color_jitter: strength for brightness, contrast and saturation. The paper's code passes 0.4 to timm, and timm
-        leaves jitter out whenever RandAugment is on, so the published models never saw any; the same is done here
-        unless `force_color_jitter`.
-    mixup, cutmix: alphas of Beta(alpha, alpha). One of the two per batch, with equal probability when both are on.
-
-    Raises ValueError for a value that no training can use.
-    """
-
-    resolution: int = 224
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    rand_augment_magnitude: float = 9.0
-    rand_augment_std: float = 0.5
-    rand_augment_ops: int = 2
-    color_jitter: float = 0.4
-    force_color_jitter: bool = False
-    random_erasing: float = 0.25
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-    def __post_init__(self) -> None:
-        if self.resolution < 1:
-            raise ValueError(f"resolution is {self.resolution} pixels; it must be at least 1")
-        for name, low, high in (("crop_scale", 0.0, 1.0), ("crop_ratio", 0.0, math.inf)):
-            first, last = getattr(self, name)
-            if not low < first <= last <= high:
-                raise ValueError(f"{name} is ({first}, {last}); it must rise within {low} to {high}")
-        for name in ("flip", "random_erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; a probability is within 0 to 1")
-        if not 0 <= self.rand_augment_magnitude <= 10:
-            raise ValueError(f"rand_augment_magnitude is {self.rand_augment_magnitude}; it must be within 0 to 10")
-        for name in ("rand_augment_std", "rand_augment_ops", "color_jitter", "mixup", "cutmix"):
-            if not (0 <= getattr(self, name) < math.inf):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or more")
-        if min(self.std) <= 0:
-            raise ValueError(f"std is {self.std}; every channel's deviation must be above 0")
-
-    @property
-    def jitter(self) -> float:
-        """The colour jitter that is applied: none beside RandAugment, as in timm, unless forced."""
-        return self.color_jitter if self.force_color_jitter or not self.rand_augment_magnitude else 0.0
 
 
 @dataclass(frozen=True)
@@ -100,10 +47,14 @@ class Draws:
 
 
 def draw(
-    augmentation: Augmentation, sizes: npt.NDArray[np.int64], seed: int, epoch: int, indices: npt.ArrayLike
-) -> Draws:
-    """The decisions for the samples `indices` (B,), whose stored pictures have `sizes` (B, 2): heights and widths."""
-    count = augmentation.rand_augment_ops if augmentation.rand_augment_magnitude else 0
+    augmentation: Augmentation, resolution: int, sizes: npt.NDArray[np.int64], seed: int, epoch: int,
+    indices: npt.ArrayLike,
+) -> Draws:  # fmt: skip
+    """The decisions for the samples `indices` (B,), whose stored pictures have `sizes` (B, 2): heights and widths.
+
+    The network sees them at `resolution` x `resolution` pixels.
+    """
+    count = _RAND_AUGMENT_OPS if augmentation.rand_augment_magnitude else 0
     crops, erasing = 2 * _CROP_TRIES + 2, 2 * _ERASE_TRIES + 4
     table = randomness.uniforms(randomness.SAMPLE, seed, epoch, indices, 1 + crops + erasing + 4 + 5 * count)
     flip, crop, erase, jitter, layers = np.split(table, np.cumsum([1, crops, erasing, 4]), axis=1)
@@ -112,14 +63,14 @@ def draw(
     levels = augmentation.rand_augment_magnitude + augmentation.rand_augment_std * randomness.normals(first, second)
     low, high = max(0.0, 1.0 - augmentation.jitter), 1.0 + augmentation.jitter
     return Draws(
-        crop=crop_boxes(crop, sizes[:, 0], sizes[:, 1], augmentation.crop_scale, augmentation.crop_ratio),
+        crop=crop_boxes(crop, sizes[:, 0], sizes[:, 1], augmentation.crop_scale, _CROP_RATIO),
         flip=flip[:, 0] < augmentation.flip,
         ops=ops,
         levels=levels.clip(0.0, 10.0),
         signs=np.where(sign < 0.5, 1.0, -1.0),
         jitter_order=(jitter[:, 0] * 6).astype(np.int64),
         jitter=low + (high - low) * jitter[:, 1:],
-        erase=erase_boxes(erase, augmentation.resolution, augmentation.random_erasing),
+        erase=erase_boxes(erase, resolution, augmentation.random_erasing),
         noise=(erase[:, -1] * _NOISE_BANK).astype(np.int64),
     )
 
@@ -171,10 +122,10 @@ def erase_boxes(uniforms: npt.NDArray[np.float64], size: int, probability: float
     return np.stack([top, left, tall, wide], axis=1) * erased[:, None]
 
 
-def augment_batch(augmentation: Augmentation, draws: Draws, pictures: Sequence[Tensor]) -> Tensor:
+def augment_batch(augmentation: Augmentation, resolution: int, draws: Draws, pictures: Sequence[Tensor]) -> Tensor:
     """Crop, flip and recolour: B stored pictures (uint8, H x W x 3) to one uint8 tensor (B, R, R, 3)."""
-    size, jitter = augmentation.resolution, augmentation.jitter
-    fill = (round(255 * augmentation.mean[0]), round(255 * augmentation.mean[1]), round(255 * augmentation.mean[2]))
+    size, jitter = resolution, augmentation.jitter
+    fill = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
     batch = torch.empty((len(pictures), size, size, 3), dtype=torch.uint8)
     crops, flips, ops = draws.crop.tolist(), draws.flip.tolist(), draws.ops.tolist()
     # One picture at a time, so that it stays in the cache of the core from its crop to its last operation.
@@ -243,12 +194,13 @@ class Mix:
     box: tuple[int, int, int, int] | None
 
 
-def draw_mix(augmentation: Augmentation, seed: int, epoch: int, batch: int) -> Mix | None:
+def draw_mix(augmentation: Augmentation, resolution: int, seed: int, epoch: int, batch: int) -> Mix | None:
     """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) for a whole batch, as timm's `Mixup(mode='batch')`.
 
-    The weight of cutmix is corrected to the area left after the box is clipped at the border.
+    One of the two, with equal probability where both are on, its weight from Beta(alpha, alpha); that of cutmix is
+    corrected to the area left after the box is clipped at the border.
     """
-    if not augmentation.mixup and not augmentation.cutmix:
+    if not augmentation.mixes:
         return None
     random = randomness.generator(randomness.MIX, seed, epoch, batch)
     use_cutmix = augmentation.cutmix > 0 and (augmentation.mixup == 0 or random.random() < 0.5)
@@ -256,7 +208,7 @@ def draw_mix(augmentation: Augmentation, seed: int, epoch: int, batch: int) -> M
     weight = float(random.beta(alpha, alpha))
     if not use_cutmix:
         return Mix(weight, None)
-    size = augmentation.resolution
+    size = resolution
     half = int(size * math.sqrt(1 - weight)) // 2
     y, x = int(random.integers(size)), int(random.integers(size))
     top, left, bottom, right = max(y - half, 0), max(x - half, 0), min(y + half, size), min(x + half, size)
@@ -291,14 +243,17 @@ def _row_factors(
     return scale.float().repeat(size).to(device), shift.float().repeat(size).to(device)
 
 
-def finish(augmentation: Augmentation, pictures: Tensor, draws: Draws | None = None, how: Mix | None = None) -> Tensor:
+def finish(
+    pictures: Tensor, draws: Draws | None = None, how: Mix | None = None, mean: tuple[float, ...] = MEAN,
+    std: tuple[float, ...] = STD,
+) -> Tensor:  # fmt: skip
     """Normalise, erase and mix, on the device of `pictures`: uint8 (B, R, R, 3) to float32 (B, 3, R, R), channels_last.
 
     Erasing fills with standard normal noise after normalising (timm's mode "pixel"). All arithmetic is single
     multiplications and additions, so that a value does not depend on where in a block or thread it is computed.
     """
-    count, size = len(pictures), augmentation.resolution
-    row_scale, row_shift = _row_factors(augmentation.mean, augmentation.std, size, pictures.device)
+    count, size = pictures.shape[:2]
+    row_scale, row_shift = _row_factors(mean, std, size, pictures.device)
     images = torch.empty((count, size, size * 3), dtype=torch.float32, device=pictures.device)
     pixels, whole = pictures.view_as(images), images.view_as(pictures)
     together = count + count % 2 if pictures.is_cuda else max(2, _CACHED // (2 * size * size) * 2)

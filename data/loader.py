@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data import randomness
-from data.augment import Augmentation, Draws, Mix, augment_batch, centre_crop, draw, draw_mix, finish
+from data.augment import Draws, Mix, augment_batch, centre_crop, draw, draw_mix, finish
+from data.augmentation import Augmentation
 from data.processes import end_with
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -71,8 +72,8 @@ def epoch_order(pictures: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 
 def train_batches(
-    store: Pictures, augmentation: Augmentation, *, seed: int, epoch: int, batch_size: int, start: int = 0,
-    epochs: int = 1, rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0,
+    store: Pictures, augmentation: Augmentation, resolution: int, *, seed: int, epoch: int, batch_size: int,
+    start: int = 0, epochs: int = 1, rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0,
     device: torch.device | str = "cpu", memory: Memory | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """The training batches of `epochs` epochs, from batch number `start` of `epoch` on; ragged last ones are dropped.
@@ -89,7 +90,7 @@ def train_batches(
     """
     count = batches_per_epoch(len(store), batch_size)
     parts = world * micro_batches
-    pair = 2 if parts > 1 and (augmentation.mixup or augmentation.cutmix) else 1
+    pair = 2 if parts > 1 and augmentation.mixes else 1
     if parts < 1 or batch_size % (parts * pair):
         raise ValueError(
             f"a batch of {batch_size} cannot be shared by {world} processes in {micro_batches} micro-batches;"
@@ -97,7 +98,7 @@ def train_batches(
         )
     if not 0 <= rank < world or not 0 <= start <= count:
         raise ValueError(f"rank {rank} of {world}, batch {start} of {count}: there is no such share of the epoch")
-    work = _Training(store, augmentation, seed, batch_size, rank, world, micro_batches)
+    work = _Training(store, augmentation, resolution, seed, batch_size, rank, world, micro_batches)
     places = (
         (each, number)
         for each in range(epoch, epoch + epochs)
@@ -107,7 +108,7 @@ def train_batches(
 
 
 def eval_batches(
-    store: Pictures, augmentation: Augmentation, *, batch_size: int, workers: int = 0,
+    store: Pictures, resolution: int, *, batch_size: int, workers: int = 0,
     device: torch.device | str = "cpu", memory: Memory | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded.
@@ -117,7 +118,7 @@ def eval_batches(
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
     count = math.ceil(len(store) / batch_size)
-    work, places = _Evaluation(store, augmentation, batch_size), [(0, number) for number in range(count)]
+    work, places = _Evaluation(store, resolution, batch_size), [(0, number) for number in range(count)]
     if memory is not None and memory.has(work, places):
         workers = 0
     return _batches(work, places, workers, torch.device(device), memory)
@@ -140,9 +141,9 @@ class _Unfinished:
     def pin_memory(self) -> _Unfinished:
         return replace(self, pictures=self.pictures.pin_memory(), labels=self.labels.pin_memory())
 
-    def finish(self, augmentation: Augmentation, device: torch.device) -> Batch:
+    def finish(self, device: torch.device) -> Batch:
         pictures, labels = (part.to(device, non_blocking=True) for part in (self.pictures, self.labels))
-        images = finish(augmentation, pictures, self.draws, self.mix)
+        images = finish(pictures, self.draws, self.mix)
         partner_labels, weight = labels, torch.ones(len(labels), device=device)
         if self.mix is not None:
             pairs = len(labels) // 2 * 2
@@ -158,6 +159,7 @@ class _Training(Dataset[_Unfinished]):
 
     store: Pictures
     augmentation: Augmentation
+    resolution: int
     seed: int
     batch_size: int
     rank: int
@@ -172,10 +174,11 @@ class _Training(Dataset[_Unfinished]):
         indices = epoch_order(len(self.store), self.seed, epoch)[first : first + rows].copy()
         pictures = [self.store[index] for index in indices.tolist()]
         sizes = np.array([picture.shape[:2] for picture in pictures])
-        draws = draw(self.augmentation, sizes, self.seed, epoch, indices)
-        mixed = augment_batch(self.augmentation, draws, pictures)
+        draws = draw(self.augmentation, self.resolution, sizes, self.seed, epoch, indices)
+        mixed = augment_batch(self.augmentation, self.resolution, draws, pictures)
         labels = self.store.labels[torch.from_numpy(indices)]
-        return _Unfinished(mixed, labels, rows, draws, draw_mix(self.augmentation, self.seed, epoch, batch))
+        mix = draw_mix(self.augmentation, self.resolution, self.seed, epoch, batch)
+        return _Unfinished(mixed, labels, rows, draws, mix)
 
 
 @dataclass(frozen=True)
@@ -183,12 +186,12 @@ class _Evaluation(Dataset[_Unfinished]):
     """The batches of an evaluation, by number; all of them in epoch 0."""
 
     store: Pictures
-    augmentation: Augmentation
+    resolution: int
     batch_size: int
 
     def __getitem__(self, place: _Place) -> _Unfinished:
         _, number = place
-        size = self.augmentation.resolution
+        size = self.resolution
         first, end = number * self.batch_size, min((number + 1) * self.batch_size, len(self.store))
         pictures = torch.zeros((self.batch_size, size, size, 3), dtype=torch.uint8)
         for target, index in zip(pictures.permute(0, 3, 1, 2), range(first, end), strict=False):
@@ -235,7 +238,7 @@ def _batches(
     unfinished = _in_workers(work, places, workers, pin, memory) if workers else _here(work, places, pin, memory)
     if not pin:
         for batch in unfinished:
-            yield batch.finish(work.augmentation, device)
+            yield batch.finish(device)
         return
     # On a stream of its own, so that copying and finishing a batch overlap the training on the one before.
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -243,7 +246,7 @@ def _batches(
     used: deque[torch.cuda.Event] = deque()
     for batch in unfinished:
         with torch.cuda.stream(stream):
-            finished = batch.finish(work.augmentation, device)
+            finished = batch.finish(device)
         training.wait_stream(stream)
         for tensor in (finished.images, finished.labels, finished.partner_labels, finished.weight):
             tensor.record_stream(training)

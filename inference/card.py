@@ -10,6 +10,7 @@ import jinja2
 
 from ablations import STEPS, get_regime, pages
 from data.files import read_bytes
+from data.words import flat
 from inference.predictor import Predictor
 from models import Architecture, SwinArchitecture
 
@@ -30,7 +31,7 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
         regime = get_regime(study["config"]["regime"]) if "config" in study else None
         return environment.get_template("card.md.j2").render(
             predictor=predictor, form=form, difference=difference, checked=checked, license=license, result=result,
-            recipe=config.get("recipe", {}), dataset=dataset, regime=regime, step=step,
+            recipe=flat(config.get("recipe", {})), dataset=dataset, regime=regime, step=step,
             initial=study.get("config", {}).get("init_weights"), build=_in_torchvision(predictor.architecture),
             short=math.floor(predictor.view.resolution / 0.875), flops=_flops(result.get("gflops_paper_convention")),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ablations.fitting import explain
-from data.augment import Augmentation, centre_crop, finish
+from data.augment import centre_crop, finish
 from data.decode import UnreadablePicture, read_picture
 from data.files import read_bytes
 from models import Architecture, SwinArchitecture, weights
@@ -21,6 +21,19 @@ from models.builder import empty
 
 WEIGHTS, ABOUT = "model.safetensors", "about"
 """The file of a run (`training.records`) and the entry of its metadata that says what it holds."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How a network looks at pictures, as in its run's evaluation: side in pixels, mean and deviation of colours."""
+
+    resolution: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"pictures cannot be looked at with {self}")
 
 
 @dataclass(frozen=True)
@@ -33,8 +46,7 @@ class Predictor:
     classes: tuple[str, ...]
     step: str
     seed: int
-    view: Augmentation
-    """Only resolution, mean and std are used: pictures are looked at as in the run's own evaluation."""
+    view: View
     folder: Path
 
     @property
@@ -50,7 +62,7 @@ class Predictor:
         crops = torch.empty((len(pictures), self.view.resolution, self.view.resolution, 3), dtype=torch.uint8)
         for crop, path in zip(crops, pictures, strict=True):
             crop.copy_(centre_crop(_read(path), self.view.resolution).permute(1, 2, 0))
-        return finish(self.view, crops)
+        return finish(crops, mean=self.view.mean, std=self.view.std)
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -109,7 +121,7 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
         about: dict[str, Any] = json.loads(metadata[ABOUT])
         classes, layer_scale, look = tuple(map(str, about["classes"])), about["layer_scale"], about["preprocessing"]
         step, seed = str(about["step"]), int(about["seed"])
-        view = Augmentation(resolution=int(look["resolution"]), mean=tuple(look["mean"]), std=tuple(look["std"]))
+        view = View(int(look["resolution"]), tuple(look["mean"]), tuple(look["std"]))
         architecture = _architecture(about["architecture"])
         model = empty(architecture, layer_scale=None if fold_layer_scale else layer_scale).eval()
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ablations import Step
+from data.words import flat
 from report.checks import SECONDS, Run
 from report.collect import Study
 from report.statistics import Difference
@@ -215,26 +216,14 @@ def _time(finished: list[Run]) -> list[tuple[str, str, str]]:
 
 
 def _resolution(config: Mapping[str, Any]) -> str:
-    return str(config.get("resolution", _flat(config["recipe"]).get("resolution", "unknown")))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields side by side; those of an inner record keep their own name where it is free."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            for name, inner in _flat(value).items():
-                flat[name if name not in flat and name not in values else f"{key}.{name}"] = inner
-        else:
-            flat[key] = value
-    return flat
+    return str(config.get("resolution", flat(config["recipe"]).get("resolution", "unknown")))
 
 
 def _recipe(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(field, the recipe of the steps, the classic recipe of step 0)."""
-    recipe = _flat(config["recipe"])
+    recipe = flat(config["recipe"])
     classic = config.get("classic")
-    other = _flat(classic) if isinstance(classic, Mapping) else {}
+    other = flat(classic) if isinstance(classic, Mapping) else {}
     return [
         (name, _value(recipe.get(name)), _value(other.get(name)) if other else NOTHING)
         for name in dict.fromkeys([*recipe, *other])

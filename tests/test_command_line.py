@@ -24,6 +24,7 @@ COMPLAINTS = {
     ("train", "3", "--ema", "x"): "--ema: 'x' is not a number or None (see runner.py train --help)",
     ("train", "3", "--optimizer", "adam"): "'adam' is not one of adamw, sgd: did you mean 'adamw'? (see runner.py",
     ("train", "3", "--classic.epochs", "0"): "--classic.epochs is 0: give 1 to 1,000,000",
+    ("train", "3", "--classic.mixup", "-1"): "--classic.mixup is -1.0: give 0 or more",
     ("train", "3", "--epoch", "5"): "train has no option '--epoch': did you mean '--epochs'? (see runner.py train",
     ("train", "3", "--zzz", "5"): "train has no option '--zzz' (see runner.py train --help)",
     ("train", "3", "--dry-run"): "--dry-run is no option of train, only of all (see runner.py train --help)",

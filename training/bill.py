@@ -1,6 +1,6 @@
 """What a study will cost, said before it starts and corrected as its runs end: runs, pictures, disk, hours."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from data.augment import Augmentation
 from data.files import readable_bytes, require_free
 from data.loader import batches_per_epoch
 from data.sizes import Sizes
@@ -77,7 +76,7 @@ class Bill:
     """The cost of the runs that are still to be made, to be corrected by `finished` as they end."""
 
     def __init__(
-        self, folder: Path, jobs: Sequence[Job], sizes: Sizes, augmentations: Mapping[Recipe, Augmentation],
+        self, folder: Path, jobs: Sequence[Job], sizes: Sizes, resolution: int,
         precision: Precision, device: torch.device, workers: int, overwrite: Collection[str] = (),
     ) -> None:  # fmt: skip
         """Look at what is finished or remembered, and measure the rest (a fraction of a second a network).
@@ -96,7 +95,7 @@ class Bill:
         remembered = speed.remembered(folder, self.device_name)
         free = memory.available(device)
         for job in {job.step: job for job in jobs}.values():
-            resolution, recipe = augmentations[job.recipe].resolution, job.recipe
+            recipe = job.recipe
             batches_per_epoch(sizes.train, recipe.batch_size)
             model = _network(job, device)
             self.params[job.step] = sum(parameter.numel() for parameter in model.parameters())
@@ -110,19 +109,22 @@ class Bill:
                 or remembered.get(job.step)
                 or Speed(speed.measure(model, recipe, resolution, precision, device), "measured now")
             )
-        rates = {recipe: speed.measure_pictures(augmentation, sizes) for recipe, augmentation in augmentations.items()}
+        rates = {
+            augmentation: speed.measure_pictures(augmentation, resolution, sizes)
+            for augmentation in dict.fromkeys(job.recipe.augmentation for job in jobs)
+        }
         self.picture_rate = min(rates.values())
         shared: set[tuple[Recipe, int]] = set()
         self.expected = []
         for job in jobs:
             first = (job.recipe, job.seed) not in shared
             shared.add((job.recipe, job.seed))
-            self.expected.append(self._seconds(job, rates[job.recipe], workers, first, augmentations[job.recipe]))
+            self.expected.append(self._seconds(job, rates[job.recipe.augmentation], workers, first, resolution))
         self.factor = 1.0
         self._actual: dict[str, list[float]] = {}
         self._told: list[tuple[float, float]] = []  # expected and taken, of the runs made under this bill
 
-    def _seconds(self, job: Job, picture_rate: float, workers: int, first: bool, augmentation: Augmentation) -> float:
+    def _seconds(self, job: Job, picture_rate: float, workers: int, first: bool, resolution: int) -> float:
         """Seconds of the whole run."""
         known = self.speeds.get(job.step)
         if known is None:
@@ -134,7 +136,7 @@ class Bill:
         preparing = made / picture_rate
         if workers:
             training = max(training, preparing / workers)
-        elif first or made * augmentation.resolution**2 * 3 > 2**30:  # else the runs before have left them in memory
+        elif first or made * resolution**2 * 3 > 2**30:  # else the runs before have left them in memory
             training += preparing
         evaluated = job.recipe.epochs * self.sizes.validation + self.sizes.test
         return training + evaluated / (_FORWARD_SHARE * known.images_per_second)

@@ -105,7 +105,7 @@ def _train(
     run: Run, stores: Stores, execution: Execution, stop: StopRequest, saved: dict[str, Any] | None
 ) -> dict[str, Any]:
     recipe, device, folder = run.recipe, execution.device, run.folder
-    precision, augmentation = run.study.config.precision, run.augmentation()
+    precision, resolution = run.study.config.precision, run.study.config.resolution
     updates_per_epoch = batches_per_epoch(len(stores.train), recipe.batch_size)
 
     model = _initial_model(run, execution)
@@ -161,13 +161,13 @@ def _train(
     board = records.Board(folder, state.epoch * updates_per_epoch + 1)
     progress = Progress(run.title, recipe.epochs * updates_per_epoch, done, recipe.batch_size)
     batches = train_batches(
-        stores.train, augmentation, seed=run.seed, epoch=state.epoch, epochs=recipe.epochs - state.epoch,
-        batch_size=recipe.batch_size, start=state.batch, micro_batches=recipe.micro_batches,
-        workers=execution.workers, device=device, memory=stores.memory,
+        stores.train, recipe.augmentation, resolution, seed=run.seed, epoch=state.epoch,
+        epochs=recipe.epochs - state.epoch, batch_size=recipe.batch_size, start=state.batch,
+        micro_batches=recipe.micro_batches, workers=execution.workers, device=device, memory=stores.memory,
     )  # fmt: skip
 
     def evaluation(split: PictureStore, memory: Memory | None = None) -> Iterator[Batch]:
-        return eval_batches(split, augmentation, batch_size=_EVALUATION_BATCH, workers=execution.workers,
+        return eval_batches(split, resolution, batch_size=_EVALUATION_BATCH, workers=execution.workers,
                             device=device, memory=memory)  # fmt: skip
 
     last_save = time.monotonic()

@@ -73,10 +73,10 @@ def available(device: torch.device) -> int | None:
 
 def parts_that_fit(recipe: Recipe, per_picture: int, fixed: int, free: int) -> int | None:
     """The fewest micro-batches, at least the recipe's, whose parts fit; None if not even the smallest part does."""
-    mixed = bool(recipe.mixup or recipe.cutmix)
     for parts in range(recipe.micro_batches, recipe.batch_size + 1):
         rows, rest = divmod(recipe.batch_size, parts)
-        if not rest and not (parts > 1 and mixed and rows % 2) and needed(rows, per_picture, fixed) <= free:
+        parted = parts > 1 and recipe.augmentation.mixes and rows % 2
+        if not rest and not parted and needed(rows, per_picture, fixed) <= free:
             return parts
     return None
 

@@ -1,10 +1,13 @@
 """How a network is trained: every choice that can change the result, as data. No torch here."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
+
+from data.augmentation import Augmentation
+from data.words import require_option
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "step"]
@@ -67,47 +70,28 @@ class Recipe:
     """Initial value of the learnt factor on each residual branch (Table 5); None for no factor."""
     init: Init = "truncated-normal"
     """Initial weights: truncated-normal 0.02 (Table 5) or he, as ResNet-50 had."""
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Area of the random crop as a share of the picture (Szegedy et al., 2015)."""
-    flip: float = 0.5
-    """Probability of a horizontal flip (the paper's code)."""
-    rand_augment_magnitude: float = 9.0
-    """RandAugment's mean magnitude of 10 (Table 5); 0 switches it off."""
-    rand_augment_std: float = 0.5
-    """Deviation of that magnitude (Table 5)."""
-    color_jitter: float = 0.4
-    """Strength of colour jitter; as in the paper's code it acts only where RandAugment is off."""
-    random_erasing: float = 0.25
-    """Probability that a box is filled with noise (Table 5)."""
-    mixup: float = 0.8
-    """Alpha of mixup, which takes turns with cutmix (Table 5); 0 switches it off."""
-    cutmix: float = 1.0
-    """Alpha of cutmix (Table 5); 0 switches it off."""
+    augmentation: Annotated[Augmentation, tyro.conf.arg(name="")] = Augmentation()
+    """What happens to the pictures."""
     ema: float | None = None
     """Decay per update of a moving average of the weights, evaluated in their place; None for none (Table 5: off)."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batches", "lr_batch", "step_epochs"):
-            self._require(name, 1 <= getattr(self, name) <= _MOST, f"give 1 to {_MOST:,}")
+            require_option(self, name, 1 <= getattr(self, name) <= _MOST, f"give 1 to {_MOST:,}")
         for name in ("lr", "step_factor"):
-            self._require(name, 0 < getattr(self, name) < math.inf, "give a number above 0")
-        for name in ("min_lr", "weight_decay", "warmup_epochs", "mixup", "cutmix", "color_jitter", "rand_augment_std"):
-            self._require(name, 0 <= getattr(self, name) < math.inf, "give 0 or more")
+            require_option(self, name, 0 < getattr(self, name) < math.inf, "give a number above 0")
+        for name in ("min_lr", "weight_decay", "warmup_epochs"):
+            require_option(self, name, 0 <= getattr(self, name) < math.inf, "give 0 or more")
         for name in ("momentum", "label_smoothing", "drop_path"):
-            self._require(name, 0 <= getattr(self, name) < 1, "give 0 or more and less than 1")
-        for name in ("flip", "random_erasing"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "give a probability from 0 to 1")
-        self._require("rand_augment_magnitude", 0 <= self.rand_augment_magnitude <= 10, "give 0 (off) to 10")
-        self._require("betas", all(0 <= beta < 1 for beta in self.betas), "give two numbers from 0 to below 1")
-        low, high = self.crop_scale
-        self._require("crop_scale", 0 < low <= high <= 1, "give two rising shares above 0 and up to 1")
+            require_option(self, name, 0 <= getattr(self, name) < 1, "give 0 or more and less than 1")
+        require_option(self, "betas", all(0 <= beta < 1 for beta in self.betas), "give two numbers from 0 to below 1")
         if self.layer_scale is not None:
-            self._require("layer_scale", 0 < self.layer_scale < math.inf, "give a number above 0, or None")
+            require_option(self, "layer_scale", 0 < self.layer_scale < math.inf, "give a number above 0, or None")
         if self.ema is not None:
-            self._require("ema", 0 < self.ema < 1, "give a number above 0 and below 1, such as 0.9999, or None")
+            require_option(self, "ema", 0 < self.ema < 1, "give a number above 0 and below 1, such as 0.9999, or None")
         for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("init", Init)):
             choices = get_args(allowed)
-            self._require(name, getattr(self, name) in choices, f"give {' or '.join(choices)}")
+            require_option(self, name, getattr(self, name) in choices, f"give {' or '.join(choices)}")
         if not self.peak_lr < math.inf:
             raise ValueError(f"--lr is {self.lr:g}: with this --batch-size the rate is infinite, give a lower one")
         if self.warmup_epochs >= self.epochs:
@@ -125,16 +109,18 @@ class Recipe:
                 f"--micro-batches is {self.micro_batches}, which does not divide --batch-size {self.batch_size}: give "
                 "one that does"
             )
-        if self.micro_batches > 1 and (self.mixup or self.cutmix) and self.batch_size // self.micro_batches % 2:
+        if self.micro_batches > 1 and self.augmentation.mixes and self.batch_size // self.micro_batches % 2:
             raise ValueError(
                 f"--micro-batches is {self.micro_batches} and --batch-size is {self.batch_size}, which makes parts of "
                 f"{self.batch_size // self.micro_batches} pictures: mixing pairs neighbours, give parts of an even "
                 "number, or switch --mixup and --cutmix off"
             )
 
-    def _require(self, name: str, holds: bool, remedy: str) -> None:
-        if not holds:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}: {remedy}")
+    def change(self, **values: Any) -> "Recipe":
+        """With other values of fields, its own or its augmentation's by their names. Raises ValueError as `Recipe`."""
+        pictures = {field.name: values.pop(field.name) for field in fields(Augmentation) if field.name in values}
+        augmentation = replace(values.pop("augmentation", self.augmentation), **pictures)
+        return replace(self, augmentation=augmentation, **values)
 
     @property
     def peak_lr(self) -> float:
@@ -156,11 +142,7 @@ CLASSIC = Recipe(
     drop_path=0.0,
     layer_scale=None,
     init="he",
-    rand_augment_magnitude=0.0,
-    color_jitter=0.0,
-    random_erasing=0.0,
-    mixup=0.0,
-    cutmix=0.0,
+    augmentation=Augmentation(rand_augment_magnitude=0.0, color_jitter=0.0, random_erasing=0.0, mixup=0.0, cutmix=0.0),
 )
 """ResNet-50's own recipe, for step 0: SGD, batch 256, 90 epochs, steps by 0.1 (He et al., 2016; torchvision)."""
 

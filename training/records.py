@@ -19,6 +19,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
+from data.augmentation import MEAN, STD
 from data.files import write_atomically
 from models.complexity import architecture_complexity
 from training.checkpoint import Damaged, keep_previous, previous
@@ -106,7 +107,6 @@ def log(board: Board, metrics: Mapping[str, Any]) -> None:
 
 def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: int) -> str:
     """model.safetensors, which also says what the weights are and how pictures are to be prepared for them; sha256."""
-    augmentation = run.augmentation()
     about = {
         "study_hash": run.study.hash,
         "step": run.step,
@@ -116,9 +116,9 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
         "layer_scale": run.recipe.layer_scale,
         "classes": classes,
         "preprocessing": {
-            "resolution": augmentation.resolution,
-            "mean": augmentation.mean,
-            "std": augmentation.std,
+            "resolution": run.study.config.resolution,
+            "mean": MEAN,
+            "std": STD,
         },
     }
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

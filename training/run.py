@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from data import Augmentation, Dataset, Memory, PictureStore, open_store
+from data import Dataset, Memory, PictureStore, open_store
 from models import Architecture, SwinArchitecture
 from training.layout import Layout
 from training.memory import available
@@ -72,19 +72,6 @@ class Run:
         """result.json of a finished run, else None."""
         return read_result(self.folder)
 
-    def augmentation(self) -> Augmentation:
-        return augmentation_of(self.recipe, self.study.config.resolution)
-
-
-def augmentation_of(recipe: Recipe, resolution: int) -> Augmentation:
-    """The part of a recipe that changes pictures."""
-    r = recipe
-    return Augmentation(
-        resolution=resolution, crop_scale=r.crop_scale, flip=r.flip,
-        rand_augment_magnitude=r.rand_augment_magnitude, rand_augment_std=r.rand_augment_std,
-        color_jitter=r.color_jitter, random_erasing=r.random_erasing, mixup=r.mixup, cutmix=r.cutmix,
-    )  # fmt: skip
-
 
 def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:
     """Shorter side of the decoded pictures, in pixels (docs/pictures.md has the measurement).
@@ -95,14 +82,10 @@ def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -
     return math.ceil(resolution / min(0.875, math.sqrt(sum(crop_scale) / 2)))
 
 
-def open_stores(
-    dataset: Dataset, cache: Path, resolution: int, skip_unreadable: bool = False,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
-) -> Stores:  # fmt: skip
+def open_stores(dataset: Dataset, cache: Path, short_side: int, skip_unreadable: bool = False) -> Stores:
     """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`)."""
     train, validation, test = (
-        open_store(split, cache, short_side(resolution, crop_scale), skip_unreadable=skip_unreadable)
-        for split in dataset.splits.values()
+        open_store(split, cache, short_side, skip_unreadable=skip_unreadable) for split in dataset.splits.values()
     )
     free = available(torch.device("cpu"))
     train_share, validation_share = (min(2**30, 2**62 if free is None else free // part) for part in (4, 8))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data.augment import Augmentation
+from data.augmentation import Augmentation
 from data.loader import train_batches
 from data.sizes import Sizes
 from training import memory
@@ -100,11 +100,11 @@ class _Pictures:
         return self.picture
 
 
-def measure_pictures(augmentation: Augmentation, sizes: Sizes, seconds: float = 0.1) -> float:
+def measure_pictures(augmentation: Augmentation, resolution: int, sizes: Sizes, seconds: float = 0.1) -> float:
     """Training pictures that one process prepares a second, from decoded pictures of the data set's size."""
     noise = torch.randint(0, 256, (sizes.height, sizes.width, 3), dtype=torch.uint8)
     store, made, started = _Pictures(noise, torch.zeros(4096, dtype=torch.int64)), 0, time.perf_counter()
-    for _ in train_batches(store, augmentation, seed=0, epoch=0, batch_size=16):
+    for _ in train_batches(store, augmentation, resolution, seed=0, epoch=0, batch_size=16):
         made += 16
         if time.perf_counter() - started > seconds:
             break

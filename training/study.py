@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from data.files import one_writer, read_bytes, where_supported, write_atomically
 from data.splits import first_few
+from data.words import flat
 from training.recipe import StudyConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -124,8 +125,8 @@ def check_config(folder: Path, config: StudyConfig) -> None:
     there, here = read_json(path).get("config"), _as_json(config)
     if not isinstance(there, dict) or not all(isinstance(there.get(part), dict) for part in ("recipe", "classic")):
         raise ValueError(f"{path} is damaged, it states no config: restore it, or choose another --study")
-    pairs = [(f"{part}.{key}" if part == "classic" else key, there.get(part, {}).get(key), value)
-             for part in ("recipe", "classic") for key, value in here[part].items()]  # fmt: skip
+    pairs = [(f"{part}.{key}" if part == "classic" else key, flat(there.get(part, {})).get(key), value)
+             for part in ("recipe", "classic") for key, value in flat(here[part]).items()]  # fmt: skip
     pairs += [(key, there.get(key), here[key]) for key in ("dataset", "regime", "resolution", "precision")]
     before, now = ((part.get("init_weights") or {}).get("sha256", "none")[:12] for part in (there, here))
     pairs.append(("init_weights", before, now))

@@ -76,12 +76,12 @@ def test_unknown_regimes_and_presets_are_refused() -> None:
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_every_preset_is_a_valid_study(preset) -> None:
     get_regime(preset.regime)
-    config = StudyConfig(recipe=Recipe(**preset.recipe), classic=Recipe(**{**vars(CLASSIC), **preset.classic}))
+    config = StudyConfig(recipe=Recipe().change(**preset.recipe), classic=CLASSIC.change(**preset.classic))
     assert config.classic.optimizer == "sgd"
 
 
 def test_the_study_uses_the_papers_recipe() -> None:
-    recipe = Recipe(**PRESETS["food101"].recipe)
+    recipe = Recipe().change(**PRESETS["food101"].recipe)
     assert {name: value for name, value in vars(recipe).items() if value != getattr(Recipe(), name)} == {
         "batch_size": 512
     }

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from data import loader
-from data.augment import Augmentation, centre_crop, finish
+from data.augment import centre_crop, finish
+from data.augmentation import Augmentation
 from data.loader import Batch, Memory, batches_per_epoch, epoch_order, eval_batches, train_batches
 
-FULL = Augmentation(resolution=48, force_color_jitter=True)
-OFF = Augmentation(resolution=32, rand_augment_magnitude=0, color_jitter=0, random_erasing=0, mixup=0, cutmix=0)
+FULL = Augmentation()
+OFF = Augmentation(rand_augment_magnitude=0, color_jitter=0, random_erasing=0, mixup=0, cutmix=0)
 
 
 class Store:
@@ -62,7 +63,7 @@ def store() -> Store:
 
 @pytest.fixture(scope="module")
 def epoch(store: Store) -> list[Batch]:
-    return list(train_batches(store, FULL, seed=3, epoch=2, batch_size=16))
+    return list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16))
 
 
 def test_an_epoch_is_full_batches_of_distinct_pictures(store: Store, epoch: list[Batch]) -> None:
@@ -82,14 +83,14 @@ def test_an_epoch_is_full_batches_of_distinct_pictures(store: Store, epoch: list
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_any_number_of_workers_gives_the_same_bytes(store: Store, epoch: list[Batch], workers: int) -> None:
-    assert_same(list(train_batches(store, FULL, seed=3, epoch=2, batch_size=16, workers=workers)), epoch)
+    assert_same(list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, workers=workers)), epoch)
 
 
 @pytest.mark.parametrize("start", [1, 3, 4])
 def test_an_epoch_taken_up_in_its_middle_goes_on_with_the_same_bytes(
     store: Store, epoch: list[Batch], start: int
 ) -> None:
-    assert_same(list(train_batches(store, FULL, seed=3, epoch=2, batch_size=16, start=start)), epoch[start:])
+    assert_same(list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, start=start)), epoch[start:])
 
 
 @pytest.mark.parametrize(("world", "micro_batches"), [(2, 1), (1, 2), (2, 4), (4, 2)])
@@ -97,7 +98,7 @@ def test_shares_and_micro_batches_put_together_are_the_batch(
     store: Store, epoch: list[Batch], world: int, micro_batches: int
 ) -> None:
     shares = [
-        list(train_batches(store, FULL, seed=3, epoch=2, batch_size=16, rank=rank, world=world,
+        list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, rank=rank, world=world,
                            micro_batches=micro_batches, start=1))
         for rank in range(world)
     ]  # fmt: skip
@@ -112,7 +113,7 @@ def _share(rank: int, world: int, workers: int, pipe: Connection) -> None:
     """What a process of its own makes, as plain arrays."""
     torch.set_num_threads(1)
     made = train_batches(
-        Store(70), FULL, seed=3, epoch=2, batch_size=16, rank=rank, world=world, workers=workers, start=2
+        Store(70), FULL, 48, seed=3, epoch=2, batch_size=16, rank=rank, world=world, workers=workers, start=2
     )
     pipe.send(
         [[getattr(batch, name).numpy() for name in ("images", "labels", "partner_labels", "weight")] for batch in made]
@@ -142,7 +143,7 @@ def test_the_number_of_threads_does_not_matter(store: Store, epoch: list[Batch])
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1 if threads > 1 else 2)
-        assert_same(list(train_batches(store, FULL, seed=3, epoch=2, batch_size=16)), epoch)
+        assert_same(list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16)), epoch)
     finally:
         torch.set_num_threads(threads)
 
@@ -151,15 +152,15 @@ def test_global_random_state_is_neither_read_nor_moved(store: Store, epoch: list
     torch.manual_seed(5)
     np.random.seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    assert_same(list(train_batches(store, FULL, seed=3, epoch=2, batch_size=16)), epoch)
+    assert_same(list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16)), epoch)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]
 
 
 def test_a_store_is_read_and_never_written(store: Store) -> None:
     before = [picture.clone() for picture in store.pictures]
-    list(train_batches(store, FULL, seed=0, epoch=0, batch_size=16))
-    list(eval_batches(store, FULL, batch_size=16))
+    list(train_batches(store, FULL, 48, seed=0, epoch=0, batch_size=16))
+    list(eval_batches(store, 48, batch_size=16))
     assert all(torch.equal(now, then) for now, then in zip(store.pictures, before, strict=True))
 
 
@@ -170,7 +171,7 @@ def test_another_epoch_or_seed_is_another_order() -> None:
 
 
 def test_without_mixing_a_label_has_all_the_weight_and_odd_shares_are_fine(store: Store) -> None:
-    batches = list(train_batches(store, OFF, seed=0, epoch=0, batch_size=14, world=2, rank=1))
+    batches = list(train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=14, world=2, rank=1))
     assert len(batches) == 5
     for batch in batches:
         assert batch.labels.tolist() == batch.partner_labels.tolist()
@@ -178,21 +179,21 @@ def test_without_mixing_a_label_has_all_the_weight_and_odd_shares_are_fine(store
 
 
 def test_evaluation_takes_every_picture_in_order_and_pads_the_last_batch(store: Store) -> None:
-    batches = list(eval_batches(store, OFF, batch_size=32))
+    batches = list(eval_batches(store, 32, batch_size=32))
     assert [batch.valid for batch in batches] == [32, 32, 6]
     assert {batch.images.shape for batch in batches} == {(32, 3, 32, 32)}
     labels = torch.cat([batch.labels[: batch.valid] for batch in batches])
     images = torch.cat([batch.images[: batch.valid] for batch in batches])
     assert labels.tolist() == list(range(70))
     views = torch.stack([centre_crop(store[row], 32).permute(1, 2, 0) for row in range(70)])
-    assert torch.equal(images, finish(OFF, views))
-    assert_same(list(eval_batches(store, OFF, batch_size=32, workers=2)), batches)
+    assert torch.equal(images, finish(views))
+    assert_same(list(eval_batches(store, 32, batch_size=32, workers=2)), batches)
 
 
 def test_a_store_smaller_than_a_batch_names_the_batch_that_fits(store: Store) -> None:
     with pytest.raises(ValueError, match="one batch of 71 needs more than the 70 .* batch size of 70 or less fits"):
-        train_batches(store, OFF, seed=0, epoch=0, batch_size=71)
-    assert len(list(train_batches(store, OFF, seed=0, epoch=0, batch_size=70))) == 1
+        train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=71)
+    assert len(list(train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=70))) == 1
     with pytest.raises(ValueError, match="at least 1"):
         batches_per_epoch(70, 0)
     with pytest.raises(ValueError, match="nothing to train on"):
@@ -208,20 +209,20 @@ def test_a_store_smaller_than_a_batch_names_the_batch_that_fits(store: Store) ->
 )  # fmt: skip
 def test_impossible_shares_are_refused_when_asked_for(store: Store, wrong: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        train_batches(store, FULL, seed=0, epoch=0, batch_size=16, **wrong)  # type: ignore[arg-type]
+        train_batches(store, FULL, 48, seed=0, epoch=0, batch_size=16, **wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_epochs_in_one_go_are_the_epochs_one_by_one(store: Store, workers: int) -> None:
-    alone = [list(train_batches(store, FULL, seed=3, epoch=number, batch_size=16)) for number in (2, 3, 4)]
-    together = list(train_batches(store, FULL, seed=3, epoch=2, epochs=3, batch_size=16, start=3, workers=workers))
+    alone = [list(train_batches(store, FULL, 48, seed=3, epoch=number, batch_size=16)) for number in (2, 3, 4)]
+    together = list(train_batches(store, FULL, 48, seed=3, epoch=2, epochs=3, batch_size=16, start=3, workers=workers))
     assert_same(together, [*alone[0][3:], *alone[1], *alone[2]])
     assert not torch.equal(alone[0][0].labels, alone[1][0].labels)
-    assert list(train_batches(store, FULL, seed=3, epoch=2, epochs=0, batch_size=16)) == []
+    assert list(train_batches(store, FULL, 48, seed=3, epoch=2, epochs=0, batch_size=16)) == []
 
 
 def test_closing_the_iterator_early_leaves_no_worker_behind(store: Store) -> None:
-    batches = train_batches(store, OFF, seed=0, epoch=0, batch_size=4, workers=2)
+    batches = train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=4, workers=2)
     next(batches)
     assert len(multiprocessing.active_children()) == 2
     batches.close()  # type: ignore[attr-defined]
@@ -237,7 +238,7 @@ def test_a_failing_picture_fails_the_training_process_and_its_workers_end(store:
 
     for workers in (0, 2):
         with pytest.raises(OSError, match="picture 40 is unreadable"):
-            list(train_batches(Broken(64), OFF, seed=0, epoch=0, batch_size=8, workers=workers))
+            list(train_batches(Broken(64), OFF, 32, seed=0, epoch=0, batch_size=8, workers=workers))
     assert multiprocessing.active_children() == []
 
 
@@ -255,7 +256,7 @@ def test_a_worker_that_cannot_hand_over_its_pictures_is_not_waited_for(store: St
     signal.alarm(60)
     try:
         with pytest.raises(OSError, match=r"could not hand over its pictures .*--shm-size"):
-            list(train_batches(Cramped(64), OFF, seed=0, epoch=0, batch_size=8, workers=1))
+            list(train_batches(Cramped(64), OFF, 32, seed=0, epoch=0, batch_size=8, workers=1))
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
@@ -264,9 +265,9 @@ def test_a_worker_that_cannot_hand_over_its_pictures_is_not_waited_for(store: St
 
 def test_places_that_torch_pinned_as_lists_are_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "_unchanged", lambda item: (list(item[0]), item[1]))  # as pinning did in older releases
-    memory, first = Memory(), list(eval_batches(store, OFF, batch_size=32))
+    memory, first = Memory(), list(eval_batches(store, 32, batch_size=32))
     for _ in range(2):
-        assert_same(list(eval_batches(store, OFF, batch_size=32, workers=1, memory=memory)), first)
+        assert_same(list(eval_batches(store, 32, batch_size=32, workers=1, memory=memory)), first)
 
 
 class Counting(Store):
@@ -282,38 +283,38 @@ class Counting(Store):
 def test_memory_gives_the_same_bytes_and_reads_every_picture_once(epoch: list[Batch]) -> None:
     counting, memory = Counting(70), Memory()
     for _ in range(3):
-        assert_same(list(train_batches(counting, FULL, seed=3, epoch=2, batch_size=16, memory=memory)), epoch)
+        assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, memory=memory)), epoch)
     assert counting.reads == 64
-    rest = list(train_batches(counting, FULL, seed=3, epoch=2, batch_size=16, start=3, memory=memory))
+    rest = list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, start=3, memory=memory))
     assert_same(rest, epoch[3:])
     assert counting.reads == 64
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_memory_of_an_evaluation_asks_neither_pictures_nor_workers_again(store: Store, workers: int) -> None:
-    memory, first = Memory(), list(eval_batches(store, OFF, batch_size=32))
-    assert_same(list(eval_batches(store, OFF, batch_size=32, workers=workers, memory=memory)), first)
-    again = eval_batches(store, OFF, batch_size=32, workers=workers, memory=memory)
+    memory, first = Memory(), list(eval_batches(store, 32, batch_size=32))
+    assert_same(list(eval_batches(store, 32, batch_size=32, workers=workers, memory=memory)), first)
+    again = eval_batches(store, 32, batch_size=32, workers=workers, memory=memory)
     assert_same([next(again)], first[:1])
     assert multiprocessing.active_children() == []
     assert_same(list(again), first[1:])
     counting = Counting(70)
     for _ in range(2):
-        assert_same(list(eval_batches(counting, OFF, batch_size=32, memory=memory)), first)
+        assert_same(list(eval_batches(counting, 32, batch_size=32, memory=memory)), first)
     assert counting.reads == 70
 
 
 def test_memory_never_answers_for_another_seed_epoch_or_augmentation(store: Store) -> None:
     memory = Memory()
     for augmentation, seed, number in ((FULL, 0, 0), (FULL, 1, 0), (FULL, 1, 1), (OFF, 1, 1), (FULL, 0, 0)):
-        fresh = list(train_batches(store, augmentation, seed=seed, epoch=number, batch_size=16))
+        fresh = list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16))
         assert_same(
-            list(train_batches(store, augmentation, seed=seed, epoch=number, batch_size=16, memory=memory)), fresh
+            list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16, memory=memory)), fresh
         )
 
 
 def test_memory_keeps_no_more_than_its_limit(epoch: list[Batch]) -> None:
     counting, memory = Counting(70), Memory(limit=2 * 16 * 48 * 48 * 3)  # two of four batches
     for _ in range(2):
-        assert_same(list(train_batches(counting, FULL, seed=3, epoch=2, batch_size=16, memory=memory)), epoch)
+        assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, memory=memory)), epoch)
     assert counting.reads == 64 + 32

@@ -1,7 +1,6 @@
 """A study small enough to be trained in a second."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def make_run(tmp_path: Path, dataset: data.Dataset) -> MakeRun:
 
     def make(step: str = "13", seed: int = 0, study: str = "study", **changes: object) -> Run:
         regime = get_regime("pocket")
-        recipe = replace(RECIPE, **changes)
+        recipe = RECIPE.change(**changes)
         config = StudyConfig(dataset.name, "pocket", 32, "fp32", recipe, CLASSIC)
         opened = open_study(tmp_path / study, config, {}, dataset.fingerprint)
         found = regime.step(step)

@@ -7,19 +7,18 @@ import pytest
 import torch
 
 from ablations import get_regime
-from data.augment import Augmentation
+from data.augmentation import Augmentation
 from data.sizes import Sizes, sizes
 from models.builder import build, empty
 from training import memory, speed
 from training.bill import Bill, Planned, run_bytes
 from training.optimization import make_optimizer
 from training.recipe import CLASSIC, Recipe
-from training.run import open_stores
+from training.run import open_stores, short_side
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(epochs=4, batch_size=12, lr_batch=12, warmup_epochs=1, mixup=0.0, cutmix=0.0)
+RECIPE = Recipe(epochs=4, batch_size=12, lr_batch=12, warmup_epochs=1, augmentation=Augmentation(mixup=0.0, cutmix=0.0))
 SIZES = Sizes(train=100, validation=20, test=30, classes=3, download=0, cache=0, height=37, width=40)
-AUGMENTATION = Augmentation(resolution=32)
 
 
 def planned(step: str, seed: int = 0, recipe: Recipe = RECIPE) -> Planned:
@@ -28,7 +27,7 @@ def planned(step: str, seed: int = 0, recipe: Recipe = RECIPE) -> Planned:
 
 
 def make(folder: Path, *jobs: Planned) -> Bill:
-    return Bill(folder, jobs, SIZES, {job.recipe: AUGMENTATION for job in jobs}, "fp32", CPU, workers=0)
+    return Bill(folder, jobs, SIZES, 32, "fp32", CPU, workers=0)
 
 
 def test_the_forecast_is_corrected_by_what_runs_took(tmp_path) -> None:
@@ -123,7 +122,7 @@ def test_what_a_data_set_takes_is_known_before_it_is_there(pictures, tmp_path) -
     before = sizes(name, tmp_path, tmp_path / "cache", 37)
     assert (before.train, before.validation, before.test) == tuple(len(s) for s in dataset.splits.values())
     assert list(tmp_path.iterdir()) == []
-    stores = open_stores(dataset, tmp_path / "cache", 32, crop_scale=(0.5, 1.0))  # shorter side 37
+    stores = open_stores(dataset, tmp_path / "cache", short_side(32, (0.5, 1.0)))  # 37
     assert before.cache == sum(store.nbytes for store in (stores.train, stores.validation, stores.test))
     assert sizes(name, tmp_path, tmp_path / "cache", 37).cache == 0
 
@@ -145,4 +144,4 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does() -> None:
         memory.require_fit("gelu", recipe, 1000, 5000, 5000)
     # Mixing needs pairs: of 6 pictures in parts that hold 3, the parts are 2.
     assert memory.parts_that_fit(Recipe(batch_size=6), 1000, 0, 3 * 1300) == 3
-    assert memory.parts_that_fit(Recipe(batch_size=6, mixup=0.0, cutmix=0.0), 1000, 0, 3 * 1300) == 2
+    assert memory.parts_that_fit(Recipe(batch_size=6).change(mixup=0.0, cutmix=0.0), 1000, 0, 3 * 1300) == 2

@@ -89,7 +89,7 @@ class Store:
     labels = torch.zeros(640, dtype=torch.int64)
     def __len__(self): return 640
     def __getitem__(self, index): return torch.zeros((40, 40, 3), dtype=torch.uint8)
-batches = train_batches(Store(), Augmentation(resolution=32), seed=0, epoch=0, batch_size=4, workers=2)
+batches = train_batches(Store(), Augmentation(), 32, seed=0, epoch=0, batch_size=4, workers=2)
 next(batches), next(batches)
 print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
 input()

@@ -128,7 +128,7 @@ def test_the_loss_is_cross_entropy_to_mixed_and_smoothed_targets() -> None:
 )
 def test_an_impossible_recipe_is_refused_in_a_sentence(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
-        Recipe(**changes)
+        Recipe().change(**changes)
 
 
 def test_an_impossible_study_is_refused_in_a_sentence() -> None:

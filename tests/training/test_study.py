@@ -23,12 +23,6 @@ def test_the_same_config_opens_the_same_study(tmp_path) -> None:
     assert first.run_folder("gelu", 2) == tmp_path / "s/gelu/seed-2"
 
 
-def test_a_study_made_before_the_recipe_had_ema_keeps_its_hash(tmp_path) -> None:
-    assert open_study(tmp_path / "s", CONFIG, {}, "abc").hash == "488a6d550f20"
-    averaged = replace(CONFIG, recipe=Recipe(ema=0.9999))
-    assert open_study(tmp_path / "t", averaged, {}, "abc").hash != "488a6d550f20"
-
-
 @pytest.mark.parametrize(
     ("other", "named"),
     [
