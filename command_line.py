@@ -1,15 +1,17 @@
-"""Words of a command line to a command's dataclass, by tyro; and for words that tyro refuses, one sentence why.
+"""The words of a command line, and of make's, to a command's dataclass; for wrong ones, one sentence that says why.
 
-What is an option, and what it accepts, is read off the dataclasses, so that no list of options is kept by hand.
+What is an option, and what it accepts, is read off the dataclasses, so that no list of options is kept by hand. Words
+are read here, because tyro's refusals are boxes that quote Python; tyro makes the dataclass and the help.
 """
 
 import contextlib
 import difflib
 import functools
+import glob
 import io
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,8 +20,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tyro
 
 PROGRAM = "runner.py"
+Given = Mapping[str, Sequence[str]]
+"""What a command line gives to each option, by the option's name: its values, or the flag as it was written."""
 
 _MANY = 10_000
+_HELP = ("-h", "--help")
 _POSITIONAL, _APPEND, _HIDDEN = (
     get_args(marked)[1] for marked in (tyro.conf.Positional[str], tyro.conf.UseAppendAction[str],
                                        Annotated[str, tyro.conf.Suppress]))  # fmt: skip
@@ -41,29 +46,12 @@ class Option:
     or_none: bool = False
     """Whether it takes the word None as well."""
     required: bool = False
+    repeated: bool = False
+    """Whether it is given again for each of several values."""
 
     @property
     def standing_alone(self) -> bool:
         return not self.name.startswith("--")
-
-    @property
-    def accepts(self) -> str:
-        """What each of its values may be."""
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        words = {int: "a whole number", float: "a number", Path: "a path"}.get(self.kind, "a word")
-        return words + " or None" * self.or_none
-
-    def takes(self, value: str) -> bool:
-        if self.or_none and value == "None":
-            return True
-        if self.choices:
-            return value in self.choices
-        try:
-            self.kind(value)
-        except ValueError:
-            return False
-        return True
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -72,6 +60,26 @@ class Option:
             return (self.name,)
         head, dot, last = self.name.removeprefix("--").rpartition(".")
         return self.name, f"--{head}{dot}no-{last}"
+
+    def complaint(self, values: Sequence[str]) -> str | None:
+        """What is wrong with its values: one that it does not take, or too few of them."""
+        words = {int: "a whole number", float: "a number", Path: "a path"}.get(self.kind, "a word")
+        accepts = f"one of {', '.join(self.choices)}" if self.choices else words + " or None" * self.or_none
+        for value in values:
+            if not self._takes(value):
+                hint = _nearest(value, self.choices)
+                return f"{self.name}: {_quoted(value)} is not {accepts}{': ' + hint.strip() if hint else ''}"
+        if len(values) < self.least:
+            count = "a value" if self.least == 1 else f"{self.least} values"
+            return f"{self.name} needs {count}, {accepts}{' each' * (self.least > 1)}"
+        return None
+
+    def _takes(self, value: str) -> bool:
+        if self.choices or not value:
+            return value in self.choices
+        with contextlib.suppress(ValueError):
+            return (self.or_none and value == "None") or self.kind(value) is not None
+        return False
 
 
 def options(command: type, prefix: str = "") -> Iterator[Option]:
@@ -91,129 +99,109 @@ def options(command: type, prefix: str = "") -> Iterator[Option]:
             yield from options(hint, f"{prefix}{name}." if name else prefix)
             continue
         name = (prefix if _POSITIONAL in marks else f"--{prefix}") + name.replace("_", "-")
-        yield _option(name, hint, required=field.default is tyro.MISSING, one_by_one=_APPEND in marks)
+        yield _option(name, hint, required=field.default is tyro.MISSING, repeated=_APPEND in marks)
 
 
-def _option(name: str, hint: Any, required: bool, one_by_one: bool) -> Option:
+def _option(name: str, hint: Any, required: bool, repeated: bool) -> Option:
     least = most = 1
-    or_none = False
-    if get_origin(hint) in (Union, UnionType):
-        or_none = NoneType in get_args(hint)
+    or_none = get_origin(hint) in (Union, UnionType)
+    if or_none:
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
     if get_origin(hint) is tuple:
         hint, *others = get_args(hint)
-        least = most = 1 + len(others)
-        if others == [...]:
-            least, most = (1, 1) if one_by_one else (0, _MANY)
+        if others != [...]:
+            least = most = 1 + len(others)
+        elif not repeated:
+            most = _MANY
     if hint is bool:
         least = most = 0
-    if get_origin(hint) is Literal:
-        return Option(name, str, least, most, tuple(map(str, get_args(hint))), or_none, required)
-    return Option(name, hint, least, most, (), or_none, required)
+    choices = tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()
+    return Option(name, str if choices else hint, least, most, choices, or_none, required, repeated)
 
 
-def parse(commands: Mapping[str, Any], arguments: Sequence[str], description: str | None = None) -> Any:
-    """The command that `arguments` name, one of `commands`: by name, with the defaults of its options.
+def parse(
+    commands: Mapping[str, type], arguments: Sequence[str], defaults: Callable[[Given], Mapping[str, Any]],
+    description: str | None = None,
+) -> tuple[Any, Given]:  # fmt: skip
+    """The command that `arguments` name, one of `commands`, and what they give to it.
+
+    `defaults` are the commands as they are where nothing is given to them; they may follow from what is.
 
     Raises:
         ValueError: a wrong request, in one sentence.
     """
-    kinds: list[Any] = [Annotated[type(it), tyro.conf.subcommand(name, default=it)] for name, it in commands.items()]
-    complaint = io.StringIO()
+    given = _read(commands, arguments)
+    kinds: list[Any] = [
+        Annotated[commands[name], tyro.conf.subcommand(name, default=default)]
+        for name, default in defaults(given).items()
+    ]
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(io.StringIO()):
             union: Any = functools.reduce(operator.or_, kinds)
-            return tyro.cli(union, args=list(arguments), prog=PROGRAM, description=description)
+            return tyro.cli(union, args=list(arguments), prog=PROGRAM, description=description), given
     except SystemExit as exit:
         if not exit.code:  # --help
             raise
-        known, said = {name: list(options(type(it))) for name, it in commands.items()}, complaint.getvalue()
-        why = _wrong_word(known, arguments) or _wrong_values(known, exit.__context__) or _flattened(said)
-    raise ValueError(why)
+        refusal = exit.__context__
+    said, of = getattr(refusal, "message", None), str(getattr(refusal, "arg", ""))
+    if said is None:
+        raise ValueError(f"these words cannot be read together (see {PROGRAM} {arguments[0]} --help)")
+    # What a dataclass says of its field, "--epochs is 0", where its options have names such as --classic.epochs; of the
+    # dataclass's place, config.classic.augmentation, only what is part of these names.
+    named = {part for option in options(commands[arguments[0]]) for part in option.name[2:].split(".")[:-1]}
+    raise ValueError(said.replace("--", "--" + "".join(f"{part}." for part in of.split(".") if part in named)))
 
 
-def value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The last value that `arguments` give to `option`."""
-    found = None
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == option:
-            found = value if equals else next(iter(arguments[place + 1 :]), None)
-    return found
-
-
-def one_line(text: object, most: int = 1000) -> str:
-    """`text` without line breaks and other control characters, and without the middle if it is very long."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
-    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
-
-
-def _wrong_word(commands: Mapping[str, Sequence[Option]], arguments: Sequence[str]) -> str | None:
-    """The first thing wrong with `arguments`, or None where nothing is found."""
+def _read(commands: Mapping[str, type], arguments: Sequence[str]) -> Given:
+    """What `arguments` give to each option of the command they name. Raises ValueError for the first that is wrong."""
     if not arguments:
-        return f"no command was given: give one of {', '.join(commands)} (see {PROGRAM} --help)"
+        raise ValueError(f"no command was given: give one of {', '.join(commands)} (see {PROGRAM} --help)")
     command, *words = arguments
+    given: dict[str, list[str]] = {}
+    if command in _HELP:
+        return given
     if command.startswith("-"):
-        return f"{_quoted(command)} comes before the command: give one of {', '.join(commands)} first"
+        raise ValueError(f"{_quoted(command)} comes before the command: give one of {', '.join(commands)} first")
     if command not in commands:
-        return f"there is no command {_quoted(command)}: {_nearest(command, commands)}choose {', '.join(commands)}"
+        hint = _nearest(command, commands)
+        raise ValueError(f"there is no command {_quoted(command)}: {hint}choose {', '.join(commands)}")
     help_ = f"(see {PROGRAM} {command} --help)"
-    named = {spelling: option for option in commands[command] for spelling in option.spellings}
-    alone = [option for option in commands[command] if option.standing_alone]
-    room, last_flag, seen = sum(option.most for option in alone), None, set()
-    place, apart = 0, False
-    while place < len(words):
-        name, equals, value = words[place].partition("=")
-        place += 1
-        if not _looks_like_option(name):
-            word = name + equals + value
-            if room == 0 and last_flag is not None:
-                return f"{last_flag.name} takes no value: give {' or '.join(last_flag.spellings)} alone {help_}"
-            if room == 0:
-                takes = f"one {alone[0].name}" if alone else "no word that stands alone"
-                return f"{_quoted(word)} is one word too many: {command} takes {takes} {help_}"
-            if apart:
-                return f"{_quoted(word)} stands apart from the other {alone[0].name}: give them together {help_}"
-            seen |= {option.name for option in alone}
-            room -= 1
-            continue
+    known = list(options(commands[command]))
+    named = {spelling: option for option in known for spelling in option.spellings}
+    alone = [option for option in known if option.standing_alone]
+    last: Option | None = None
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
         name = name.replace("_", "-")
-        option = named.get(name)
+        if word in _HELP:
+            return given
+        option: Option | None
+        if _looks_like_option(word):
+            if (option := named.get(name)) is None:
+                raise ValueError(f"{_no_such_option(name, command, named, commands)}{help_}")
+            values = [value] if equals else []
+            while not equals and words and len(values) < option.most and not _looks_like_option(words[0]):
+                values.append(words.pop(0))
+            flag = option if equals else None
+        else:
+            option = next((one for one in alone if len(given.get(one.name, ())) < one.most), None)
+            values, flag = [word], last if option is None else None
+        if flag and flag.kind is bool:
+            raise ValueError(f"{flag.name} takes no value: give {' or '.join(flag.spellings)} alone {help_}")
         if option is None:
-            return _no_such_option(name, command, named, commands)
-        seen.add(option.name)
-        apart = any(option.name in seen for option in alone)
-        values = [value] if equals else []
-        if option.kind is bool:
-            if equals:
-                return f"{option.name} takes no value: give {' or '.join(option.spellings)} alone {help_}"
-            last_flag = option
-            continue
-        last_flag = None
-        while not equals and place < len(words) and len(values) < option.most and not _looks_like_option(words[place]):
-            values.append(words[place])
-            place += 1
-        for one in values:
-            if not option.takes(one):
-                hint = _nearest(one, option.choices)
-                return f"{name}: {_quoted(one)} is not {option.accepts}{': ' + hint if hint else ' '}{help_}"
-        if len(values) < option.least:
-            count = "a value" if option.least == 1 else f"{option.least} values"
-            return f"{name} needs {count}, {option.accepts}{' each' * (option.least > 1)} {help_}"
-    missing = [option.name for option in commands[command] if option.required and option.name not in seen]
-    return f"no {' and no '.join(missing)} was given: {command} needs {'it' if len(missing) == 1 else 'both'} {help_}" \
-        if missing else None  # fmt: skip
-
-
-def _wrong_values(commands: Mapping[str, Sequence[Option]], refusal: BaseException | None) -> str | None:
-    """What a nested dataclass said of its values, if that is why tyro refused: "--epochs is 0" of `classic`."""
-    said = getattr(refusal, "__context__", None)
-    if not isinstance(said, ValueError) or not str(said).startswith("--"):
-        return None
-    # Of the dataclass's place, config.classic.augmentation, only what is part of options' names: classic.
-    named = {part for known in commands.values() for option in known for part in option.name[2:].split(".")[:-1]}
-    prefix = "".join(f"{part}." for part in str(getattr(refusal, "arg", "")).split(".") if part in named)
-    return str(said).replace("--", f"--{prefix}")
+            takes = f"one {alone[0].name}" if alone else "no word that stands alone"
+            raise ValueError(f"{_quoted(word)} is one word too many: {command} takes {takes} {help_}")
+        if option.standing_alone and option.name in given and last is not option:
+            raise ValueError(f"{_quoted(word)} stands apart from the other {option.name}: give them together {help_}")
+        if wrong := option.complaint(values):
+            raise ValueError(f"{wrong} {help_}")
+        given.setdefault(option.name, []).extend(values or [name])
+        last = option
+    if missing := [option.name for option in known if option.required and option.name not in given]:
+        it = "it" if len(missing) == 1 else "both"
+        raise ValueError(f"no {' and no '.join(missing)} was given: {command} needs {it} {help_}")
+    return given
 
 
 def _looks_like_option(word: str) -> bool:
@@ -221,16 +209,20 @@ def _looks_like_option(word: str) -> bool:
     return bool(re.match(r"--\S|-(?!inf\b|nan\b)[A-Za-z]", word))
 
 
-def _no_such_option(
-    name: str, command: str, named: Mapping[str, Option], commands: Mapping[str, Sequence[Option]]
-) -> str:
-    elsewhere = [other for other, known in commands.items() if any(name in option.spellings for option in known)]
+def _no_such_option(name: str, command: str, named: Mapping[str, Option], commands: Mapping[str, type]) -> str:
+    elsewhere = [other for other, kind in commands.items() for option in options(kind) if name in option.spellings]
     wrong, near = f"{command} has no option {_quoted(name)}", list(named)
     if elsewhere:  # spelt right, so only another number of it can be meant: --seed and --seeds
         wrong = f"{name} is no option of {command}, only of {', '.join(elsewhere)}"
         near = [option for option in named if option.rstrip("s") == name.rstrip("s")]
     hint = _nearest(name, near)
-    return f"{wrong}{': ' + hint if hint else ' '}(see {PROGRAM} {command} --help)"
+    return f"{wrong}{': ' + hint if hint else ' '}"
+
+
+def one_line(text: object, most: int = 1000) -> str:
+    """`text` without line breaks and other control characters, and without the middle if it is very long."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
 def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -243,9 +235,69 @@ def _quoted(word: str) -> str:
     return repr(one_line(word, 80)) if word.isprintable() else one_line(repr(word), 80)
 
 
-def _flattened(complaint: str) -> str:
-    """tyro's boxed complaint, "│ Error parsing --x: why │ ...", as a line of text: for what the others cannot see."""
-    lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)
-    text = re.split(r" (?:For full helptext|Argument helptext|Perhaps you meant|Arguments are applied)", text)[0]
-    return text.strip().rstrip(".")
+# make
+
+_OF_THE_MAKEFILE = ("PYTHON", "VENV", "TORCH_INDEX")
+_FROM_ENVIRONMENT = ("PRESET", "SEED", "SEEDS", "DEVICE")
+_YES_NO = {**dict.fromkeys(("1", "yes", "true", "on"), True), **dict.fromkeys(("0", "no", "false", "off"), False)}
+
+
+def from_make(commands: Mapping[str, type], arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The command line that a recipe of the Makefile means, `arguments` before make's words and variables were read.
+
+    PRESET=pocket SEEDS="0 1" becomes --preset=pocket --seeds 0 1, DRY_RUN=yes --dry-run, DRY_RUN=no --no-dry-run; N,
+    IMAGE and the words after the target, which the Makefile puts into WORDS, are the words that stand alone. An option
+    in the environment yields to the recipe, and the recipe to one that was given to make.
+
+    Raises:
+        ValueError: a flag that is neither yes nor no.
+    """
+    command, *recipe = arguments
+    known = {option.name.removeprefix("--"): option for option in options(commands[command])}
+    alone = [option for option in known.values() if option.standing_alone]
+    words = environment.get("WORDS", "").split()
+    around = []
+    for variable in _FROM_ENVIRONMENT:
+        option = known.get(variable.lower())
+        if option and environment.get(variable):
+            around += _in_words(option, variable, environment[variable])
+    for variable, value in _variables(environment.get("MAKEFLAGS", "")).items():
+        name = variable.lower().replace("_", "-")
+        if variable in _OF_THE_MAKEFILE:
+            continue
+        option = known.get(name)
+        if alone and name in ("n", alone[0].name, alone[0].name.removesuffix("s")):
+            words += _in_words(alone[0], variable, value)
+        elif option:
+            recipe += _in_words(option, variable, value)
+        else:
+            recipe.append(f"--{name}={value}")
+    return [command, *words, *around, *recipe]
+
+
+def _variables(flags: str) -> dict[str, str]:
+    """The variables of make's own command line by name, from MAKEFLAGS as a recipe's environment has it.
+
+    There make (3.81 as 4.3) puts a backslash before each blank and each backslash of them, writes $ twice, and expands
+    nothing; they come last first, after "--", which 3.81 leaves out where there are no flags.
+    """
+    words = re.findall(r"(?:\\.|[^\\ \t])+", flags, re.DOTALL)
+    given = words[words.index("--") + 1 :] if "--" in words else words
+    pairs = (re.sub(r"\\(.)|\$(\$)", r"\1\2", word, flags=re.DOTALL).partition("=") for word in reversed(given))
+    return {name.rstrip(":"): value for name, equals, value in pairs if equals and not name.startswith("-")}
+
+
+def _in_words(option: Option, variable: str, value: str) -> list[str]:
+    """An option as the words of a command line, from the value that a variable has."""
+    if option.kind is bool:
+        if value not in _YES_NO:
+            raise ValueError(f"{variable} is {_quoted(value)}: give {variable}=yes or {variable}=no")
+        return [option.spellings[0 if _YES_NO[value] else 1]]
+    values = [value]
+    if option.most > 1 or option.repeated:
+        values = value.split()
+        if option.kind is Path:  # a path that is there, blanks and all, or several, patterns such as photos/*.jpg too
+            values = [value] if Path(value).exists() else [p for v in values for p in sorted(glob.glob(v)) or [v]]
+    if option.standing_alone:
+        return values
+    return [option.name, *values] if option.most > 1 else [f"{option.name}={value}" for value in values]

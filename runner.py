@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on req
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -159,6 +160,9 @@ class Export:
 
 
 _Command = Steps | Train | All | Report | Show | Predict | Export
+COMMANDS: dict[str, type[_Command]] = {
+    "steps": Steps, "train": Train, "all": All, "report": Report, "show": Show, "predict": Predict, "export": Export,
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,6 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         with stop_on_signals() as stop:
+            if arguments[:1] == ["--from-make"]:
+                arguments = command_line.from_make(COMMANDS, arguments[1:], os.environ)
+                print(f"runner.py {shlex.join(arguments)}", file=sys.stderr, flush=True)
             command = _parse(arguments)
             match command:
                 case Steps():
@@ -200,28 +207,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str]) -> _Command:
     """The command, with the asked preset's values as defaults. Wrong requests become one-sentence ValueErrors."""
-    name = command_line.value_of("--preset", arguments) or "food101"
-    preset = get_preset(name)
-    config = StudyConfig(
-        preset.dataset, preset.regime, preset.resolution,
-        recipe=Recipe().change(**preset.recipe), classic=CLASSIC.change(**preset.classic),
-    )  # fmt: skip
-    commands = {
-        "steps": Steps(), "train": Train(preset=name, config=config), "all": All(preset=name, config=config),
-        "report": Report(), "show": Show(), "predict": Predict(), "export": Export(),
-    }  # fmt: skip
-    command: _Command = command_line.parse(commands, arguments, description=__doc__)
+
+    def defaults(given: command_line.Given) -> dict[str, _Command]:
+        name = given.get("--preset", ["food101"])[-1]
+        config = _config(name)
+        return {
+            word: kind(preset=name, config=config) if issubclass(kind, _Training) else kind()
+            for word, kind in COMMANDS.items()
+        }
+
+    command: _Command
+    command, given = command_line.parse(COMMANDS, arguments, defaults, description=__doc__)
     if isinstance(command, Train | All):
-        given = {option.partition("=")[0].replace("_", "-") for option in arguments}
+        before, after = _config(command.preset).recipe, command.config.recipe
         own = {name: getattr(command.config.classic, name)
                for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
                if f"--classic.{name.replace('_', '-')}" in given}  # fmt: skip
         try:
-            classic = replace(follow(command.config.classic, config.recipe, command.config.recipe), **own)
+            classic = replace(follow(command.config.classic, before, after), **own)
         except ValueError as error:
             raise ValueError(str(error).replace("--", "--classic.")) from None
         command = replace(command, config=replace(command.config, classic=classic))
     return command
+
+
+def _config(preset: str) -> StudyConfig:
+    it = get_preset(preset)
+    return StudyConfig(
+        it.dataset, it.regime, it.resolution,
+        recipe=Recipe().change(**it.recipe), classic=CLASSIC.change(**it.classic),
+    )  # fmt: skip
 
 
 def steps(command: Steps) -> int:

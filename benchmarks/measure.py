@@ -52,8 +52,8 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def write(name: str, device: torch.device, content: Mapping[str, Any], *libraries: str) -> None:
-    """benchmarks/results/NAME.json: the content and its birth certificate."""
+def write(name: str, device: torch.device, content: Mapping[str, Any], *libraries: str, folder: Path = RESULTS) -> None:
+    """NAME.json in `folder`: the content and its birth certificate."""
     about = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(device),
@@ -61,7 +61,7 @@ def write(name: str, device: torch.device, content: Mapping[str, Any], *librarie
         **{library: version(library) for library in ("torch", "torchvision", *libraries)},
         "code_version": code_version(),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"about": about, **content}, indent=1) + "\n")
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")

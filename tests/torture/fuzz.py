@@ -1,6 +1,6 @@
 """Wrong requests by the thousand, each carried out for real: none may end in a traceback, hang, or leave a file behind.
 
-    python -m benchmarks.fuzz --requests 2000 --seed 0 --out benchmarks/results/fuzz.json
+    python -m tests.torture.fuzz --requests 2000 --seed 0 --out tests/torture/fuzz.json
 
 The requests are drawn from a seed: over every option that the commands' dataclasses have (wrong types, numbers beyond
 all bounds, bytes that are no text, devices and pipes for files), misspelt names, words missing or too many, make's
@@ -29,9 +29,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import runner
-from benchmarks.fuzz_requests import Request, World, draw
+from tests.torture.fuzz_requests import Request, World, draw
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _MEMORY = 12 * 2**30
 """Bytes of address space of one request: reading a device that never ends fails, and is found, before the machine."""
 _CODES = (0, 1, 2, 75)

@@ -1,4 +1,4 @@
-"""The wrong requests of `benchmarks.fuzz`: what is asked, in which folder, and what the answer has to say."""
+"""The wrong requests of `tests.torture.fuzz`: what is asked, in which folder, and what the answer has to say."""
 
 import difflib
 import json
@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,10 @@ import runner
 from ablations import get_regime
 from ablations.presets import PRESETS
 from ablations.regimes import REGIMES
-from benchmarks.fuzz_damages import DAMAGES
+from tests.torture.fuzz_damages import DAMAGES
 
-ROOT = Path(__file__).parents[1]
-COMMANDS: dict[str, type] = {"steps": runner.Steps, "show": runner.Show, "train": runner.Train, "all": runner.All,
-                             "report": runner.Report, "predict": runner.Predict, "export": runner.Export}  # fmt: skip
+ROOT = Path(__file__).parents[2]
+COMMANDS: Mapping[str, type] = runner.COMMANDS
 STEPS = [step.name for step in get_regime("pocket").steps]
 
 PLACE = ["--preset", "pocket", "--runs", "runs", "--study", "sound"]
@@ -98,7 +97,7 @@ class World:
         subprocess.run(command, cwd=self.folder, env=environment, check=True, stdout=subprocess.DEVNULL)
         (self.folder / "empty").touch()
         python = self.folder / "venv/bin/python"
-        python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{_ECHO}" "$@"\n')
+        python.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c '{_ECHO}' \"$@\"\n")
         python.chmod(0o755)
         for name in ("run", "dev"):
             (self.folder / f"venv/{name}.stamp").touch()
@@ -126,7 +125,10 @@ for name in "abc":
         Image.fromarray(pixels).save(f"pictures/{name}/{i}.png")
 assert runner.main(["all", "--steps", "depthwise", "width", "--no-trial", *sys.argv[1:]]) == 0
 """
-_ECHO = "import json, sys; print(json.dumps(sys.argv[1:]))"
+_ECHO = """
+import json, os, sys, command_line, runner
+print(json.dumps(command_line.from_make(runner.COMMANDS, sys.argv[3:], os.environ)))
+"""
 
 
 def draw(rng: random.Random, world: World, plain: bool, light: bool) -> Request:
@@ -275,7 +277,7 @@ def _make(rng: random.Random, world: World, plain: bool) -> Request:
             words = json.loads(out.splitlines()[-1])
         except (ValueError, IndexError):
             return f"make did not start the runner: {err[-200:]}"
-        return None if words[words.index(name) + 1 :][:1] == [value] else f"{value!r} arrived as {words!r}"
+        return None if f"{name}={value}" in words else f"{value!r} arrived as {words!r}"
 
     return Request("make", arguments, judge=arrives, note=value)
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.fuzz` does to the files of a study: each damage takes the file and a source of chance."""
+"""What `tests.torture.fuzz` does to the files of a study: each damage takes the file and a source of chance."""
 
 import json
 import os

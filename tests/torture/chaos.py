@@ -7,7 +7,7 @@ byte, but for the fields in `NOT_COMPARED`, which are times. Exit code 1 if anyt
 
 Four of five processes are forked from this one, which has imported torch already (2 seconds each time); they then call
 `runner.main` as the command line does. The others are whole processes, so that the start is hit too.
-Run as: python -m benchmarks.chaos --help
+Run as: python -m tests.torture.chaos --help
 """
 
 import argparse
@@ -30,11 +30,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: F401
 
 import runner
 import training.queue  # noqa: F401  so that forked processes have it already, as tensorboard's
-from benchmarks.chaos_compare import NOT_COMPARED, differences, phase
 from benchmarks.measure import write
 from data import pocket
+from tests.torture.chaos_compare import NOT_COMPARED, differences, phase
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMON = ("--preset", "pocket", "--dataset", "food101", "--no-trial", "--resolution", "32", "--batch-size", "16",
           "--epochs", "3", "--warmup-epochs", "1")  # fmt: skip
 MIXED = ("--mixup", "0.8", "--cutmix", "1", "--drop-path", "0.3", "--random-erasing", "0.25")
@@ -243,7 +243,7 @@ def main() -> int:
     parser.add_argument("--plain", type=float, default=0.2, help="share of kills in whole processes, not forked ones")
     parser.add_argument("--whole-set", action="store_true", help="also one with all pocket pictures, drawn and decoded")
     parser.add_argument("--folder", type=Path, help="where to work; runs that differ are kept there")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/chaos.json")
+    parser.add_argument("--write", action="store_true", help="write tests/torture/chaos.json")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -314,7 +314,7 @@ def main() -> int:
     }
     print("\n".join(f"{name}: {value}" for name, value in summary.items() if name not in ("settings", "rounds")))
     if options.write:
-        write("chaos", torch.device("cpu"), summary)
+        write("chaos", torch.device("cpu"), summary, folder=Path(__file__).parent)
     if not options.folder and not tally.differences:
         shutil.rmtree(folder)
     return 1 if tally.differences else 0

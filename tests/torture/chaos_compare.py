@@ -1,4 +1,4 @@
-"""What `benchmarks.chaos` looks at: what a run was doing when it was killed, and whether two runs are the same."""
+"""What `tests.torture.chaos` looks at: what a run was doing when it was killed, and whether two runs are the same."""
 
 import json
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def _state(path: Path) -> dict[str, Any] | None:
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
-    """What differs between two folders of `benchmarks.chaos`, each with data and runs; empty if nothing does."""
+    """What differs between two folders of `tests.torture.chaos`, each with data and runs; empty if nothing does."""
     found = []
     names = [set(_names(root)) for root in (whole, killed)]
     found += [f"{name} is missing" for name in sorted(names[0] - names[1])]
