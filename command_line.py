@@ -199,7 +199,7 @@ def _read(commands: Mapping[str, type], arguments: Sequence[str]) -> Given:
         given.setdefault(option.name, []).extend(values or [name])
         last = option
     if missing := [option.name for option in known if option.required and option.name not in given]:
-        it = "it" if len(missing) == 1 else "both"
+        it = "it" if len(missing) == 1 else "them"
         raise ValueError(f"no {' and no '.join(missing)} was given: {command} needs {it} {help_}")
     return given
 

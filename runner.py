@@ -132,7 +132,7 @@ class Predict:
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Pictures, and folders of them."""
     runs: _Runs = ()
-    """A run's folder, such as runs/food101/depthwise/seed-0."""
+    """A run's folder, such as runs/food101/depthwise/seed-0; the best on validation pictures if none is given."""
     top: int = 5
     """How many classes are told."""
     json: bool = False
@@ -145,8 +145,8 @@ class Predict:
 class Export:
     """Write a run's network for use elsewhere, checked against ours, with config.json and a model card."""
 
-    run: Path = tyro.MISSING
-    """The run's folder, such as runs/food101/depthwise/seed-0."""
+    run: Path | None = None
+    """The run's folder, such as runs/food101/depthwise/seed-0; the best on validation pictures if none is given."""
     out: Path = tyro.MISSING
     """The folder to make; it can be uploaded as a model repository as it is."""
     format: Literal["safetensors", "torchvision", "onnx", "torch-export"] = "safetensors"
@@ -297,22 +297,29 @@ def show(command: Show) -> int:
 
 def predict(command: Predict) -> int:
     """Ask trained networks about pictures."""
-    if not command.runs:
-        raise ValueError("no run was given: give --run DIR, such as --run runs/food101/depthwise/seed-0")
+    from inference.best import best_run
     from inference.output import answer
 
-    print(answer(command.images, command.runs, top=command.top, as_json=command.json, plot_into=command.plot), end="")
+    runs = command.runs or (best_run(Path("runs")),)
+    text = answer(command.images, runs, top=command.top, as_json=command.json, plot_into=command.plot)
+    if not command.runs:
+        _tell(f"{runs[0]} was asked, the best of its study on validation pictures; --run names another")
+    print(text, end="")
     return DONE
 
 
 def export(command: Export) -> int:
     """Write a run's network for use elsewhere."""
+    from inference.best import best_run
     from inference.export import write
 
+    run = command.run or best_run(Path("runs"))
     difference = write(
-        command.run, command.format, command.out, fold_layer_scale=command.fold_layer_scale, pictures=command.images,
+        run, command.format, command.out, fold_layer_scale=command.fold_layer_scale, pictures=command.images,
         license=command.license,
     )  # fmt: skip
+    if not command.run:
+        _tell(f"{run} was exported, the best of its study on validation pictures; --run names another")
     print(f"export: {command.out} (largest difference of a logit {difference:.1e} of the largest)")
     return DONE
 

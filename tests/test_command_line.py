@@ -29,7 +29,7 @@ COMPLAINTS = {
     ("train", "3", "--device", "gpu"): "there is no device 'gpu': did you mean 'cpu'? choose auto, cpu, cuda",
     ("train", "3", "--regime", "tyni"): "there is no regime 'tyni': did you mean 'tiny'? choose tiny, base, pocket",
     ("train",): "no step was given: train needs it (see runner.py train --help)",
-    ("export",): "no --run and no --out was given: export needs both (see runner.py export --help)",
+    ("export",): "no --out was given: export needs it (see runner.py export --help)",
     ("trian", "3"): "there is no command 'trian': did you mean 'train'? choose steps, train, all",
     ("--lr", "3", "train"): "'--lr' comes before the command: give one of steps, train",
     ("show", "\udcff\n\x1b"): r"there is no step '\udcff\n\x1b' (a number from 0 to 13",

@@ -112,7 +112,44 @@ def _changed(convnext: Path, folder: Path, change) -> Path:
     return folder
 
 
-def test_what_cannot_be_predicted_is_refused_in_one_sentence(convnext, depthwise, pictures, tmp_path, capsys) -> None:
+@pytest.fixture
+def two_studies(depthwise, convnext, tmp_path, monkeypatch) -> Path:
+    """runs/ in the working folder: an older study, and the newest, whose best run on validation pictures is gelu's."""
+    monkeypatch.chdir(tmp_path)
+    finished = iter(range(10, 20))
+    for name, run, top1 in (("old/gelu/seed-0", depthwise, 99), ("new/gelu/seed-1", convnext, 80),
+                            ("new/width/seed-0", depthwise, 70), ("new/swin/seed-0", depthwise, 60)):  # fmt: skip
+        folder = shutil.copytree(run, tmp_path / "runs" / name)
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(result | {"finished": f"2026-11-{next(finished)}T00:00:00Z"}))
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines[0]["validation_top1"], lines[1]["validation_top1"] = top1, top1 - 50
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    damaged = shutil.copytree(depthwise, tmp_path / "runs/new/stem/seed-0")
+    (damaged / "metrics.jsonl").write_text("{")
+    shutil.copytree(depthwise, tmp_path / "runs/new/gelu/seed-2")
+    (tmp_path / "runs/new/gelu/seed-2/result.json").unlink()
+    return tmp_path / "runs"
+
+
+def test_without_a_run_the_newest_studys_best_on_validation_pictures_is_asked(two_studies, pictures, capsys) -> None:
+    picture = str(pictures / "down/03.jpg")
+    assert runner.main(["predict", picture]) == 0
+    chosen = capsys.readouterr()
+    assert chosen.err.startswith("runs/new/gelu/seed-1 was asked, the best of its study on validation pictures")
+    assert runner.main(["predict", picture, "--run", "runs/new/gelu/seed-1"]) == 0
+    assert capsys.readouterr() == (chosen.out, "")
+    assert runner.main(["export", "--out", "made"]) == 0
+    assert "runs/new/gelu/seed-1 was exported" in capsys.readouterr().err
+    assert runner.main(["predict", "none.jpg"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_cannot_be_predicted_is_refused_in_one_sentence(
+    convnext, depthwise, pictures, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def another(about, state):
         other = load_file(depthwise / "model.safetensors")
         state.clear()
