@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,6 +146,7 @@ def _download(raw: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     beside = raw / ".part"
+    print(f"Downloading Fashion-MNIST once, 30 MB, to {raw}", file=sys.stderr, flush=True)
     try:
         for file, md5 in FashionMNIST.resources:
             download_url(FashionMNIST.mirrors[0] + file, str(beside), md5=md5)

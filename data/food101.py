@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -171,6 +172,7 @@ def _download(root: Path) -> None:
                 f"unpacking Food-101 safely needs Python 3.11.4 or later; put the unpacked {FOLDER} into {root}"
             )
         require_free(root, DOWNLOAD_BYTES, "Food-101 (archive and pictures)")
+        print(f"Downloading Food-101 once, 5 GB, to {archive}", file=sys.stderr, flush=True)
         try:
             download_url(Food101._URL, str(root), md5=Food101._MD5)
         except (OSError, RuntimeError) as error:
