@@ -1,7 +1,8 @@
-"""Convolutions computed in other ways: the same function to rounding, and on some processors much faster.
+"""The convolutions that networks are built of, and other ways to compute them: the same function to rounding.
 
-A network whose convolutions are rewritten keeps its parameters, their names and its structure; `training.trial` finds
-out whether it is worth it. The limits below were measured on a CPU with AVX512 (docs/decisions.md#pointwise).
+`rewrite` makes some of them much faster on some processors: a network then keeps its parameters, their names and its
+structure, and `training.trial` finds out whether it is worth it. The limits below were measured on a CPU with AVX512
+(docs/decisions.md#pointwise).
 """
 
 from typing import Any
@@ -19,10 +20,29 @@ _SMALLEST_KERNEL = 5
 """Side of a depthwise filter from which on its gradient is computed here."""
 
 
+_NARROW = 16
+"""Channels from which on torch's strided 1x1 convolutions are sound (docs/decisions.md#narrow-1x1)."""
+
+
+def convolution(c_in: int, c_out: int, side: int, stride: int = 1, *, groups: int = 1, bias: bool = True) -> nn.Conv2d:
+    """A convolution of an odd side, padded so that stride 1 keeps the size."""
+    narrow = side == 1 and stride > 1 and groups == 1 and c_in < _NARROW
+    kind = Narrow if narrow else nn.Conv2d
+    return kind(c_in, c_out, side, stride, side // 2, groups=groups, bias=bias)
+
+
+class Narrow(nn.Conv2d):
+    """A strided 1x1 convolution that picks its positions first, because torch 2.15's own corrupts memory where the
+    channels are fewer than 16, in the gradient of the weights (docs/decisions.md#narrow-1x1)."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(_picked(input, self.stride), weight, bias)
+
+
 def rewrite(model: nn.Module) -> None:
     """Let `model`, which is to be fed channels-last pictures, compute its 1x1 and its depthwise convolutions anew."""
     for module in model.modules():
-        if type(module) is not nn.Conv2d:
+        if type(module) not in (nn.Conv2d, Narrow):
             continue
         side, stride, groups = module.kernel_size[0], module.stride[0], module.groups
         usual = (side, side), (stride, stride), (side // 2, side // 2), (1, 1), "zeros"
@@ -41,16 +61,21 @@ class Pointwise(nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        down, right = self.stride
         dtype, on_cpu = _autocast_dtype(input) or input.dtype, input.device.type == "cpu"
-        positions = input.numel() / (self.in_channels * down * right)
+        positions = input.numel() / (self.in_channels * self.stride[0] * self.stride[1])
         channels = min(self.in_channels, self.out_channels)
         if not on_cpu or positions < channels * _POSITIONS_PER_CHANNEL.get(dtype, _POSITIONS_PER_CHANNEL_HALF):
-            picked = input[:, :, ::down, ::right] if self.stride != (1, 1) else input
-            return F.linear(picked.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+            picked = _picked(input, self.stride).permute(0, 2, 3, 1)
+            return F.linear(picked, weight.flatten(1), bias).permute(0, 3, 1, 2)
         # A dilated filter of one pixel is the filter itself. But torch takes a slower algorithm for 1x1 convolutions in
         # float32 on one thread where pictures are fewer than 16, unless they are dilated.
+        if self.in_channels < _NARROW:
+            return F.conv2d(_picked(input, self.stride), weight, bias, dilation=2)
         return F.conv2d(input, weight, bias, self.stride, 0, dilation=2)
+
+
+def _picked(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    return x if stride == (1, 1) else x[:, :, :: stride[0], :: stride[1]]
 
 
 class Depthwise(nn.Conv2d):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from models.architecture import Architecture
+from models.convolution import convolution
 
 
 class LayerNorm(nn.LayerNorm):
@@ -74,10 +75,10 @@ class Block(nn.Module):
             # Batch norm takes the mean away again: a bias in front of it would do nothing.
             bias = not (i in norms and a.norm == "batch")
             if i == spatial:
-                k, groups = a.kernel_size, c_in if a.depthwise else 1
-                branch[f"conv{i}"] = nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=bias)
+                groups = c_in if a.depthwise else 1
+                branch[f"conv{i}"] = convolution(c_in, c_out, a.kernel_size, stride, groups=groups, bias=bias)
             else:
-                branch[f"conv{i}"] = nn.Conv2d(c_in, c_out, 1, bias=bias)
+                branch[f"conv{i}"] = convolution(c_in, c_out, 1, bias=bias)
             if i in norms:
                 branch[f"norm{i}"] = _norm(a, c_out)
             if i in activations:
@@ -90,7 +91,7 @@ class Block(nn.Module):
         self.drop_path = StochasticDepth(drop_path, "row") if drop_path else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            projection = nn.Conv2d(channels_in, channels_out, 1, stride, bias=a.norm == "layer")
+            projection = convolution(channels_in, channels_out, 1, stride, bias=a.norm == "layer")
             self.shortcut = nn.Sequential(OrderedDict(conv=projection, norm=_norm(a, channels_out)))
         self.activation: nn.Module = nn.Identity() if a.fewer_activations else _activation(a)
 
@@ -108,9 +109,9 @@ def _stem(a: Architecture) -> nn.Sequential:
     if a.stem == "patchify":
         layers["conv"] = nn.Conv2d(3, a.width, a.stem_stride, a.stem_stride, bias=bias)
     elif a.stem_stride == 4:
-        layers["conv"] = nn.Conv2d(3, a.width, 7, 2, 3, bias=bias)
+        layers["conv"] = convolution(3, a.width, 7, 2, bias=bias)
     else:
-        layers["conv"] = nn.Conv2d(3, a.width, 3, 1, 1, bias=bias)
+        layers["conv"] = convolution(3, a.width, 3, bias=bias)
     layers["norm"] = _norm(a, a.width)
     if not a.fewer_activations:
         layers["activation"] = _activation(a)

@@ -1,15 +1,22 @@
 """Rewritten convolutions compute what torch's do: outputs and all gradients."""
 
 import copy
+import ctypes.util
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ablations import get_regime
+from models.architecture import Architecture
 from models.builder import build
-from models.convolution import Depthwise, Pointwise, rewrite
+from models.complexity import complexity
+from models.convolution import Depthwise, Narrow, Pointwise, convolution, rewrite
+from models.resnet import ResNet
 
 
 def outcome(layer: nn.Module, images: Tensor, half: bool = False) -> list[Tensor]:
@@ -65,6 +72,74 @@ def test_a_rewritten_network_is_the_same_network(step) -> None:
     images = torch.randn(3, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         torch.testing.assert_close(other.eval()(images), plain.eval()(images))
+
+
+_CRASH = """
+import sys
+import torch
+from models.convolution import convolution, rewrite
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+for channels in (10, 12, 8):
+    conv = convolution(channels, 6, 1, 2) if sys.argv[1] != "torch" else torch.nn.Conv2d(channels, 6, 1, 2)
+    if sys.argv[1] == "rewritten":
+        rewrite(conv)
+    images = torch.randn(3, channels, 14, 14).contiguous(memory_format=torch.channels_last)
+    for _ in range(100):
+        conv(images).sum().backward()
+"""
+
+
+@pytest.mark.parametrize("kind", ["built", "rewritten"])
+def test_a_narrow_strided_convolution_leaves_the_heap_sound(kind) -> None:
+    """torch's own ends here with "free(): invalid pointer" on processors with AVX512."""
+    if ctypes.util.find_library("c_malloc_debug") is None:
+        pytest.skip("glibc's libc_malloc_debug is not installed")
+    environment = {**os.environ, "LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "2"}
+    ran = subprocess.run([sys.executable, "-c", _CRASH, kind], env=environment, stderr=subprocess.PIPE, check=False)
+    assert ran.returncode == 0, ran.stderr.decode()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (7, 5), (14, 14)])
+def test_a_narrow_strided_convolution_equals_torchs(size, channels_last) -> None:
+    torch.manual_seed(0)
+    for channels, pictures, bias in itertools.product((1, 10, 15), (2, 4), (False, True)):
+        ours = convolution(channels, 6, 1, 2, bias=bias).double()
+        theirs = nn.Conv2d(channels, 6, 1, 2, bias=bias, dtype=torch.float64)
+        assert type(ours) is Narrow
+        theirs.load_state_dict(ours.state_dict())
+        images = torch.randn(pictures, channels, *size, dtype=torch.float64)
+        if channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        for mine, truth in zip(outcome(ours, images), outcome(theirs, images), strict=True):
+            torch.testing.assert_close(mine, truth)
+
+
+def test_only_narrow_strided_1x1_convolutions_are_computed_otherwise() -> None:
+    kinds = [
+        convolution(10, 6, 1),
+        convolution(16, 6, 1, 2),
+        convolution(10, 6, 3, 2),
+        convolution(8, 8, 1, 2, groups=8),
+    ]
+    assert {type(conv) for conv in kinds} == {nn.Conv2d}
+    for regime in map(get_regime, ("tiny", "base", "pocket")):
+        for step in regime.steps[:-1]:
+            with torch.device("meta"):
+                model = ResNet(regime.architecture(step))
+            assert not any(isinstance(module, Narrow) for module in model.modules())
+
+
+def test_a_narrow_network_has_the_size_of_one_built_of_torchs_convolutions() -> None:
+    model = build(Architecture(depths=(1, 1, 1), width=4, inverted_bottleneck=True, num_classes=3))
+    assert sum(isinstance(module, Narrow) for module in model.modules()) == 2
+    counted, names = complexity(model, 32), list(model.state_dict())
+    for module in model.modules():
+        if isinstance(module, Narrow):
+            module.__class__ = nn.Conv2d
+    assert (complexity(model, 32), list(model.state_dict())) == (counted, names)
 
 
 def test_what_is_no_such_convolution_is_left_alone() -> None:
