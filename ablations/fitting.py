@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def steps_that_fit(state: "Mapping[str, Tensor]") -> list[tuple[Regime, Step]]:
-    """The steps, of any regime, whose network has the keys and shapes of `state` (in any known layout).
+    """The steps, of any regime, whose network has the keys and shapes of `state` (under any known names).
 
     The number of classes is left aside. Steps that differ in nothing that has weights (an activation, say) all fit.
     """

@@ -1,4 +1,4 @@
-"""A run for the world outside: safetensors, torchvision's layout, ONNX or torch.export, each checked against ours.
+"""A run for the world outside: safetensors, torchvision's naming, ONNX or torch.export, each checked against ours.
 
 Every export is a folder in the layout of a model repository: the model, config.json, preprocessing included, and
 README.md, the model card. `huggingface_hub.upload_folder` or `git push` publishes it as it is.

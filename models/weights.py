@@ -2,7 +2,7 @@
 
 The baseline (any bottleneck ResNet) is torchvision's and timm's `resnet50`; the last step (any ConvNeXt) is
 torchvision's and timm's `convnext_tiny`, `convnext_base` ... and the network that the paper's authors released. A
-layout is a set of names for the same tensors; shapes differ only where another library writes a 1x1 convolution as a
+naming is a set of names for the same tensors; shapes differ only where another library writes a 1x1 convolution as a
 linear layer, or layer scale without its two broadcasting dimensions.
 
 A network with layer scale takes weights without one (its factors become 1), and one without takes weights with one
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.architecture import Architecture
 from models.resnet import ResNet
 
-Layout = Literal["ours", "torchvision", "timm", "release"]
+Naming = Literal["ours", "torchvision", "timm", "release"]
 """Whose names: this project's, torchvision's, timm's, or those of the paper's authors' published checkpoints."""
 
 _BASELINE = Architecture()
@@ -36,8 +36,8 @@ _CONVNEXT = Architecture(
 )
 _FREE = {"depths", "width", "num_classes"}
 
-# A key that only the layout has, first match wins. torchvision and timm agree on ResNet.
-_SIGNS: tuple[tuple[str, Layout], ...] = (
+# A key that only the naming has, first match wins. torchvision and timm agree on ResNet.
+_SIGNS: tuple[tuple[str, Naming], ...] = (
     ("stem.conv.weight", "ours"),
     ("downsample_layers.0.0.weight", "release"),
     ("features.0.0.weight", "torchvision"),
@@ -45,8 +45,8 @@ _SIGNS: tuple[tuple[str, Layout], ...] = (
     ("stem.0.weight", "timm"),
 )
 
-# What a layout calls the parts of a ConvNeXt: our name to theirs, {i} the stage and {j} the block, both from 0.
-_CONVNEXT_PARTS: Mapping[Layout, Mapping[str, str]] = {
+# What a naming calls the parts of a ConvNeXt: our name to theirs, {i} the stage and {j} the block, both from 0.
+_CONVNEXT_PARTS: Mapping[Naming, Mapping[str, str]] = {
     "torchvision": {
         "stem.conv": "features.0.0",
         "stem.norm": "features.0.1",
@@ -89,18 +89,18 @@ _CONVNEXT_PARTS: Mapping[Layout, Mapping[str, str]] = {
 }
 
 
-def detect(state: Mapping[str, object]) -> Layout:
-    """The layout that a state dict's keys are in.
+def detect(state: Mapping[str, object]) -> Naming:
+    """The naming of a state dict's keys.
 
     Raises:
         ValueError: none that is known here.
     """
-    for key, layout in _SIGNS:
+    for key, naming in _SIGNS:
         if key in state:
-            return layout
+            return naming
     some = ", ".join(repr(key) for key in list(state)[:3]) or "none"
     raise ValueError(
-        f"these weights are in no layout known here (keys such as {some}): give those of a run, of torchvision's or "
+        f"these weights have no names known here (keys such as {some}): give those of a run, of torchvision's or "
         "timm's resnet50 or convnext, or of the ConvNeXt authors' release"
     )
 
@@ -118,8 +118,8 @@ def _resnet_prefixes(depths: tuple[int, ...]) -> dict[str, str]:
     return prefixes
 
 
-def _convnext_prefixes(depths: tuple[int, ...], layout: Layout) -> dict[str, str]:
-    parts = _CONVNEXT_PARTS[layout]
+def _convnext_prefixes(depths: tuple[int, ...], naming: Naming) -> dict[str, str]:
+    parts = _CONVNEXT_PARTS[naming]
 
     def theirs(part: str, i: int = 0, j: int = 0) -> str:
         name = parts[part].replace("{2i}", str(2 * i)).replace("{2i+1}", str(2 * i + 1))
@@ -136,25 +136,25 @@ def _convnext_prefixes(depths: tuple[int, ...], layout: Layout) -> dict[str, str
     return prefixes
 
 
-def names(model: nn.Module, layout: Layout) -> dict[str, str]:
-    """Our state-dict keys to the layout's, one for one. Keys of layer scale are named too where `model` has them.
+def names(model: nn.Module, naming: Naming) -> dict[str, str]:
+    """Our state-dict keys to the naming's, one for one. Keys of layer scale are named too where `model` has them.
 
     Raises:
-        ValueError: the layout has no network of this architecture.
+        ValueError: the naming has no network of this architecture.
     """
     keys = list(model.state_dict())
     architecture = getattr(model, "architecture", None)
-    # Swin is torchvision's own module: it has one layout.
-    if layout == "ours" or (architecture is None and layout == "torchvision"):
+    # Swin is torchvision's own module: it has one naming.
+    if naming == "ours" or (architecture is None and naming == "torchvision"):
         return {key: key for key in keys}
     different = set() if architecture is None else set(architecture.difference(_BASELINE)) - _FREE
-    if architecture is not None and not different and layout != "release":
+    if architecture is not None and not different and naming != "release":
         prefixes = _resnet_prefixes(architecture.depths)
     elif architecture is not None and not set(architecture.difference(_CONVNEXT)) - _FREE:
-        prefixes = _convnext_prefixes(architecture.depths, layout)
+        prefixes = _convnext_prefixes(architecture.depths, naming)
     else:
         raise ValueError(
-            f"{'the release' if layout == 'release' else layout} has no network of this architecture: only the "
+            f"{'the release' if naming == 'release' else naming} has no network of this architecture: only the "
             "baseline (resnet50 of torchvision and timm) and the last step (convnext_tiny, convnext_base of "
             "torchvision, timm and the authors' release) can be exchanged with others"
         )
@@ -172,7 +172,7 @@ def names(model: nn.Module, layout: Layout) -> dict[str, str]:
 def fold_layer_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same function without layer scale: its factors multiplied into the last convolution of each branch.
 
-    `state` is in our layout; where the last convolution is followed by a norm, the norm's weight and bias are scaled.
+    `state` has our names; where the last convolution is followed by a norm, the norm's weight and bias are scaled.
     """
     folded = dict(state)
     for key in [key for key in state if key.endswith(".layer_scale")]:
@@ -189,23 +189,23 @@ def fold_layer_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def translate(
-    model: nn.Module, state: Mapping[str, Tensor], layout: Layout | None = None, *, new_classifier: bool = False
+    model: nn.Module, state: Mapping[str, Tensor], naming: Naming | None = None, *, new_classifier: bool = False
 ) -> dict[str, Tensor]:
     """`state` under our names and in the shapes of `model`, for its `load_state_dict`.
 
     Args:
-        layout: found from the keys if none is given.
+        naming: found from the keys if none is given.
         new_classifier: keep the classifier of `model` where the number of classes differs.
 
     Raises:
-        ValueError: the keys or shapes are not those of the layout's network of this architecture; names them.
+        ValueError: the keys or shapes are not those of the naming's network of this architecture; names them.
     """
-    layout = layout or detect(state)
-    to_theirs, own = names(model, layout), model.state_dict()
+    naming = naming or detect(state)
+    to_theirs, own = names(model, naming), model.state_dict()
     ours = {theirs: key for key, theirs in to_theirs.items()}
-    if not any(key.endswith(".layer_scale") for key in own) and layout != "ours":
-        ours |= {theirs: key for key, theirs in _scale_names(model, layout).items()}
-    found = {ours.get(key, f"?{key}" if layout != "ours" else key): value for key, value in state.items()}
+    if not any(key.endswith(".layer_scale") for key in own) and naming != "ours":
+        ours |= {theirs: key for key, theirs in _scale_names(model, naming).items()}
+    found = {ours.get(key, f"?{key}" if naming != "ours" else key): value for key, value in state.items()}
     scaled = {key for key in own if key.endswith(".layer_scale")}
     if not scaled and any(key.endswith(".layer_scale") for key in found):
         found = fold_layer_scale(found)
@@ -235,38 +235,38 @@ def translate(
     return found
 
 
-def _scale_names(model: nn.Module, layout: Layout) -> dict[str, str]:
+def _scale_names(model: nn.Module, naming: Naming) -> dict[str, str]:
     """What the layer scale of a ConvNeXt built without one would be called; nothing for other networks."""
     architecture = getattr(model, "architecture", None)
     if architecture is None or set(architecture.difference(_CONVNEXT)) - _FREE:
         return {}
-    prefixes = _convnext_prefixes(architecture.depths, layout)
+    prefixes = _convnext_prefixes(architecture.depths, naming)
     return {key: name for key, name in prefixes.items() if key.endswith(".layer_scale")}
 
 
 def load(
-    model: nn.Module, state: Mapping[str, Tensor], layout: Layout | None = None, *, new_classifier: bool = False
+    model: nn.Module, state: Mapping[str, Tensor], naming: Naming | None = None, *, new_classifier: bool = False
 ) -> None:
-    """Copy weights in any layout into `model`; see `translate`."""
-    model.load_state_dict(translate(model, state, layout, new_classifier=new_classifier))
+    """Copy weights under any known names into `model`; see `translate`."""
+    model.load_state_dict(translate(model, state, naming, new_classifier=new_classifier))
 
 
-def export(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
-    """The weights of `model` under the layout's names and in its shapes, for the other library's `load_state_dict`.
+def export(model: nn.Module, naming: Naming) -> dict[str, Tensor]:
+    """The weights of `model` under the naming's names and in its shapes, for the other library's `load_state_dict`.
 
     A ConvNeXt without layer scale gets one of ones, because the others always have it; a bottleneck ResNet with layer
     scale has it folded, because they never do.
 
     Raises:
-        ValueError: the layout has no network of this architecture.
+        ValueError: the naming has no network of this architecture.
     """
-    if layout not in get_args(Layout):
-        raise ValueError(f"there is no layout {layout!r}: choose {', '.join(get_args(Layout))}")
+    if naming not in get_args(Naming):
+        raise ValueError(f"there is no naming {naming!r}: choose {', '.join(get_args(Naming))}")
     own = {key: value.detach() for key, value in model.state_dict().items()}
-    to_theirs = names(model, layout)
-    if layout == "ours":
+    to_theirs = names(model, naming)
+    if naming == "ours":
         return own
-    ones = _scale_names(model, layout)
+    ones = _scale_names(model, naming)
     if ones:
         to_theirs |= ones
         for key in ones.keys() - own.keys():

@@ -102,8 +102,8 @@ def test_an_export_that_computes_something_else_is_an_error_and_leaves_nothing(
 ) -> None:
     right = export.weights.export
 
-    def wrong(model, layout):
-        return {key: value + 0.1 * (key == "classifier.2.weight") for key, value in right(model, layout).items()}
+    def wrong(model, naming):
+        return {key: value + 0.1 * (key == "classifier.2.weight") for key, value in right(model, naming).items()}
 
     monkeypatch.setattr(export.weights, "export", wrong)
     assert ask(convnext, tmp_path / "out", "torchvision") == 1

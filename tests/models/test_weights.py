@@ -1,4 +1,4 @@
-"""Weights go to torchvision, timm and the authors' layout and come back; the networks then say the same."""
+"""Weights go to torchvision, timm and the authors' naming and come back; the networks then say the same."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from torchvision.models import convnext_base, convnext_tiny, resnet50
 from ablations import get_regime
 from models import weight_files, weights
 from models.builder import empty
-from models.weights import Layout
+from models.weights import Naming
 
 
 def ours(regime: str, step: str, layer_scale: float | None = None, num_classes: int | None = None) -> nn.Module:
@@ -48,10 +48,10 @@ PEERS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("regime", "step", "scale", "layout", "peer"), PEERS)
-def test_both_ways_with_the_same_outputs(regime, step, scale, layout: Layout, peer) -> None:
+@pytest.mark.parametrize(("regime", "step", "scale", "naming", "peer"), PEERS)
+def test_both_ways_with_the_same_outputs(regime, step, scale, naming: Naming, peer) -> None:
     model, theirs = ours(regime, step, scale), peer().eval()
-    theirs.load_state_dict(weights.export(model, layout))
+    theirs.load_state_dict(weights.export(model, naming))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected, got = model(images), theirs(images)
@@ -62,7 +62,7 @@ def test_both_ways_with_the_same_outputs(regime, step, scale, layout: Layout, pe
         assert torch.equal(back[key], value), key
 
 
-def test_timm_reads_the_release_layout_as_the_network_that_we_wrote() -> None:
+def test_timm_reads_the_release_naming_as_the_network_that_we_wrote() -> None:
     """timm's own filter for the authors' checkpoints is the judge of our names."""
     timm = pytest.importorskip("timm")
     from timm.models.convnext import checkpoint_filter_fn
@@ -78,10 +78,10 @@ def test_timm_reads_the_release_layout_as_the_network_that_we_wrote() -> None:
     assert released["stages.0.0.pwconv1.weight"].shape == (384, 96)
 
 
-@pytest.mark.parametrize(("layout", "step"), [("torchvision", "0"), ("torchvision", "13"), ("timm", "13"),
+@pytest.mark.parametrize(("naming", "step"), [("torchvision", "0"), ("torchvision", "13"), ("timm", "13"),
                                               ("release", "13"), ("ours", "5")])  # fmt: skip
-def test_the_layout_is_found_from_the_keys(layout: Layout, step) -> None:
-    assert weights.detect(weights.export(ours("pocket", step, 0.7 if step == "13" else None), layout)) == layout
+def test_the_naming_is_found_from_the_keys(naming: Naming, step) -> None:
+    assert weights.detect(weights.export(ours("pocket", step, 0.7 if step == "13" else None), naming)) == naming
 
 
 @pytest.mark.parametrize("step", ["1", "5", "11", "13"])
@@ -134,7 +134,7 @@ def test_safetensors_and_torch_files_hold_the_same(tmp_path) -> None:
 
 
 def test_unknown_keys_are_named() -> None:
-    with pytest.raises(ValueError, match="in no layout known here .*'backbone.x'"):
+    with pytest.raises(ValueError, match="have no names known here .*'backbone.x'"):
         weights.detect({"backbone.x": 1})
     model, other = ours("pocket", "13", 0.7), ours("pocket", "5").state_dict()
     with pytest.raises(ValueError, match=r"another architecture: .* keys are missing, such as 'norm.bias'"):
