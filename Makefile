@@ -50,9 +50,8 @@ predict: $(VENV)/run.stamp  ## what a network sees: make predict IMAGE=photo.jpg
 export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folder FORMAT=safetensors [RUN=...]
 	$(RUNNER) export
 
-# With two threads torch 2.15 crashes in the backward pass of some of the lattice's tiny networks (docs/decisions.md#tests-one-thread).
 test: $(VENV)/dev.stamp  ## all tests
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest
 
 lint: $(VENV)/dev.stamp  ## style and types
 	$(VENV)/bin/ruff check .
