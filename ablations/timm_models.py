@@ -1,27 +1,20 @@
 """Every step as a timm model: `timm.create_model("convnext_ablation_depthwise")`, for others' training scripts.
 
-`models` arranges that `register` is called as soon as timm is imported, before or after it. The step's name is
-written as in the roadmap or with underscores; `regime="base"` builds the larger network. ImageNet's classes and the
-paper's initial weights are the defaults; there are no pretrained weights.
+Importing this module registers them. The step's name is written as in the roadmap or with underscores; `regime="base"`
+builds the larger network. ImageNet's classes and the paper's initial weights are the defaults; there are no pretrained
+weights.
 """
 
 import sys
-from types import ModuleType
 from typing import Any
 
+from timm.models import register_model
+
+from ablations.regimes import get_regime
 from ablations.steps import STEPS, Step
+from ablations.timm_network import TimmResNet
 
 PREFIX = "convnext_ablation_"
-
-
-def register(_: ModuleType | None = None) -> None:
-    """Register the 17 rows of the roadmap with timm. Safe to call twice."""
-    from timm.models import is_model, register_model
-
-    for step in STEPS:
-        for name in dict.fromkeys((PREFIX + step.name.replace("-", "_"), PREFIX + step.name)):
-            if not is_model(name):
-                register_model(_entry(name, step))
 
 
 def _entry(name: str, step: Step) -> Any:
@@ -39,10 +32,6 @@ def _entry(name: str, step: Step) -> Any:
         ignored = {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
         if odd := [key for key, value in others.items() if key not in ignored and value]:
             raise ValueError(f"{name} knows no {', '.join(odd)}: give num_classes, drop_path_rate, layer_scale, regime")
-        # Not above: where timm was imported first, this file is read while ablations.regimes is.
-        from ablations.regimes import get_regime
-        from ablations.timm_network import TimmResNet
-
         side = img_size if isinstance(img_size, int) else img_size[0]
         chosen = get_regime(regime)
         architecture = chosen.architecture(chosen.step(step.name), num_classes or 1000)
@@ -53,3 +42,8 @@ def _entry(name: str, step: Step) -> Any:
     entry.__doc__ = f"{step.sentence} (section {step.section})."
     setattr(sys.modules[__name__], name, entry)
     return entry
+
+
+for _step in STEPS:
+    for _name in dict.fromkeys((PREFIX + _step.name.replace("-", "_"), PREFIX + _step.name)):
+        register_model(_entry(_name, _step))

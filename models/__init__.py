@@ -6,16 +6,11 @@ that needs torch is imported on first use.
 
 from typing import TYPE_CHECKING
 
-import wrapt
-
 from models.architecture import Architecture, SwinArchitecture
 
 if TYPE_CHECKING:
     from models.builder import build
     from models.resnet import ResNet
-
-# Every step as a timm model, for whoever imports timm, before or after this; timm itself is not imported here.
-wrapt.register_post_import_hook("ablations.timm_models:register", "timm")
 
 __all__ = ["Architecture", "ResNet", "SwinArchitecture", "build"]
 
