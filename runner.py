@@ -353,7 +353,7 @@ def _train(
     import data
     from data.files import require_folder
     from training.request import check_choice, check_machine
-    from training.study import check_config, open_study
+    from training.study import find_study, open_study
 
     config, folder = command.config, _study_folder(command)
     check_choice([step.name for step in chosen], seeds)
@@ -371,12 +371,12 @@ def _train(
 
         check_file(command.init_weights, get_regime(config.regime), chosen)
         config = replace(config, init_weights=describe(command.init_weights))
-    check_config(folder, config)
+    find_study(folder, config)
 
     if command.deterministic:  # before CUDA is used for the first time: cuBLAS then adds in one order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from data.sizes import sizes
-    from training.bill import Bill, Planned, plan
+    from training.bill import Bill
     from training.device import find_device, find_precision, find_workers
     from training.queue import carry_out
     from training.run import Execution, Run, open_stores, short_side
@@ -384,19 +384,22 @@ def _train(
 
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
-    check_config(folder, config)
+    study = find_study(folder, config)
     regime, workers = get_regime(config.regime), find_workers(command.workers, device)
     side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
     pictures = sizes(config.dataset, data_dir, cache, side)
     if pictures.cache and cache.exists():
         data.require_writable(cache, "the folder of decoded pictures (--cache-dir)")
-    planned = [
-        Planned(step.name, seed, regime.architecture(step, pictures.classes), config.recipe_of(step.classic_recipe))
+    runs = [
+        Run(study, step.name, step.number, seed, regime.architecture(step, pictures.classes),
+            config.recipe_of(step.classic_recipe), command.init_weights)
         for seed in seeds for step in chosen
     ]  # fmt: skip
-    bill = Bill(folder, planned, pictures, config.resolution, config.precision, device, workers, overwrite)
+    for run in runs:
+        run.check_records(overwrite)
+    bill = Bill(runs, pictures, device, workers, overwrite)
     if isinstance(command, All):
-        print(f"{plan(folder, chosen, seeds, overwrite)}\n{bill}", flush=True)
+        print(bill, flush=True)
     bill.require_disk(data_dir, cache, command.runs)
     if isinstance(command, All) and command.dry_run:
         return DONE
@@ -405,11 +408,7 @@ def _train(
     stores = open_stores(dataset, cache, side, command.skip_unreadable)
     study = open_study(folder, config, dataset.summary, dataset.fingerprint)
     remember(folder, bill.device_name, bill.speeds)
-    runs = [
-        Run(study, step.name, step.number, seed, regime.architecture(step, len(dataset.classes)),
-            config.recipe_of(step.classic_recipe), command.init_weights)
-        for seed in seeds for step in chosen
-    ]  # fmt: skip
+    runs = [replace(run, study=study) for run in runs]
     told = bill.finished if isinstance(command, All) else None
     execution = Execution(
         device, workers, trial=command.trial, checkpoint_minutes=command.checkpoint_minutes,

@@ -28,7 +28,7 @@ class OddRun(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class RunRecord:
     """One run that passed the checks; `result` is None while it is unfinished. Two runs are never equal.
 
     `correct` has one bool a test picture, in the order of the picture names (None while unfinished), and
@@ -37,6 +37,8 @@ class Run:
 
     step: str
     seed: int
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What config.json states of it (`training.identity`)."""
     metrics: tuple[Mapping[str, Any], ...] = ()
     result: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -181,7 +183,7 @@ def _check_selection(metrics: tuple[Mapping[str, Any], ...], selected: int) -> N
 
 def read_run(
     folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int, epochs: int | None = None
-) -> Run:
+) -> RunRecord:
     """The run in a folder. `epochs` are those of its recipe, where the study states them.
 
     Raises:
@@ -197,13 +199,14 @@ def read_run(
     # Nothing is computed from the environment, so a missing one costs the run only its birth certificate.
     environment = read_object(folder / "environment.json") if (folder / "environment.json").exists() else {}
     if not finished:
-        return Run(step, seed, metrics, None, environment)
+        return RunRecord(step, seed, config, metrics, None, environment)
 
     result = read_object(folder / "result.json")
     if result.get("study_hash") != study_hash:
         raise OddRun(f"its result is of another config (hash {result.get('study_hash')!r}, not {study_hash!r})")
     _same("the step in result.json", result.get("step"), step)
     _same("the seed in result.json", result.get("seed"), seed)
+    _same("the digest in result.json", result.get("digest"), config.get("digest"))
     for key in RESULTS:
         _number(result, key, "result.json")
     for key in COUNTS:
@@ -223,4 +226,4 @@ def read_run(
     # Half a picture is the widest tolerance that cannot hide one.
     if abs(top1 - result["top1"]) >= 50 / test_images:
         raise OddRun(f"result.json says {result['top1']:.4f} % top-1, but predictions.csv gives {top1:.4f} %")
-    return Run(step, seed, metrics, result, environment, correct, pictures)
+    return RunRecord(step, seed, config, metrics, result, environment, correct, pictures)

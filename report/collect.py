@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ablations
-from report.checks import OddRun, Run, read_object, read_run
+from data.splits import first_few
+from report.checks import OddRun, RunRecord, read_object, read_run
+from training.identity import difference
 
 if TYPE_CHECKING:
     from ablations import Step
@@ -39,7 +41,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyRecord:
     """All that a report is made of. `runs` hold together: one config, one test set, one network a step."""
 
     name: str
@@ -48,7 +50,7 @@ class Study:
     dataset: Dataset
     regime: str
     steps: tuple[Step, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[RunRecord, ...]
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
 
@@ -62,14 +64,14 @@ class Study:
         """Every seed that any run of the study has."""
         return tuple(sorted({run.seed for run in self.runs}))
 
-    def finished(self, step: str) -> tuple[Run, ...]:
+    def finished(self, step: str) -> tuple[RunRecord, ...]:
         return tuple(run for run in self.runs if run.step == step and run.result is not None)
 
-    def unfinished(self, step: str) -> tuple[Run, ...]:
+    def unfinished(self, step: str) -> tuple[RunRecord, ...]:
         return tuple(run for run in self.runs if run.step == step and run.result is None)
 
 
-def read(study_dir: Path, *, mixed_code: bool = False) -> Study:
+def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
     """Read everything that a report on the study needs; with `mixed_code` runs of every version of the code.
 
     Raises:
@@ -78,7 +80,7 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> Study:
     name, study_hash, config, dataset = _read_description(study_dir)
     regime = ablations.REGIMES[config["regime"]]
     order = {step.name: number for number, step in enumerate(regime.steps)}
-    runs: list[Run] = []
+    runs: list[RunRecord] = []
     left_out: list[LeftOut] = []
     folders = _run_folders(study_dir, order)
     if not folders:
@@ -100,20 +102,16 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> Study:
             )
         except OddRun as odd:
             left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
-    runs = _agreeing(
-        runs, left_out, lambda run: run.pictures, "its test pictures or their labels differ from other runs'"
-    )
+    runs = _agreeing(runs, left_out, _pictures, lambda *_: "its test pictures or their labels differ from other runs'")
     if not mixed_code:
-        runs = _agreeing(
-            runs, left_out, _code, "its code version is {odd}, other runs' is {kept}; make it again with --overwrite "
-            "{step}, or report all versions together with --mixed-code"
-        )  # fmt: skip
+        runs = _agreeing(runs, left_out, _code, _other_code)
     for step_name in order:
         mine = [run for run in runs if run.step == step_name]
-        kept = _agreeing(mine, left_out, _network, "its network differs from other runs' of the same step")
+        kept = _agreeing(mine, left_out, _variant, _other_variant)
+        kept = _agreeing(kept, left_out, _network, lambda *_: "its network differs from other runs' of the same step")
         runs = [run for run in runs if run.step != step_name or run in kept]
     runs.sort(key=lambda run: (order[run.step], run.seed))
-    return Study(
+    return StudyRecord(
         name=name,
         hash=study_hash,
         config=config,
@@ -168,13 +166,33 @@ def _run_folders(study_dir: Path, order: Mapping[str, int]) -> list[tuple[Path, 
     return sorted(found, key=lambda item: (order.get(item[1], len(order)), item[1], item[2]))
 
 
-def _network(run: Run) -> object:
-    result = run.result or {}
-    return result.get("params"), result.get("gflops_fvcore"), result.get("gflops_paper_convention")
+# What runs are grouped by: the same for all that may be reported together, None where a run is not asked.
+def _pictures(run: RunRecord) -> object:
+    return run.pictures or None
 
 
-def _code(run: Run) -> object:
-    return (run.result or {}).get("code_version", "unknown")
+def _variant(run: RunRecord) -> object:
+    return run.identity.get("variant", "unknown")
+
+
+def _network(run: RunRecord) -> object:
+    return run.result and (run.result["params"], run.result["gflops_fvcore"], run.result["gflops_paper_convention"])
+
+
+def _code(run: RunRecord) -> object:
+    return run.result and run.result.get("code_version", "unknown")
+
+
+def _other_code(odd: RunRecord, kept: RunRecord) -> str:
+    return (
+        f"its code version is {_code(odd)}, other runs' is {_code(kept)}; make it again with --overwrite {odd.step}, "
+        "or report all versions together with --mixed-code"
+    )
+
+
+def _other_variant(odd: RunRecord, kept: RunRecord) -> str:
+    found = difference({**kept.identity, "seed": 0}, {**odd.identity, "seed": 0})
+    return f"it is not what {kept.name} is: {first_few(found)}; make it again with --overwrite {odd.step}"
 
 
 def _epochs(config: Mapping[str, Any], step: str, regime: ablations.Regime) -> int | None:
@@ -184,24 +202,26 @@ def _epochs(config: Mapping[str, Any], step: str, regime: ablations.Regime) -> i
     return epochs if isinstance(epochs, int) else None
 
 
-def _agreeing(runs: list[Run], left_out: list[LeftOut], key: Callable[[Run], object], reason: str) -> list[Run]:
-    """Keep the finished runs that share the commonest value of `key`; the others are left out by name.
+def _agreeing(
+    runs: list[RunRecord], left_out: list[LeftOut], key: Callable[[RunRecord], object],
+    reason: Callable[[RunRecord, RunRecord], str],
+) -> list[RunRecord]:  # fmt: skip
+    """Keep the runs that share the commonest value of `key`; the others are left out by name.
 
-    `reason` may quote {odd} and {kept}, the two values, and {step}.
-
-    Of two values that are equally common, the one met first in report order is kept.
+    `reason` gets one that is left out and one that is kept. Runs without a value stay. Of two values that are equally
+    common, the one met first in report order is kept.
     """
-    finished = [run for run in runs if run.result is not None]
-    values = [key(run) for run in finished]
+    values = [value for run in runs if (value := key(run)) is not None]
     if len(set(values)) <= 1:
         return runs
-    kept = max(dict.fromkeys(values), key=values.count)
-    odd = [run for run in finished if key(run) != kept]
-    left_out.extend(LeftOut(run.name, reason.format(odd=key(run), kept=kept, step=run.step)) for run in odd)
+    commonest = max(dict.fromkeys(values), key=values.count)
+    kept = next(run for run in runs if key(run) == commonest)
+    odd = [run for run in runs if key(run) not in (None, commonest)]
+    left_out.extend(LeftOut(run.name, reason(run, kept)) for run in odd)
     return [run for run in runs if run not in odd]
 
 
-def _mixtures(runs: Iterable[Run]) -> Iterable[str]:
+def _mixtures(runs: Iterable[RunRecord]) -> Iterable[str]:
     """One sentence for each thing outside the config that the reported runs do not share."""
     finished = [run for run in runs if run.result is not None]
     for what, key, of_result in (

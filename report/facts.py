@@ -9,8 +9,8 @@ from typing import Any
 
 from ablations import Step
 from data.words import flat
-from report.checks import SECONDS, Run
-from report.collect import Study
+from report.checks import SECONDS, RunRecord
+from report.collect import StudyRecord
 from report.statistics import Difference
 from report.tables import Summary, is_off_path, is_reference
 
@@ -88,7 +88,7 @@ def page(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _label(study: Study, name: str) -> str:
+def _label(study: StudyRecord, name: str) -> str:
     number = next((step.number for step in study.steps if step.name == name), None)
     return name if number is None else f"{number} {name}"
 
@@ -97,7 +97,7 @@ def _difference(difference: Difference) -> str:
     return f"{signed(difference.points)} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
-def _verdicts(study: Study, differences: Iterable[Difference], sign: int) -> str:
+def _verdicts(study: StudyRecord, differences: Iterable[Difference], sign: int) -> str:
     beside = {step.name for step in study.steps if is_off_path(step)}
     return listed(
         f"{_label(study, d.step)} ({'off the path, ' if d.step in beside else ''}{signed(d.points)})"
@@ -144,7 +144,7 @@ def _verdict(summary: Summary, step: Step) -> str:
     return NOTHING if step.after is None else f"{step.after} has no finished run"
 
 
-def _missing(study: Study) -> list[str]:
+def _missing(study: StudyRecord) -> list[str]:
     """One sentence a step that was begun and has no result, one for all not begun, one a seed that steps lack."""
     lines: list[str] = []
     unseen: list[str] = []
@@ -172,7 +172,7 @@ def _values(values: Iterable[object]) -> str:
     return ", ".join(sorted({str(value) for value in values if value is not None})) or "unknown"
 
 
-def _certificate(summary: Summary, finished: list[Run]) -> list[tuple[str, str]]:
+def _certificate(summary: Summary, finished: list[RunRecord]) -> list[tuple[str, str]]:
     study = summary.study
     data = study.dataset
     results = [run.result for run in finished if run.result is not None]
@@ -204,7 +204,7 @@ def _certificate(summary: Summary, finished: list[Run]) -> list[tuple[str, str]]
     ]  # fmt: skip
 
 
-def _time(finished: list[Run]) -> list[tuple[str, str, str]]:
+def _time(finished: list[RunRecord]) -> list[tuple[str, str, str]]:
     """(part, time, share) over all finished runs."""
     results = [run.result for run in finished if run.result is not None]
     total = sum(sum(result["seconds"][key] for key in SECONDS) for result in results)

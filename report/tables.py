@@ -13,8 +13,8 @@ import pandas as pd
 import ablations
 from ablations import PaperRow, Step
 from report import statistics
-from report.checks import SECONDS, Run
-from report.collect import Study
+from report.checks import SECONDS, RunRecord
+from report.collect import StudyRecord
 
 GROUPS = {
     "2": "Baseline",
@@ -47,7 +47,7 @@ def is_off_path(step: Step) -> bool:
 class Summary:
     """A study with everything computed from it."""
 
-    study: Study
+    study: StudyRecord
 
     @cached_property
     def correct(self) -> dict[str, np.ndarray]:
@@ -171,7 +171,7 @@ class Summary:
                     "reason": run.reason,
                 }
             )
-        columns = list(_run_row(Run("", 0), None))
+        columns = list(_run_row(RunRecord("", 0), None))
         table = pd.DataFrame(rows, columns=columns)
         whole = ("number", "seed", "epochs", "selected_epoch", "test_images", "params")
         return table.astype(dict.fromkeys(whole, "Int64"))
@@ -192,7 +192,7 @@ def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _run_row(run: Run, number: int | None) -> dict[str, object]:
+def _run_row(run: RunRecord, number: int | None) -> dict[str, object]:
     result: Mapping[str, object] = run.result or {}
     seconds = result.get("seconds", {})
     assert isinstance(seconds, Mapping)

@@ -99,6 +99,6 @@ def load(path: Path, device: torch.device, owner: Mapping[str, Any] | None = Non
     if not isinstance(state, dict):
         raise Damaged(f"{path} is damaged: it is no run's state")
     for name, value in (owner or {}).items():
-        if state.get(name, value) != value:
-            raise Damaged(f"{path} is not this run's: its {name} is {state[name]!r} and should be {value!r}")
+        if state.get(name) != value:
+            raise Damaged(f"{path} is not this run's: its {name} is {state.get(name)!r} and should be {value!r}")
     return state

@@ -1,6 +1,7 @@
 """What the machine and the code are: what could explain a difference between two runs of one config."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -13,6 +14,7 @@ import torch
 
 from training.device import threads_outside
 
+_PROJECT = Path(__file__).parents[1]
 _LIBRARIES = ("torch", "torchvision", "fvcore", "numpy", "pillow", "tensorboard", "safetensors")
 
 
@@ -36,19 +38,25 @@ def _processor() -> str:
 
 
 @cache
-def code_version() -> str:
-    """The commit of this project, with "+changes" where files differ from it; "unknown" outside a git checkout."""
-    folder = Path(__file__).parents[1]
+def code_version(project: Path = _PROJECT) -> str:
+    """The commit of this project and, where files differ from it, a digest of the change; "unknown" outside of git.
+
+    The change is that of tracked files, and Python files that are new and not ignored.
+    """
     try:
-        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-        return commit + "+changes" * bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+        commit = _git(project, "rev-parse", "--short=12", "HEAD").decode().strip()
+        change = _git(project, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color")
+        for name in _git(project, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py").split(b"\0"):
+            if name:
+                change += b"\0" + name + b"\0" + (project / os.fsdecode(name)).read_bytes()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+    return f"{commit}+{hashlib.sha256(change).hexdigest()[:8]}" if change else commit
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+def _git(project: Path, *arguments: str) -> bytes:
+    command = ["git", "-C", str(project), *arguments]
+    return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
 
 
 def environment(device: torch.device) -> dict[str, Any]:

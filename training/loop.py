@@ -302,4 +302,4 @@ def _read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
 
 def _owner(run: Run) -> dict[str, Any]:
     """What a checkpoint says of whose it is."""
-    return {"study_hash": run.study.hash, "step": run.step, "seed": run.seed}
+    return {"digest": run.digest}

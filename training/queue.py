@@ -14,7 +14,7 @@ from training.checkpoint import Damaged
 from training.interrupt import STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
 from training.run import Execution, Run, Stores
-from training.study import MADE_AGAIN, Busy, must_begin_anew, one_trainer
+from training.study import MADE_AGAIN, Busy, one_trainer
 
 DONE, FAILED = 0, 1
 """Exit codes."""
@@ -57,7 +57,7 @@ def carry_out(
             mine.append(run)
             started, out_of_memory = time.monotonic(), False
             try:
-                if run.step in overwrite and must_begin_anew(run.folder):
+                if run.begins_anew(overwrite):
                     records.clear(run.folder, MADE_AGAIN)
                 if result := _result(run):
                     again = f"--overwrite {run.step} makes it again"

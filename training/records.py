@@ -41,9 +41,7 @@ def begin(run: Run, device: torch.device, layout: Layout) -> None:
         "study_hash": run.study.hash,
         "step": run.step,
         "number": run.number,
-        "seed": run.seed,
-        "architecture": asdict(run.architecture),
-        "recipe": asdict(run.recipe),
+        **run.identity.record(),
     }
     run.folder.mkdir(parents=True, exist_ok=True)
     write_json(run.folder / "config.json", config)
@@ -109,6 +107,7 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
     """model.safetensors, which also says what the weights are and how pictures are to be prepared for them; sha256."""
     about = {
         "study_hash": run.study.hash,
+        "digest": run.digest,
         "step": run.step,
         "seed": run.seed,
         "epoch": epoch,
@@ -163,6 +162,8 @@ def finish(
         "seed": run.seed,
         "study": run.study.name,
         "study_hash": run.study.hash,
+        "digest": run.digest,
+        "variant": run.identity.variant,
         "top1": test.top1,
         "top5": test.top5,
         "loss": test.loss,

@@ -1,18 +1,24 @@
 """What one run is: a network of a study, a seed, a recipe, the pictures, and the machine it is carried out on."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from data import Dataset, Memory, PictureStore, open_store
+from data.splits import first_few
 from models import Architecture, SwinArchitecture
+from training.identity import Identity
 from training.layout import Layout
 from training.memory import available
 from training.recipe import Recipe
-from training.study import Study, read_result
+from training.study import Study, must_begin_anew, read_records, read_result
+
+State = Literal["finished", "to resume", "to train"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Stores:
 
 @dataclass(frozen=True)
 class Run:
-    """One network of a study, to be trained once."""
+    """One network of a study, to be trained once: planned, being made or finished."""
 
     study: Study
     step: str
@@ -58,6 +64,18 @@ class Run:
     recipe: Recipe
     init_weights: Path | None = None
     """Where the file lies that the study's config names as its start."""
+
+    @cached_property
+    def identity(self) -> Identity:
+        config = self.study.config
+        start = None if config.init_weights is None else config.init_weights.sha256
+        return Identity(self.architecture, self.recipe, self.study.pictures, config.resolution, config.precision,
+                        start, self.seed)  # fmt: skip
+
+    @property
+    def digest(self) -> str:
+        """By which the run is known (see `training.identity`)."""
+        return self.identity.digest
 
     @property
     def folder(self) -> Path:
@@ -71,6 +89,40 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """result.json of a finished run, else None."""
         return read_result(self.folder)
+
+    def begins_anew(self, overwrite: Collection[str]) -> bool:
+        """Whether a command with this `overwrite` is to throw away what the run's folder holds."""
+        return self.step in overwrite and (must_begin_anew(self.folder) or bool(self._differences()))
+
+    def check_records(self, overwrite: Collection[str] = ()) -> None:
+        """Raise ValueError, in a sentence that names what differs, where the run's folder holds another run.
+
+        One that a command with this `overwrite` throws away is no obstacle.
+        """
+        if (found := self._differences()) and not self.begins_anew(overwrite):
+            raise ValueError(
+                f"{self.folder} holds another run: {first_few(found)}; make it again with --overwrite {self.step}, or "
+                "give this study a name of its own with --study NAME"
+            )
+
+    def _differences(self) -> list[str]:
+        """What the records in the run's folder state that is not so of this run."""
+        return next(filter(None, map(self.identity.difference, read_records(self.folder))), [])
+
+    def state(self, overwrite: Collection[str] = ()) -> State:
+        """What a command with this `overwrite` finds."""
+        if self.begins_anew(overwrite):
+            return "to train"
+        if (self.folder / "result.json").exists():
+            return "finished"
+        begun = any((self.folder / name).exists() for name in ("checkpoint.pt", "checkpoint.pt.previous"))
+        return "to resume" if begun else "to train"
+
+    @property
+    def done_share(self) -> float:
+        """How much of an unfinished run is done: epochs in its metrics."""
+        path = self.folder / "metrics.jsonl"
+        return min(1.0, len(path.read_bytes().splitlines()) / self.recipe.epochs) if path.is_file() else 0.0
 
 
 def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:

@@ -1,53 +1,44 @@
 """A study's folder: the config all its runs share, and where each run lives. No torch here."""
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from data.files import one_writer, read_bytes, where_supported, write_atomically
 from data.splits import first_few
 from data.words import flat
+from training.identity import hexdigest
 from training.recipe import StudyConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class Step(Protocol):
-    """What a study has to know of a step (`ablations.Step`)."""
-
-    @property
-    def number(self) -> int | None: ...
-
-    @property
-    def name(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class Study:
-    """A study as its study.json records it."""
+    """A study, made already or yet to be."""
 
     folder: Path
     config: StudyConfig
-    hash: str
-    """Of the config and the data set's contents: two runs may be compared only if theirs are equal."""
+    pictures: str
+    """The data set's fingerprint; empty where the study is not made yet."""
 
     @property
     def name(self) -> str:
         return self.folder.name
 
+    @property
+    def hash(self) -> str:
+        """Of the config and the pictures: two runs may be compared only if theirs are equal."""
+        return hexdigest({"config": self.config, "pictures": self.pictures})
+
     def run_folder(self, step: str, seed: int) -> Path:
-        return run_folder(self.folder, step, seed)
-
-
-def run_folder(study: Path, step: str, seed: int) -> Path:
-    """Where the run of a step and a seed lives in its study's folder."""
-    return study / step / f"seed-{seed}"
+        """Where the run of a step and a seed lives."""
+        return self.folder / step / f"seed-{seed}"
 
 
 MADE_AGAIN = ".made-again"
@@ -97,21 +88,25 @@ def read_result(run: Path) -> dict[str, Any] | None:
     raise ValueError(f"{path} is damaged, a number in it is missing or impossible: {again}")
 
 
+def read_records(run: Path) -> Iterator[dict[str, Any]]:
+    """config.json and result.json of a run, as far as they are there and whole; who needs the others says so."""
+    for read, place in ((read_json, run / "config.json"), (read_result, run)):
+        with contextlib.suppress(ValueError):
+            if (record := read(place)) is not None:
+                yield record
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _as_json(config: StudyConfig) -> dict[str, Any]:
-    content = dict(json.loads(json.dumps(asdict(config))))
-    if config.init_weights is None:  # studies made before there was such a choice keep their hash
-        del content["init_weights"]
-    return content
-
-
-def check_config(folder: Path, config: StudyConfig) -> None:
-    """Raise ValueError if `folder` holds a study of another config, naming what differs. Writes nothing.
+def find_study(folder: Path, config: StudyConfig) -> Study:
+    """The study of `config` in `folder`, made already or yet to be. Writes nothing.
 
     `config.precision` may still be "auto", which agrees with any.
+
+    Raises:
+        ValueError: the folder holds a study of another config; the message names what differs.
     """
     path = folder / "study.json"
     if folder.exists() and not folder.is_dir():
@@ -121,8 +116,9 @@ def check_config(folder: Path, config: StudyConfig) -> None:
         # The lock on making a study, and a study.json that was not finished, are no reason not to make it.
         if any(not name.startswith(".") and name != "study.json.part" for name in left):
             raise ValueError(f"{folder} holds files but no study.json: choose another --study, or an empty folder")
-        return
-    there, here = read_json(path).get("config"), _as_json(config)
+        return Study(folder, config, "")
+    study, here = read_json(path), json.loads(json.dumps(asdict(config)))
+    there = study.get("config")
     if not isinstance(there, dict) or not all(isinstance(there.get(part), dict) for part in ("recipe", "classic")):
         raise ValueError(f"{path} is damaged, it states no config: restore it, or choose another --study")
     pairs = [(f"{part}.{key}" if part == "classic" else key, flat(there.get(part, {})).get(key), value)
@@ -137,6 +133,7 @@ def check_config(folder: Path, config: StudyConfig) -> None:
             f"{folder} was made by another config: {first_few(different)}; give this one a name of its own with "
             "--study NAME, or ask for the same config"
         )
+    return Study(folder, config, str(study.get("pictures", "")))
 
 
 def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fingerprint: str) -> Study:
@@ -145,27 +142,23 @@ def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fi
     Raises:
         ValueError: the folder holds a study of another config, or of the same data set with other contents.
     """
-    check_config(folder, config)
-    content = {**_as_json(config), "dataset_fingerprint": fingerprint}
-    for recipe in ("recipe", "classic"):
-        if content[recipe]["ema"] is None:  # a later field: studies made before it keep their hash
-            del content[recipe]["ema"]
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    content = {**_as_json(config), "dataset_fingerprint": fingerprint}
+    find_study(folder, config)
+    study = Study(folder, config, fingerprint)
     path = folder / "study.json"
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as lock:
         if not path.exists():
             lock.enter_context(one_writer(path))
         if not path.exists():
-            write_json(path, {"name": folder.name, "hash": digest, "config": content, "dataset": dataset})
-    check_config(folder, config)  # another process may have made it
-    if read_json(path).get("hash") != digest:
+            content = {"name": study.name, "hash": study.hash, "config": asdict(config)}
+            write_json(path, {**content, "pictures": fingerprint, "dataset": dataset})
+    there = find_study(folder, config)  # another process may have made it
+    if there != study or read_json(path).get("hash") != study.hash:
         raise ValueError(
             f"{folder} was made on other pictures: data set {config.dataset!r} has changed since; restore it, or give "
             "this study a name of its own with --study NAME"
         )
-    return Study(folder, config, digest)
+    return study
 
 
 class Busy(ValueError):

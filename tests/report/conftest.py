@@ -32,10 +32,10 @@ class StudyFolder:
                 "regime": regime,
                 "resolution": 64,
                 "precision": "fp32",
-                "dataset_fingerprint": "f" * 64,
                 "recipe": recipe,
                 "classic": {**recipe, "optimizer": "sgd", "lr": 0.1},
             },
+            "pictures": "f" * 64,
             "dataset": {
                 "name": "pocket",
                 "description": "Coloured pictures of dishes drawn by a program.",
@@ -77,6 +77,7 @@ class StudyFolder:
         folder = self.folder(step, seed)
         folder.mkdir(parents=True)
         run = {"study": self.root.name, "study_hash": self.hash, "step": step, "number": number, "seed": seed}
+        run |= {"digest": f"{step}-{seed}", "variant": step}
         (folder / "config.json").write_text(json.dumps({**run, "architecture": {}, "recipe": {}}))
         (folder / "environment.json").write_text(
             json.dumps({"python": "3.11", "torch": "2.15", "torchvision": "0.29", "device": "cpu", "cpu": "A CPU"})

@@ -139,6 +139,20 @@ def test_a_seed_with_another_network_is_left_out(make_study: Make) -> None:
     assert list(left_out(study)) == ["width/seed-1"]
 
 
+def test_two_networks_of_one_step_are_not_averaged(make_study: Make) -> None:
+    """Also where they have as many parameters and FLOPs: ReLU and GELU."""
+    study = make_study(test=50)
+    for seed, activation in enumerate(("relu", "gelu", "gelu")):
+        study.add("width", 20, seed=seed)
+        study.edit("config.json", "width", seed, architecture={"activation": activation}, variant=activation)
+    assert left_out(study) == {
+        "width/seed-0": "it is not what width/seed-1 is: architecture.activation was 'gelu', is 'relu'; make it again "
+        "with --overwrite width"
+    }
+    study.edit("result.json", "width", 2, digest="another")
+    assert "digest in result.json is 'another'" in left_out(study)["width/seed-2"]
+
+
 def test_a_step_of_another_regime_is_left_out(make_study: Make) -> None:
     study = make_study(test=50)
     study.add("width", 20)

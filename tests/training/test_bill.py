@@ -11,27 +11,29 @@ from data.augmentation import Augmentation
 from data.sizes import Sizes, sizes
 from models.builder import build, empty
 from training import memory, speed
-from training.bill import Bill, Planned, run_bytes
+from training.bill import Bill, run_bytes
 from training.optimization import make_optimizer
-from training.recipe import CLASSIC, Recipe
-from training.run import open_stores, short_side
+from training.recipe import CLASSIC, Recipe, StudyConfig
+from training.run import Run, open_stores, short_side
+from training.study import Study
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, batch_size=12, lr_batch=12, warmup_epochs=1, augmentation=Augmentation(mixup=0.0, cutmix=0.0))
 SIZES = Sizes(train=100, validation=20, test=30, classes=3, download=0, cache=0, height=37, width=40)
 
 
-def planned(step: str, seed: int = 0, recipe: Recipe = RECIPE) -> Planned:
-    regime = get_regime("pocket")
-    return Planned(step, seed, regime.architecture(regime.step(step), 3), recipe)
+def planned(folder: Path, step: str, seed: int = 0) -> Run:
+    study = Study(folder, StudyConfig("pocket", "pocket", 32, "fp32", RECIPE), "")
+    found = get_regime("pocket").step(step)
+    return Run(study, step, found.number, seed, get_regime("pocket").architecture(found, 3), RECIPE)
 
 
-def make(folder: Path, *jobs: Planned) -> Bill:
-    return Bill(folder, jobs, SIZES, 32, "fp32", CPU, workers=0)
+def make(*runs: Run) -> Bill:
+    return Bill(runs, SIZES, CPU, workers=0)
 
 
 def test_the_forecast_is_corrected_by_what_runs_took(tmp_path) -> None:
-    bill = make(tmp_path, planned("depthwise"), planned("gelu"), planned("depthwise", 1))
+    bill = make(planned(tmp_path, "depthwise"), planned(tmp_path, "gelu"), planned(tmp_path, "depthwise", 1))
     first, second, third = bill.expected
     assert min(first, second, third) > 0
     assert bill.seconds_left() == pytest.approx(first + second + third)
@@ -49,13 +51,13 @@ def test_a_finished_run_is_taken_instead_of_a_measurement(tmp_path, monkeypatch)
     """Of the same device; and its whole time, evaluation included."""
     measured = []
     monkeypatch.setattr(speed, "measure", lambda *_: measured.append(1) or 50.0)
-    device = make(tmp_path, planned("gelu")).device_name
+    device = make(planned(tmp_path, "gelu")).device_name
     assert len(measured) == 1
     for step, name in (("gelu", device), ("depthwise", "another device")):
         (tmp_path / step / "seed-0").mkdir(parents=True)
         result = {"device": name, "top1": 50.0, "images_per_second": 7.0, "seconds": {"total": 1234.0}}
         (tmp_path / step / "seed-0/result.json").write_text(json.dumps(result))
-    bill = make(tmp_path, *(planned(step, seed) for step in ("gelu", "depthwise") for seed in (0, 1)))
+    bill = make(*(planned(tmp_path, step, seed) for step in ("gelu", "depthwise") for seed in (0, 1)))
     assert len(measured) == 2
     assert bill.expected[1] == 1234.0
     assert bill.speeds["depthwise"].images_per_second == 50.0
@@ -68,23 +70,23 @@ def test_an_unfinished_run_counts_for_what_is_left_of_it(tmp_path) -> None:
     folder.mkdir(parents=True)
     (folder / "checkpoint.pt").touch()
     (folder / "metrics.jsonl").write_text("{}\n" * 3)
-    bill = make(tmp_path, planned("gelu"))
+    bill = make(planned(tmp_path, "gelu"))
     assert bill.states == ["to resume"]
     assert bill.seconds_left() == pytest.approx(bill.expected[0] / 4)
 
 
 def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(speed, "measure", lambda *_: 50.0)
-    first = make(tmp_path, planned("gelu"))
+    first = make(planned(tmp_path, "gelu"))
     speed.remember(tmp_path, first.device_name, first.speeds)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "study.json").write_text("{}")
     speed.remember(tmp_path, first.device_name, first.speeds)
     monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("measured again"))
-    assert make(tmp_path, planned("gelu")).speeds["gelu"].source == "remembered"
+    assert make(planned(tmp_path, "gelu")).speeds["gelu"].source == "remembered"
     (tmp_path / "speeds.json").write_text("torn")
     monkeypatch.setattr(speed, "measure", lambda *_: 60.0)
-    assert make(tmp_path, planned("gelu")).speeds["gelu"].images_per_second == 60.0
+    assert make(planned(tmp_path, "gelu")).speeds["gelu"].images_per_second == 60.0
 
 
 def test_a_deeper_network_is_measured_to_be_slower() -> None:
@@ -100,7 +102,7 @@ def test_a_deeper_network_is_measured_to_be_slower() -> None:
 def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
     from training import checkpoint
 
-    model = empty(planned("gelu").architecture)
+    model = empty(planned(tmp_path, "gelu").architecture)
     optimizer = make_optimizer(model, recipe, CPU)
     model(torch.rand(2, 3, 32, 32)).sum().backward()
     optimizer.step()

@@ -83,16 +83,16 @@ def test_a_damaged_one_without_a_good_one_before_is_refused(tmp_path) -> None:
 
 
 def test_another_runs_checkpoint_gives_way_too(tmp_path, capsys) -> None:
-    path, owner = tmp_path / "c.pt", {"study_hash": "ours", "step": "gelu", "seed": 0}
+    path, owner = tmp_path / "c.pt", {"digest": "ours"}
     checkpoint.save(path, {**STATE, **owner})
-    for name, value in (("study_hash", "theirs"), ("step", "width"), ("seed", 1)):
+    assert checkpoint.load_latest(path, CPU, owner)["epoch"] == 3
+    for name, theirs in (("other", {"digest": "theirs"}), ("nobody", {})):
         other = tmp_path / f"{name}.pt"
-        checkpoint.save(other, {**STATE, **owner, name: value})
-        assert checkpoint.load_latest(path, CPU, owner)["epoch"] == 3
-        with pytest.raises(Damaged, match=f"{name}.pt is not this run's: its {name} is "):
+        checkpoint.save(other, {**STATE, **theirs})
+        with pytest.raises(Damaged, match=f"{name}.pt is not this run's: its digest is "):
             checkpoint.load_latest(other, CPU, owner)
         checkpoint.previous(other).write_bytes(path.read_bytes())
-        assert checkpoint.load_latest(other, CPU, owner)["seed"] == 0
+        assert checkpoint.load_latest(other, CPU, owner)["digest"] == "ours"
 
 
 def test_a_disk_without_links_keeps_the_one_before_by_renaming(tmp_path, monkeypatch) -> None:
