@@ -1,0 +1,72 @@
+"""A plan is read as it was written, has a digest, and says how it was changed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from training.plan import Family, Plan, deviations, fixed
+
+PLAN = Plan((Family("steps", (("b", "a"), ("c", "b"))),), seeds=(0, 1, 2, 3), looks=(2, 4), runs_at_most=9)
+
+
+def test_a_plan_is_read_as_it_was_written() -> None:
+    assert Plan.from_json(json.loads(json.dumps(PLAN.as_json()))) == PLAN
+    assert PLAN.rows == ("b", "a", "c")
+    assert PLAN.schedule(0) == (0, 1)
+
+
+def test_what_changes_a_plan_changes_its_digest() -> None:
+    others = [
+        replace(PLAN, margin=0.5),
+        replace(PLAN, looks=(4,)),
+        replace(PLAN, families=()),
+        replace(PLAN, level=0.01),
+    ]
+    assert len({plan.digest for plan in (PLAN, *others)}) == 5
+    assert PLAN.digest == Plan.from_json(PLAN.as_json()).digest
+
+
+def test_a_fixed_plan_has_one_look_at_all_its_seeds() -> None:
+    plan = fixed(PLAN.families, (0, 1, 2))
+    assert not plan.sequential
+    assert plan.schedule(0) == (0, 1, 2)
+
+
+def test_what_was_changed_later_is_said() -> None:
+    more = replace(PLAN, margin=0.5, families=(Family("steps", (("b", "a"), ("d", "c"))),))
+    assert deviations(PLAN, PLAN) == ()
+    assert set(deviations(PLAN, more)) == {
+        "margin: 0.3 was planned, 0.5 came to be",
+        "added to the family steps: d against c",
+        "taken from the family steps: c against b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("looks", ()), ("looks", (3, 2)), ("looks", (0, 2)), ("looks", (5,)), ("seeds", (0, 0, 1, 2)),
+        ("margin", 0.0), ("margin", float("nan")), ("level", 0.9), ("pictures", "other"), ("spending", "all"),
+        ("runs_at_most", 0),
+    ],
+)  # fmt: skip
+def test_an_impossible_plan_is_refused_in_a_sentence(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match="give"):
+        replace(PLAN, **{field: value})
+
+
+def test_a_damaged_plan_is_refused() -> None:
+    good = PLAN.as_json()
+    for bad in (
+        None,
+        [],
+        good | {"seeds": None},
+        good | {"extra": 1},
+        {"looks": [2]},
+        good | {"families": [{"name": 1}]},
+    ):
+        with pytest.raises(ValueError, match="damaged"):
+            Plan.from_json(bad)
+    with pytest.raises(ValueError, match="margin"):
+        Plan.from_json(good | {"margin": -1})

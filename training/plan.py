@@ -1,0 +1,140 @@
+"""What a study will compare and how it will judge, written in study.json before its first result. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+Pictures = Literal["new", "these"]
+Spending = Literal["pocock", "obrien-fleming"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are judged together: the chance of any false verdict among them is at most the level."""
+
+    name: str
+    comparisons: tuple[tuple[str, str], ...]
+    """(row, the row it is compared with)."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row for pair in self.comparisons for row in pair))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a study is judged. A plan with one look is a fixed design; one with several stops where it is resolved.
+
+    Raises:
+        ValueError: a value is impossible; the message says which would be possible.
+    """
+
+    families: tuple[Family, ...]
+    seeds: tuple[int, ...]
+    """In the order in which runs get them."""
+    looks: tuple[int, ...]
+    """After how many seeds a comparison is looked at; it gets no more once it is resolved."""
+    margin: float = 0.3
+    """Points of top-1: what is surely smaller counts as no difference."""
+    level: float = 0.05
+    """Of false gains and losses within a family, and as much again of false "no difference" verdicts."""
+    pictures: Pictures = "new"
+    """Whether verdicts are about new test pictures or about these."""
+    spending: Spending = "pocock"
+    """How the level is spread over the looks (Lan and DeMets 1983)."""
+    runs_at_most: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.looks or self.looks[0] < 1 or any(a >= b for a, b in zip(self.looks, self.looks[1:])):
+            raise ValueError(f"the looks are {list(self.looks)}: give rising numbers of seeds, such as 2 3 5")
+        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds, default=0) < 0:
+            raise ValueError(f"the seeds are {list(self.seeds)}: give each once, from 0 up")
+        if self.looks[-1] > len(self.seeds):
+            raise ValueError(f"the last look is at {self.looks[-1]} seeds, and there are {len(self.seeds)}: give more")
+        if not 0 < self.margin < 100:
+            raise ValueError(f"the margin is {self.margin:g} points: give more than 0 and less than 100")
+        if not 0 < self.level < 0.5:
+            raise ValueError(f"the level is {self.level:g}: give more than 0 and less than 0.5")
+        for name, value, known in (("pictures", self.pictures, Pictures), ("spending", self.spending, Spending)):
+            if value not in get_args(known):
+                raise ValueError(f"{name} is {value!r}: give {' or '.join(get_args(known))}")
+        if self.runs_at_most is not None and self.runs_at_most < 1:
+            raise ValueError(f"runs at most is {self.runs_at_most}: give at least 1")
+
+    @property
+    def sequential(self) -> bool:
+        return len(self.looks) > 1
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Every row that any comparison needs."""
+        return tuple(dict.fromkeys(row for family in self.families for row in family.rows))
+
+    def schedule(self, look: int) -> tuple[int, ...]:
+        """The seeds that a look (0 is the first) uses."""
+        return self.seeds[: self.looks[look]]
+
+    @property
+    def digest(self) -> str:
+        text = json.dumps(self.as_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(json.loads(json.dumps(asdict(self))))
+
+    @classmethod
+    def from_json(cls, content: object) -> Plan:
+        """Raises ValueError where `content` is no plan."""
+        try:
+            assert isinstance(content, Mapping)
+            unknown = content.keys() - {field.name for field in fields(cls)}
+            assert not unknown
+            families = tuple(
+                Family(str(family["name"]), tuple((str(row), str(other)) for row, other in family["comparisons"]))
+                for family in content["families"]
+            )
+            whole = {name: tuple(int(value) for value in content[name]) for name in ("seeds", "looks")}
+            rest = {name: content[name] for name in content.keys() - {"families", *whole}}
+            rest |= {name: float(rest[name]) for name in ("margin", "level") if name in rest}
+            return cls(families=families, **whole, **rest)
+        except (AssertionError, KeyError, TypeError) as error:
+            raise ValueError("the plan in study.json is damaged: a field of it is missing or wrong") from error
+
+
+def fixed(families: Iterable[Family], seeds: Iterable[int], **how: Any) -> Plan:
+    """A plan of so many seeds for each row, judged once."""
+    seeds = tuple(seeds)
+    return Plan(tuple(families), seeds, (max(1, len(seeds)),), **how)
+
+
+def deviations(first: Plan, now: Plan) -> tuple[str, ...]:
+    """One sentence for each thing that is no longer as it was first planned."""
+    said = []
+    for field in fields(Plan):
+        before, after = getattr(first, field.name), getattr(now, field.name)
+        if before == after:
+            continue
+        if field.name == "families":
+            said += _changed_families(first, now)
+        else:
+            said.append(f"{field.name.replace('_', ' ')}: {_words(before)} was planned, {_words(after)} came to be")
+    return tuple(said)
+
+
+def _changed_families(first: Plan, now: Plan) -> Iterable[str]:
+    before = {family.name: set(family.comparisons) for family in first.families}
+    after = {family.name: set(family.comparisons) for family in now.families}
+    for name in before | after:
+        gone, new = before.get(name, set()) - after.get(name, set()), after.get(name, set()) - before.get(name, set())
+        for word, pairs in (("added to", new), ("taken from", gone)):
+            if pairs:
+                shown = ", ".join(f"{row} against {other}" for row, other in sorted(pairs))
+                yield f"{word} the family {name}: {shown}"
+
+
+def _words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
