@@ -20,7 +20,7 @@ $(foreach word,$(WORDS),$(eval $(word): ; @:))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ablation-step all-ablations report steps show predict export test lint clean
+.PHONY: help demo ablation-step all-ablations ablation report steps show predict export test lint clean
 
 help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
@@ -33,6 +33,9 @@ ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=
 	$(RUNNER) train
 
 all-ablations: $(VENV)/run.stamp  ## train every step (SEEDS="0 1 2"), skip what is finished, then write the report
+	$(RUNNER) all
+
+ablation: $(VENV)/run.stamp  ## any roadmap and design: make ablation ROADMAP=recipe DESIGN=leave-one-out PRESET=pocket
 	$(RUNNER) all
 
 report: $(VENV)/run.stamp  ## write the report of whatever runs exist

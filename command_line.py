@@ -64,7 +64,7 @@ class Option:
     def complaint(self, values: Sequence[str]) -> str | None:
         """What is wrong with its values: one that it does not take, or too few of them."""
         words = {int: "a whole number", float: "a number", Path: "a path"}.get(self.kind, "a word")
-        accepts = f"one of {', '.join(self.choices)}" if self.choices else words + " or None" * self.or_none
+        accepts = (f"one of {', '.join(self.choices)}" if self.choices else words) + " or None" * self.or_none
         for value in values:
             if not self._takes(value):
                 hint = _nearest(value, self.choices)
@@ -75,10 +75,12 @@ class Option:
         return None
 
     def _takes(self, value: str) -> bool:
+        if self.or_none and value == "None":
+            return True
         if self.choices or not value:
             return value in self.choices
         with contextlib.suppress(ValueError):
-            return (self.or_none and value == "None") or self.kind(value) is not None
+            return self.kind(value) is not None
         return False
 
 

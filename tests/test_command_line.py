@@ -1,5 +1,8 @@
 """A wrong word of the command line, and what it is told."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import pytest
 
 import command_line
@@ -62,3 +65,21 @@ def test_options_are_read_off_the_commands() -> None:
     assert "--init-weights" in known  # a file; what a study records of it, config.init_weights, is no option
     (step,) = (option for option in command_line.options(runner.Train) if option.standing_alone)
     assert (step.name, step.required) == ("step", True)
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """A command that is not there."""
+
+    design: Literal["orders", "factorial"] | None = None
+
+
+def test_few_words_or_none_are_taken_and_named() -> None:
+    commands = {"maybe": Maybe, "report": runner.Report}
+    for words, expected in ((["--design", "None"], None), (["--design=orders"], "orders")):
+        made, given = command_line.parse(
+            commands, ["maybe", *words], lambda _: {name: kind() for name, kind in commands.items()}
+        )
+        assert (made.design, list(given)) == (expected, ["--design"])
+    with pytest.raises(ValueError, match="'order' is not one of orders, factorial or None: did you mean 'orders'"):
+        command_line.parse(commands, ["maybe", "--design", "order"], lambda _: {})

@@ -48,6 +48,7 @@ HANDED_ON = [
     (["all-ablations", "STUDY=a\\ b\\", "DATASET=a\n$$\t\"'"], ["all", "--study=a\\ b\\", "--dataset=a\n$$\t\"'"]),
     (["-j2", "-k", "report", "STUDY=--", "RUNS="], ["report", "--study=--", "--runs="]),
     (["demo"], ["all", "--preset", "pocket"]),
+    (["ablation", "ROADMAP=my.toml", "DESIGN=orders"], ["all", "--roadmap=my.toml", "--design=orders"]),
     (["all-ablations", "DRY_RUN=1", "SKIP_UNREADABLE=yes"], ["all", "--dry-run", "--skip-unreadable"]),
     (["all-ablations", "DRY_RUN=no", "CLASSIC.DECAY_ALL=0"], ["all", "--no-dry-run", "--classic.no-decay-all"]),
     (["steps", "REGIME=base"], ["steps", "--regime=base"]),
