@@ -17,12 +17,12 @@ from benchmarks.timm_loop import timm_step
 from data import Augmentation, train_batches
 from models.builder import build
 from models.complexity import architecture_complexity
-from training.device import autocast, set_up, threads
-from training.layout import forward_of, lay_out
-from training.optimization import loss_function, make_optimizer
+from training.clock import Clock
+from training.device import set_up, threads
+from training.layout import lay_out
 from training.recipe import Recipe
 from training.trial import Work, choose
-from training.watch import Watch
+from training.update import Learner, update
 
 TIMM = {"baseline": "resnet50", "training-recipe": "resnet50", "separate-downsampling": "convnext_tiny"}
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -45,42 +45,30 @@ class Noise:
 
 
 def measure(step_name: str, options: argparse.Namespace, device: torch.device) -> dict[str, object]:
-    """One row: a run of updates as `training.loop` makes them, from augmented pictures to the optimizer."""
+    """One row: the updates of a run, from augmented pictures to the optimizer."""
     regime, recipe = get_regime(options.regime), Recipe(epochs=300, batch_size=options.batch)
     architecture = regime.architecture(regime.step(step_name), 1000)
     work = Work(architecture, options.resolution, options.batch, options.precision, 0.1, True, 0.1)
     choice = choose(work, device, 10**7 // options.batch, None, patient=device.type == "cpu")
     torch.manual_seed(0)
     model = build(architecture, drop_path=0.1, layer_scale=recipe.layer_scale).to(device)
-    model = lay_out(model, choice.layout)
-    optimizer, forward, watch = make_optimizer(model, recipe, device), forward_of(model, choice.layout), Watch(device)
+    learner = Learner(lay_out(model, choice.layout), recipe, choice.layout, device, options.precision)
     warm, updates = options.warm, options.updates
     store = Noise((warm + updates) * options.batch, round(options.resolution / 0.875))
     batches = train_batches(
         store, Augmentation(), options.resolution, seed=0, epoch=0, batch_size=options.batch,
         workers=options.workers, device=device,
     )  # fmt: skip
-    waiting = started = 0.0
     with threads(choice.layout.threads):
         for number in range(warm + updates):
             if number == warm:
-                watch.drain()
+                learner.watch.drain()
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
-                started, waiting = time.perf_counter(), 0.0
-            before = time.perf_counter()
-            batch = next(batches)
-            waiting += time.perf_counter() - before
-            with autocast(options.precision, device):
-                loss = loss_function(forward(batch.images), batch, 0.1)
-            torch.autograd.backward(loss)
-            watch.add(number, loss)
-            if watch.delay:
-                optimizer.found_inf = watch.stop  # type: ignore[attr-defined]
-            optimizer.step()
-            optimizer.zero_grad()
-        watch.drain()
-    seconds = time.perf_counter() - started
+                started, learner.clock = time.perf_counter(), Clock()
+            update(learner, number, batches, recipe.peak_lr)
+        learner.watch.drain()
+    seconds, waiting = time.perf_counter() - started, learner.clock.read()["data"]
     batches.close()  # type: ignore[attr-defined]
     rate = updates * options.batch / seconds
     flops = 6 * architecture_complexity(architecture, options.resolution).flops_paper_convention  # forward, backward

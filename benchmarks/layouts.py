@@ -10,6 +10,7 @@ from ablations import get_regime
 from benchmarks.measure import interleaved, write
 from training.layout import Layout
 from training.trial import Candidate, Work, choose
+from training.update import noise
 
 
 def main() -> None:
@@ -39,11 +40,9 @@ def main() -> None:
         work = Work(regime.architecture(step, 10), options.resolution, options.batch, options.precision, 0.1)
         choice = choose(work, device, 10**6 // options.batch, None, patient=True)
         torch.manual_seed(0)
-        shape = (options.batch, 3, options.resolution, options.resolution)
-        images = torch.randn(shape).to(device).contiguous(memory_format=torch.channels_last)
-        labels = torch.randint(10, (options.batch,)).to(device)
+        batch = noise(options.batch, options.resolution, 10, device)
         steps = {
-            str(layout): partial(Candidate(work, layout, device).step, images, labels)
+            str(layout): partial(Candidate(work, layout, device).step, batch)
             for layout in dict.fromkeys([*fixed, choice.layout])
         }
         rates = interleaved(steps, options.batch, options.rounds, options.seconds)

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,11 +27,10 @@ from benchmarks.measure import interleaved, write
 from data.loader import Batch
 from models.builder import build
 from training.device import autocast, set_up, threads
-from training.layout import Layout, forward_of, lay_out
-from training.optimization import loss_function, make_optimizer
+from training.layout import Layout, lay_out
 from training.recipe import Precision, Recipe
 from training.trial import Work, choose
-from training.watch import Watch
+from training.update import Learner, update
 
 NETWORKS = {"resnet50": "baseline", "convnext_tiny": "separate-downsampling"}
 RECIPE = Recipe(epochs=300, batch_size=4096)
@@ -64,28 +64,21 @@ def timm_step(
 def our_step(
     step: str, images: Tensor, labels: Tensor, precision: Precision, classic: bool
 ) -> tuple[Callable[[], None], Layout]:
-    """The body of training.loop's update, in the layout that a trial chose."""
+    """The update that runs make, in the layout that a trial chose."""
     device, batch = images.device, len(images)
     architecture = get_regime("tiny").architecture(get_regime("tiny").step(step))
-    scale = None if classic else RECIPE.layer_scale
-    work = Work(architecture, images.shape[2], batch, precision, RECIPE.drop_path, scale is not None, 0.1)
+    recipe = replace(RECIPE, layer_scale=None) if classic else RECIPE
+    work = Work(architecture, images.shape[2], batch, precision, recipe.drop_path, not classic, recipe.label_smoothing)
     layout = choose(work, device, 10**6 // batch, None, patient=True).layout
-    model = build(architecture, drop_path=RECIPE.drop_path, layer_scale=scale)
-    model = lay_out(model.to(device), layout)
-    optimizer = make_optimizer(model, replace(RECIPE, lr=1e-4), device)
-    forward, watch = forward_of(model, layout), Watch(device)
+    model = build(architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale)
+    learner = Learner(lay_out(model.to(device), layout), recipe, layout, device, precision)
     data = Batch(images, labels, labels, torch.ones(batch, device=device), batch)
 
-    def update() -> None:
+    def ours() -> None:
         with threads(layout.threads):
-            with autocast(precision, device):
-                loss = loss_function(forward(data.images), data, RECIPE.label_smoothing)
-            torch.autograd.backward(loss)
-            watch.add(0, loss)
-            optimizer.step()
-            optimizer.zero_grad()
+            update(learner, 0, repeat(data), lr=1e-4)
 
-    return update, layout
+    return ours, layout
 
 
 def theirs(

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Self
 
 from tqdm import tqdm
 
@@ -42,7 +43,10 @@ class Progress:
         else:
             print(f"{self.title}: {text}", file=sys.stderr, flush=True)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
 

@@ -23,6 +23,7 @@ from data.augmentation import MEAN, STD
 from data.files import write_atomically
 from models.complexity import architecture_complexity
 from training.checkpoint import Damaged, keep_previous, previous
+from training.clock import of_updates
 from training.environment import code_version, device_name, environment
 from training.evaluation import Evaluation
 from training.layout import Layout
@@ -154,7 +155,6 @@ def finish(
     write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids).encode(errors="surrogateescape"))
     scaled = run.recipe.layer_scale is not None
     size = architecture_complexity(run.architecture, run.study.config.resolution, layer_scale=scaled)
-    training = sum(seconds[phase] for phase in ("data", "forward", "backward", "optimizer"))
     pictures = run.recipe.epochs * (len(stores.train) // run.recipe.batch_size) * run.recipe.batch_size
     result = {
         "step": run.step,
@@ -175,7 +175,7 @@ def finish(
         "gflops_fvcore": size.flops / 1e9,
         "gflops_paper_convention": size.flops_paper_convention / 1e9,
         "activations": size.activations,
-        "images_per_second": pictures / training,
+        "images_per_second": pictures / of_updates(seconds),
         "seconds": {**seconds, "total": sum(seconds.values())},
         "device": device_name(execution.device),
         "code_version": code_version(),

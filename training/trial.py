@@ -13,21 +13,24 @@ import os
 import statistics
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from data import Batch
 from data.files import read_bytes, write_atomically
 from models import Architecture, SwinArchitecture
 from models.builder import build
 from training import memory
-from training.device import autocast, threads, wait_for
+from training.device import threads, wait_for
 from training.environment import device_name
-from training.layout import Layout, forward_of, has_compiler, lay_out
-from training.recipe import Precision
+from training.layout import Layout, has_compiler, lay_out
+from training.recipe import Optimizer, Precision, Recipe
+from training.update import Learner, gradients, noise, update
+from training.watch import BadLoss
 
 _SHARE = 0.02
 """Of the expected time of the run: what a trial may take."""
@@ -57,6 +60,7 @@ class Work:
     drop_path: float = 0.0
     layer_scale: bool = False
     label_smoothing: float = 0.0
+    optimizer: Optimizer = "adamw"
 
 
 @dataclass(frozen=True)
@@ -74,36 +78,32 @@ class Candidate:
     """A network of its own in one layout, ready to be timed."""
 
     def __init__(self, work: Work, layout: Layout, device: torch.device, precision: Precision | None = None) -> None:
-        self.layout, self.work, self.device, self.precision = layout, work, device, precision or work.precision
+        self.layout, self.device = layout, device
         torch.manual_seed(0)
         # Layer scale at 1: at its initial 1e-6 the branches would hardly show in the comparison.
         model = build(work.architecture, drop_path=work.drop_path, layer_scale=1.0 if work.layer_scale else None)
-        self.model = lay_out(model.to(device), layout)
-        self.forward = forward_of(self.model, layout)
-        # At a rate of 0: its time counts, and depends on the order of weights in memory, but the weights stay.
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, fused=device.type in ("cpu", "cuda"))
+        recipe = Recipe(label_smoothing=work.label_smoothing, optimizer=work.optimizer)
+        self.learner = Learner(lay_out(model.to(device), layout), recipe, layout, device, precision or work.precision)
+        # With the 2^16 that a scaler begins with, fp16's gradients may overflow, and nothing could be compared.
+        self.learner.scaler = torch.amp.GradScaler(device.type, enabled=False)
 
-    def step(self, images: Tensor, labels: Tensor) -> float:
-        """An update that changes nothing; seconds. Gradients stay until the next step."""
-        with threads(self.layout.threads):
-            self.model.zero_grad()
-            torch.manual_seed(0)
+    def step(self, batch: Batch) -> float:
+        """An update; seconds. Its learning rate is 0: it takes its time, but the weights stay."""
+        with threads(self.layout.threads), contextlib.suppress(BadLoss):
             wait_for(self.device)
             started = time.perf_counter()
-            with autocast(self.precision, self.device):
-                logits = self.forward(images)
-                loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.work.label_smoothing)
-            torch.autograd.backward(loss)
-            self.optimizer.step()
+            update(self.learner, 0, repeat(batch), lr=0.0)
             wait_for(self.device)
-            self.loss = loss.detach()
-            return time.perf_counter() - started
+        return time.perf_counter() - started
 
-    def outcome(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+    def outcome(self, batch: Batch) -> list[Tensor]:
         """The loss and all gradients, flat."""
-        self.step(images, labels)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return [self.loss.flatten(), *(gradient.float().contiguous().flatten().clone() for gradient in gradients)]
+        with threads(self.layout.threads):
+            loss = gradients(self.learner, 0, repeat(batch))
+        found = [p.grad for p in self.learner.model.parameters() if p.grad is not None]
+        outcome = [tensor.float().contiguous().flatten().clone() for tensor in (loss, *found)]
+        self.learner.optimizer.zero_grad()
+        return outcome
 
 
 def difference(outcome: list[Tensor], truth: list[Tensor]) -> float:
@@ -144,8 +144,8 @@ class _Trial:
         work, device = self.work, self.device
         champion = Candidate(work, self.start, device)
         self._pictures(min(4, work.batch))
-        champion.step(*self.batch)
-        per_picture = champion.step(*self.batch) / len(self.batch[0])
+        champion.step(self.batch)
+        per_picture = champion.step(self.batch) / self.batch.valid
         expected = per_picture * work.batch * steps
         fitting = int(_STEP_SECONDS / per_picture)
         size = work.batch if device.type == "cuda" else max(2, min(work.batch, fitting))
@@ -172,10 +172,10 @@ class _Trial:
         # than their length. So layouts are compared in float32, and in 16 bits an error against float32 may be one and
         # a half times the plain network's own, which rules out gross errors only.
         plain = Candidate(work, replace(self.start, channels_last=False), device)
-        own = plain.outcome(*self.batch)
+        own = plain.outcome(self.batch)
         self.truth, self.tolerance = own, _TOLERANCE
         if work.precision != "fp32":
-            self.truth = Candidate(work, plain.layout, device, "fp32").outcome(*self.batch)
+            self.truth = Candidate(work, plain.layout, device, "fp32").outcome(self.batch)
             self.tolerance += 1.5 * difference(own, self.truth)
         if not self._agrees(champion):
             champion = plain
@@ -196,20 +196,17 @@ class _Trial:
         return Choice(champion.layout, "tried", tuple(self.rates.items()))
 
     def _pictures(self, count: int) -> None:
-        shape = (count, 3, self.work.resolution, self.work.resolution)
         torch.manual_seed(1)
-        images = torch.randn(shape).to(self.device).contiguous(memory_format=torch.channels_last)
-        classes = self.work.architecture.num_classes
-        self.batch = images, torch.randint(classes, (count,)).to(self.device)
+        self.batch = noise(count, self.work.resolution, self.work.architecture.num_classes, self.device)
 
     def _agrees(self, candidate: Candidate) -> bool:
-        if difference(candidate.outcome(*self.batch), self.truth) > self.tolerance:
+        if difference(candidate.outcome(self.batch), self.truth) > self.tolerance:
             return False
         if self.work.precision == "fp32":
             return True
         if candidate.layout.compile:  # to compile it again for float32 would take a minute
             return self.tolerance <= 1
-        exact = Candidate(self.work, candidate.layout, self.device, "fp32").outcome(*self.batch)
+        exact = Candidate(self.work, candidate.layout, self.device, "fp32").outcome(self.batch)
         return difference(exact, self.truth) <= _TOLERANCE
 
     def _challenge(self, champion: Candidate, layout: Layout) -> Candidate:
@@ -226,14 +223,14 @@ class _Trial:
         both = champion, challenger
         seconds: tuple[list[float], list[float]] = [], []
         for candidate in both:
-            candidate.step(*self.batch)
+            candidate.step(self.batch)
         end = time.perf_counter() + self.seconds
         while len(seconds[0]) < _ROUNDS[0] or (time.perf_counter() < end and len(seconds[0]) < _ROUNDS[1]):
             for candidate, own in zip(both, seconds, strict=True):
-                own.append(candidate.step(*self.batch))
+                own.append(candidate.step(self.batch))
         medians = [statistics.median(own) for own in seconds]
         for candidate, median in zip(both, medians, strict=True):
-            self.rates[str(candidate.layout)] = len(self.batch[0]) / median
+            self.rates[str(candidate.layout)] = self.batch.valid / median
         return challenger if medians[0] > _MARGIN * medians[1] else champion
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,12 +10,12 @@ _DELAY = {"cuda": 2}
 """Updates that a device may be ahead of the news of its losses; without an entry there is no delay."""
 
 
-@dataclass(frozen=True)
-class Bad:
-    """A loss that is infinite or not a number, and the update it belongs to."""
+class BadLoss(ArithmeticError):
+    """A loss is infinite or not a number."""
 
-    update: int
-    loss: float
+    def __init__(self, update: int, loss: float) -> None:
+        super().__init__(f"the loss is {loss} in update {update}")
+        self.update, self.loss = update, loss
 
 
 class Watch:
@@ -37,8 +36,12 @@ class Watch:
         self._sum = torch.tensor(loss_sum, dtype=self.precise, device=device)
         self._coming: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
-    def add(self, update: int, loss: Tensor) -> Bad | None:
-        """Take the loss of an update (a scalar), before its weights are changed; the first bad loss known by now."""
+    def add(self, update: int, loss: Tensor) -> None:
+        """Take the loss of an update (a scalar), before its weights are changed.
+
+        Raises:
+            BadLoss: the first that is known by now.
+        """
         loss = loss.detach()
         self._sum += loss
         self.stop = torch.maximum(self.stop, (~torch.isfinite(loss)).float())
@@ -49,21 +52,20 @@ class Watch:
             self._coming.append((update, copy, arrived))
         else:
             self._coming.append((update, loss.clone(), None))
-        return self._read(self.delay)
+        self._read(self.delay)
 
-    def drain(self) -> Bad | None:
-        """Wait for every loss; the first bad one."""
-        return self._read(0)
+    def drain(self) -> None:
+        """Wait for every loss. Raises BadLoss for the first."""
+        self._read(0)
 
-    def _read(self, left: int) -> Bad | None:
+    def _read(self, left: int) -> None:
         while len(self._coming) > left:
             update, loss, arrived = self._coming.popleft()
             if arrived is not None:
                 arrived.synchronize()
             self.last = loss.item()
             if not math.isfinite(self.last):
-                return Bad(update, self.last)
-        return None
+                raise BadLoss(update, self.last)
 
     @property
     def loss_sum(self) -> float:

@@ -13,10 +13,11 @@ from torch import nn
 
 from ablations import get_regime
 from models.builder import build
-from training import checkpoint, loop, trial
+from training import checkpoint, loop, trial, update
 from training.interrupt import Stopped, StopRequest
 from training.layout import Layout, memory_format
 from training.trial import Candidate, Choice, Work, cache_file, choose, difference
+from training.update import noise
 
 CPU = torch.device("cpu")
 POCKET = get_regime("pocket")
@@ -34,8 +35,8 @@ def clock(monkeypatch):
     def set_clock(seconds) -> None:
         real = Candidate.step
 
-        def step(self, images, labels) -> float:
-            real(self, images, labels)
+        def step(self, batch) -> float:
+            real(self, batch)
             return seconds(self.layout) / 1000
 
         monkeypatch.setattr(Candidate, "step", step)
@@ -70,7 +71,7 @@ def test_a_gain_within_the_noise_changes_nothing(clock) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_faster_layout_that_computes_something_else_is_not_chosen(precision, factor, clock, monkeypatch) -> None:
     clock(lambda layout: 1.0 if layout.channels_last else 2.0)
-    real = trial.forward_of
+    real = update.forward_of
 
     def wrong(model: nn.Module, layout: Layout):
         forward = real(model, layout)
@@ -78,7 +79,7 @@ def test_a_faster_layout_that_computes_something_else_is_not_chosen(precision, f
 
     work = replace(WORK, precision=precision, batch=16)
     assert choose(work, CPU, 10**4, None).layout.channels_last
-    monkeypatch.setattr(trial, "forward_of", wrong)
+    monkeypatch.setattr(update, "forward_of", wrong)
     assert not choose(work, CPU, 10**4, None).layout.channels_last
 
 
@@ -89,24 +90,25 @@ def test_a_faster_layout_that_computes_something_else_is_not_chosen(precision, f
 def test_all_layouts_compute_the_same_function(step, precision) -> None:
     work = replace(WORK, architecture=POCKET.architecture(step, 10), precision=precision)
     torch.manual_seed(0)
-    images, labels = torch.randn(16, 3, 64, 64), torch.arange(16) % 10
+    batch = noise(16, 64, 10, CPU)
     plain = Layout(channels_last=False)
-    exact = Candidate(work, plain, CPU, "fp32").outcome(images, labels)
-    own = difference(Candidate(work, plain, CPU).outcome(images, labels), exact)
+    exact = Candidate(work, plain, CPU, "fp32").outcome(batch)
+    own = difference(Candidate(work, plain, CPU).outcome(batch), exact)
     for rewritten in (False, True):
         layout = Layout(rewritten=rewritten)
-        assert difference(Candidate(work, layout, CPU).outcome(images, labels), exact) <= 0.05 + 1.5 * own
-        assert difference(Candidate(work, layout, CPU, "fp32").outcome(images, labels), exact) <= 0.05
+        assert difference(Candidate(work, layout, CPU).outcome(batch), exact) <= 0.05 + 1.5 * own
+        assert difference(Candidate(work, layout, CPU, "fp32").outcome(batch), exact) <= 0.05
     assert own < 0.6  # else nothing would be shown
 
 
 def test_a_timed_step_leaves_the_weights_as_they_are() -> None:
     candidate = Candidate(WORK, Layout(), CPU)
-    before = [parameter.clone() for parameter in candidate.model.parameters()]
+    learner = candidate.learner
+    before = [parameter.clone() for parameter in learner.model.parameters()]
     for _ in range(2):
-        candidate.step(torch.randn(4, 3, 32, 32), torch.arange(4))
-    assert candidate.optimizer.state  # it was stepped
-    assert all(torch.equal(*pair) for pair in zip(before, candidate.model.parameters(), strict=True))
+        candidate.step(noise(4, 32, 10, CPU))
+    assert learner.optimizer.state  # it was stepped
+    assert all(torch.equal(*pair) for pair in zip(before, learner.model.parameters(), strict=True))
 
 
 def test_a_compiler_that_fails_loses(clock, monkeypatch) -> None:
@@ -119,7 +121,7 @@ def test_a_compiler_that_fails_loses(clock, monkeypatch) -> None:
             raise RuntimeError("no compiler")
         return lambda images: model(images.contiguous(memory_format=memory_format(layout)))
 
-    monkeypatch.setattr(trial, "forward_of", forward_of)
+    monkeypatch.setattr(update, "forward_of", forward_of)
     monkeypatch.setattr(trial, "has_compiler", lambda device: True)
     assert not choose(WORK, CPU, 10**8, None).layout.compile
     assert tried
@@ -129,11 +131,11 @@ def test_a_trial_takes_fewer_pictures_where_the_batch_does_not_fit(clock, monkey
     clock(lambda layout: 1.0)
     real, sizes = Candidate.outcome, []
 
-    def outcome(self, images, labels):
-        sizes.append(len(images))
-        if self.precision == "fp32" and len(images) > 4:
+    def outcome(self, batch):
+        sizes.append(batch.valid)
+        if self.learner.precision == "fp32" and batch.valid > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, images, labels)
+        return real(self, batch)
 
     monkeypatch.setattr(Candidate, "outcome", outcome)
     work = replace(WORK, precision="bf16", batch=16)
@@ -155,7 +157,7 @@ def test_every_network_of_a_study_is_compiled(monkeypatch) -> None:
     with torch._dynamo.config.patch(recompile_limit=2):
         for width in (8, 16, 24, 32):
             model = build(replace(WORK.architecture, width=width, depths=(1, 1, 1, 1)))
-            trial.forward_of(model, Layout(compile=True))(torch.rand(2, 3, 32, 32))
+            update.forward_of(model, Layout(compile=True))(torch.rand(2, 3, 32, 32))
     torch.compiler.reset()
     assert len(compiled) == 4
 

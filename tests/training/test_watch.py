@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training import checkpoint, loop, watch
+from training import checkpoint, loop, update, watch
 from training.interrupt import StopRequest
-from training.watch import Bad, Watch
+from training.watch import BadLoss, Watch
 
 CPU = torch.device("cpu")
 NEVER = StopRequest()
@@ -22,29 +22,30 @@ def late(monkeypatch) -> None:
 
 def test_without_delay_a_bad_loss_is_known_at_once() -> None:
     watched = Watch(CPU, 2.0)
-    assert watched.add(0, torch.tensor(1.5)) is None
+    watched.add(0, torch.tensor(1.5))
     assert watched.last == 1.5
-    found = watched.add(1, torch.tensor(math.inf))
-    assert found == Bad(1, math.inf)
+    with pytest.raises(BadLoss, match="the loss is inf in update 1"):
+        watched.add(1, torch.tensor(math.inf))
 
 
 def test_with_delay_it_is_known_in_time_and_stops_the_device_at_once(late) -> None:
     watched = Watch(CPU)
-    assert [watched.add(i, torch.tensor(float(i))) for i in range(4)] == [None] * 4
+    for i in range(4):
+        watched.add(i, torch.tensor(float(i)))
     assert (watched.last, watched.loss_sum, watched.stop.item()) == (1.0, 6.0, 0.0)
-    assert watched.add(4, torch.tensor(-math.inf)) is None
+    watched.add(4, torch.tensor(-math.inf))
     assert watched.stop.item() == 1
-    assert watched.add(5, torch.tensor(1.0)) is None
+    watched.add(5, torch.tensor(1.0))
     assert watched.stop.item() == 1  # for all later updates too
-    assert watched.add(6, torch.tensor(1.0)) == Bad(4, -math.inf)
+    with pytest.raises(BadLoss, match="the loss is -inf in update 4"):
+        watched.add(6, torch.tensor(1.0))
 
 
 def test_nothing_bad_is_left_unread_before_saving(late) -> None:
     watched = Watch(CPU)
     watched.add(7, torch.tensor(math.nan))
-    found = watched.drain()
-    assert found is not None
-    assert found.update == 7
+    with pytest.raises(BadLoss, match="update 7"):
+        watched.drain()
 
 
 @pytest.mark.parametrize("step", ["baseline", "13"])
@@ -63,7 +64,7 @@ def test_a_run_is_the_same_with_losses_known_late(step, make_run, stores, execut
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_weights_are_left_as_the_last_good_update_left_them(optimizer, make_run, stores, execution, late, monkeypatch):
     """The third loss is no number; the host learns it two updates later, when it stops, and no weight has moved."""
-    real, models, seen = loop.loss_function, [], []
+    real, models, seen = update.loss_function, [], []
     build = loop._initial_model
     monkeypatch.setattr(loop, "_initial_model", lambda *a: models.append(build(*a)) or models[-1])
 
@@ -71,7 +72,7 @@ def test_weights_are_left_as_the_last_good_update_left_them(optimizer, make_run,
         seen.append([p.detach().clone() for p in models[0].parameters()])
         return real(*arguments) * (math.nan if len(seen) == 3 else 1.0)
 
-    monkeypatch.setattr(loop, "loss_function", loss)
+    monkeypatch.setattr(update, "loss_function", loss)
     run = make_run("4", optimizer=optimizer, warmup_epochs=0)
     with pytest.raises(loop.NonFinite, match="the loss is nan in epoch 1, batch 3; nothing was updated with it"):
         loop.train(run, stores, execution, NEVER)
@@ -83,14 +84,14 @@ def test_weights_are_left_as_the_last_good_update_left_them(optimizer, make_run,
 
 
 def test_a_bad_last_loss_of_an_epoch_is_found_before_it_is_saved(make_run, stores, execution, late, monkeypatch):
-    real, calls = loop.loss_function, []
+    real, calls = update.loss_function, []
     updates = len(stores.train) // 12
 
     def loss(*arguments):
         calls.append(1)
         return real(*arguments) * (math.nan if len(calls) == 2 * updates else 1.0)
 
-    monkeypatch.setattr(loop, "loss_function", loss)
+    monkeypatch.setattr(update, "loss_function", loss)
     run = make_run("4")
     with pytest.raises(loop.NonFinite, match=rf"epoch 2, batch {updates}; .* holds the last good state"):
         loop.train(run, stores, execution, NEVER)

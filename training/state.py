@@ -1,0 +1,80 @@
+"""Where a run is: what of it a checkpoint keeps, so that it goes on exactly there."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from data.files import write_atomically
+from training import checkpoint, records
+from training.clock import PHASES, Clock
+from training.layout import Layout
+from training.run import Execution, Run
+from training.update import Learner
+from training.watch import Watch
+
+
+@dataclass
+class State:
+    """Where a run is, beside its weights and its optimizer."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    batch: int = 0
+    """Updates made in the epoch after them."""
+    loss_sum: float = 0.0
+    """Training loss summed over those updates."""
+    best_epoch: int = 0
+    best_top1: float = -math.inf
+    """Of the validation split."""
+    metrics: str = ""
+    """metrics.jsonl as it is after the finished epochs."""
+    weights_sha256: str = ""
+    """Of model.safetensors, the weights of the best epoch."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    """Time that all processes together have spent on this run."""
+
+
+def read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
+    """What `save_checkpoint` last wrote of the run, None of a new one. Raises checkpoint.Damaged."""
+    return checkpoint.load_latest(run.folder / checkpoint.NAME, device, _owner(run))
+
+
+def layout_in(run: Run, saved: dict[str, Any]) -> tuple[Layout, str]:
+    """The layout that the run began with, and the kind of device that it was on. Raises checkpoint.Damaged."""
+    try:
+        return Layout(**saved["layout"]), saved["device"]
+    except (KeyError, TypeError) as error:
+        raise _another_version(run) from error
+
+
+def resume(run: Run, learner: Learner, saved: dict[str, Any]) -> State:
+    """Put the learner and the run's files where they were when `saved` was written. Raises checkpoint.Damaged."""
+    try:
+        learner.load_state_dict(saved)
+        state = State(**saved["state"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _another_version(run) from error
+    learner.watch, learner.clock = Watch(learner.device, state.loss_sum), Clock(state.seconds)
+    if state.best_epoch:
+        records.load_weights(run, state.weights_sha256)
+    write_atomically(run.folder / records.METRICS, state.metrics.encode())
+    return state
+
+
+def save_checkpoint(run: Run, execution: Execution, learner: Learner, state: State) -> None:
+    """Write the run's checkpoint. Raises BadLoss if a loss is not finite; the checkpoint before stays."""
+    learner.watch.drain()
+    state.seconds, state.loss_sum = learner.clock.read(), learner.watch.loss_sum
+    about = {**_owner(run), "device": execution.device.type, "layout": asdict(execution.layout)}
+    checkpoint.save(run.folder / checkpoint.NAME, {**about, "state": asdict(state), **learner.state_dict()})
+
+
+def _owner(run: Run) -> dict[str, Any]:
+    """What a checkpoint says of whose it is."""
+    return {"digest": run.digest}
+
+
+def _another_version(run: Run) -> checkpoint.Damaged:
+    return checkpoint.Damaged(f"{run.folder / checkpoint.NAME} is of another version of this program")
