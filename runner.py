@@ -378,8 +378,8 @@ def _train(
     from data.sizes import sizes
     from training.bill import Bill
     from training.device import find_device, find_precision, find_workers
-    from training.queue import carry_out
-    from training.run import Execution, Run, open_stores, short_side
+    from training.run import Execution, Run, open_stores, share, short_side
+    from training.series import carry_out
     from training.speed import remember
 
     device = find_device(command.device)
@@ -397,6 +397,7 @@ def _train(
     ]  # fmt: skip
     for run in runs:
         run.check_records(overwrite)
+    runs = share(runs, overwrite)
     bill = Bill(runs, pictures, device, workers, overwrite)
     if isinstance(command, All):
         print(bill, flush=True)

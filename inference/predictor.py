@@ -18,6 +18,7 @@ from data.decode import UnreadablePicture, read_picture
 from data.files import read_bytes
 from models import Architecture, SwinArchitecture, weights
 from models.builder import empty
+from training.index import Index
 
 WEIGHTS, ABOUT = "model.safetensors", "about"
 """The file of a run (`training.records`) and the entry of its metadata that says what it holds."""
@@ -101,6 +102,8 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
         ValueError: no run, no weights in it, weights of another architecture, or another number of classes.
     """
     path = run / WEIGHTS
+    if not path.is_file():  # another row may have made it
+        path = Index(run.parent.parent).home(run) / WEIGHTS
     if not run.is_dir():
         raise ValueError(f"there is no run {run}: give a run's folder, such as runs/food101/depthwise/seed-0")
     if not path.is_file():

@@ -44,6 +44,8 @@ class RunRecord:
     environment: Mapping[str, Any] = field(default_factory=dict)
     correct: np.ndarray | None = None
     pictures: str = ""
+    made_as: str | None = None
+    """The step under whose name the same run was made, where another row than this one did."""
 
     @property
     def name(self) -> str:

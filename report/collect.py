@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,10 @@ import ablations
 from data.splits import first_few
 from report.checks import OddRun, RunRecord, read_object, read_run
 from training.identity import difference
+from training.index import Index, run_folders
 
 if TYPE_CHECKING:
     from ablations import Step
-
-_SEED = re.compile(r"seed-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -82,24 +80,24 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
     order = {step.name: number for number, step in enumerate(regime.steps)}
     runs: list[RunRecord] = []
     left_out: list[LeftOut] = []
-    folders = _run_folders(study_dir, order)
+    folders, index = _run_folders(study_dir, order), Index(study_dir)
     if not folders:
         raise ValueError(f"{study_dir} holds no run yet; train a step of the study first")
     for folder, step, seed in folders:
         try:
             if step not in order:
                 raise OddRun(f"{step!r} is not a step of the regime {config['regime']!r}")
-            runs.append(
-                read_run(
-                    folder,
-                    step=step,
-                    seed=seed,
-                    study_hash=study_hash,
-                    classes=len(dataset.classes),
-                    test_images=dataset.test,
-                    epochs=_epochs(config, step, regime),
-                )
+            home = index.home(folder)
+            run = read_run(
+                home,
+                step=home.parent.name,
+                seed=seed,
+                study_hash=study_hash,
+                classes=len(dataset.classes),
+                test_images=dataset.test,
+                epochs=_epochs(config, step, regime),
             )
+            runs.append(run if home == folder else replace(run, step=step, made_as=run.step))
         except OddRun as odd:
             left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
     runs = _agreeing(runs, left_out, _pictures, lambda *_: "its test pictures or their labels differ from other runs'")
@@ -156,14 +154,10 @@ def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Datase
 
 def _run_folders(study_dir: Path, order: Mapping[str, int]) -> list[tuple[Path, str, int]]:
     """(folder, step, seed) of everything that looks like a run, in report order."""
-    found = []
-    for step in sorted(path for path in study_dir.iterdir() if path.is_dir()):
-        for folder in sorted(path for path in step.iterdir() if path.is_dir()):
-            match = _SEED.fullmatch(folder.name)
-            files = ("config.json", "metrics.jsonl", "result.json")
-            if match and any((folder / name).exists() for name in files):
-                found.append((folder, step.name, int(match[1])))
-    return sorted(found, key=lambda item: (order.get(item[1], len(order)), item[1], item[2]))
+    files = ("config.json", "metrics.jsonl", "result.json")
+    found = [folder for folder in run_folders(study_dir) if any((folder / name).exists() for name in files)]
+    named = [(folder, folder.parent.name, int(folder.name.removeprefix("seed-"))) for folder in found]
+    return sorted(named, key=lambda item: order.get(item[1], len(order)))
 
 
 # What runs are grouped by: the same for all that may be reported together, None where a run is not asked.

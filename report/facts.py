@@ -175,7 +175,7 @@ def _values(values: Iterable[object]) -> str:
 def _certificate(summary: Summary, finished: list[RunRecord]) -> list[tuple[str, str]]:
     study = summary.study
     data = study.dataset
-    results = [run.result for run in finished if run.result is not None]
+    results = [run.result for run in finished if run.result is not None and not run.made_as]
     dates = sorted(str(result["finished"]) for result in results if result.get("finished"))
     libraries = [
         f"{name} {_values(versions)}"
@@ -193,7 +193,7 @@ def _certificate(summary: Summary, finished: list[RunRecord]) -> list[tuple[str,
         ("Resolution", f"{_resolution(study.config)} pixels"),
         ("Precision", str(study.config.get("precision", "unknown"))),
         ("Seeds", ", ".join(map(str, study.seeds)) or "none"),
-        ("Runs", f"{len(finished)} finished, {len(study.runs) - len(finished)} unfinished, "
+        ("Runs", f"{len(finished)} finished{_shared(finished)}, {len(study.runs) - len(finished)} unfinished, "
                  f"{len(study.left_out)} left out"),
         ("Device", _values(devices)),
         ("CPU", _values(run.environment.get("cpu") for run in study.runs)),
@@ -204,9 +204,14 @@ def _certificate(summary: Summary, finished: list[RunRecord]) -> list[tuple[str,
     ]  # fmt: skip
 
 
+def _shared(finished: list[RunRecord]) -> str:
+    count = sum(run.made_as is not None for run in finished)
+    return f" ({count} of them shared between rows)" if count else ""
+
+
 def _time(finished: list[RunRecord]) -> list[tuple[str, str, str]]:
     """(part, time, share) over all finished runs."""
-    results = [run.result for run in finished if run.result is not None]
+    results = [run.result for run in finished if run.result is not None and not run.made_as]
     total = sum(sum(result["seconds"][key] for key in SECONDS) for result in results)
     if not total:
         return []

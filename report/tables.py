@@ -211,4 +211,6 @@ def _run_row(run: RunRecord, number: int | None) -> dict[str, object]:
         "device": result.get("device"),
         "code_version": result.get("code_version"),
         "finished": result.get("finished"),
+        "digest": run.identity.get("digest"),
+        "made_as": run.made_as,
     }

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import runner
-from training import memory, queue
+from training import memory, series
 from training import run as run_module
 
 QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24"]
@@ -100,7 +100,7 @@ def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(failu
     def train(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr(queue, "train", train)
+    monkeypatch.setattr(series, "train", train)
     said = refused(["train", "13", *place], capsys, 1)
     assert "separate-downsampling seed 0 ran out of memory: 24 pictures" in said
     assert "give --micro-batches 2, parts of 12" in said
@@ -121,7 +121,7 @@ def test_the_next_batch_to_try_is_measured_when_the_failed_run_is_gone(place, ca
         left.append(sum(network() is not None for network in networks))
         return 1_000_000
 
-    monkeypatch.setattr(queue, "train", train)
+    monkeypatch.setattr(series, "train", train)
     monkeypatch.setattr(memory, "bytes_per_picture", bytes_per_picture)
     refused(["train", "13", *place], capsys, 1)
     assert networks
@@ -132,7 +132,7 @@ def test_a_worker_that_was_killed_is_one_sentence(place, capsys, monkeypatch) ->
     def train(*_: object) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...")
 
-    monkeypatch.setattr(queue, "train", train)
+    monkeypatch.setattr(series, "train", train)
     said = refused(["train", "13", *place], capsys, 1)
     assert "(DataLoader worker (pid 7) is killed by signal: Bus error)" in said
     assert "--shm-size" in said
@@ -142,7 +142,7 @@ def test_another_error_of_torch_is_not_taken_for_memory(place, monkeypatch) -> N
     def train(*_: object) -> None:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(queue, "train", train)
+    monkeypatch.setattr(series, "train", train)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         runner.main(["train", "13", *place])
 
@@ -190,6 +190,6 @@ def test_a_damaged_cache_is_refused(place, tmp_path, capsys) -> None:
 def test_the_memory_of_augmented_pictures_is_a_share_of_what_is_free(place, monkeypatch) -> None:
     monkeypatch.setattr(run_module, "available", lambda _: 4000)
     limits = []
-    monkeypatch.setattr(queue, "train", lambda run, stores, *_: limits.append(stores.memory.limit))
+    monkeypatch.setattr(series, "train", lambda run, stores, *_: limits.append(stores.memory.limit))
     runner.main(["train", "3", *place])
     assert limits == [1000]

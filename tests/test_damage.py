@@ -8,7 +8,7 @@ import pytest
 
 import runner
 from tests.conftest import STUDY
-from training import queue
+from training import series
 from training.interrupt import Stopped
 
 RUN = "patchify-stem/seed-0"
@@ -129,7 +129,7 @@ def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
     (study / RUN / "checkpoint.pt").write_bytes(b"torn")
     (study / RUN / "checkpoint.pt.previous").write_bytes(b"torn too")
 
-    train = queue.train
+    train = series.train
 
     def stops_at_depthwise(run, *rest):
         if run.step == "depthwise":
@@ -137,7 +137,7 @@ def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
         return train(run, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(queue, "train", stops_at_depthwise)
+        patch.setattr(series, "train", stops_at_depthwise)
         assert runner.main(command) == 75
     made = (study / RUN / "result.json").stat().st_mtime_ns
     assert runner.main(command) == 0  # repeated as it was: what it made again is left, the rest is done

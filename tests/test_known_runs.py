@@ -1,6 +1,7 @@
 """A run that is asked for is known by what it is, not by the name of its step."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,58 @@ def test_overwriting_puts_the_asked_network_in_its_place(another: Path, house_pl
     for name in ("config.json", "result.json"):
         assert json.loads((another / name).read_text())["digest"] not in ("another", None)
     assert runner.main(["all", *STUDY, *house_place, "--no-trial"]) == 0
+
+
+SHARE = [word for word in STUDY if word not in ("--steps", "3")] + ["--steps", "patchify-stem"]
+
+
+@pytest.fixture
+def elsewhere(house_place, tmp_path: Path) -> Path:
+    """The finished run of patchify-stem, under the name of a row that another design gave it."""
+    study = tmp_path / "house/runs/s"
+    (study / "patchify-stem").rename(study / "without-depthwise")
+    for name in ("config.json", "result.json"):
+        edit(study / "without-depthwise/seed-0" / name, step="without-depthwise")
+    return study / "without-depthwise/seed-0"
+
+
+def test_what_another_row_has_made_is_taken_and_not_made_again(elsewhere, house_place, pictures, capsys) -> None:
+    command = ["all", *SHARE, *house_place, "--no-trial"]
+    before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
+    assert runner.main([*command, "--dry-run"]) == 0
+    assert "1 runs, 1 shared" in capsys.readouterr().out
+    assert runner.main(command) == 0
+    assert "patchify-stem seed 0: the run of without-depthwise, top-1 " in capsys.readouterr().out
+    mine = elsewhere.parents[1] / "patchify-stem/seed-0"
+    assert sorted(path.name for path in mine.iterdir()) == [".lock", "config.json"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    runs = (elsewhere.parents[1] / "report/runs.csv").read_text()
+    assert "patchify-stem,3,0,finished," in runs
+    assert runner.main(["predict", str(pictures / "down/01.jpg"), "--run", str(mine)]) == 0
+    # It is trained as soon as there is no such run any more.
+    shutil.rmtree(elsewhere)
+    assert runner.main(command) == 0
+    assert (mine / "result.json").exists()
+
+
+def test_what_another_row_has_begun_is_finished_there(elsewhere, house_place, capsys) -> None:
+    (elsewhere / "result.json").unlink()
+    assert runner.main(["all", *SHARE, *house_place, "--no-trial"]) == 0
+    out = capsys.readouterr().out
+    assert "2 runs, 1 shared, 1 to resume" in out
+    assert "patchify-stem seed 0: the run of without-depthwise, top-1 " in out
+    assert (elsewhere / "result.json").exists()
+
+
+def test_a_damaged_result_of_another_row_is_named_with_that_row(elsewhere, house_place, capsys) -> None:
+    (elsewhere / "result.json").write_text("{}")
+    assert runner.main(["all", *SHARE, *house_place, "--no-trial"]) == 1
+    assert "without-depthwise/seed-0/result.json is damaged" in capsys.readouterr().err
+
+
+def test_naming_a_row_in_overwrite_leaves_anothers_run_alone(elsewhere, house_place, capsys) -> None:
+    before = (elsewhere / "result.json").stat().st_mtime_ns
+    command = ["all", *SHARE, *house_place, "--no-trial", "--overwrite", "patchify-stem"]
+    assert runner.main(command) == 0
+    assert "(--overwrite without-depthwise makes it again)" in capsys.readouterr().out
+    assert (elsewhere / "result.json").stat().st_mtime_ns == before

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from models.builder import build
 from training import memory, speed
 from training.device import set_up
 from training.environment import device_name
+from training.index import State
 from training.progress import duration
 from training.recipe import Recipe
 from training.run import Run
@@ -20,6 +22,9 @@ from training.speed import Speed
 
 _FORWARD_SHARE = 3
 """Evaluation is a forward pass, a training step about three of them."""
+
+_DONE: tuple[State, ...] = ("finished", "shared")
+"""States of runs that are not to be trained."""
 
 
 class Bill:
@@ -41,7 +46,7 @@ class Bill:
         set_up(device, precision)  # as runs do, before they are measured
         self.sizes, self.device_name, self.runs = sizes, device_name(device), list(runs)
         self.states = [run.state(overwrite) for run in runs]
-        self.done = [1.0 if what == "finished" else run.done_share if what == "to resume" else 0.0
+        self.done = [1.0 if what in _DONE else run.done_share if what == "to resume" else 0.0
                      for run, what in zip(runs, self.states, strict=True)]  # fmt: skip
         self.speeds: dict[str, Speed] = {}
         self.params: dict[str, int] = {}
@@ -52,7 +57,7 @@ class Bill:
             batches_per_epoch(sizes.train, recipe.batch_size)
             model = _network(run, device)
             self.params[run.step] = sum(parameter.numel() for parameter in model.parameters())
-            if all(what == "finished" for other, what in zip(runs, self.states) if other.step == run.step):
+            if all(what in _DONE for other, what in zip(runs, self.states) if other.step == run.step):
                 continue
             per_picture = memory.bytes_per_picture(model, resolution, precision, device)
             memory.require_fit(f"{run.step} at {resolution}x{resolution}", recipe, per_picture,
@@ -113,7 +118,7 @@ class Bill:
             self._actual.setdefault(step, []).append(seconds)
         expected, taken = (sum(column) for column in zip(*self._told, strict=True))
         self.factor = taken / expected if expected else 1.0
-        left = sum(what != "finished" for what in self.states)
+        left = sum(what not in _DONE for what in self.states)
         if not left:
             return f"all {len(self.states)} runs are finished"
         return (
@@ -125,7 +130,7 @@ class Bill:
         """Bytes that the unfinished runs will write: weights, two checkpoints and one being written."""
         total = 0
         for run, what in zip(self.runs, self.states, strict=True):
-            if what != "finished":
+            if what not in _DONE:
                 total += run_bytes(self.params[run.step], run.recipe, self.sizes.test)
         return total
 
@@ -166,7 +171,7 @@ class Bill:
         return "\n".join(lines)
 
     def _totals(self) -> str:
-        counts = ((self.states.count(what), what) for what in ("finished", "to resume", "to train"))
+        counts = ((self.states.count(what), what) for what in get_args(State))
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 

@@ -37,6 +37,12 @@ ABOUT = "about"
 
 def begin(run: Run, device: torch.device, layout: Layout) -> None:
     """Write what is known before the first update: config.json and environment.json."""
+    write_config(run)
+    write_json(run.folder / "environment.json", {**environment(device), "layout": asdict(layout)})
+
+
+def write_config(run: Run) -> None:
+    """config.json, which says what the run is: all that is in the folder of a run that another row has made."""
     config = {
         "study": run.study.name,
         "study_hash": run.study.hash,
@@ -46,7 +52,6 @@ def begin(run: Run, device: torch.device, layout: Layout) -> None:
     }
     run.folder.mkdir(parents=True, exist_ok=True)
     write_json(run.folder / "config.json", config)
-    write_json(run.folder / "environment.json", {**environment(device), "layout": asdict(layout)})
 
 
 def clear(folder: Path, mark: str) -> None:

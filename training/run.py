@@ -1,11 +1,11 @@
 """What one run is: a network of a study, a seed, a recipe, the pictures, and the machine it is carried out on."""
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -13,12 +13,11 @@ from data import Dataset, Memory, PictureStore, open_store
 from data.splits import first_few
 from models import Architecture, SwinArchitecture
 from training.identity import Identity
+from training.index import Found, Index, State, state_of
 from training.layout import Layout
 from training.memory import available
 from training.recipe import Recipe
 from training.study import Study, must_begin_anew, read_records, read_result
-
-State = Literal["finished", "to resume", "to train"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ class Run:
     recipe: Recipe
     init_weights: Path | None = None
     """Where the file lies that the study's config names as its start."""
+    made_as: str | None = None
+    """The step whose folder holds the results, where another row than this one made the run, or is to."""
 
     @cached_property
     def identity(self) -> Identity:
@@ -82,13 +83,23 @@ class Run:
         return self.study.run_folder(self.step, self.seed)
 
     @property
+    def home(self) -> Path:
+        """Where its results are, most often in its own folder."""
+        return self.study.run_folder(self.maker, self.seed)
+
+    @property
+    def maker(self) -> str:
+        """The step under whose name the run is made, its own most often."""
+        return self.made_as or self.step
+
+    @property
     def title(self) -> str:
         return f"{self.step} seed {self.seed}"
 
     @property
     def result(self) -> dict[str, Any] | None:
         """result.json of a finished run, else None."""
-        return read_result(self.folder)
+        return read_result(self.home)
 
     def begins_anew(self, overwrite: Collection[str]) -> bool:
         """Whether a command with this `overwrite` is to throw away what the run's folder holds."""
@@ -99,7 +110,8 @@ class Run:
 
         One that a command with this `overwrite` throws away is no obstacle.
         """
-        if (found := self._differences()) and not self.begins_anew(overwrite):
+        begun = state_of(self.folder) != "to train"
+        if begun and (found := self._differences()) and not self.begins_anew(overwrite):
             raise ValueError(
                 f"{self.folder} holds another run: {first_few(found)}; make it again with --overwrite {self.step}, or "
                 "give this study a name of its own with --study NAME"
@@ -111,18 +123,38 @@ class Run:
 
     def state(self, overwrite: Collection[str] = ()) -> State:
         """What a command with this `overwrite` finds."""
-        if self.begins_anew(overwrite):
-            return "to train"
-        if (self.folder / "result.json").exists():
-            return "finished"
-        begun = any((self.folder / name).exists() for name in ("checkpoint.pt", "checkpoint.pt.previous"))
-        return "to resume" if begun else "to train"
+        if self.made_as:
+            return "shared"
+        return "to train" if self.begins_anew(overwrite) else state_of(self.folder)
 
     @property
     def done_share(self) -> float:
         """How much of an unfinished run is done: epochs in its metrics."""
         path = self.folder / "metrics.jsonl"
         return min(1.0, len(path.read_bytes().splitlines()) / self.recipe.epochs) if path.is_file() else 0.0
+
+
+def share(runs: Sequence[Run], overwrite: Collection[str] = ()) -> list[Run]:
+    """`runs`, none of them to be trained that is one of the others or is in their study already, under whatever row.
+
+    A run that another row has made or begun, or that a row before it asks for, gets that row's name in `made_as`. A
+    row that has begun it and was not asked is put before it. Steps named in `overwrite` have nothing to share yet.
+    """
+    index, makers, asked = Index(runs[0].study.folder), dict[str, str](), dict[tuple[str, int], Run]()
+
+    def stays(found: Found) -> bool:
+        return not (found.step in overwrite and must_begin_anew(found.folder))
+
+    for run in runs:
+        found = index.find(run.digest, run.step, stays)
+        if found and found.state == "finished":
+            maker = found.step
+        else:
+            maker = makers.setdefault(run.digest, found.step if found else run.step)
+            if found and found.step == maker:
+                asked.setdefault((maker, run.seed), replace(run, step=maker, number=found.number))
+        asked[run.step, run.seed] = run if maker == run.step else replace(run, made_as=maker)
+    return list(asked.values())
 
 
 def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:

@@ -29,7 +29,7 @@ import torch
 from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: F401
 
 import runner
-import training.queue  # noqa: F401  so that forked processes have it already, as tensorboard's
+import training.series  # noqa: F401  so that forked processes have it already, as tensorboard's
 from benchmarks.measure import write
 from data import pocket
 from tests.torture.chaos_compare import NOT_COMPARED, differences, phase

@@ -173,7 +173,7 @@ def fuzz(world: World, asked: argparse.Namespace) -> dict[str, object]:
     for number in range(asked.requests):
         if number == light:
             import report.page  # and with it all that is heavy: from now on children have it already
-            import training.queue  # noqa: F401
+            import training.series  # noqa: F401
 
             assert report.page
         request = draw(rng, world, plain=number % 20 == 0, light=asked.words_only or number < light)

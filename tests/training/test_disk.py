@@ -19,7 +19,7 @@ from data import open_store, pocket
 from inference import export
 from inference.output import plot
 from report import page
-from training import checkpoint, loop, queue, records
+from training import checkpoint, loop, records, series
 from training.interrupt import StopRequest
 from training.study import read_json
 
@@ -163,7 +163,7 @@ def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed
         with pytest.raises(
             OSError, match=rf"^{run.title} was stopped by its disk: [^\n]*{file}[^\n]* \({reason}"
         ) as said:
-            queue.carry_out([run], stores, execution, StopRequest())
+            series.carry_out([run], stores, execution, StopRequest())
     assert said.value.errno is None  # a sentence, and exit code 1 (runner.main)
     disk.heal()
     # What was saved is whole, and there is no half written file.
@@ -171,10 +171,10 @@ def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed
     assert (saved is not None) == (event not in NOTHING_SAVED)
     assert not list(disk.root.rglob("*.part"))
     assert not (run.folder / "result.json").exists()
-    assert queue.carry_out([run], stores, execution, StopRequest()) == 0
+    assert series.carry_out([run], stores, execution, StopRequest()) == 0
     if not WHOLE:
         whole = make_run("13", study="whole", epochs=2)
-        queue.carry_out([whole], stores, execution, StopRequest())
+        series.carry_out([whole], stores, execution, StopRequest())
         WHOLE.append(outcome(whole.folder))
     assert outcome(run.folder) == WHOLE[0]
 

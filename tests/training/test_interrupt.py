@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training import queue
+from training import series
 from training.interrupt import STOPPED, Stopped, StopRequest, stop_on_signals
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_a_stop_between_two_runs_begins_no_other(make_run, stores, execution, ca
     stop = StopRequest()
     stop.asked = True
     run = make_run("3")
-    assert queue.carry_out([run], stores, execution, stop) == STOPPED
+    assert series.carry_out([run], stores, execution, stop) == STOPPED
     assert "stopped before patchify-stem seed 0" in capsys.readouterr().err
     assert not run.folder.exists()
 

@@ -59,9 +59,14 @@ def carry_out(
             try:
                 if run.begins_anew(overwrite):
                     records.clear(run.folder, MADE_AGAIN)
-                if result := _result(run):
-                    again = f"--overwrite {run.step} makes it again"
-                    print(f"{run.title}: finished, top-1 {result['top1']:.2f} % ({again})", flush=True)
+                result = _result(run)
+                if run.made_as:
+                    records.write_config(run)
+                if result:
+                    what = f"the run of {run.made_as}" if run.made_as else "finished"
+                    again = f"--overwrite {run.maker} makes it again"
+                    print(f"{run.title}: {what}, top-1 {result['top1']:.2f} % ({again})", flush=True)
+                if result or run.made_as:
                     continue
                 train(run, stores, execution, stop)
             except Stopped as stopped:
@@ -72,7 +77,7 @@ def carry_out(
                 code = FAILED
             except Damaged as damage:
                 (run.folder / MADE_AGAIN).unlink(missing_ok=True)
-                print(f"runner.py: {damage}: --overwrite {run.step} begins this run anew", file=sys.stderr)
+                print(f"runner.py: {damage}: --overwrite {run.maker} begins this run anew", file=sys.stderr)
                 code = FAILED
             except OSError as failure:
                 if failure.errno is None:  # a sentence already
@@ -101,7 +106,7 @@ def _result(run: Run) -> dict[str, Any] | None:
     try:
         return run.result
     except ValueError as error:
-        raise Damaged(f"{run.folder / records.RESULT} is damaged, it is no run's result") from error
+        raise Damaged(f"{run.home / records.RESULT} is damaged, it is no run's result") from error
 
 
 def _disk_failed(run: Run, failure: OSError) -> str:

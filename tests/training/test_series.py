@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from training import queue
+from training import series
 from training.interrupt import StopRequest
 from training.study import MADE_AGAIN
 
@@ -23,7 +23,7 @@ def test_a_run_that_another_process_trains_is_named_and_left_to_it(make_run, sto
         holder.stdout.readline()
         (theirs.folder / MADE_AGAIN).touch()  # as if that process makes it again
         steps = {theirs.step, ours.step}
-        assert queue.carry_out([theirs, ours], stores, execution, StopRequest(), overwrite=steps) == 0
+        assert series.carry_out([theirs, ours], stores, execution, StopRequest(), overwrite=steps) == 0
         holder.communicate()
     assert f"is being trained by process {holder.pid} on " in capsys.readouterr().err
     assert ours.result
