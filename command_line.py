@@ -208,7 +208,7 @@ def _read(commands: Mapping[str, type], arguments: Sequence[str]) -> Given:
 
 def _looks_like_option(word: str) -> bool:
     """-1 and -inf are values."""
-    return bool(re.match(r"--\S|-(?!inf\b|nan\b)[A-Za-z]", word))
+    return bool(re.match(r"--|-(?!inf\b|nan\b)[A-Za-z]", word))
 
 
 def _no_such_option(name: str, command: str, named: Mapping[str, Option], commands: Mapping[str, type]) -> str:

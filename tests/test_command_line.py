@@ -24,6 +24,8 @@ COMPLAINTS = {
     ("train", "3", "--epoch", "5"): "train has no option '--epoch': did you mean '--epochs'? (see runner.py train",
     ("train", "3", "--zzz", "5"): "train has no option '--zzz' (see runner.py train --help)",
     ("train", "3", "--dry-run"): "--dry-run is no option of train, only of all (see runner.py train --help)",
+    ("train", "3", "--study", "--"): "--study needs a value, a word or None (see runner.py",
+    ("show", "--"): "show has no option '--' (see runner.py show --help)",
     ("report", "--run", "runs"): "--run is no option of report, only of predict, export: did you mean '--runs'? (see",
     ("train", "3", "--no-trial=yes"): "--trial takes no value: give --trial or --no-trial alone",
     ("train", "3", "--decay-all", "yes"): "--decay-all takes no value: give --decay-all or --no-decay-all alone",
