@@ -9,160 +9,26 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, TextIO, cast
-
-import tyro
+from typing import TYPE_CHECKING, TextIO, cast
 
 import command_line
 from ablations import Step, get_regime
 from ablations.presets import get_preset
+from commands import COMMANDS, All, Command, Export, Predict, Report, Show, Steps, Train, Training
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
 from training.recipe import CLASSIC, Recipe, StudyConfig, follow
 from training.streams import Patient
 
+if TYPE_CHECKING:
+    from data.sizes import Sizes
+    from training.bill import Bill
+    from training.run import Execution, Run
+
 DONE, FAILED, REFUSED = 0, 1, 2
 _HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Print the roadmap: every step's parameters and FLOPs beside what the paper prints."""
-
-    regime: Literal["tiny", "base", "pocket"] = "tiny"
-    """ResNet-50 to ConvNeXt-T, ResNet-200 to ConvNeXt-B, or networks for a laptop."""
-    format: Literal["table", "csv", "json"] = "table"
-    """For people, for spreadsheets, for programs."""
-    resolution: int = 224
-    """Side of the picture that FLOPs are counted for, in pixels."""
-
-
-@dataclass(frozen=True)
-class _Training:
-    """What `train` and `all` have in common."""
-
-    preset: str = "food101"
-    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all that follows."""
-    study: str | None = None
-    """Name of the study's folder; the preset's name if none is given."""
-    runs: Path = Path("runs")
-    """Folder of all studies."""
-    data_dir: Path | None = None
-    """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is given."""
-    cache_dir: Path | None = None
-    """Folder for decoded pictures, where the data folder may not be written to; cache/ in it if none is given."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    trial: bool = True
-    """Begin a new run with a second's trial of memory formats, threads and torch.compile, and keep the fastest."""
-    workers: int | None = None
-    """Processes that prepare pictures; if none is given, what suits device and data set."""
-    checkpoint_minutes: float = 10
-    """A checkpoint is written after every epoch and, within one, after so many minutes; 0: after every update."""
-    deterministic: bool = False
-    """On CUDA: only kernels that always round alike, where there are such (slower); the CPU's always do."""
-    skip_unreadable: bool = False
-    """Leave out pictures that cannot be read, instead of refusing to build the cache of decoded pictures."""
-    init_weights: Path | None = None
-    """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the ConvNeXt release's)."""
-    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
-
-
-@dataclass(frozen=True)
-class Train(_Training):
-    """Train one step of the roadmap; a finished run is left as it is, an unfinished one is resumed."""
-
-    step: tyro.conf.Positional[str] = tyro.MISSING
-    """Number or name of the step (see the command `steps`)."""
-    seed: int = 0
-    """Which of the study's repetitions."""
-    overwrite: str | None = None
-    """Name of the step, to throw its run away, finished or not, and make it again."""
-
-
-@dataclass(frozen=True)
-class All(_Training):
-    """Train every step of the roadmap, then write the report; finished runs are skipped, unfinished ones resumed."""
-
-    seeds: tuple[int, ...] = (0,)
-    """The study's repetitions, e.g. --seeds 0 1 2."""
-    steps: tuple[str, ...] = ()
-    """Numbers or names, if not all."""
-    overwrite: tuple[str, ...] = ()
-    """Names of steps whose runs are to be thrown away, finished or not, and made again; if interrupted: repeat it."""
-    dry_run: bool = False
-    """Print what would be done and what it would cost, and stop."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write a study's report from whatever runs exist."""
-
-    preset: str = "food101"
-    """The preset whose name the study has."""
-    study: str | None = None
-    """Name of the study, or its folder; the preset's name if none is given."""
-    runs: Path = Path("runs")
-    """Folder of all studies."""
-    mixed_code: bool = False
-    """Report runs of different versions of this code together, instead of leaving out those of the rarer ones."""
-
-
-@dataclass(frozen=True)
-class Show:
-    """Draw one step's network beside the step before, changed lines marked, with parameters and FLOPs per stage."""
-
-    step: tyro.conf.Positional[str] = tyro.MISSING
-    """Number or name of the step (see the command `steps`)."""
-    regime: Literal["tiny", "base", "pocket"] = "tiny"
-    """Size of the networks."""
-    resolution: int = 224
-    """Side of the picture that FLOPs are counted for, in pixels."""
-
-
-_Runs = Annotated[tuple[Path, ...], tyro.conf.arg(name="run"), tyro.conf.UseAppendAction]
-
-
-@dataclass(frozen=True)
-class Predict:
-    """Say what trained networks see in pictures; several runs (--run A --run B) are compared on the same pictures."""
-
-    images: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Pictures, and folders of them."""
-    runs: _Runs = ()
-    """A run's folder, such as runs/food101/depthwise/seed-0; the best on validation pictures if none is given."""
-    top: int = 5
-    """How many classes are told."""
-    json: bool = False
-    """Print JSON instead of a table."""
-    plot: Path | None = None
-    """Also draw each picture beside its best classes into this file (.png, .svg, .pdf)."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a run's network for use elsewhere, checked against ours, with config.json and a model card."""
-
-    run: Path | None = None
-    """The run's folder, such as runs/food101/depthwise/seed-0; the best on validation pictures if none is given."""
-    out: Path = tyro.MISSING
-    """The folder to make; it can be uploaded as a model repository as it is."""
-    format: Literal["safetensors", "torchvision", "onnx", "torch-export"] = "safetensors"
-    """safetensors (this project reads it), torchvision (its names), onnx, or torch-export (.pt2)."""
-    fold_layer_scale: bool = False
-    """Multiply layer scale into the convolution before it."""
-    images: tuple[Path, ...] = ()
-    """Pictures, or folders of them, that the export is checked on; noise if none are given."""
-    license: str = "other"
-    """Licence that the model card names, such as cc-by-4.0."""
-
-
-_Command = Steps | Train | All | Report | Show | Predict | Export
-COMMANDS: dict[str, type[_Command]] = {
-    "steps": Steps, "train": Train, "all": All, "report": Report, "show": Show, "predict": Predict, "export": Export,
-}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,18 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
 
 
-def _parse(arguments: Sequence[str]) -> _Command:
+def _parse(arguments: Sequence[str]) -> Command:
     """The command, with the asked preset's values as defaults. Wrong requests become one-sentence ValueErrors."""
 
-    def defaults(given: command_line.Given) -> dict[str, _Command]:
+    def defaults(given: command_line.Given) -> dict[str, Command]:
         name = given.get("--preset", ["food101"])[-1]
         config = _config(name)
         return {
-            word: kind(preset=name, config=config) if issubclass(kind, _Training) else kind()
+            word: kind(preset=name, config=config) if issubclass(kind, Training) else kind()
             for word, kind in COMMANDS.items()
         }
 
-    command: _Command
+    command: Command
     command, given = command_line.parse(COMMANDS, arguments, defaults, description=__doc__)
     if isinstance(command, Train | All):
         before, after = _config(command.preset).recipe, command.config.recipe
@@ -336,7 +202,7 @@ def _tell(complaint: object) -> None:
     print(command_line.one_line(complaint), file=sys.stderr)
 
 
-def _study_folder(command: _Training | Report) -> Path:
+def _study_folder(command: Training | Report) -> Path:
     from training.study import check_name
 
     if isinstance(command, Report) and command.study and Path(command.study, "study.json").exists():
@@ -346,50 +212,58 @@ def _study_folder(command: _Training | Report) -> Path:
     return command.runs / name
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What training comes to, when all of a request that can be refused has been looked at."""
+
+    runs: "Sequence[Run]"
+    overwrite: Collection[str]
+    execution: "Execution"
+    data_dir: Path
+    cache: Path
+    short_side: int
+    sizes: "Sizes"
+
+
 def _train(
-    command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], overwrite: set[str], stop: StopRequest
+    command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], overwrite: Collection[str], stop: StopRequest
 ) -> int:
     """Train the chosen steps with each seed. Everything that can be refused is refused before anything is written."""
-    import data
-    from data.files import require_folder
-    from training.request import check_choice, check_machine
-    from training.study import find_study, open_study
+    plan = _plan(command, chosen, seeds, overwrite)
+    bill = _forecast(command, plan)
+    if isinstance(command, All) and command.dry_run:
+        return DONE
+    return _carry_out(command, plan, bill, stop)
 
-    config, folder = command.config, _study_folder(command)
+
+def _plan(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], overwrite: Collection[str]) -> _Plan:
+    """Which runs are asked for, and how they are to be made. Writes nothing; what needs torch comes last."""
+    from training.request import check_choice, check_machine
+    from training.study import find_study
+
+    config, folder, regime = command.config, _study_folder(command), get_regime(command.config.regime)
     check_choice([step.name for step in chosen], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
-    require_folder(command.runs, "the runs folder", may_be_missing=True, writable=True)
-    data_dir = command.data_dir or _HERE / "datasets"
-    if command.data_dir:
-        require_folder(data_dir, "the data folder")
-    data.check(config.dataset, data_dir, create_root=command.data_dir is None)
-    cache = command.cache_dir or data_dir / "cache"
-    require_folder(cache, "the folder of decoded pictures (--cache-dir)", may_be_missing=command.cache_dir is None)
+    data_dir, cache = _check_places(command)
     if command.init_weights:
         from ablations.fitting import check_file
         from training.initial_weights import describe
 
-        check_file(command.init_weights, get_regime(config.regime), chosen)
+        check_file(command.init_weights, regime, chosen)
         config = replace(config, init_weights=describe(command.init_weights))
     find_study(folder, config)
 
     if command.deterministic:  # before CUDA is used for the first time: cuBLAS then adds in one order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from data.sizes import sizes
-    from training.bill import Bill
     from training.device import find_device, find_precision, find_workers
-    from training.run import Execution, Run, open_stores, share, short_side
-    from training.series import carry_out
-    from training.speed import remember
+    from training.run import Execution, Run, share, short_side
 
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
     study = find_study(folder, config)
-    regime, workers = get_regime(config.regime), find_workers(command.workers, device)
     side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
     pictures = sizes(config.dataset, data_dir, cache, side)
-    if pictures.cache and cache.exists():
-        data.require_writable(cache, "the folder of decoded pictures (--cache-dir)")
     runs = [
         Run(study, step.name, step.number, seed, regime.architecture(step, pictures.classes),
             config.recipe_of(step.classic_recipe), command.init_weights)
@@ -397,25 +271,57 @@ def _train(
     ]  # fmt: skip
     for run in runs:
         run.check_records(overwrite)
-    runs = share(runs, overwrite)
-    bill = Bill(runs, pictures, device, workers, overwrite)
+    execution = Execution(
+        device, find_workers(command.workers, device), trial=command.trial,
+        checkpoint_minutes=command.checkpoint_minutes, deterministic=command.deterministic,
+    )  # fmt: skip
+    return _Plan(share(runs, overwrite), overwrite, execution, data_dir, cache, side, pictures)
+
+
+def _check_places(command: Train | All) -> tuple[Path, Path]:
+    """The folders of data sets and of decoded pictures. Raises ValueError where one of all folders cannot be used."""
+    import data
+    from data.files import require_folder
+
+    require_folder(command.runs, "the runs folder", may_be_missing=True, writable=True)
+    data_dir = command.data_dir or _HERE / "datasets"
+    if command.data_dir:
+        require_folder(data_dir, "the data folder")
+    data.check(command.config.dataset, data_dir, create_root=command.data_dir is None)
+    cache = command.cache_dir or data_dir / "cache"
+    require_folder(cache, "the folder of decoded pictures (--cache-dir)", may_be_missing=command.cache_dir is None)
+    return data_dir, cache
+
+
+def _forecast(command: Train | All, plan: _Plan) -> "Bill":
+    """What the plan costs, printed for a whole study. Raises OSError where the disks have no room for it."""
+    import data
+    from training.bill import Bill
+
+    if plan.sizes.cache and plan.cache.exists():
+        data.require_writable(plan.cache, "the folder of decoded pictures (--cache-dir)")
+    bill = Bill(plan.runs, plan.sizes, plan.execution.device, plan.execution.workers, plan.overwrite)
     if isinstance(command, All):
         print(bill, flush=True)
-    bill.require_disk(data_dir, cache, command.runs)
-    if isinstance(command, All) and command.dry_run:
-        return DONE
+    bill.require_disk(plan.data_dir, plan.cache, command.runs)
+    return bill
 
-    dataset = data.load(config.dataset, data_dir)
-    stores = open_stores(dataset, cache, side, command.skip_unreadable)
-    study = open_study(folder, config, dataset.summary, dataset.fingerprint)
-    remember(folder, bill.device_name, bill.speeds)
-    runs = [replace(run, study=study) for run in runs]
+
+def _carry_out(command: Train | All, plan: _Plan, bill: "Bill", stop: StopRequest) -> int:
+    """Fetch and decode the pictures, make the study, train its runs."""
+    import data
+    from training import series, speed
+    from training.run import open_stores
+    from training.study import open_study
+
+    study = plan.runs[0].study
+    dataset = data.load(study.config.dataset, plan.data_dir)
+    stores = open_stores(dataset, plan.cache, plan.short_side, command.skip_unreadable)
+    study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
+    speed.remember(study.folder, bill.device_name, bill.speeds)
+    runs = [replace(run, study=study) for run in plan.runs]
     told = bill.finished if isinstance(command, All) else None
-    execution = Execution(
-        device, workers, trial=command.trial, checkpoint_minutes=command.checkpoint_minutes,
-        deterministic=command.deterministic,
-    )  # fmt: skip
-    return carry_out(runs, stores, execution, stop, overwrite, told)
+    return series.carry_out(runs, stores, plan.execution, stop, plan.overwrite, told)
 
 
 if __name__ == "__main__":

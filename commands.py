@@ -1,0 +1,147 @@
+"""The commands and their options: what `python runner.py COMMAND --help` says comes from here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from training.recipe import StudyConfig
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Print the roadmap: every step's parameters and FLOPs beside what the paper prints."""
+
+    regime: Literal["tiny", "base", "pocket"] = "tiny"
+    """ResNet-50 to ConvNeXt-T, ResNet-200 to ConvNeXt-B, or networks for a laptop."""
+    format: Literal["table", "csv", "json"] = "table"
+    """For people, for spreadsheets, for programs."""
+    resolution: int = 224
+    """Side of the picture that FLOPs are counted for, in pixels."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `train` and `all` have in common."""
+
+    preset: str = "food101"
+    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all that follows."""
+    study: str | None = None
+    """Name of the study's folder; the preset's name if none is given."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    data_dir: Path | None = None
+    """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is given."""
+    cache_dir: Path | None = None
+    """Folder for decoded pictures, where the data folder may not be written to; cache/ in it if none is given."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    trial: bool = True
+    """Begin a new run with a second's trial of memory formats, threads and torch.compile, and keep the fastest."""
+    workers: int | None = None
+    """Processes that prepare pictures; if none is given, what suits device and data set."""
+    checkpoint_minutes: float = 10
+    """A checkpoint is written after every epoch and, within one, after so many minutes; 0: after every update."""
+    deterministic: bool = False
+    """On CUDA: only kernels that always round alike, where there are such (slower); the CPU's always do."""
+    skip_unreadable: bool = False
+    """Leave out pictures that cannot be read, instead of refusing to build the cache of decoded pictures."""
+    init_weights: Path | None = None
+    """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the ConvNeXt release's)."""
+    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
+
+
+@dataclass(frozen=True)
+class Train(Training):
+    """Train one step of the roadmap; a finished run is left as it is, an unfinished one is resumed."""
+
+    step: tyro.conf.Positional[str] = tyro.MISSING
+    """Number or name of the step (see the command `steps`)."""
+    seed: int = 0
+    """Which of the study's repetitions."""
+    overwrite: str | None = None
+    """Name of the step, to throw its run away, finished or not, and make it again."""
+
+
+@dataclass(frozen=True)
+class All(Training):
+    """Train every step of the roadmap, then write the report; finished runs are skipped, unfinished ones resumed."""
+
+    seeds: tuple[int, ...] = (0,)
+    """The study's repetitions, e.g. --seeds 0 1 2."""
+    steps: tuple[str, ...] = ()
+    """Numbers or names, if not all."""
+    overwrite: tuple[str, ...] = ()
+    """Names of steps whose runs are to be thrown away, finished or not, and made again; if interrupted: repeat it."""
+    dry_run: bool = False
+    """Print what would be done and what it would cost, and stop."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a study's report from whatever runs exist."""
+
+    preset: str = "food101"
+    """The preset whose name the study has."""
+    study: str | None = None
+    """Name of the study, or its folder; the preset's name if none is given."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    mixed_code: bool = False
+    """Report runs of different versions of this code together, instead of leaving out those of the rarer ones."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """Draw one step's network beside the step before, changed lines marked, with parameters and FLOPs per stage."""
+
+    step: tyro.conf.Positional[str] = tyro.MISSING
+    """Number or name of the step (see the command `steps`)."""
+    regime: Literal["tiny", "base", "pocket"] = "tiny"
+    """Size of the networks."""
+    resolution: int = 224
+    """Side of the picture that FLOPs are counted for, in pixels."""
+
+
+_Runs = Annotated[tuple[Path, ...], tyro.conf.arg(name="run"), tyro.conf.UseAppendAction]
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say what trained networks see in pictures; several runs (--run A --run B) are compared on the same pictures."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Pictures, and folders of them."""
+    runs: _Runs = ()
+    """A run's folder, such as runs/food101/depthwise/seed-0; the best on validation pictures if none is given."""
+    top: int = 5
+    """How many classes are told."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    plot: Path | None = None
+    """Also draw each picture beside its best classes into this file (.png, .svg, .pdf)."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's network for use elsewhere, checked against ours, with config.json and a model card."""
+
+    run: Path | None = None
+    """The run's folder, such as runs/food101/depthwise/seed-0; the best on validation pictures if none is given."""
+    out: Path = tyro.MISSING
+    """The folder to make; it can be uploaded as a model repository as it is."""
+    format: Literal["safetensors", "torchvision", "onnx", "torch-export"] = "safetensors"
+    """safetensors (this project reads it), torchvision (its names), onnx, or torch-export (.pt2)."""
+    fold_layer_scale: bool = False
+    """Multiply layer scale into the convolution before it."""
+    images: tuple[Path, ...] = ()
+    """Pictures, or folders of them, that the export is checked on; noise if none are given."""
+    license: str = "other"
+    """Licence that the model card names, such as cc-by-4.0."""
+
+
+Command = Steps | Train | All | Report | Show | Predict | Export
+COMMANDS: dict[str, type[Command]] = {
+    "steps": Steps, "train": Train, "all": All, "report": Report, "show": Show, "predict": Predict, "export": Export,
+}  # fmt: skip
