@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 import command_line
-from ablations import Step, get_regime
+from ablations import PAPER, Step, get_regime
 from ablations.presets import get_preset
 from commands import COMMANDS, All, Command, Export, Predict, Report, Show, Steps, Train, Training
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
-from training.recipe import CLASSIC, Recipe, StudyConfig, follow
+from training.recipe import StudyConfig, follow
 from training.streams import Patient
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _parse(arguments: Sequence[str]) -> Command:
 
     def defaults(given: command_line.Given) -> dict[str, Command]:
         name = given.get("--preset", ["food101"])[-1]
-        config = _config(name)
+        config = get_preset(name).config
         return {
             word: kind(preset=name, config=config) if issubclass(kind, Training) else kind()
             for word, kind in COMMANDS.items()
@@ -85,7 +85,7 @@ def _parse(arguments: Sequence[str]) -> Command:
     command: Command
     command, given = command_line.parse(COMMANDS, arguments, defaults, description=__doc__)
     if isinstance(command, Train | All):
-        before, after = _config(command.preset).recipe, command.config.recipe
+        before, after = get_preset(command.preset).config.recipe, command.config.recipe
         own = {name: getattr(command.config.classic, name)
                for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
                if f"--classic.{name.replace('_', '-')}" in given}  # fmt: skip
@@ -97,28 +97,20 @@ def _parse(arguments: Sequence[str]) -> Command:
     return command
 
 
-def _config(preset: str) -> StudyConfig:
-    it = get_preset(preset)
-    return StudyConfig(
-        it.dataset, it.regime, it.resolution,
-        recipe=Recipe().change(**it.recipe), classic=CLASSIC.change(**it.classic),
-    )  # fmt: skip
-
-
 def steps(command: Steps) -> int:
     """Print the roadmap, counted."""
     regime = get_regime(command.regime)
     StudyConfig(resolution=command.resolution)
     from ablations import table
 
-    rows = list(table.count_steps(regime, command.resolution))
+    rows = list(table.count_steps(PAPER, regime, command.resolution))
     print({"table": table.as_text, "csv": table.as_csv, "json": table.as_json}[command.format](rows), end="")
     return DONE
 
 
 def train(command: Train, stop: StopRequest) -> int:
     """Train one step."""
-    step = get_regime(command.config.regime).step(command.step)
+    step = PAPER.step(command.step, get_regime(command.config.regime))
     if command.overwrite not in (None, step.name):
         raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
     return _train(command, [step], [command.seed], {step.name} if command.overwrite else set(), stop)
@@ -127,7 +119,7 @@ def train(command: Train, stop: StopRequest) -> int:
 def train_all(command: All, stop: StopRequest) -> int:
     """Train every step, then write the report."""
     regime = get_regime(command.config.regime)
-    chosen = [regime.step(asked) for asked in command.steps] or list(regime.steps)
+    chosen = [PAPER.step(asked, regime) for asked in command.steps] or list(PAPER.rows(regime))
     overwrite = set(command.overwrite)
     if strange := overwrite - {step.name for step in chosen}:
         raise ValueError(
@@ -153,11 +145,11 @@ def report(command: Report) -> int:
 def show(command: Show) -> int:
     """Draw one step."""
     regime = get_regime(command.regime)
-    step = regime.step(command.step)
+    step = PAPER.step(command.step, regime)
     StudyConfig(resolution=command.resolution)
     from ablations import diagram
 
-    print(diagram.show(regime, step, command.resolution), end="")
+    print(diagram.show(PAPER, regime, step, command.resolution), end="")
     return DONE
 
 
@@ -264,10 +256,10 @@ def _plan(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], ov
     study = find_study(folder, config)
     side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
     pictures = sizes(config.dataset, data_dir, cache, side)
+    variants = [(step, PAPER.variant(step, regime, config, pictures.classes)) for step in chosen]
     runs = [
-        Run(study, step.name, step.number, seed, regime.architecture(step, pictures.classes),
-            config.recipe_of(step.classic_recipe), command.init_weights)
-        for seed in seeds for step in chosen
+        Run(study, step.name, step.number, seed, variant.architecture, variant.recipe, command.init_weights)
+        for seed in seeds for step, variant in variants
     ]  # fmt: skip
     for run in runs:
         run.check_records(overwrite)

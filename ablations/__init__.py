@@ -1,7 +1,10 @@
-"""What is compared: the steps of the roadmap, the regimes they run in, and what the paper measured."""
+"""What is compared: roadmaps and their steps, the regimes they are walked in, and what the paper measured."""
 
 from ablations.paper import PaperRow, paper_row
 from ablations.regimes import REGIMES, Regime, get_regime
-from ablations.steps import STEPS, Step
+from ablations.roadmap import RecipeOf, Roadmap, Step, Variant
+from ablations.roadmaps import PAPER
 
-__all__ = ["REGIMES", "STEPS", "PaperRow", "Regime", "Step", "get_regime", "paper_row"]
+__all__ = [
+    "PAPER", "REGIMES", "PaperRow", "RecipeOf", "Regime", "Roadmap", "Step", "Variant", "get_regime", "paper_row",
+]  # fmt: skip

@@ -2,12 +2,12 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from ablations.regimes import Regime
-from ablations.steps import Step
+from ablations.roadmap import RecipeOf, Roadmap, Step
 from models import SwinArchitecture
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ _INDENT = "  "
 _MARKS = {"equal": " ", "replace": "~", "insert": "+", "delete": "-"}
 
 
-def lines(regime: Regime, step: Step) -> list[str]:
-    """The parts of a step's network from top to bottom, one a line."""
-    architecture = regime.architecture(step)
-    recipe = "recipe: ResNet's own" if step.classic_recipe else "recipe: modern"
+def lines(roadmap: Roadmap, regime: Regime, step: Step) -> list[str]:
+    """The recipe of a step and the parts of its network from top to bottom, one a line."""
+    architecture = roadmap.architecture(step, regime)
+    recipe = _recipe(roadmap.recipe(step))
     if isinstance(architecture, SwinArchitecture):
-        return [recipe, *_swin(architecture)]
+        return [*recipe, *_swin(architecture)]
     import torch
 
     from models import ResNet
@@ -32,7 +32,7 @@ def lines(regime: Regime, step: Step) -> list[str]:
     stage = next((i for i, depth in enumerate(architecture.depths) if depth > 1), 0)
     block = list(model.stages[stage].children())[-1]
     drawn = [
-        recipe,
+        *recipe,
         f"blocks per stage: {', '.join(map(str, architecture.depths))}",
         "stem",
         *(_INDENT + _name(module) for module in model.stem),
@@ -48,6 +48,13 @@ def lines(regime: Regime, step: Step) -> list[str]:
             drawn += [f"{_INDENT}in its first block, which is:", *_block(first)]
     last = [_INDENT + _name(module) for module in (model.norm, model.head) if _name(module)]
     return [*drawn, "head", f"{_INDENT}average pool", *last]
+
+
+def _recipe(values: dict[str, Any]) -> list[str]:
+    """The recipe that most fields have, and those that have another value."""
+    most = max(RecipeOf, key=list(values.values()).count)
+    name = {RecipeOf.MODERN: "modern", RecipeOf.CLASSIC: "ResNet's own"}[most]
+    return [f"recipe: {name}", *(f"{_INDENT}{key}: {value}" for key, value in values.items() if value != most)]
 
 
 def _block(block: "nn.Module") -> list[str]:
@@ -81,7 +88,7 @@ def _name(module: "nn.Module") -> str:
             return f"max pool {module.kernel_size}x{module.kernel_size}, stride {module.stride}"
         case nn.Identity():
             return ""
-    raise AssertionError(module)
+    return type(module).__name__ if any(True for _ in module.children()) else " ".join(repr(module).split())
 
 
 def _swin(a: SwinArchitecture) -> list[str]:
@@ -124,24 +131,24 @@ def beside(before: Sequence[str], after: Sequence[str], headers: tuple[str, str]
     return "\n".join([*text, *(f"{left:<{wide}}  {mark} {right}".rstrip() for left, mark, right in rows)]) + "\n"
 
 
-def drawing(regime: Regime, step: Step) -> str:
+def drawing(roadmap: Roadmap, regime: Regime, step: Step) -> str:
     """The step beside the one that it changes, or alone where there is none."""
-    after = lines(regime, step)
+    after = lines(roadmap, regime, step)
     if step.after is None:
         return "\n".join(after) + "\n"
-    before = regime.step(step.after)
-    return beside(lines(regime, before), after, (before.name, step.name))
+    before = roadmap.step(step.after)
+    return beside(lines(roadmap, regime, before), after, (before.name, step.name))
 
 
-def show(regime: Regime, step: Step, resolution: int = 224) -> str:
+def show(roadmap: Roadmap, regime: Regime, step: Step, resolution: int = 224) -> str:
     """A step for a reader: what it changes, its drawing beside the step before, parameters and FLOPs per stage."""
     from models.complexity import stage_complexity
 
     number = "off the path" if step.number is None else f"step {step.number}"
-    flags = ", ".join(f"{name}={value!r}" for name, value in regime.changes(step).items()) or "no flag of the network"
-    title = f"{step.name} ({number}, regime {regime.name}): {step.sentence}; section {step.section}; changes {flags}\n"
-    both = [step] if step.after is None else [regime.step(step.after), step]
-    counted = [stage_complexity(regime.architecture(each), resolution) for each in both]
+    flags = ", ".join(f"{name}={value!r}" for name, value in step.changes(regime).items()) or "no flag of the network"
+    title = f"{step.name} ({number}, regime {regime.name}): {step.sentence}; {step.source}; changes {flags}\n"
+    both = [step] if step.after is None else [roadmap.step(step.after), step]
+    counted = [stage_complexity(roadmap.architecture(each, regime), resolution) for each in both]
     rows = []
     for parts in zip(*counted, strict=True):
         cells = [cell for part in parts for cell in (f"{part.params / 1e6:.3f} M", f"{part.flops / 1e9:.3f} G")]
@@ -156,4 +163,4 @@ def show(regime: Regime, step: Step, resolution: int = 224) -> str:
     align = ("left", *["right"] * (2 * len(both)), *["left"] * (len(both) - 1))
     table = tabulate(rows, header, "simple", disable_numparse=True, colalign=align)
     note = f"{resolution}x{resolution}, 1000 classes; FLOPs in the paper's convention; layer scale is left out."
-    return f"{title}\n{drawing(regime, step)}\n{table}\n\n{note}\n"
+    return f"{title}\n{drawing(roadmap, regime, step)}\n{table}\n\n{note}\n"

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.regimes import REGIMES, Regime
-from ablations.steps import Step
+from ablations.roadmap import Step
+from ablations.roadmaps import PAPER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ def steps_that_fit(state: "Mapping[str, Tensor]") -> list[tuple[Regime, Step]]:
     """
     fitting = []
     for regime in REGIMES.values():
-        for step in regime.steps:
+        for step in PAPER.rows(regime):
             try:
                 _translate(state, regime, step)
             except ValueError:
@@ -34,7 +35,7 @@ def _translate(state: "Mapping[str, Tensor]", regime: Regime, step: Step) -> Non
     from models.builder import build
 
     with torch.device("meta"):
-        model = build(regime.architecture(step))
+        model = build(PAPER.architecture(step, regime))
     weights.translate(model, state, new_classifier=True)
 
 

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from ablations.paper import paper_row
 from ablations.regimes import Regime
+from ablations.roadmap import Roadmap
 from models import Architecture
 from models.complexity import architecture_complexity
 
@@ -25,7 +26,7 @@ class CountedStep:
     number: int | None
     name: str
     change: str
-    section: str
+    source: str
     params: int
     activations: int
     gflops_fvcore: float
@@ -42,11 +43,11 @@ class CountedStep:
 
 
 def count_steps(
-    regime: Regime, resolution: int = _PAPER_RESOLUTION, num_classes: int = _PAPER_CLASSES
+    roadmap: Roadmap, regime: Regime, resolution: int = _PAPER_RESOLUTION, num_classes: int = _PAPER_CLASSES
 ) -> Iterator[CountedStep]:
-    """Count the regime's steps, in the paper's order, one after the other (a second each in the larger regime)."""
-    for step in regime.steps:
-        architecture = regime.architecture(step, num_classes)
+    """Count the roadmap's rows in a regime, one after the other (a second each in the larger regime)."""
+    for step in roadmap.rows(regime):
+        architecture = roadmap.architecture(step, regime, num_classes)
         released = step.released_with_layer_scale
         size = architecture_complexity(architecture, resolution, layer_scale=released)
         gflops = size.flops_paper_convention / 1e9
@@ -62,7 +63,7 @@ def count_steps(
             number=step.number,
             name=step.name,
             change=step.sentence,
-            section=step.section,
+            source=step.source,
             params=size.params,
             activations=size.activations,
             gflops_fvcore=size.flops / 1e9,

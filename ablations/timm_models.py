@@ -11,7 +11,8 @@ from typing import Any
 from timm.models import register_model
 
 from ablations.regimes import get_regime
-from ablations.steps import STEPS, Step
+from ablations.roadmap import Step
+from ablations.roadmaps import PAPER
 from ablations.timm_network import TimmResNet
 
 PREFIX = "convnext_ablation_"
@@ -33,17 +34,17 @@ def _entry(name: str, step: Step) -> Any:
         if odd := [key for key, value in others.items() if key not in ignored and value]:
             raise ValueError(f"{name} knows no {', '.join(odd)}: give num_classes, drop_path_rate, layer_scale, regime")
         side = img_size if isinstance(img_size, int) else img_size[0]
-        chosen = get_regime(regime)
-        architecture = chosen.architecture(chosen.step(step.name), num_classes or 1000)
+        architecture = PAPER.architecture(step, get_regime(regime), num_classes or 1000)
         return TimmResNet(architecture, drop_path_rate, layer_scale, name, num_classes, side)
 
     entry.__name__ = entry.__qualname__ = name
     entry.__module__ = __name__
-    entry.__doc__ = f"{step.sentence} (section {step.section})."
+    entry.__doc__ = f"{step.sentence} ({step.source})."
     setattr(sys.modules[__name__], name, entry)
     return entry
 
 
-for _step in STEPS:
+for _step in PAPER.steps:
     for _name in dict.fromkeys((PREFIX + _step.name.replace("-", "_"), PREFIX + _step.name)):
-        register_model(_entry(_name, _step))
+        if not _step.reference:
+            register_model(_entry(_name, _step))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
 from benchmarks.timm_loop import timm_step
 from data import Augmentation, train_batches
@@ -47,7 +47,7 @@ class Noise:
 def measure(step_name: str, options: argparse.Namespace, device: torch.device) -> dict[str, object]:
     """One row: the updates of a run, from augmented pictures to the optimizer."""
     regime, recipe = get_regime(options.regime), Recipe(epochs=300, batch_size=options.batch)
-    architecture = regime.architecture(regime.step(step_name), 1000)
+    architecture = PAPER.architecture(step_name, regime, 1000)
     work = Work(architecture, options.resolution, options.batch, options.precision, 0.1, True, 0.1)
     choice = choose(work, device, 10**7 // options.batch, None, patient=device.type == "cpu")
     torch.manual_seed(0)
@@ -119,7 +119,9 @@ def main() -> None:
     options = parser.parse_args()
 
     regime = get_regime(options.regime)
-    chosen = [regime.step(name) for name in options.steps or ()] or regime.steps[:-1]
+    chosen = [PAPER.step(name, regime) for name in options.steps or ()] or [
+        step for step in PAPER.rows(regime) if not step.reference
+    ]
     device = torch.device("cpu" if options.cpu or not torch.cuda.is_available() else "cuda")
     set_up(device, options.precision)
     rows: list[dict[str, object]] = []

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
 from training.layout import Layout
 from training.trial import Candidate, Work, choose
@@ -33,11 +33,13 @@ def main() -> None:
         for count in counts
         for last, rewritten in ((True, False), (False, False), (True, True))
     ]
-    chosen = [regime.step(name) for name in options.steps or ()] or regime.steps[:-1]
+    chosen = [PAPER.step(name, regime) for name in options.steps or ()] or [
+        step for step in PAPER.rows(regime) if not step.reference
+    ]
     rows = []
     print(f"{'step':<22} {'choice':<26} images/s  of best fixed  of torch's defaults")
     for step in chosen:
-        work = Work(regime.architecture(step, 10), options.resolution, options.batch, options.precision, 0.1)
+        work = Work(PAPER.architecture(step, regime, 10), options.resolution, options.batch, options.precision, 0.1)
         choice = choose(work, device, 10**6 // options.batch, None, patient=True)
         torch.manual_seed(0)
         batch = noise(options.batch, options.resolution, 10, device)

@@ -22,7 +22,7 @@ from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
 from data.loader import Batch
 from models.builder import build
@@ -66,7 +66,7 @@ def our_step(
 ) -> tuple[Callable[[], None], Layout]:
     """The update that runs make, in the layout that a trial chose."""
     device, batch = images.device, len(images)
-    architecture = get_regime("tiny").architecture(get_regime("tiny").step(step))
+    architecture = PAPER.architecture(step, get_regime("tiny"))
     recipe = replace(RECIPE, layer_scale=None) if classic else RECIPE
     work = Work(architecture, images.shape[2], batch, precision, recipe.drop_path, not classic, recipe.label_smoothing)
     layout = choose(work, device, 10**6 // batch, None, patient=True).layout

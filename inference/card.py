@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from ablations import STEPS, get_regime, pages
+from ablations import PAPER, get_regime, pages
 from data.files import read_bytes
 from data.words import flat
 from inference.predictor import Predictor
@@ -25,7 +25,7 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
     try:
         config, result = _read(run / "config.json"), _read(run / "result.json")
         study = _read(run.parents[1] / "study.json") if len(run.absolute().parents) > 1 else {}
-        step = next((step for step in STEPS if step.name == predictor.step), None)
+        step = next((step for step in PAPER.steps if step.name == predictor.step and not step.reference), None)
         environment = pages.environment(Path(__file__).parent / "templates")
         dataset: dict[str, Any] = study.get("dataset", {})
         regime = get_regime(study["config"]["regime"]) if "config" in study else None

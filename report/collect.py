@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ablations
+from ablations import RecipeOf
 from data.splits import first_few
 from report.checks import OddRun, RunRecord, read_object, read_run
 from training.identity import difference
@@ -77,7 +78,8 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
     """
     name, study_hash, config, dataset = _read_description(study_dir)
     regime = ablations.REGIMES[config["regime"]]
-    order = {step.name: number for number, step in enumerate(regime.steps)}
+    rows = ablations.PAPER.rows(regime)
+    order = {step.name: number for number, step in enumerate(rows)}
     runs: list[RunRecord] = []
     left_out: list[LeftOut] = []
     folders, index = _run_folders(study_dir, order), Index(study_dir)
@@ -95,7 +97,7 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
                 study_hash=study_hash,
                 classes=len(dataset.classes),
                 test_images=dataset.test,
-                epochs=_epochs(config, step, regime),
+                epochs=_epochs(config, step),
             )
             runs.append(run if home == folder else replace(run, step=step, made_as=run.step))
         except OddRun as odd:
@@ -115,7 +117,7 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
         config=config,
         dataset=dataset,
         regime=config["regime"],
-        steps=regime.steps,
+        steps=rows,
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
         warnings=tuple(_mixtures(runs)),
@@ -189,10 +191,12 @@ def _other_variant(odd: RunRecord, kept: RunRecord) -> str:
     return f"it is not what {kept.name} is: {first_few(found)}; make it again with --overwrite {odd.step}"
 
 
-def _epochs(config: Mapping[str, Any], step: str, regime: ablations.Regime) -> int | None:
-    """Those that the study's recipe has for a step."""
-    recipe = config.get("classic" if regime.step(step).classic_recipe else "recipe")
-    epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
+def _epochs(config: Mapping[str, Any], step: str) -> int | None:
+    """Those of a step's recipe, which may be those of one of the study's."""
+    epochs = ablations.PAPER.recipe(step)["epochs"]
+    if isinstance(epochs, RecipeOf):
+        recipe = config.get({RecipeOf.MODERN: "recipe", RecipeOf.CLASSIC: "classic"}[epochs])
+        epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
     return epochs if isinstance(epochs, int) else None
 
 

@@ -12,7 +12,7 @@ from data.words import flat
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
 from report.statistics import Difference
-from report.tables import Summary, is_off_path, is_reference
+from report.tables import Summary
 
 MINUS = "−"
 NOTHING = "–"
@@ -98,7 +98,7 @@ def _difference(difference: Difference) -> str:
 
 
 def _verdicts(study: StudyRecord, differences: Iterable[Difference], sign: int) -> str:
-    beside = {step.name for step in study.steps if is_off_path(step)}
+    beside = {step.name for step in study.steps if step.beside}
     return listed(
         f"{_label(study, d.step)} ({'off the path, ' if d.step in beside else ''}{signed(d.points)})"
         for d in differences
@@ -120,11 +120,11 @@ def _row(summary: Summary, step: Step) -> tuple[str, ...]:
     if paper is not None and paper.top1_std is not None:
         paper_top1 += f" ± {paper.top1_std:.2f}"
     after = ""
-    if is_off_path(step):
+    if step.beside:
         after = f" (from {_label(summary.study, step.after or '')})"
     return (
         NOTHING if step.number is None else str(step.number),
-        f"*{step.name}*" if is_off_path(step) or is_reference(step) else step.name,
+        f"*{step.name}*" if step.beside or step.reference else step.name,
         step.sentence + after,
         amount(record["params"] / 1e6) if record["runs"] else NOTHING,
         amount(record["gflops_paper_convention"]) if record["runs"] else NOTHING,

@@ -21,13 +21,12 @@ from matplotlib.patheffects import withStroke
 from ablations import Step
 from report import labels
 from report.facts import MINUS, amount, signed
-from report.tables import GROUPS, REFERENCE, Summary, group, is_off_path, is_reference
+from report.tables import Summary
 
 INK, SOFT, FAINT = "#1c2128", "#6b7580", "#d8dee4"
-# Seaborn's colour-blind palette, in an order that keeps neighbouring groups apart.
-_PALETTE = sns.color_palette("colorblind").as_hex()
-COLOURS = dict(zip(GROUPS.values(), (_PALETTE[i] for i in (7, 0, 1, 2, 4, 3, 9)), strict=True))
-COLOURS |= {REFERENCE: "#30363d", "Other": _PALETTE[5]}
+_PALETTE = [sns.color_palette("colorblind").as_hex()[i] for i in (7, 0, 1, 2, 4, 3, 9, 5, 8, 6)]
+"""Seaborn's colour-blind palette, in an order that keeps neighbouring groups apart."""
+_REFERENCE = "#30363d"
 STYLE = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("notebook", font_scale=0.85),
@@ -79,6 +78,13 @@ def _where(summary: Summary, *, runs: bool = True, mean: str = "mean ± standard
     return f"{study.dataset.name}{synthetic}, {study.dataset.test:,} test pictures{many}"
 
 
+def _colours(summary: Summary) -> dict[str, str]:
+    """A colour for each step, that of its group."""
+    groups = dict.fromkeys(step.group for step in summary.study.steps if not step.reference)
+    of = dict(zip(groups, itertools.cycle(_PALETTE)))
+    return {step.name: _REFERENCE if step.reference else of[step.group] for step in summary.study.steps}
+
+
 def accuracy_vs_gflops(summary: Summary) -> Figure | None:
     """Top-1 against GFLOPs: the path as arrows through its numbered steps, the rest as other markers."""
     rows = summary.steps[summary.steps["runs"] > 0].set_index("name")
@@ -101,18 +107,19 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
                     "shrinkA": 4, "shrinkB": 5,
                 },
             )  # fmt: skip
+        colours = _colours(summary)
         for step in steps:
-            marker, size = ("*", 170) if is_reference(step) else ("D", 34) if is_off_path(step) else ("o", 62)
-            face = "white" if is_off_path(step) else COLOURS[group(step)]
+            marker, size = ("*", 170) if step.reference else ("D", 34) if step.beside else ("o", 62)
+            face = "white" if step.beside else colours[step.name]
             axes.scatter(
-                x[step.name], y[step.name], s=size, marker=marker, c=face, edgecolors=COLOURS[group(step)],
+                x[step.name], y[step.name], s=size, marker=marker, c=face, edgecolors=colours[step.name],
                 linewidths=1.4, zorder=3,
             )  # fmt: skip
         axes.set_xlabel(f"GFLOPs (convolutions and classifier, regime {summary.study.regime})")
         axes.set_ylabel("top-1 accuracy (%)")
         axes.margins(0.14, 0.1)
         sns.despine(ax=axes)
-        _legend(axes, steps)
+        _legend(axes, steps, colours)
         figure.draw_without_rendering()  # settles the layout: labels are placed in pixels
         figure.set_layout_engine("none")
         halo = [withStroke(linewidth=3, foreground="white")]  # readable across an error bar
@@ -128,14 +135,13 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
     return figure
 
 
-def _legend(axes: Axes, steps: list[Step]) -> None:
-    present = dict.fromkeys(group(step) for step in steps if not is_off_path(step))
+def _legend(axes: Axes, steps: list[Step], colours: Mapping[str, str]) -> None:
+    present = {step.group: step for step in reversed(steps) if not step.beside}
     handles = [
-        Line2D([], [], ls="", marker="*" if name == REFERENCE else "o", color=COLOURS[name], ms=8, label=name)
-        for name in present
+        Line2D([], [], ls="", marker="*" if step.reference else "o", color=colours[step.name], ms=8, label=name)
+        for name, step in reversed(present.items())
     ]
-    if any(is_off_path(step) for step in steps):
-        colour = COLOURS[GROUPS["2.5"]]
+    if colour := next((colours[step.name] for step in steps if step.beside), None):
         handles.append(Line2D([], [], ls="", marker="D", mfc="white", mec=colour, ms=6, label="off the path"))
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
 
@@ -166,25 +172,26 @@ def steps(summary: Summary) -> Figure | None:
             "GFLOPs", (1.11, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", ha="right",
             va="bottom", fontsize=9, color=SOFT,
         )  # fmt: skip
+        colours = _colours(summary)
         for place, step in enumerate(names):
             record = summary.by_step[step.name]
-            colour = COLOURS[group(step)]
+            colour = colours[step.name]
             if not record["runs"]:
                 axes.text(start, place, "  no finished run", va="center", style="italic", fontsize=9, color=SOFT)
                 continue
-            _bar(axes, place, step, record, start)
+            _bar(axes, place, step, record, start, colour)
             axes.text(
                 1.11, place, amount(record["gflops_paper_convention"]), transform=right, ha="right", va="center",
-                fontsize=9.5, color=colour if is_reference(step) else INK,
+                fontsize=9.5, color=colour if step.reference else INK,
             )  # fmt: skip
-        _group_bands(axes, names)
+        _group_bands(axes, names, colours)
         axes.set_xlabel(f"top-1 accuracy (%)  –  the bars begin at {start:g} %")
         sns.despine(ax=axes, left=True)
     return figure
 
 
-def _bar(axes: Axes, place: int, step: Step, record: Mapping[str, Any], start: float) -> None:
-    colour, off = COLOURS[group(step)], is_off_path(step)
+def _bar(axes: Axes, place: int, step: Step, record: Mapping[str, Any], start: float, colour: str) -> None:
+    off = step.beside
     top1, spread = float(record["top1"]), float(record["top1_std"])
     axes.barh(
         place, top1 - start, left=start, height=0.5 if off else 0.72, color="white" if off else colour,
@@ -219,15 +226,16 @@ def _points_per_unit(axes: Axes) -> float:
     return float(figure.get_figwidth() * 72 * axes.get_position().width / (high - low))
 
 
-def _group_bands(axes: Axes, steps: tuple[Step, ...]) -> None:
+def _group_bands(axes: Axes, steps: tuple[Step, ...], colours: Mapping[str, str]) -> None:
     """A coloured line and a name on the far left for each part of the roadmap."""
     transform = axes.get_yaxis_transform()
     places: dict[str, list[int]] = {}
     for place, step in enumerate(steps):
-        places.setdefault(group(step), []).append(place)
+        places.setdefault(step.group, []).append(place)
     for name, rows in places.items():
         top, bottom = rows[0] - 0.4, rows[-1] + 0.4
-        line = Line2D([-0.375, -0.375], [top, bottom], transform=transform, color=COLOURS[name], lw=3, clip_on=False)
+        colour = colours[steps[rows[0]].name]
+        line = Line2D([-0.375, -0.375], [top, bottom], transform=transform, color=colour, lw=3, clip_on=False)
         axes.add_line(line)
         axes.text(
             -0.39, (top + bottom) / 2, name.replace(" ", "\n"), transform=transform, ha="right", va="center",
@@ -245,9 +253,10 @@ def differences(summary: Summary) -> Figure | None:
         axes = figure.add_subplot()
         _title(axes, "What each step changes, here and in the paper", _where(summary, mean="mean"))
         axes.axvline(0, color=SOFT, lw=1, zorder=1)
+        colours = _colours(summary)
         for place, step in enumerate(rows):
             ours, paper = summary.differences[step.name], summary.paper_difference(step)
-            colour = COLOURS[group(step)]
+            colour = colours[step.name]
             if paper is not None:
                 axes.scatter(paper, place, marker="D", s=30, c=INK, linewidths=0, zorder=5)
             axes.plot([ours.low, ours.high], [place, place], color=colour, lw=1.6, zorder=2)
@@ -276,7 +285,7 @@ def learning_curves(summary: Summary) -> Figure | None:
     groups: dict[str, list[Step]] = {}
     for step in summary.study.steps:
         if (curves["step"] == step.name).any():
-            groups.setdefault(group(step), []).append(step)
+            groups.setdefault(step.group, []).append(step)
     panels = _panels(groups)
     with matplotlib.rc_context(STYLE):
         columns = min(3, len(panels))
@@ -315,15 +324,10 @@ def learning_curves(summary: Summary) -> Figure | None:
 
 
 def _panels(groups: dict[str, list[Step]]) -> dict[str, list[Step]]:
-    """Parts of the roadmap with few steps share a panel, so that there are six at most."""
-    together = {
-        "Baseline": "Baseline, training and reference",
-        "Training": "Baseline, training and reference",
-        REFERENCE: "Baseline, training and reference",
-        "ResNeXt": "ResNeXt and inverted bottleneck",
-        "Inverted bottleneck": "ResNeXt and inverted bottleneck",
-    }
-    panels: dict[str, list[Step]] = {}
-    for name, steps in groups.items():
-        panels.setdefault(together.get(name, name), []).extend(steps)
-    return panels
+    """At most six: where there are more parts, the neighbours with the fewest steps share a panel."""
+    panels = list(groups.items())
+    while len(panels) > 6:
+        at = min(range(len(panels) - 1), key=lambda i: len(panels[i][1]) + len(panels[i + 1][1]))
+        (one, steps), (other, more) = panels[at : at + 2]
+        panels[at : at + 2] = [(f"{one}, {other[:1].lower()}{other[1:]}", [*steps, *more])]
+    return dict(panels)

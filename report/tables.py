@@ -16,32 +16,6 @@ from report import statistics
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
 
-GROUPS = {
-    "2": "Baseline",
-    "2.1": "Training",
-    "2.2": "Macro design",
-    "2.3": "ResNeXt",
-    "2.4": "Inverted bottleneck",
-    "2.5": "Large kernels",
-    "2.6": "Micro design",
-}
-REFERENCE = "Reference"
-
-
-def group(step: Step) -> str:
-    """The part of the roadmap that a step belongs to, as in the paper's Figure 2."""
-    if is_reference(step):
-        return REFERENCE
-    return GROUPS.get(step.section.partition(",")[0].strip(), "Other")
-
-
-def is_reference(step: Step) -> bool:
-    return step.number is None and step.after is None
-
-
-def is_off_path(step: Step) -> bool:
-    return step.number is None and step.after is not None
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -73,8 +47,8 @@ class Summary:
     def ends(self) -> list[statistics.Difference]:
         """The end of the path against its beginning and against the reference; a family of its own."""
         path = [step.name for step in self.study.steps if step.number is not None]
-        others = [path[0], *(step.name for step in self.study.steps if is_reference(step))]
-        pairs = [(path[-1], other) for other in others if {path[-1], other} <= self.correct.keys()]
+        others = [*path[:1], *(step.name for step in self.study.steps if step.reference)]
+        pairs = [(last, other) for last in path[-1:] for other in others if {last, other} <= self.correct.keys()]
         return list(statistics.compare(self.correct, pairs).values())
 
     @property
@@ -83,7 +57,8 @@ class Summary:
 
     def paper(self, step: Step) -> PaperRow | None:
         """The paper's row; a pocket study is held against another regime's, its Swin against that one's."""
-        name = ablations.REGIMES[self.paper_regime].swin_name if is_reference(step) else step.name
+        rows = ablations.PAPER.rows(ablations.REGIMES[self.paper_regime])
+        name = next((row.name for row in rows if row.reference), step.name) if step.reference else step.name
         return ablations.paper_row(self.paper_regime, name)
 
     def paper_difference(self, step: Step) -> float | None:
@@ -129,8 +104,8 @@ class Summary:
         return {
             "number": step.number,
             "name": step.name,
-            "group": group(step),
-            "section": step.section,
+            "group": step.group,
+            "source": step.source,
             "change": step.sentence,
             "after": step.after,
             "params": first.get("params"),

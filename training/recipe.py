@@ -116,6 +116,12 @@ class Recipe:
                 "number, or switch --mixup and --cutmix off"
             )
 
+    def values(self) -> dict[str, Any]:
+        """Every field's value, its own and its augmentation's."""
+        flat: dict[str, Any] = {**vars(self), **vars(self.augmentation)}
+        del flat["augmentation"]
+        return flat
+
     def change(self, **values: Any) -> "Recipe":
         """With other values of fields, its own or its augmentation's by their names. Raises ValueError as `Recipe`."""
         pictures = {field.name: values.pop(field.name) for field in fields(Augmentation) if field.name in values}
@@ -172,9 +178,9 @@ class StudyConfig:
     precision: Precision = "auto"
     """auto is bf16 autocast on CUDA (fp16 where it has no bf16) and fp32 elsewhere."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
-    """The modern recipe, of every step but the baseline."""
+    """The modern recipe, which a roadmap's steps take whole or in parts."""
     classic: Recipe = CLASSIC
-    """The recipe of step 0. Unless set, its epochs and its batch follow changes of the modern recipe's."""
+    """The recipe that a roadmap begins with. Unless set, its epochs and its batch follow the modern recipe's."""
     init_weights: Annotated[InitialWeights | None, tyro.conf.Suppress] = None
     """What every run starts from instead of random weights; None, the study proper, is not part of the hash."""
 
@@ -183,9 +189,6 @@ class StudyConfig:
             raise ValueError(f"--resolution is {self.resolution}: the networks halve it five times, give 32 to 4096")
         if self.precision not in get_args(Precision):
             raise ValueError(f"--precision is {self.precision!r}: give {', '.join(get_args(Precision))}")
-
-    def recipe_of(self, classic: bool) -> Recipe:
-        return self.classic if classic else self.recipe
 
 
 def follow(classic: Recipe, before: Recipe, after: Recipe) -> Recipe:

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 import runner
-from ablations import diagram, get_regime, roadmap
+from ablations import PAPER, diagram, get_regime, teaching
 from models.complexity import architecture_complexity, stage_complexity
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("step", [step.name for step in get_regime("pocket").steps])
+@pytest.mark.parametrize("step", [step.name for step in PAPER.rows(get_regime("pocket"))])
 def test_every_step_is_shown(step, capsys) -> None:
     assert runner.main(["show", step, "--regime", "pocket", "--resolution", "32"]) == 0
     said = capsys.readouterr().out
@@ -31,14 +31,14 @@ def test_show_marks_what_a_step_changes(capsys) -> None:
 
 def test_a_step_that_changes_the_recipe_alone_has_one_marked_line() -> None:
     regime = get_regime("tiny")
-    drawn = diagram.drawing(regime, regime.step("training-recipe"))
+    drawn = diagram.drawing(PAPER, regime, PAPER.step("training-recipe", regime))
     assert [line.split("  ")[0] for line in drawn.splitlines() if " ~ " in line] == ["recipe: ResNet's own"]
 
 
 @pytest.mark.parametrize("step", ["0", "5", "13", "swin-pocket"])
 def test_stages_add_up_to_the_network(step) -> None:
     regime = get_regime("pocket")
-    architecture = regime.architecture(regime.step(step))
+    architecture = PAPER.architecture(step, regime)
     whole, parts = architecture_complexity(architecture, 64), stage_complexity(architecture, 64)
     assert sum(part.params for part in parts) == whole.params
     assert sum(part.flops for part in parts) == whole.flops_paper_convention
@@ -46,4 +46,4 @@ def test_stages_add_up_to_the_network(step) -> None:
 
 def test_the_roadmap_page_is_current() -> None:
     page = (ROOT / "docs/roadmap.md").read_text(encoding="utf-8")
-    assert page == roadmap.page(), "run: python -m ablations.roadmap > docs/roadmap.md"
+    assert page == teaching.page(), "run: python -m ablations.teaching > docs/roadmap.md"

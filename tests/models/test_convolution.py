@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from models.architecture import Architecture
 from models.builder import build
 from models.complexity import complexity
@@ -62,7 +62,7 @@ def test_a_rewritten_layer_follows_autocast(kernel) -> None:
 @pytest.mark.parametrize("step", ["baseline", "inverted-bottleneck", "kernel-7", "separate-downsampling"])
 def test_a_rewritten_network_is_the_same_network(step) -> None:
     regime = get_regime("pocket")
-    plain = build(regime.architecture(regime.step(step), 10))
+    plain = build(PAPER.architecture(step, regime, 10))
     other = copy.deepcopy(plain)
     rewrite(other)
     rewritten = {type(module) for module in other.modules()} & {Pointwise, Depthwise}
@@ -126,9 +126,9 @@ def test_only_narrow_strided_1x1_convolutions_are_computed_otherwise() -> None:
     ]
     assert {type(conv) for conv in kinds} == {nn.Conv2d}
     for regime in map(get_regime, ("tiny", "base", "pocket")):
-        for step in regime.steps[:-1]:
+        for step in PAPER.rows(regime)[:-1]:
             with torch.device("meta"):
-                model = ResNet(regime.architecture(step))
+                model = ResNet(PAPER.architecture(step, regime))
             assert not any(isinstance(module, Narrow) for module in model.modules())
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import convnext_base, convnext_tiny, resnet50
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from models import Architecture, ResNet
 from models.builder import build, empty
 from models.weights import load_torchvision, to_torchvision, torchvision_names
@@ -38,7 +38,7 @@ def _pair(regime: str, step: str, reference: Callable[[], nn.Module], layer_scal
     with torch.no_grad():  # weights unlike the initial ones: layer scale and norms would hide mistakes
         for parameter in theirs.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    ours = empty(get_regime(regime).architecture(get_regime(regime).step(step)), layer_scale=layer_scale).double()
+    ours = empty(PAPER.architecture(step, get_regime(regime)), layer_scale=layer_scale).double()
     load_torchvision(ours, theirs.state_dict())
     return ours, theirs
 
@@ -90,7 +90,7 @@ def test_weights_of_another_network_are_refused_by_name() -> None:
 
 def test_a_convnext_without_layer_scale_goes_out_with_one_of_ones() -> None:
     regime = get_regime("pocket")
-    model = empty(regime.architecture(regime.step("13")))
+    model = empty(PAPER.architecture("13", regime))
     state = to_torchvision(model)
     assert torch.equal(state["features.1.0.layer_scale"], torch.ones(24, 1, 1))
     load_torchvision(model, state)
@@ -104,7 +104,7 @@ def test_initial_weights_are_those_of_the_recipes() -> None:
     assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
 
     regime = get_regime("tiny")
-    modern = build(regime.architecture(regime.step("13")), init="truncated-normal")
+    modern = build(PAPER.architecture("13", regime), init="truncated-normal")
     for name in ("stages.3.block2.branch.conv2.weight", "head.weight"):
         assert modern.get_parameter(name).std().item() == pytest.approx(0.02, rel=0.02)
     assert all(not p.any() for name, p in modern.named_parameters() if name.endswith("bias"))

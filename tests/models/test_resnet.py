@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from models import Architecture
 from models.architecture import SwinArchitecture
 from models.builder import build
@@ -103,7 +103,7 @@ def test_a_classic_stem_of_half_the_stride_is_a_3x3_convolution_and_the_max_pool
 
 @pytest.mark.parametrize("regime", ["tiny", "base", "pocket"])
 def test_swin_is_torchvisions(regime: str) -> None:
-    swin = get_regime(regime).swin
+    swin = PAPER.architecture(PAPER.rows(get_regime(regime))[-1], get_regime(regime))
     params = sum(p.numel() for p in build(swin).parameters())
     assert params == {"tiny": 28_288_354, "base": 87_768_224, "pocket": params}[regime]
     assert build(replace(swin, num_classes=7))(torch.randn(2, 3, 32, 32)).shape == (2, 7)
@@ -128,11 +128,11 @@ def test_an_impossible_architecture_is_refused_in_a_sentence(flags, message) -> 
 
 
 def test_swin_has_patches_of_the_stem_stride() -> None:
-    swin = replace(get_regime("pocket").swin, stem_stride=2)
+    swin = replace(PAPER.architecture("swin-pocket", get_regime("pocket")), stem_stride=2)
     assert build(swin).get_parameter("features.0.0.weight").shape[2:] == (2, 2)
     with pytest.raises(ValueError, match="stem_stride is 3: give 4"):
         replace(swin, stem_stride=3)
 
 
 def test_the_default_swin_is_swin_t() -> None:
-    assert SwinArchitecture() == get_regime("tiny").swin
+    assert SwinArchitecture() == PAPER.architecture("swin-t", get_regime("tiny"))

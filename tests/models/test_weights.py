@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import convnext_base, convnext_tiny, resnet50
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from models import weight_files, weights
 from models.builder import empty
 from models.weights import Naming
@@ -18,7 +18,7 @@ from models.weights import Naming
 def ours(regime: str, step: str, layer_scale: float | None = None, num_classes: int | None = None) -> nn.Module:
     """A step with weights unlike the initial ones, in eval mode."""
     found = get_regime(regime)
-    model = empty(found.architecture(found.step(step), num_classes), layer_scale=layer_scale).eval()
+    model = empty(PAPER.architecture(step, found, num_classes), layer_scale=layer_scale).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

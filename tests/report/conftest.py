@@ -50,7 +50,7 @@ class StudyFolder:
 
     @property
     def steps(self) -> list[str]:
-        return [step.name for step in ablations.REGIMES[self.regime].steps]
+        return [step.name for step in ablations.PAPER.rows(ablations.REGIMES[self.regime])]
 
     def folder(self, step: str, seed: int = 0) -> Path:
         return self.root / step / f"seed-{seed}"
@@ -73,7 +73,7 @@ class StudyFolder:
         """A run that is right on `hits`: the first so many test pictures, or those marked True."""
         correct = np.arange(self.test) < hits if isinstance(hits, int) else np.asarray(hits, dtype=bool)
         top1 = 100 * float(correct.mean())
-        number = next((s.number for s in ablations.REGIMES[self.regime].steps if s.name == step), None)
+        number = next((s.number for s in ablations.PAPER.rows(ablations.REGIMES[self.regime]) if s.name == step), None)
         folder = self.folder(step, seed)
         folder.mkdir(parents=True)
         run = {"study": self.root.name, "study_hash": self.hash, "step": step, "number": number, "seed": seed}

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import command_line
 import runner
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from ablations.presets import PRESETS
 from ablations.regimes import REGIMES
 from tests.torture.fuzz_damages import DAMAGES
 
 ROOT = Path(__file__).parents[2]
 COMMANDS: Mapping[str, type] = runner.COMMANDS
-STEPS = [step.name for step in get_regime("pocket").steps]
+STEPS = [step.name for step in PAPER.rows(get_regime("pocket"))]
 
 PLACE = ["--preset", "pocket", "--runs", "runs", "--study", "sound"]
 QUICK = [*PLACE, "--data-dir", "data", "--dataset", "imagefolder:pictures", "--resolution", "32", "--epochs", "1",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import data
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from training.recipe import CLASSIC, Recipe, StudyConfig
 from training.run import Execution, Run, Stores
 from training.study import open_study
@@ -38,8 +38,10 @@ def make_run(tmp_path: Path, dataset: data.Dataset) -> MakeRun:
         recipe = RECIPE.change(**changes)
         config = StudyConfig(dataset.name, "pocket", 32, "fp32", recipe, CLASSIC)
         opened = open_study(tmp_path / study, config, {}, dataset.fingerprint)
-        found = regime.step(step)
-        return Run(opened, found.name, found.number, seed, regime.architecture(found, len(dataset.classes)), recipe)
+        found = PAPER.step(step, regime)
+        return Run(
+            opened, found.name, found.number, seed, PAPER.architecture(found, regime, len(dataset.classes)), recipe
+        )
 
     return make
 

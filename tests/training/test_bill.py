@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from data.augmentation import Augmentation
 from data.sizes import Sizes, sizes
 from models.builder import build, empty
@@ -24,8 +24,8 @@ SIZES = Sizes(train=100, validation=20, test=30, classes=3, download=0, cache=0,
 
 def planned(folder: Path, step: str, seed: int = 0) -> Run:
     study = Study(folder, StudyConfig("pocket", "pocket", 32, "fp32", RECIPE), "")
-    found = get_regime("pocket").step(step)
-    return Run(study, step, found.number, seed, get_regime("pocket").architecture(found, 3), RECIPE)
+    found = PAPER.step(step)
+    return Run(study, step, found.number, seed, PAPER.architecture(found, get_regime("pocket"), 3), RECIPE)
 
 
 def make(*runs: Run) -> Bill:
@@ -93,7 +93,7 @@ def test_a_deeper_network_is_measured_to_be_slower() -> None:
     regime = get_regime("pocket")
     rates = []
     for name in ("depthwise", "inverted-bottleneck"):
-        model = build(regime.architecture(regime.step(name), 3), init="he")
+        model = build(PAPER.architecture(name, regime, 3), init="he")
         rates.append(speed.measure(model, RECIPE, 64, "fp32", CPU))
     assert 0 < rates[1] < rates[0]  # three times the FLOPs
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import runner
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from models import weights
 from models.builder import build
 
@@ -28,7 +28,7 @@ def released(tmp_path: Path) -> Path:
     """A small ConvNeXt in the authors' layout, for 1000 classes."""
     regime = get_regime("pocket")
     torch.manual_seed(5)
-    model = build(regime.architecture(regime.step("13")), layer_scale=0.5)
+    model = build(PAPER.architecture("13", regime), layer_scale=0.5)
     torch.save({"model": weights.export(model, "release")}, tmp_path / "convnext.pth")
     return tmp_path / "convnext.pth"
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from ablations import REGIMES
+from ablations import PAPER, REGIMES
 from models import Architecture
 from training import checkpoint, loop, records
 from training.checkpoint import Damaged
@@ -137,7 +137,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, st
     assert contents(stopped) == contents(whole)
 
 
-@pytest.mark.parametrize("step", sorted({step.name for step in REGIMES["pocket"].steps} - IN_FULL))
+@pytest.mark.parametrize("step", sorted({step.name for step in PAPER.rows(REGIMES["pocket"])} - IN_FULL))
 def test_every_other_step_goes_on_with_mixing_an_average_and_parts(step, make_run, stores, execution) -> None:
     hard = {"epochs": 1, "warmup_epochs": 0, "drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema": 0.9,
             "micro_batches": 2}  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, SequentialLR
 
-from ablations import REGIMES
+from ablations import PAPER, REGIMES
 from data.loader import Batch
 from models.builder import build
 from training.optimization import learning_rate, loss_function, make_optimizer, parameter_groups
@@ -66,9 +66,9 @@ DECAYED = re.compile(
 SPARED = re.compile(r".*(\.bias|norm\d?\.weight|\.layer_scale|relative_position_bias_table|features\.0\.2\.weight)")
 
 
-@pytest.mark.parametrize("step", REGIMES["pocket"].steps, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", PAPER.rows(REGIMES["pocket"]), ids=lambda step: step.name)
 def test_every_parameter_of_every_step_is_in_its_decay_group(step) -> None:
-    model = build(REGIMES["pocket"].architecture(step), drop_path=0.1, layer_scale=1e-6)
+    model = build(PAPER.architecture(step, REGIMES["pocket"]), drop_path=0.1, layer_scale=1e-6)
     decay = {
         id(parameter): group["weight_decay"]
         for group in parameter_groups(model, Recipe())

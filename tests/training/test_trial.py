@@ -11,7 +11,7 @@ import torch._dynamo
 import torch._inductor.config as inductor
 from torch import nn
 
-from ablations import get_regime
+from ablations import PAPER, get_regime
 from models.builder import build
 from training import checkpoint, loop, trial, update
 from training.interrupt import Stopped, StopRequest
@@ -21,7 +21,7 @@ from training.update import noise
 
 CPU = torch.device("cpu")
 POCKET = get_regime("pocket")
-WORK = Work(POCKET.architecture(POCKET.step("4"), 10), 32, 4, "fp32", drop_path=0.2, layer_scale=True)
+WORK = Work(PAPER.architecture("4", POCKET, 10), 32, 4, "fp32", drop_path=0.2, layer_scale=True)
 
 
 LAYOUTS = [Layout(True, False, 2), Layout(False, False, 2), Layout(False, False, 1), Layout(True, False, 2, True),
@@ -84,11 +84,11 @@ def test_a_faster_layout_that_computes_something_else_is_not_chosen(precision, f
 
 
 @pytest.mark.parametrize(
-    "step", [step for step in POCKET.steps if step.number in (0, 7, 13, None)], ids=lambda s: s.name
+    "step", [step for step in PAPER.rows(POCKET) if step.number in (0, 7, 13, None)], ids=lambda s: s.name
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_all_layouts_compute_the_same_function(step, precision) -> None:
-    work = replace(WORK, architecture=POCKET.architecture(step, 10), precision=precision)
+    work = replace(WORK, architecture=PAPER.architecture(step, POCKET, 10), precision=precision)
     torch.manual_seed(0)
     batch = noise(16, 64, 10, CPU)
     plain = Layout(channels_last=False)
@@ -174,7 +174,7 @@ def test_a_choice_is_remembered_for_the_same_work_only(tmp_path, clock, monkeypa
     first = choose(WORK, CPU, 10**4, cache)
     assert choose(WORK, CPU, 10**4, cache) == Choice(first.layout, "remembered")
     others = [{"batch": 5}, {"resolution": 64}, {"precision": "bf16"},
-              {"architecture": POCKET.architecture(POCKET.step("5"), 10)}]  # fmt: skip
+              {"architecture": PAPER.architecture("5", POCKET, 10)}]  # fmt: skip
     for change in others:
         assert choose(replace(WORK, **change), CPU, 10**4, cache).why == "tried"
     assert choose(WORK, CPU, 10**4, cache).why == "remembered"

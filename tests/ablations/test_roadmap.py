@@ -1,0 +1,127 @@
+"""A roadmap: step N is step N-1 and what its row says, in the network and in the recipe."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from ablations import PAPER, REGIMES, RecipeOf, Variant, get_regime, paper_row
+from ablations.presets import PRESETS, get_preset
+from models import Architecture
+from training.recipe import Recipe
+
+LAST = {
+    "stem": "patchify", "depthwise": True, "inverted_bottleneck": True, "depthwise_first": True, "kernel_size": 7,
+    "activation": "gelu", "fewer_activations": True, "fewer_norms": True, "norm": "layer",
+    "separate_downsampling": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
+def test_every_step_changes_exactly_what_it_says(regime) -> None:
+    for step in PAPER.rows(regime)[:-1]:
+        after = PAPER.architecture(step, regime)
+        before = regime.baseline if step.after is None else PAPER.architecture(step.after, regime)
+        assert after.difference(before) == step.changes(regime), step.name
+        if step.name not in ("baseline", "training-recipe"):
+            assert step.changes(regime), step.name
+
+
+@pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
+def test_the_path_ends_in_convnext(regime) -> None:
+    last = PAPER.architecture("13", regime)
+    assert {name: getattr(last, name) for name in LAST} == LAST
+
+
+def test_numbers_are_0_to_13_and_names_are_unique() -> None:
+    assert [step.number for step in PAPER.path] == list(range(14))
+    for regime in REGIMES.values():
+        assert len({step.name for step in PAPER.rows(regime)}) == 18
+
+
+def test_the_recipe_changes_with_the_training_recipe_and_no_other_step() -> None:
+    config, regime = PRESETS["pocket"].config, get_regime("pocket")
+    recipes = {step.name: PAPER.variant(step, regime, config).recipe for step in PAPER.rows(regime)}
+    assert recipes.pop("baseline") == config.classic
+    assert set(recipes.values()) == {config.recipe}
+    assert PAPER.recipe("training-recipe") == RecipeOf.MODERN.whole()
+
+
+def test_all_decisions_combined_are_the_last_step_and_none_the_first() -> None:
+    config = PRESETS["pocket"].config
+    for regime in REGIMES.values():
+        decisions = [step.name for step in PAPER.path[1:]]
+        assert PAPER.combine(decisions[::-1], regime, config) == PAPER.variant("13", regime, config)
+        assert PAPER.combine([], regime, config, 7) == PAPER.variant("0", regime, config, 7)
+        for k, name in enumerate(decisions, start=1):
+            assert PAPER.combine(decisions[:k], regime, config) == PAPER.variant(name, regime, config)
+
+
+def test_a_decision_alone_changes_what_its_row_says() -> None:
+    config, regime = PRESETS["pocket"].config, get_regime("pocket")
+    assert PAPER.combine(["gelu"], regime, config) == Variant(
+        replace(regime.baseline, activation="gelu"), config.classic
+    )
+    assert PAPER.combine(["training-recipe"], regime, config) == Variant(regime.baseline, config.recipe)
+
+
+def test_decisions_bring_what_they_need_and_take_along_what_needs_them() -> None:
+    assert PAPER.needed(["kernel-7"]) == {"kernel-7", "depthwise-first", "inverted-bottleneck", "depthwise"}
+    gone = PAPER.needing(["depthwise-first"])
+    assert gone == {"depthwise-first", "kernel-5", "kernel-7", "kernel-9", "kernel-11"}
+    assert PAPER.needing(["gelu"]) == PAPER.needed(["gelu"]) == {"gelu"}
+    with pytest.raises(ValueError, match="'width' of the roadmap 'paper' needs depthwise"):
+        PAPER.combine(["width"], get_regime("tiny"), PRESETS["pocket"].config)
+
+
+def test_other_kernel_sizes_start_from_step_7() -> None:
+    regime = get_regime("tiny")
+    for k in (5, 9, 11):
+        architecture = PAPER.architecture(f"kernel-{k}", regime)
+        assert architecture.difference(PAPER.architecture("7", regime)) == {"kernel_size": k}
+
+
+def test_a_step_is_asked_for_by_number_or_name() -> None:
+    regime = get_regime("tiny")
+    assert PAPER.step("8", regime) is PAPER.step("kernel-7", regime)
+    assert PAPER.step("swin-t", regime).after is None
+    assert PAPER.architecture("0", regime, num_classes=101) == Architecture(num_classes=101)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("14", "numbered 0 to 13"),
+        ("-1", "numbered 0 to 13"),
+        ("depthwse", "did you mean 'depthwise'"),
+        ("", "no step ''"),
+    ],
+)
+def test_an_unknown_step_is_refused_in_a_sentence(asked, message) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PAPER.step(asked, get_regime("tiny"))
+
+
+def test_unknown_regimes_and_presets_are_refused() -> None:
+    with pytest.raises(ValueError, match="choose tiny, base, pocket"):
+        get_regime("huge")
+    with pytest.raises(ValueError, match="did you mean 'food101'"):
+        get_preset("food-101")
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_preset_is_a_valid_study(preset) -> None:
+    get_regime(preset.config.regime)
+    assert (preset.config.recipe.optimizer, preset.config.classic.optimizer) == ("adamw", "sgd")
+
+
+def test_the_study_uses_the_papers_recipe() -> None:
+    assert PRESETS["food101"].config.recipe == Recipe(batch_size=512)
+
+
+def test_the_papers_rows_are_all_there() -> None:
+    for regime in ("tiny", "base"):
+        for step in PAPER.rows(get_regime(regime)):
+            assert paper_row(regime, step.name) is not None
+    assert paper_row("tiny", "separate-downsampling").top1 == 81.97
+    assert paper_row("pocket", "baseline") is None
