@@ -292,7 +292,7 @@ def _forecast(command: Train | All, plan: _Plan) -> "Bill":
 
     if plan.sizes.cache and plan.cache.exists():
         data.require_writable(plan.cache, "the folder of decoded pictures (--cache-dir)")
-    bill = Bill(plan.runs, plan.sizes, plan.execution.device, plan.execution.workers, plan.overwrite)
+    bill = Bill(plan.runs, plan.sizes, plan.execution, plan.overwrite)
     if isinstance(command, All):
         print(bill, flush=True)
     bill.require_disk(plan.data_dir, plan.cache, command.runs)

@@ -1,11 +1,11 @@
 """What a study will cost, said before it starts and corrected as its runs end: runs, pictures, disk, hours."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import torch
-from torch import nn
 
 from data.files import readable_bytes, require_free
 from data.loader import batches_per_epoch
@@ -15,10 +15,13 @@ from training import memory, speed
 from training.device import set_up
 from training.environment import device_name
 from training.index import State
+from training.layout import Layout, lay_out
 from training.progress import duration
 from training.recipe import Recipe
-from training.run import Run
+from training.run import Execution, Run
 from training.speed import Speed
+from training.trial import cache_file, likely, work_of
+from training.update import Learner, noise
 
 _FORWARD_SHARE = 3
 """Evaluation is a forward pass, a training step about three of them."""
@@ -31,17 +34,17 @@ class Bill:
     """The cost of the runs that are still to be made, to be corrected by `finished` as they end."""
 
     def __init__(
-        self, runs: Sequence[Run], sizes: Sizes, device: torch.device, workers: int, overwrite: Collection[str] = ()
+        self, runs: Sequence[Run], sizes: Sizes, execution: Execution, overwrite: Collection[str] = ()
     ) -> None:
-        """Look at what is finished or remembered, and measure the rest (a fraction of a second a network).
+        """Look at what is finished or remembered, and measure the rest (at most seconds a network).
 
-        `runs` are of one study.
+        `runs` are of one study and will be made as `execution` says.
 
         Raises:
             ValueError: a network's micro-batch does not fit into the device's memory, or the training pictures are
                 fewer than a batch; the sentence says what would do.
         """
-        study = runs[0].study
+        study, device = runs[0].study, execution.device
         precision, resolution = study.config.precision, study.config.resolution
         set_up(device, precision)  # as runs do, before they are measured
         self.sizes, self.device_name, self.runs = sizes, device_name(device), list(runs)
@@ -55,17 +58,17 @@ class Bill:
         for run in {run.step: run for run in runs}.values():
             recipe = run.recipe
             batches_per_epoch(sizes.train, recipe.batch_size)
-            model = _network(run, device)
+            model = _learner(run, device, execution.layout).model
             self.params[run.step] = sum(parameter.numel() for parameter in model.parameters())
             if all(what in _DONE for other, what in zip(runs, self.states) if other.step == run.step):
                 continue
             per_picture = memory.bytes_per_picture(model, resolution, precision, device)
-            memory.require_fit(f"{run.step} at {resolution}x{resolution}", recipe, per_picture,
-                               memory.state_bytes(model, recipe), free)  # fmt: skip
+            memory.require_fit(f"{run.step} at {resolution}x{resolution}", recipe, study.config,
+                               per_picture, memory.state_bytes(model, recipe), free)  # fmt: skip
             self.speeds[run.step] = (
                 (None if run.step in overwrite else speed.of_a_finished_run(study.folder, run.step, self.device_name))
                 or remembered.get(run.step)
-                or Speed(speed.measure(model, recipe, resolution, precision, device), "measured now")
+                or _measure(run, execution)
             )
         rates = {
             augmentation: speed.measure_pictures(augmentation, resolution, sizes)
@@ -77,7 +80,7 @@ class Bill:
         for run in runs:
             first = (run.recipe, run.seed) not in shared
             shared.add((run.recipe, run.seed))
-            self.expected.append(self._seconds(run, rates[run.recipe.augmentation], workers, first))
+            self.expected.append(self._seconds(run, rates[run.recipe.augmentation], execution.workers, first))
         self.factor = 1.0
         self._actual: dict[str, list[float]] = {}
         self._told: list[tuple[float, float]] = []  # expected and taken, of the runs made under this bill
@@ -167,8 +170,19 @@ class Bill:
             rate = "" if known is None else f"{known.images_per_second:>9,.1f} images/s {known.source:<19} "
             rest = sum(self._left(index) for index in mine)
             lines.append(f"  {step:<22} {rate}{duration(rest) + ', ' if rest else ''}{states}")
-        lines.append(f"expected in total: {duration(self.seconds_left())}")
+        lines.append(f"expected in total: {duration(self.seconds_left())}{self._sureness()}")
         return "\n".join(lines)
+
+    def _sureness(self) -> str:
+        """How wrong the total may be, in words. What is wrong with one rate is with the others, so errors add up."""
+        left = [(run.step, seconds) for index, run in enumerate(self.runs) if (seconds := self._left(index))]
+        if not left:
+            return ""
+        error = sum(seconds * self.speeds[step].error for step, seconds in left) / sum(seconds for _, seconds in left)
+        steps = {step for step, _ in left}
+        rough = sum(self.speeds[step].source == "estimated now" for step in steps)
+        why = f"; {rough} of {len(steps)} rates are estimated, for their batches take too long to try" if rough else ""
+        return f", give or take {error:.0%}{why}"
 
     def _totals(self) -> str:
         counts = ((self.states.count(what), what) for what in get_args(State))
@@ -190,8 +204,16 @@ def _amount(count: int) -> str:
     return readable_bytes(count) if count else "nothing"
 
 
-def _network(run: Run, device: torch.device) -> nn.Module:
+def _learner(run: Run, device: torch.device, layout: Layout) -> Learner:
     torch.manual_seed(0)
-    recipe = run.recipe
+    recipe = replace(run.recipe, micro_batches=1)
     model = build(run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init="he")
-    return model.to(device).to(memory_format=torch.channels_last)
+    return Learner(lay_out(model.to(device), layout), recipe, layout, device, run.study.config.precision)
+
+
+def _measure(run: Run, execution: Execution) -> Speed:
+    device = execution.device
+    layouts = likely(work_of(run), device, cache_file()) if execution.trial else [execution.layout]
+    learners = (_learner(run, device, layout) for layout in layouts)
+    resolution, classes = run.study.config.resolution, run.architecture.num_classes
+    return speed.measure(learners, run.recipe, lambda count: noise(count, resolution, classes, device))

@@ -180,7 +180,7 @@ def _initial_model(run: Run, execution: Execution) -> nn.Module:
 
 def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None) -> Layout:
     """The layout that the run began with, or a new run's: the one tried fastest, or the one it was given."""
-    layout, config = execution.layout, run.study.config
+    layout = execution.layout
     if saved is not None:
         began, device = layout_in(run, saved)
         if device == execution.device.type:
@@ -188,9 +188,7 @@ def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any
         # The moments lie in memory as the weights did, and fused optimizers pair the two by address.
         layout = replace(layout, channels_last=began.channels_last)
     elif execution.trial:
-        r = run.recipe
-        work = trial.Work(run.architecture, config.resolution, r.batch_size // r.micro_batches, config.precision,
-                          r.drop_path, r.layer_scale is not None, r.label_smoothing, r.optimizer)  # fmt: skip
-        steps = r.epochs * r.micro_batches * batches_per_epoch(len(stores.train), r.batch_size)
-        layout = trial.choose(work, execution.device, steps, trial.cache_file()).layout
+        recipe = run.recipe
+        steps = recipe.epochs * recipe.micro_batches * batches_per_epoch(len(stores.train), recipe.batch_size)
+        layout = trial.choose(trial.work_of(run), execution.device, steps, trial.cache_file()).layout
     return replace(layout, threads=layout.threads or torch.get_num_threads())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from data.files import readable_bytes
 from training.device import autocast
-from training.recipe import Precision, Recipe
+from training.recipe import Precision, Recipe, StudyConfig
 
 _SPARE = 1.3
 """Over the tensors themselves: scratch space, rounding, and what an allocator that keeps freed memory leaves unused."""
@@ -85,25 +85,26 @@ def needed(rows: int, per_picture: int, fixed: int) -> int:
     return int(fixed + rows * per_picture * _SPARE)
 
 
-def require_fit(what: str, recipe: Recipe, per_picture: int, fixed: int, free: int | None) -> None:
-    """Raise ValueError unless one micro-batch of `recipe` fits into `free` bytes; it says which would."""
+def require_fit(what: str, recipe: Recipe, config: StudyConfig, per_picture: int, fixed: int, free: int | None) -> None:
+    """Raise ValueError unless one micro-batch of `recipe`, one of `config`'s, fits into `free` bytes; which would."""
     rows = recipe.batch_size // recipe.micro_batches
     if free is None or needed(rows, per_picture, fixed) <= free:
         return
-    raise ValueError(too_large(what, recipe, per_picture, fixed, free))
+    raise ValueError(too_large(what, recipe, config, per_picture, fixed, free))
 
 
-def too_large(what: str, recipe: Recipe, per_picture: int, fixed: int, free: int) -> str:
+def too_large(what: str, recipe: Recipe, config: StudyConfig, per_picture: int, fixed: int, free: int) -> str:
     """The sentence for a batch that does not fit."""
     rows = recipe.batch_size // recipe.micro_batches
     need = readable_bytes(needed(rows, per_picture, fixed))
     parts = parts_that_fit(recipe, per_picture, fixed, free)
     if parts is None:
         remedy = "not even its smallest part fits, choose a lower --resolution or another device"
-    elif recipe.optimizer == "sgd":
-        remedy = f"give --classic.micro-batches {parts}, parts of {recipe.batch_size // parts}"
     else:
-        remedy = f"give --micro-batches {parts}, parts of {recipe.batch_size // parts}"
+        # Whose batch it is counts, the modern recipe's or the classic one's, and no longer which step's.
+        modern = (recipe.batch_size, recipe.micro_batches) == (config.recipe.batch_size, config.recipe.micro_batches)
+        option = "--micro-batches" if modern else "--classic.micro-batches"
+        remedy = f"give {option} {parts}, parts of {recipe.batch_size // parts}"
     return f"{rows} pictures of {what} at once need about {need} and {readable_bytes(free)} are free: {remedy}"
 
 

@@ -140,4 +140,5 @@ def _out_of_memory(run: Run, device: torch.device) -> str:
         return f"{run.title} ran out of memory, even for two pictures: choose a lower --resolution or another device"
     # That it did not fit is certain, whatever the count says: at most half of what was tried.
     free = min(free, memory.needed(recipe.batch_size // recipe.micro_batches // 2, per_picture, fixed))
-    return f"{run.title} ran out of memory: " + memory.too_large(run.step, recipe, per_picture, fixed, free)
+    said = memory.too_large(run.step, recipe, run.study.config, per_picture, fixed, free)
+    return f"{run.title} ran out of memory: {said}"

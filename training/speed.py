@@ -4,29 +4,34 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from data.augmentation import Augmentation
-from data.loader import train_batches
+from data.loader import Batch, train_batches
 from data.sizes import Sizes
 from training import memory
-from training.device import autocast, wait_for
-from training.optimization import make_optimizer
-from training.recipe import Precision, Recipe
+from training.device import threads, wait_for
+from training.recipe import Recipe
 from training.study import read_json, read_result, write_json
+from training.update import Learner, gradients, step
 
 SPEEDS = "speeds.json"
 """In a study's folder: measured training rates by device and step."""
 
-_SECONDS = {"cpu": 0.06, "cuda": 0.3}
-"""What a measurement may take, roughly, once it is warm."""
+_SECONDS = 4.0
+"""What the measurement of a network may take, roughly; two sizes of its parts are timed whatever they take."""
+_CALLS = 3
+"""Of an update of one size, at least: a cold one (allocations, choice of kernels) and two that count."""
+_NOISE = 0.05
+"""Of a timing, at least, relative."""
+_SURE, _ROUGH = 0.15, 0.3
+"""Relative error of a forecast by a rate measured at the run's own parts (docs/decisions.md#bill), and by another."""
 
 
 @dataclass(frozen=True)
@@ -35,55 +40,104 @@ class Speed:
 
     images_per_second: float
     source: str
-    """measured now, remembered, or from a finished run"""
+    """measured now, estimated now (on fewer pictures at once than a part of the run's batch), remembered, or from a
+    finished run"""
     per_run: float | None = None
     """Seconds that a whole run took, where one is finished."""
+    error: float = _SURE
+    """By which a forecast with it may be wrong, relative."""
 
 
-def measure(model: nn.Module, recipe: Recipe, resolution: int, precision: Precision, device: torch.device) -> float:
-    """Training pictures per second of updates on random pixels, in well under a second for a network that is quick.
+def measure(learners: Iterator[Learner], recipe: Recipe, pictures: Callable[[int], Batch]) -> Speed:
+    """The training rate of a network under `recipe`, by updates on random pictures.
 
-    The number of pictures at once grows towards the recipe's micro-batch until the next size would take longer than
-    the measurement may, or no longer fits into memory. What a micro-batch takes is then continued from the last two
-    sizes on a straight line, for an update has a cost that does not depend on its pictures. The optimizer's share is
-    counted at the recipe's batch.
+    `learners` are the network in one layout or several, of which the fastest counts, each with a recipe of one part;
+    `pictures` makes a batch of so many. The pictures at once grow from two to a part of the recipe's batch, in one
+    stride where that is quick enough. Where it is not, or where it does not fit into memory, the time of a part is
+    continued from the last two sizes on a straight line, for an update has a cost that does not depend on its pictures.
     """
-    model.train()
-    optimizer, budget = make_optimizer(model, recipe, device), _SECONDS.get(device.type, 0.5)
-    most = max(recipe.batch_size // recipe.micro_batches, 1)
-    rows, seen = min(4, most), list[tuple[int, float]]()
-    while not seen or (seen[-1][0] < most and 4 * seen[-1][1] < budget):
-        images = torch.rand(rows, 3, resolution, resolution, device=device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        labels = torch.zeros(rows, dtype=torch.int64, device=device)
-
-        def update() -> None:
-            with autocast(precision, device):
-                loss = F.cross_entropy(model(images).float(), labels)  # noqa: B023
-            torch.autograd.backward(loss)
-
+    part = recipe.batch_size // recipe.micro_batches
+    learner, spent = next(learners), 0.0
+    seen = [_Timing(0, 0.0, 0.0, 0.0, 0.0)]  # no pictures take no time: a line through one size begins there
+    rows: int | None = min(2, part)
+    while rows is not None:
         try:
-            times = [_timed(update, device)]  # cold: allocations, choice of kernels
-            while len(times) < 3 or (sum(times[1:]) < budget / 4 and len(times) < 20):
-                times.append(_timed(update, device))
+            seen.append(_time(learner, pictures(rows)))
         except (RuntimeError, MemoryError) as error:
-            if not memory.is_out_of_memory(error) or not seen:
+            if not memory.is_out_of_memory(error) or len(seen) == 1:
                 raise
             break
-        seen.append((rows, statistics.median(times[1:])))
-        rows = min(4 * rows, most)
-    (few, quick), (many, slow) = (seen[-2] if len(seen) > 1 else (0, 0.0)), seen[-1]
-    per_picture = max((slow - quick) / (many - few), slow / many / 2)  # no less than half, whatever the noise
-    whole = slow + per_picture * (most - many)
-    step = _timed(optimizer.step, device)
-    return 1 / (whole / most + min(step, _timed(optimizer.step, device)) / recipe.batch_size)
+        spent += seen[-1].took
+        rows = _next_rows(seen, part, _SECONDS - spent)
+    before, last = seen[-2:]
+    others = [_time(other, pictures(last.rows)) for other in learners]
+    best = min([last, *others], key=lambda timing: timing.gradients + timing.step)
+    seconds = best.gradients / last.gradients * _continued(seen, part)
+    rate = recipe.batch_size / (recipe.micro_batches * seconds + best.step)
+    if last.rows == part:
+        return Speed(rate, "measured now", error=max(_SURE, best.spread))
+    # What noise in the last two timings does to the line's end.
+    wrong = math.hypot(*(timing.gradients * max(timing.spread, _NOISE) for timing in (before, last)))
+    reach = (part - last.rows) / (last.rows - before.rows)
+    return Speed(rate, "estimated now", error=max(_ROUGH, wrong * reach / _continued(seen, part)))
 
 
-def _timed(work: Any, device: torch.device) -> float:
-    started = time.perf_counter()
-    work()
-    wait_for(device)
-    return time.perf_counter() - started
+@dataclass(frozen=True)
+class _Timing:
+    """Of updates of one size."""
+
+    rows: int
+    """Pictures at once."""
+    gradients: float
+    """Seconds, the median."""
+    step: float
+    """Seconds of the optimizer's step, the median."""
+    spread: float
+    """Of the seconds of gradients, relative."""
+    took: float
+    """Seconds in all, as if none had been cold."""
+
+
+def _time(learner: Learner, batch: Batch) -> _Timing:
+    learner.model.train()
+    for group in learner.optimizer.param_groups:
+        group["lr"] = 0.0  # weights that wander off make numbers that are slow to compute with
+    times: list[tuple[float, float]] = []
+    with threads(learner.layout.threads):
+        while len(times) < _CALLS or (len(times) < 20 and sum(map(sum, times[1:])) < _SECONDS / 40):
+            started = time.perf_counter()
+            gradients(learner, 0, repeat(batch))
+            wait_for(learner.device)
+            between = time.perf_counter()
+            step(learner)
+            wait_for(learner.device)
+            times.append((between - started, time.perf_counter() - between))
+    own, steps = zip(*times[1:], strict=True)
+    median = statistics.median(own)
+    spread = statistics.stdev(own) / median if median else 0.0
+    took = len(times) * statistics.mean(map(sum, times[1:]))
+    return _Timing(batch.valid, median, statistics.median(steps), spread, took)
+
+
+def _next_rows(seen: Sequence[_Timing], part: int, seconds: float) -> int | None:
+    """The largest size up to `part` that can be timed in `seconds`; None if there is none, and two have been seen."""
+    last = seen[-1]
+    if last.rows == part:
+        return None
+    rows = part
+    while rows > 2 * last.rows and _CALLS * (_continued(seen, rows) + last.step) > seconds:
+        rows = 2 ** math.ceil(math.log2(rows) - 1)  # the next smaller power of two
+    rows = min(max(rows, 2 * last.rows), part)
+    affordable = _CALLS * (_continued(seen, rows) + last.step) <= seconds
+    return rows if affordable or len(seen) == 2 else None
+
+
+def _continued(seen: Sequence[_Timing], rows: int) -> float:
+    """Seconds of the gradients of `rows` pictures, on the line through the last two sizes."""
+    before, last = seen[-2:]
+    slope = max(last.gradients - before.gradients, 0.0) / (last.rows - before.rows)
+    # A fixed cost is no less than nothing, whatever the noise.
+    return last.gradients + min(slope, last.gradients / last.rows) * (rows - last.rows)
 
 
 @dataclass(frozen=True)
@@ -144,5 +198,5 @@ def of_a_finished_run(folder: Path, step: str, device: str) -> Speed | None:
             if result and result.get("device") == device:
                 rate, seconds = float(result["images_per_second"]), float(result["seconds"]["total"])
                 if 0 < rate < math.inf and 0 <= seconds < math.inf:
-                    return Speed(rate, "from a finished run", seconds)
+                    return Speed(rate, "from a finished run", seconds, _NOISE)
     return None

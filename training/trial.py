@@ -29,6 +29,7 @@ from training.device import threads, wait_for
 from training.environment import device_name
 from training.layout import Layout, has_compiler, lay_out
 from training.recipe import Optimizer, Precision, Recipe
+from training.run import Run
 from training.update import Learner, gradients, noise, update
 from training.watch import BadLoss
 
@@ -124,7 +125,7 @@ def choose(work: Work, device: torch.device, steps: int, cache: Path | None, *, 
     random numbers and thread count are as they were before.
     """
     plain = Layout(threads=torch.get_num_threads())
-    key = json.dumps({**asdict(work), "device": device_name(device), "torch": torch.__version__}, sort_keys=True)
+    key = _key(work, device)
     if cache is not None and (found := _remembered(cache, key)):
         return Choice(found, "remembered")
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -234,10 +235,30 @@ class _Trial:
         return challenger if medians[0] > _MARGIN * medians[1] else champion
 
 
+def work_of(run: Run) -> Work:
+    """What `run` does again and again."""
+    recipe, config = run.recipe, run.study.config
+    return Work(
+        run.architecture, config.resolution, recipe.batch_size // recipe.micro_batches, config.precision,
+        recipe.drop_path, recipe.layer_scale is not None, recipe.label_smoothing, recipe.optimizer,
+    )  # fmt: skip
+
+
+def likely(work: Work, device: torch.device, cache: Path) -> list[Layout]:
+    """Layouts of which one will most likely be chosen: the one remembered, else those that most trials end with."""
+    if found := _remembered(cache, _key(work, device)):
+        return [found]
+    return [Layout(), Layout(rewritten=True)] if isinstance(work.architecture, Architecture) else [Layout()]
+
+
 def cache_file() -> Path:
     """Where choices are remembered: layouts.json in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or "")
     return (home if home.is_absolute() else Path.home() / ".cache") / "convnext-ablations" / "layouts.json"
+
+
+def _key(work: Work, device: torch.device) -> str:
+    return json.dumps({**asdict(work), "device": device_name(device), "torch": torch.__version__}, sort_keys=True)
 
 
 def _read(cache: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Learner:
     ) -> None:  # fmt: skip
         """`model` is on `device` and was laid out (`layout.lay_out`)."""
         self.model, self.recipe, self.device, self.precision, self.seed = model, recipe, device, precision, seed
-        self.forward = forward_of(model, layout)
+        self.layout, self.forward = layout, forward_of(model, layout)
         self.optimizer = make_optimizer(model, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.average = None if recipe.ema is None else copy.deepcopy(model).requires_grad_(False)
