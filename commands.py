@@ -13,7 +13,7 @@ from training.recipe import StudyConfig
 class Steps:
     """Print the roadmap: every step's parameters and FLOPs beside what the paper prints."""
 
-    regime: Literal["tiny", "base", "pocket"] = "tiny"
+    regime: Literal["tiny", "base", "small", "pocket"] = "tiny"
     """ResNet-50 to ConvNeXt-T, ResNet-200 to ConvNeXt-B, or networks for a laptop."""
     format: Literal["table", "csv", "json"] = "table"
     """For people, for spreadsheets, for programs."""
@@ -98,7 +98,7 @@ class Show:
 
     step: tyro.conf.Positional[str] = tyro.MISSING
     """Number or name of the step (see the command `steps`)."""
-    regime: Literal["tiny", "base", "pocket"] = "tiny"
+    regime: Literal["tiny", "base", "small", "pocket"] = "tiny"
     """Size of the networks."""
     resolution: int = 224
     """Side of the picture that FLOPs are counted for, in pixels."""

@@ -29,6 +29,12 @@ REGIMES: Mapping[str, Regime] = {
             paper="base",
         ),
         Regime(
+            "small",
+            "the same path for pictures of 32 pixels: three stages after a stem of half the stride",
+            Architecture(depths=(1, 1, 2), width=16, stem_stride=2),
+            paper="tiny",
+        ),
+        Regime(
             "pocket",
             "the same path on networks small enough for a laptop CPU",
             Architecture(depths=(1, 1, 2, 1), width=16),

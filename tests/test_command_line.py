@@ -32,7 +32,7 @@ COMPLAINTS = {
     ("train", "3", "4"): "'4' is one word too many: train takes one step (see runner.py train --help)",
     ("train", "9" * 5000): "there is no step 99999999999999999999: steps are numbered 0 to 13",
     ("train", "3", "--device", "gpu"): "there is no device 'gpu': did you mean 'cpu'? choose auto, cpu, cuda",
-    ("train", "3", "--regime", "tyni"): "there is no regime 'tyni': did you mean 'tiny'? choose tiny, base, pocket",
+    ("train", "3", "--regime", "tyni"): "no regime 'tyni': did you mean 'tiny'? choose tiny, base, small, pocket",
     ("train",): "no step was given: train needs it (see runner.py train --help)",
     ("export",): "no --out was given: export needs it (see runner.py export --help)",
     ("trian", "3"): "there is no command 'trian': did you mean 'train'? choose steps, train, all",

@@ -86,7 +86,7 @@ REFUSED = {
     "train 3 --data-dir /nowhere/at/all": "does not exist",
     "train 3 --data-dir /proc": "cannot be written",
     "train 3 --runs /proc/1/runs": "the runs folder",
-    "train 3 --regime huge": "choose tiny, base, pocket",
+    "train 3 --regime huge": "choose tiny, base, small, pocket",
     "train 3 --epoch 5": "--epochs",
     "train 3 --epochs x": "--epochs",
     "train 3 --epochs 0": "epochs is 0",

@@ -172,7 +172,8 @@ class StudyConfig:
     dataset: str = "food101"
     """food101, fashion-mnist, pocket, or imagefolder:PATH for pictures of your own (one folder a class)."""
     regime: str = "tiny"
-    """Size of the networks: tiny (ResNet-50 to ConvNeXt-T), base (ResNet-200 to ConvNeXt-B) or pocket."""
+    """Size of the networks: tiny (ResNet-50 to ConvNeXt-T), base (ResNet-200 to ConvNeXt-B), small (for 32 pixels) or
+    pocket."""
     resolution: int = 224
     """Side of the pictures that the network sees, in pixels."""
     precision: Precision = "auto"

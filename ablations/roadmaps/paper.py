@@ -20,6 +20,7 @@ PAPER = Roadmap(
             sizes={
                 "tiny": {"depths": (3, 3, 9, 3)},
                 "base": {"depths": (3, 3, 27, 3), "width": 84},
+                "small": {"depths": (1, 1, 3)},
                 "pocket": {"depths": (1, 1, 3, 1)},
             },
         ),
@@ -33,7 +34,7 @@ PAPER = Roadmap(
         ),
         Step(
             "width", "width as in Swin", "section 2.3", "depthwise", 5, "ResNeXt",
-            sizes={"tiny": {"width": 96}, "base": {"width": 128}, "pocket": {"width": 24}},
+            sizes={"tiny": {"width": 96}, "base": {"width": 128}, "small": {"width": 24}, "pocket": {"width": 24}},
             needs=("depthwise",),
         ),
         Step(
@@ -88,6 +89,7 @@ PAPER = Roadmap(
             for regime, name, network in (
                 ("tiny", "swin-t", SwinArchitecture()),
                 ("base", "swin-b", SwinArchitecture(128, (2, 2, 18, 2), (4, 8, 16, 32))),
+                ("small", "swin-small", SwinArchitecture(24, (1, 1, 2), (1, 2, 4), window_size=4, stem_stride=2)),
                 ("pocket", "swin-pocket", SwinArchitecture(24, (1, 1, 2, 1), (1, 2, 4, 8), window_size=4)),
             )
         ),

@@ -103,7 +103,7 @@ def test_an_unknown_step_is_refused_in_a_sentence(asked, message) -> None:
 
 
 def test_unknown_regimes_and_presets_are_refused() -> None:
-    with pytest.raises(ValueError, match="choose tiny, base, pocket"):
+    with pytest.raises(ValueError, match="choose tiny, base, small, pocket"):
         get_regime("huge")
     with pytest.raises(ValueError, match="did you mean 'food101'"):
         get_preset("food-101")
@@ -125,3 +125,11 @@ def test_the_papers_rows_are_all_there() -> None:
             assert paper_row(regime, step.name) is not None
     assert paper_row("tiny", "separate-downsampling").top1 == 81.97
     assert paper_row("pocket", "baseline") is None
+
+
+def test_the_small_regimes_maps_stand_to_a_7x7_kernel_as_the_papers_last_stages() -> None:
+    regime = get_regime("small")
+    for row in PAPER.rows(regime):
+        network = PAPER.architecture(row, regime)
+        maps = [32 // network.stem_stride // 2**stage for stage in range(len(network.depths))]
+        assert maps == [16, 8, 4], row.name  # the paper's are 56, 28, 14, 7

@@ -125,7 +125,7 @@ def test_only_narrow_strided_1x1_convolutions_are_computed_otherwise() -> None:
         convolution(8, 8, 1, 2, groups=8),
     ]
     assert {type(conv) for conv in kinds} == {nn.Conv2d}
-    for regime in map(get_regime, ("tiny", "base", "pocket")):
+    for regime in map(get_regime, ("tiny", "base", "small", "pocket")):
         for step in PAPER.rows(regime)[:-1]:
             with torch.device("meta"):
                 model = ResNet(PAPER.architecture(step, regime))

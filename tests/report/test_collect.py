@@ -220,8 +220,8 @@ def test_a_folder_that_is_no_study_is_refused_in_one_sentence(make_study: Make, 
         ("{", "not JSON"),
         ("{}", "a field is missing or wrong"),
         (json.dumps(whole | {"dataset": {}}), "a field is missing or wrong"),
-        (json.dumps(whole | {"config": {"regime": "huge", "recipe": {}}}), "none of tiny, base, pocket"),
-        (json.dumps(whole | {"config": {"regime": ["tiny"], "recipe": {}}}), "none of tiny, base, pocket"),
+        (json.dumps(whole | {"config": {"regime": "huge", "recipe": {}}}), "none of tiny, base, small, pocket"),
+        (json.dumps(whole | {"config": {"regime": ["tiny"], "recipe": {}}}), "none of tiny, base, small, pocket"),
     ):
         path.write_text(broken)
         with pytest.raises(ValueError, match=message):
