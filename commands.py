@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ablations.designs import Kind
 from training.recipe import StudyConfig
 
 
@@ -66,12 +67,23 @@ class Train(Training):
 
 @dataclass(frozen=True)
 class All(Training):
-    """Train every step of the roadmap, then write the report; finished runs are skipped, unfinished ones resumed."""
+    """Train every row of a design, then write the report; finished runs are skipped, unfinished ones resumed."""
 
+    design: Kind = "cumulative"
+    """The path step by step; the last network without each decision; the first with each; the average effect of each
+    over the orders they can be taken in; or two or more groups of decisions, each on and off with the others."""
+    base: str | None = None
+    """The step that a design other than cumulative starts from, whose changes all its rows have."""
+    factors: tuple[str, ...] = ()
+    """Of orders and factorial: groups or steps to take as one decision each, several joined by +."""
+    fraction: int = 1
+    """Of factorial: train only one in 2, 4, 8 ... of all combinations; the report says what cannot be told apart."""
+    runs_at_most: int | None = None
+    """Of orders: draw as many orders at random as so many runs, over all seeds, can train."""
     seeds: tuple[int, ...] = (0,)
     """The study's repetitions, e.g. --seeds 0 1 2."""
     steps: tuple[str, ...] = ()
-    """Numbers or names, if not all."""
+    """Numbers or names of rows, if not all."""
     overwrite: tuple[str, ...] = ()
     """Names of steps whose runs are to be thrown away, finished or not, and made again; if interrupted: repeat it."""
     dry_run: bool = False

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 import command_line
-from ablations import PAPER, Step, get_regime
+from ablations import PAPER, get_regime
+from ablations.designs import Design, Request, Row, design
 from ablations.presets import get_preset
 from commands import COMMANDS, All, Command, Export, Predict, Report, Show, Steps, Train, Training
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
@@ -110,22 +111,31 @@ def steps(command: Steps) -> int:
 
 def train(command: Train, stop: StopRequest) -> int:
     """Train one step."""
-    step = PAPER.step(command.step, get_regime(command.config.regime))
+    regime = get_regime(command.config.regime)
+    step = PAPER.step(command.step, regime)
     if command.overwrite not in (None, step.name):
         raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
-    return _train(command, [step], [command.seed], {step.name} if command.overwrite else set(), stop)
+    path = design(PAPER, regime, Request())
+    overwrite = {step.name} if command.overwrite else set[str]()
+    return _train(command, path, [path.row(step.name)], [command.seed], overwrite, stop)
 
 
 def train_all(command: All, stop: StopRequest) -> int:
-    """Train every step, then write the report."""
-    regime = get_regime(command.config.regime)
-    chosen = [PAPER.step(asked, regime) for asked in command.steps] or list(PAPER.rows(regime))
+    """Train every row of a design, then write the report."""
+    from training.request import check_choice
+
+    check_choice(["any"], command.seeds)
+    most = command.runs_at_most
+    request = Request(command.design, command.base, command.factors, command.fraction,
+                      None if most is None else most // len(command.seeds))  # fmt: skip
+    made = design(PAPER, get_regime(command.config.regime), request)
+    chosen = [made.find(asked) for asked in command.steps] or list(made.rows)
     overwrite = set(command.overwrite)
-    if strange := overwrite - {step.name for step in chosen}:
+    if strange := overwrite - {row.name for row in chosen}:
         raise ValueError(
             f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to be trained"
         )
-    code = _train(command, chosen, command.seeds, overwrite, stop)
+    code = _train(command, made, chosen, command.seeds, overwrite, stop)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
             print("report:", _write_report(_study_folder(command), mixed_code=False), flush=True)
@@ -218,30 +228,33 @@ class _Plan:
 
 
 def _train(
-    command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], overwrite: Collection[str], stop: StopRequest
-) -> int:
-    """Train the chosen steps with each seed. Everything that can be refused is refused before anything is written."""
-    plan = _plan(command, chosen, seeds, overwrite)
+    command: Train | All, made: Design, chosen: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str],
+    stop: StopRequest,
+) -> int:  # fmt: skip
+    """Train the chosen rows with each seed. Everything that can be refused is refused before anything is written."""
+    plan = _plan(command, made, chosen, seeds, overwrite)
     bill = _forecast(command, plan)
     if isinstance(command, All) and command.dry_run:
         return DONE
-    return _carry_out(command, plan, bill, stop)
+    return _carry_out(command, made, plan, bill, stop)
 
 
-def _plan(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], overwrite: Collection[str]) -> _Plan:
+def _plan(
+    command: Train | All, made: Design, chosen: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str]
+) -> _Plan:
     """Which runs are asked for, and how they are to be made. Writes nothing; what needs torch comes last."""
     from training.request import check_choice, check_machine
     from training.study import find_study
 
     config, folder, regime = command.config, _study_folder(command), get_regime(command.config.regime)
-    check_choice([step.name for step in chosen], seeds)
+    check_choice([row.name for row in chosen], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
     data_dir, cache = _check_places(command)
     if command.init_weights:
         from ablations.fitting import check_file
         from training.initial_weights import describe
 
-        check_file(command.init_weights, regime, chosen)
+        check_file(command.init_weights, regime, {row.name: made.variant(row, regime, config) for row in chosen})
         config = replace(config, init_weights=describe(command.init_weights))
     find_study(folder, config)
 
@@ -256,10 +269,10 @@ def _plan(command: Train | All, chosen: Sequence[Step], seeds: Sequence[int], ov
     study = find_study(folder, config)
     side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
     pictures = sizes(config.dataset, data_dir, cache, side)
-    variants = [(step, PAPER.variant(step, regime, config, pictures.classes)) for step in chosen]
+    variants = [(row, made.variant(row, regime, config, pictures.classes)) for row in chosen]
     runs = [
-        Run(study, step.name, step.number, seed, variant.architecture, variant.recipe, command.init_weights)
-        for seed in seeds for step, variant in variants
+        Run(study, row.name, row.number, seed, variant.architecture, variant.recipe, command.init_weights)
+        for seed in seeds for row, variant in variants
     ]  # fmt: skip
     for run in runs:
         run.check_records(overwrite)
@@ -299,17 +312,19 @@ def _forecast(command: Train | All, plan: _Plan) -> "Bill":
     return bill
 
 
-def _carry_out(command: Train | All, plan: _Plan, bill: "Bill", stop: StopRequest) -> int:
+def _carry_out(command: Train | All, made: Design, plan: _Plan, bill: "Bill", stop: StopRequest) -> int:
     """Fetch and decode the pictures, make the study, train its runs."""
     import data
     from training import series, speed
     from training.run import open_stores
-    from training.study import open_study
+    from training.study import note_design, open_study
 
     study = plan.runs[0].study
     dataset = data.load(study.config.dataset, plan.data_dir)
     stores = open_stores(dataset, plan.cache, plan.short_side, command.skip_unreadable)
     study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
+    if isinstance(command, All):
+        note_design(study.folder, made.record)
     speed.remember(study.folder, bill.device_name, bill.speeds)
     runs = [replace(run, study=study) for run in plan.runs]
     told = bill.finished if isinstance(command, All) else None

@@ -4,10 +4,11 @@ A design is a list of rows and of effects; an effect weighs the accuracies of ro
 several designs, or of one, that are the same network and recipe share their runs (`training.index`).
 """
 
+import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from ablations.orders import Orders, passing
@@ -31,6 +32,10 @@ class Row:
     """The steps whose changes it has."""
     step: Step | None = None
     """The step of the roadmap that it is, if it is one."""
+
+    @property
+    def number(self) -> int | None:
+        return None if self.step is None else self.step.number
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,27 @@ class Design:
 
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
+
+    def find(self, asked: str) -> Row:
+        """The row of that name, or the step of that number.
+
+        Raises:
+            ValueError: there is none, in one sentence that says which there are.
+        """
+        for row in self.rows:
+            if asked in (row.name, str(row.number)):
+                return row
+        if self.request.kind == "cumulative":
+            self.roadmap.step(asked)
+        near = difflib.get_close_matches(asked, [row.name for row in self.rows], 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        known = ", ".join(row.name for row in self.rows)
+        raise ValueError(f"the design {self.request.kind} has no row {asked!r}: {hint}choose among {known}")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What study.json says of it, and `recorded` makes it of again."""
+        return {"roadmap": self.roadmap.name, **asdict(self.request)}
 
     @property
     def family(self) -> tuple[tuple[str, str], ...]:
@@ -319,7 +345,7 @@ def _combined(
     # Thirteen names of steps would make too long a name of a folder.
     numbers = {} if parts.request.factors else {step.name: str(step.number) for step in parts.steps}
     short = "+".join(numbers.get(name, name) for _, name in chosen) or "none"
-    since = f"from-{parts.first.name}-" if parts.base else ""
+    since = f"from-{parts.first.number}-" if parts.base else ""
     name = f"{parts.roadmap.name}-{since}{short}"
     return parts.row(decisions, name, f"with {_and([name for _, name in chosen]) or 'none of them'}")
 

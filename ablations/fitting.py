@@ -1,12 +1,13 @@
 """Which steps a set of weights fits: for the one sentence that refuses weights of another architecture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.regimes import REGIMES, Regime
-from ablations.roadmap import Step
+from ablations.roadmap import Step, Variant
 from ablations.roadmaps import PAPER
+from models import Architecture, SwinArchitecture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,21 +22,21 @@ def steps_that_fit(state: "Mapping[str, Tensor]") -> list[tuple[Regime, Step]]:
     for regime in REGIMES.values():
         for step in PAPER.rows(regime):
             try:
-                _translate(state, regime, step)
+                _translate(state, PAPER.architecture(step, regime))
             except ValueError:
                 continue
             fitting.append((regime, step))
     return fitting
 
 
-def _translate(state: "Mapping[str, Tensor]", regime: Regime, step: Step) -> None:
+def _translate(state: "Mapping[str, Tensor]", architecture: Architecture | SwinArchitecture) -> None:
     import torch
 
     from models import weights
     from models.builder import build
 
     with torch.device("meta"):
-        model = build(PAPER.architecture(step, regime))
+        model = build(architecture)
     weights.translate(model, state, new_classifier=True)
 
 
@@ -48,17 +49,13 @@ def explain(state: "Mapping[str, Tensor]", error: ValueError, what: str) -> Valu
     return ValueError(f"{what} cannot be loaded: {error} (they fit {fitting or 'no step of any regime'})")
 
 
-def check_file(path: Path, regime: Regime, steps: Sequence[Step]) -> None:
-    """Raise ValueError, in one sentence that says which steps would fit, unless the weights in `path` fit `steps`."""
+def check_file(path: Path, regime: Regime, rows: Mapping[str, Variant]) -> None:
+    """Raise ValueError, in one sentence that says which steps would fit, unless the weights in `path` fit all rows."""
     from models import weight_files
 
     state = weight_files.read(path)
-    for step in steps:
-        _check_fit(state, regime, step, str(path))
-
-
-def _check_fit(state: "Mapping[str, Tensor]", regime: Regime, step: Step, what: str) -> None:
-    try:
-        _translate(state, regime, step)
-    except ValueError as error:
-        raise explain(state, error, f"{what} for step {step.name} of regime {regime.name}") from None
+    for name, variant in rows.items():
+        try:
+            _translate(state, variant.architecture)
+        except ValueError as error:
+            raise explain(state, error, f"{path} for step {name} of regime {regime.name}") from None

@@ -68,6 +68,22 @@ def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(pla
         assert (tmp_path / f"runs/quick/{name}/seed-0/result.json").exists()
 
 
+def test_a_design_shares_the_runs_of_others_and_is_noted(place, tmp_path, capsys) -> None:
+    runner.main(["train", "layer-norm", *place])
+    capsys.readouterr()
+    request = ["all", *place, "--design", "leave-one-out", "--steps", "without-gelu", "layer-norm", "--no-trial"]
+    assert runner.main([*request, "--dry-run"]) == 0
+    assert "2 runs, 1 finished, 1 to train" in capsys.readouterr().out
+    assert "designs" not in json.loads((tmp_path / "runs/quick/study.json").read_text())
+    assert runner.main(request) == 0
+    config = json.loads((tmp_path / "runs/quick/without-gelu/seed-0/config.json").read_text())
+    assert config["architecture"]["activation"] == "relu"
+    assert config["architecture"]["separate_downsampling"] is True
+    assert runner.main(request) == 0  # noted once
+    (noted,) = json.loads((tmp_path / "runs/quick/study.json").read_text())["designs"]
+    assert (noted["roadmap"], noted["kind"]) == ("paper", "leave-one-out")
+
+
 def test_another_config_in_the_same_study_is_refused(place, tmp_path, capsys) -> None:
     runner.main(["train", "4", *place])
     before = files(tmp_path)
@@ -77,6 +93,12 @@ def test_another_config_in_the_same_study_is_refused(place, tmp_path, capsys) ->
 
 
 REFUSED = {
+    "all --design leave-one-in": "leave-one-out",
+    "all --design orders": "give --runs-at-most",
+    "all --design leave-one-out --steps without-gelo": "did you mean 'without-gelu'",
+    "all --design factorial --factors gelu layer-norm --fraction 2": "at least four",
+    "all --fraction 2": "belongs to the design factorial",
+    "all --design leave-one-out --base layer-norm": "at least two",
     "train 14": "steps are numbered 0 to 13",
     "train depthwse": "did you mean 'depthwise'",
     "train 3 --preset poket": "did you mean 'pocket'",

@@ -161,6 +161,17 @@ def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fi
     return study
 
 
+def note_design(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write into study.json that a design was asked for, unless it says so already."""
+    path = folder / "study.json"
+    with one_writer(path):
+        study = read_json(path)
+        noted = study.setdefault("designs", [])
+        if (record := json.loads(json.dumps(record))) not in noted:
+            noted.append(record)
+            write_json(path, study)
+
+
 class Busy(ValueError):
     """Another process trains the run."""
 

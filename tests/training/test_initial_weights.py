@@ -61,7 +61,3 @@ def test_weights_that_do_not_fit_are_refused_with_the_step_that_would(place, rel
     assert runner.main(["train", "13", *place, "--init-weights", str(tmp_path / "none.pth")]) == 2
     assert "do not exist" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_study_without_a_start_has_the_hash_it_always_had(make_run) -> None:
-    assert "init_weights" not in json.loads((make_run().study.folder / "study.json").read_text())["config"]
