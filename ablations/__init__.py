@@ -2,9 +2,11 @@
 
 from ablations.paper import PaperRow, paper_row
 from ablations.regimes import REGIMES, Regime, get_regime
-from ablations.roadmap import RecipeOf, Roadmap, Step, Variant
-from ablations.roadmaps import PAPER
+from ablations.roadmap import Roadmap, Variant
+from ablations.roadmaps import PAPER, get_roadmap
+from ablations.step import RecipeOf, Step
 
 __all__ = [
-    "PAPER", "REGIMES", "PaperRow", "RecipeOf", "Regime", "Roadmap", "Step", "Variant", "get_regime", "paper_row",
+    "PAPER", "REGIMES", "PaperRow", "RecipeOf", "Regime", "Roadmap", "Step", "Variant", "get_regime",
+    "get_roadmap", "paper_row",
 ]  # fmt: skip

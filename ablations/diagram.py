@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from ablations.regimes import Regime
-from ablations.roadmap import RecipeOf, Roadmap, Step
+from ablations.roadmap import Roadmap
+from ablations.step import RecipeOf, Step
 from models import SwinArchitecture
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _MARKS = {"equal": " ", "replace": "~", "insert": "+", "delete": "-"}
 def lines(roadmap: Roadmap, regime: Regime, step: Step) -> list[str]:
     """The recipe of a step and the parts of its network from top to bottom, one a line."""
     architecture = roadmap.architecture(step, regime)
-    recipe = _recipe(roadmap.recipe(step))
+    recipe = _recipe(roadmap.recipe(step, regime))
     if isinstance(architecture, SwinArchitecture):
         return [*recipe, *_swin(architecture)]
     import torch

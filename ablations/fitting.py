@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.regimes import REGIMES, Regime
-from ablations.roadmap import Step, Variant
+from ablations.roadmap import Variant
 from ablations.roadmaps import PAPER
+from ablations.step import Step
 from models import Architecture, SwinArchitecture
 
 if TYPE_CHECKING:

@@ -1,73 +1,16 @@
 """A roadmap as data: named steps, each a change of the architecture, of the recipe or of both."""
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from types import MappingProxyType
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-from ablations.regimes import Regime
+from ablations.fields import nearest
+from ablations.regimes import REGIMES, Regime
+from ablations.step import NAME, RecipeOf, Step
 from models import Architecture, SwinArchitecture
 from training.recipe import Recipe, StudyConfig
-
-
-class RecipeOf(StrEnum):
-    """A value of a recipe's field: what one of the study's two recipes has there."""
-
-    MODERN = "modern"
-    CLASSIC = "classic"
-
-    def whole(self) -> dict[str, "RecipeOf"]:
-        """Every field of the recipe, as this one has it."""
-        return dict.fromkeys(Recipe().values(), self)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One row of a roadmap."""
-
-    name: str
-    sentence: str
-    """What changes, in a few words."""
-    source: str
-    """Where it is described: a section of the paper, or another paper."""
-    after: str | None
-    """Name of the step that this one changes, and is compared with; None where there is none."""
-    number: int | None = None
-    """Place on the path; None for rows beside it."""
-    group: str = ""
-    """The part of the roadmap that it belongs to."""
-    architecture: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `Architecture` and their new values."""
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `Recipe`, those of its parts too, and their new values; or a `RecipeOf`."""
-    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields of `Architecture` whose new values differ from regime to regime, by the regime's name."""
-    needs: tuple[str, ...] = ()
-    """Steps without which it makes no sense."""
-    networks: Mapping[str, SwinArchitecture] = field(default_factory=dict)
-    """Of a reference, which changes no other row: its network by regime; in others there is no such row."""
-    released_with_layer_scale: bool = False
-    """The paper's authors released this network (ConvNeXt): its published size includes the recipe's layer scale."""
-
-    def __post_init__(self) -> None:
-        for name in ("architecture", "recipe", "sizes", "networks"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-
-    @property
-    def reference(self) -> bool:
-        """Whether it is a network of its own beside the roadmap."""
-        return bool(self.networks)
-
-    @property
-    def beside(self) -> bool:
-        """Whether it changes a step of the path without being on it."""
-        return self.number is None and self.after is not None
-
-    def changes(self, regime: Regime) -> dict[str, Any]:
-        """The fields of the architecture that it changes, with their values in this regime."""
-        return {**self.architecture, **self.sizes.get(regime.name, {})}
 
 
 @dataclass(frozen=True)
@@ -80,15 +23,24 @@ class Variant:
 
 @dataclass(frozen=True)
 class Roadmap:
-    """Rows in the order of a table. The first changes nothing before it: the regime's baseline and the classic recipe,
-    or, with `start`, a row of another roadmap.
+    """Rows in the order of a table, each after the one that it changes.
+
+    Raises:
+        ValueError: rows that cannot be a roadmap, in one sentence that names the step.
     """
 
     name: str
     sentence: str
     steps: tuple[Step, ...]
-    start: "tuple[Step, ...]" = ()
-    """Steps of another roadmap that were taken before the first row."""
+    start: tuple[Step, ...] = ()
+    """Steps of another roadmap that were taken before the first row, which otherwise changes the regime's baseline and
+    the classic recipe."""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"the roadmap is named {self.name!r}: give up to 60 letters, digits, dots and dashes")
+        _check_order(self.steps)
+        _check_needs(self)
 
     @property
     def first(self) -> Step:
@@ -99,6 +51,11 @@ class Roadmap:
     def path(self) -> tuple[Step, ...]:
         """The numbered rows, from the first to the last."""
         return tuple(step for step in self.steps if step.number is not None)
+
+    @property
+    def decisions(self) -> tuple[Step, ...]:
+        """The steps of the path after its first: all of them combined are its last network and recipe."""
+        return tuple(step for step in self.path if step.after is not None)
 
     def rows(self, regime: Regime) -> tuple[Step, ...]:
         """All rows that there are in this regime, its reference among them."""
@@ -118,10 +75,8 @@ class Roadmap:
         if asked.lstrip("+-").isdecimal():
             raise ValueError(f"there is no step {asked[:20]}: steps are numbered {min(numbers)} to {max(numbers)}")
         names = [step.name for step in rows]
-        near = difflib.get_close_matches(asked.lower(), names, 1, 0.5)
-        hint = f", did you mean {near[0]!r}?" if near else ""
         numbered = f"a number from {min(numbers)} to {max(numbers)}, or {', '.join(names)}"
-        raise ValueError(f"there is no step {asked!r}{hint} ({numbered})")
+        raise ValueError(f"there is no step {asked!r}{nearest(asked, names)} ({numbered})")
 
     def way(self, step: Step | str) -> tuple[Step, ...]:
         """The steps from the beginning to this one."""
@@ -133,18 +88,25 @@ class Roadmap:
     def architecture(
         self, step: Step | str, regime: Regime, num_classes: int | None = None
     ) -> Architecture | SwinArchitecture:
-        """The network of a step in a regime."""
+        """The network of a step in a regime. Raises ValueError as `variant`."""
         found = self.step(step, regime) if isinstance(step, str) else step
-        return _network(self.way(found), regime, num_classes)
+        try:
+            return _network(self.way(found), regime, num_classes)
+        except ValueError as error:
+            raise self._impossible(found.name, error) from None
 
     def variant(self, step: Step | str, regime: Regime, config: StudyConfig, num_classes: int | None = None) -> Variant:
-        """The network and the recipe of a step: every change on the way to it."""
-        way = self.way(self.step(step, regime) if isinstance(step, str) else step)
-        return Variant(_network(way, regime, num_classes), _recipe(way, config))
+        """The network and the recipe of a step: every change on the way to it.
 
-    def recipe(self, step: Step | str) -> dict[str, Any]:
+        Raises:
+            ValueError: there can be no such network or recipe, in one sentence that names the step.
+        """
+        found = self.step(step, regime) if isinstance(step, str) else step
+        return self._variant(found.name, self.way(found), regime, config, num_classes)
+
+    def recipe(self, step: Step | str, regime: Regime) -> dict[str, Any]:
         """Every field of a step's recipe: its value, or in which of the study's recipes to find it."""
-        return {**RecipeOf.CLASSIC.whole(), **_recipe_changes(self.way(step))}
+        return {**RecipeOf.CLASSIC.whole(), **_recipe_changes(self.way(step), regime)}
 
     def needed(self, decisions: Iterable[str]) -> frozenset[str]:
         """These steps and all that they need, which may need others in turn."""
@@ -164,16 +126,29 @@ class Roadmap:
         """The first row's network and recipe with the changes of just these steps, in the roadmap's order.
 
         Raises:
-            ValueError: a step is unknown, has nothing to change, or needs one that is not there.
+            ValueError: a step is unknown, is no decision, or needs one that is not there; or as `variant`.
         """
         chosen = {self.step(name).name for name in decisions}
         for step in self.steps:
-            if step.name in chosen and (step.after is None or set(step.needs) - chosen):
-                missing = ", ".join(sorted(set(step.needs) - chosen))
-                why = f"needs {missing}" if missing else "is no decision, nothing comes before it"
-                raise ValueError(f"step {step.name!r} of the roadmap {self.name!r} {why}")
+            if step.name in chosen and step.after is None:
+                raise ValueError(f"step {step.name!r} of the roadmap {self.name!r} changes no other: it is no decision")
+            if step.name in chosen and (missing := [need for need in step.needs if need not in chosen]):
+                raise ValueError(f"step {step.name!r} of the roadmap {self.name!r} needs {', '.join(missing)}")
         way = (*self.way(self.first), *(step for step in self.steps if step.name in chosen))
-        return Variant(_network(way, regime, num_classes), _recipe(way, config))
+        return self._variant(" + ".join(step.name for step in way[1:]), way, regime, config, num_classes)
+
+    def _variant(
+        self, name: str, way: tuple[Step, ...], regime: Regime, config: StudyConfig, num_classes: int | None
+    ) -> Variant:
+        try:
+            return Variant(_network(way, regime, num_classes), _recipe(way, regime, config))
+        except ValueError as error:
+            raise self._impossible(name, error) from None
+
+    def _impossible(self, name: str, error: ValueError) -> ValueError:
+        # The recipe speaks of its fields as of options.
+        said = re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(error))
+        return ValueError(f"step {name!r} of the roadmap {self.name!r}: {said}")
 
 
 def _network(way: Iterable[Step], regime: Regime, num_classes: int | None) -> Architecture | SwinArchitecture:
@@ -188,17 +163,76 @@ def _network(way: Iterable[Step], regime: Regime, num_classes: int | None) -> Ar
     return replace(built, **changes)
 
 
-def _recipe_changes(way: Iterable[Step]) -> dict[str, Any]:
+def _recipe_changes(way: Iterable[Step], regime: Regime) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for step in way:
-        changes |= step.recipe
+        changes |= step.recipe_changes(regime)
     return changes
 
 
-def _recipe(way: Iterable[Step], config: StudyConfig) -> Recipe:
-    values = {RecipeOf.MODERN: config.recipe.values(), RecipeOf.CLASSIC: config.classic.values()}
-    changes = {
-        name: values[RecipeOf(value)][name] if value in tuple(RecipeOf) else value
-        for name, value in _recipe_changes(way).items()
-    }
-    return config.classic.change(**changes)
+def _recipe(way: Iterable[Step], regime: Regime, config: StudyConfig) -> Recipe:
+    of = {RecipeOf.MODERN: config.recipe.values(), RecipeOf.CLASSIC: config.classic.values()}
+    changes = _recipe_changes(way, regime).items()
+    return config.classic.change(
+        **{name: of[value][name] if isinstance(value, RecipeOf) else value for name, value in changes}
+    )
+
+
+def _check_order(steps: tuple[Step, ...]) -> None:
+    """Raise ValueError unless there is one first row, and every other one comes after a row that it changes."""
+    before: set[str] = set()
+    names = [step.name for step in steps]
+    firsts = [step.name for step in steps if step.after is None and not step.reference]
+    if len(firsts) != 1:
+        raise ValueError(f"{len(firsts)} steps ({', '.join(firsts) or 'none'}) come after no other: let one begin")
+    for place, step in enumerate(steps):
+        if step.name.lower() in (name.lower() for name in names[:place]):
+            raise ValueError(f"two steps are named {step.name!r}: give each a name of its own")
+        if step.after is not None and step.after not in before:
+            later = f"stands below it: put {step.after!r} above it" if step.after in names else "is no step"
+            raise ValueError(
+                f"step {step.name!r}: after names {step.after!r}, which {later}{nearest(step.after, before)}"
+            )
+        if step.after is not None and not (step.architecture or step.recipe or step.sizes):
+            raise ValueError(f"step {step.name!r} changes nothing: give architecture, recipe or sizes")
+        before.add(step.name)
+    path = [step for step in steps if step.number is not None]
+    numbers = [step.number for step in path if step.number is not None]
+    if not path or path[0].after is not None or numbers != sorted(set(numbers)):
+        raise ValueError(f"steps are numbered {', '.join(map(str, numbers)) or 'not at all'}: number the path upwards")
+    for one, other in pairwise(path):
+        if other.after != one.name:
+            raise ValueError(
+                f"step {other.name!r} has a number, and comes after {other.after!r}: after names {one.name!r}"
+            )
+
+
+def _check_needs(roadmap: Roadmap) -> None:
+    """Raise ValueError where a step needs what is not before it, or they need each other, or contradict each other."""
+    steps = {step.name: step for step in roadmap.steps}
+    for step in roadmap.steps:
+        if strange := [need for need in step.needs if need not in steps or need == roadmap.first.name]:
+            raise ValueError(
+                f"step {step.name!r}: needs names {strange[0]!r}, which is no step that could be left out"
+                f"{nearest(strange[0], steps)}"
+            )
+    for step in roadmap.steps:
+        for need in step.needs:
+            if step.name in roadmap.needed([need]):
+                other = "itself" if need == step.name else f"{need!r}, which needs {step.name!r} in turn"
+                raise ValueError(f"step {step.name!r} needs {other}: let neither need the other")
+            if need not in [one.name for one in roadmap.way(step)[:-1]]:
+                raise ValueError(f"step {step.name!r} needs {need!r}, which is not on the way to it: put it there")
+        for need in sorted(roadmap.needed(step.needs)):
+            _check_agreement(step, steps[need])
+
+
+def _check_agreement(step: Step, needed: Step) -> None:
+    for regime in REGIMES.values():
+        theirs, ours = needed.all_changes(regime), step.all_changes(regime)
+        for name in theirs.keys() & ours.keys():
+            if theirs[name] != ours[name]:
+                raise ValueError(
+                    f"step {step.name!r} contradicts {needed.name!r}, which it needs: {name} is {theirs[name]!r} there "
+                    f"and {ours[name]!r} here"
+                )

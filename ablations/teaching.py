@@ -3,8 +3,8 @@
 from ablations import diagram
 from ablations.paper import paper_row
 from ablations.regimes import Regime, get_regime
-from ablations.roadmap import Step
 from ablations.roadmaps import PAPER
+from ablations.step import Step
 
 _HEAD = """\
 # From ResNet to ConvNeXt, step by step

@@ -11,8 +11,8 @@ from typing import Any
 from timm.models import register_model
 
 from ablations.regimes import get_regime
-from ablations.roadmap import Step
 from ablations.roadmaps import PAPER
+from ablations.step import Step
 from ablations.timm_network import TimmResNet
 
 PREFIX = "convnext_ablation_"

@@ -1,5 +1,31 @@
-"""The roadmaps that come with the suite, a file each."""
+"""The roadmaps that come with the suite, a file each, and those of your own."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ablations.fields import nearest
+from ablations.roadmap import Roadmap
+from ablations.roadmaps import own
 from ablations.roadmaps.paper import PAPER
+from ablations.roadmaps.recipe import recipe
 
-__all__ = ["PAPER"]
+ROADMAPS: Mapping[str, Callable[[str], Roadmap]] = {"paper": lambda _: PAPER, "recipe": recipe}
+
+
+def get_roadmap(asked: str, network: str | None = None) -> Roadmap:
+    """The roadmap of that name, or the one in a file; `recipe` on the network of a step.
+
+    Raises:
+        ValueError: there is none, or the file holds none, in one sentence.
+    """
+    if network is not None and asked != "recipe":
+        raise ValueError(f"--network {network} is for --roadmap recipe: the roadmap {asked!r} has networks of its own")
+    if asked in ROADMAPS:
+        return ROADMAPS[asked](network or "baseline")
+    if Path(asked).suffix in (".toml", ".py"):
+        return own.read(Path(asked))
+    choices = f"choose {', '.join(ROADMAPS)}, or a file that ends in .toml or .py"
+    raise ValueError(f"there is no roadmap {asked!r}{nearest(asked, ROADMAPS)} ({choices})")
+
+
+__all__ = ["PAPER", "ROADMAPS", "get_roadmap", "recipe"]

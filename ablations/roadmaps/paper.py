@@ -1,6 +1,7 @@
 """The roadmap of "A ConvNet for the 2020s", from ResNet to ConvNeXt: the 17 rows of its tables 10 and 11, and Swin."""
 
-from ablations.roadmap import RecipeOf, Roadmap, Step
+from ablations.roadmap import Roadmap
+from ablations.step import RecipeOf, Step
 from models import SwinArchitecture
 
 PAPER = Roadmap(

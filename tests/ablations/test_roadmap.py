@@ -44,7 +44,7 @@ def test_the_recipe_changes_with_the_training_recipe_and_no_other_step() -> None
     recipes = {step.name: PAPER.variant(step, regime, config).recipe for step in PAPER.rows(regime)}
     assert recipes.pop("baseline") == config.classic
     assert set(recipes.values()) == {config.recipe}
-    assert PAPER.recipe("training-recipe") == RecipeOf.MODERN.whole()
+    assert PAPER.recipe("training-recipe", get_regime("pocket")) == RecipeOf.MODERN.whole()
 
 
 def test_all_decisions_combined_are_the_last_step_and_none_the_first() -> None:

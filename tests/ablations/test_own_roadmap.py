@@ -1,0 +1,186 @@
+"""A roadmap of one's own: data from a file, refused in one sentence that says where, or Python."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablations import PAPER, RecipeOf, Roadmap, Step, get_regime, get_roadmap
+from ablations.presets import PRESETS
+from ablations.roadmaps.own import from_data, read, to_data
+
+SOUND = """
+sentence = "larger kernels, and less mixing with them"
+start = "separate-downsampling"
+
+[[step]]
+name = "as-in-the-paper"
+
+[[step]]
+name = "kernel-9"
+sentence = "kernels 9x9"
+architecture.kernel_size = 9
+
+[[step]]
+name = "kernel-13"
+beside = true
+architecture = { kernel_size = 13 }
+sizes.pocket.width = 32
+
+[[step]]
+name = "no-mixing"
+needs = ["kernel-9"]
+recipe = { mixup = 0, cutmix = 0.0, layer_scale = "none", ema = 0.99 }
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_is_a_roadmap(tmp_path) -> None:
+    roadmap = get_roadmap(str(written(tmp_path, SOUND)))
+    config, regime = PRESETS["pocket"].config, get_regime("pocket")
+    assert (roadmap.name, [step.number for step in roadmap.steps]) == ("mine", [0, 1, None, 2])
+    assert [step.after for step in roadmap.steps] == [None, "as-in-the-paper", "kernel-9", "kernel-9"]
+    last = PAPER.variant("13", regime, config)
+    assert roadmap.variant("0", regime, config) == last
+    kernel = roadmap.variant("1", regime, config)
+    assert (kernel.architecture.difference(last.architecture), kernel.recipe) == ({"kernel_size": 9}, last.recipe)
+    assert roadmap.architecture("kernel-13", regime).difference(kernel.architecture) == {"kernel_size": 13, "width": 32}
+    changed = {"mixup": 0.0, "cutmix": 0.0, "layer_scale": None, "ema": 0.99}
+    assert roadmap.variant("2", regime, config).recipe == last.recipe.change(**changed)
+
+
+def test_a_roadmap_is_data_that_json_can_hold(tmp_path) -> None:
+    for roadmap in (read(written(tmp_path, SOUND)), get_roadmap("recipe"), get_roadmap("recipe", "depthwise")):
+        assert from_data(json.loads(json.dumps(to_data(roadmap)))) == roadmap
+
+
+def test_a_step_may_take_the_whole_modern_recipe(tmp_path) -> None:
+    text = '[[step]]\nname = "classic"\n[[step]]\nname = "modern"\nrecipe = "modern"\n[[step]]\nname="half"\n'
+    roadmap = read(written(tmp_path, text + 'recipe.mixup = "classic"'))
+    assert roadmap.recipe("1", get_regime("tiny")) == RecipeOf.MODERN.whole()
+    assert roadmap.recipe("2", get_regime("tiny")) == {**RecipeOf.MODERN.whole(), "mixup": RecipeOf.CLASSIC}
+
+
+A = '[[step]]\nname = "a"\n'
+B = '[[step]]\nname = "b"\narchitecture.depthwise = true\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "there is no step: write [[step]]"),
+        ("a = ]", "mine.toml is no TOML file: Invalid value (at line 1, column 5)"),
+        ("[step]\nname = 'a'", "there is no step: write [[step]]"),
+        (f"sentense = 'x'\n{A}", "a roadmap has no field 'sentense', did you mean 'sentence'?"),
+        (f"name = 'recipe'\n{A}", "name is 'recipe', which is one of this suite's"),
+        (f"name = '../a'\n{A}", "the roadmap is named '../a'"),
+        (f"start = 'depthwse'\n{A}", "start: there is no step 'depthwse', did you mean 'depthwise'?"),
+        ("[[step]]\nsentence = 'x'", "step 1 has no name"),
+        ("[[step]]\nname = 'report'", "step 'report': a step is named 'report': give up to 60"),
+        ("[[step]]\nname = 'a/b'", "a step is named 'a/b'"),
+        ("[[step]]\nname = '7'", "a step is named '7'"),
+        ('[[step]]\nname = "a"\nsentence = "a\\nb"', "step 'a': sentence is 'a\\nb': give a line of text"),
+        (f"{A}{A}", "two steps are named 'a'"),
+        (f"{A}[[step]]\nname = 'b'", "step 'b' changes nothing: give architecture, recipe or sizes"),
+        (f"{A}archtecture.x = 1", "step 'a': a step has no field 'archtecture', did you mean 'architecture'?"),
+        (f"{A}architecture.kernel_sze = 5", "a network has no field 'kernel_sze', did you mean 'kernel_size'?"),
+        (f"{A}architecture.num_classes = 5", "a network has no field 'num_classes'"),
+        (f"{A}architecture.kernel_size = '5'", "step 'a': kernel_size is '5': give a whole number"),
+        (f"{A}architecture.kernel_size = true", "kernel_size is True: give a whole number"),
+        (f"{A}architecture.depthwise = 1", "depthwise is 1: give true or false"),
+        (f"{A}architecture.depths = [3, 'x']", "depths is [3, 'x']: give a list of whole numbers"),
+        (f"{A}recipe.mixupp = 1", "a recipe has no field 'mixupp', did you mean 'mixup'?"),
+        (f"{A}recipe.mixup = 'moderne'", "mixup is 'moderne': give a number"),
+        (f"{A}recipe.optimizer = 'adam'", "optimizer is 'adam': give 'adamw' or 'sgd'"),
+        (f"{A}recipe.betas = [0.9]", "betas is [0.9]: give a list of 2 numbers"),
+        (f"{A}recipe.layer_scale = 'off'", "layer_scale is 'off': give a number or 'none'"),
+        (f"{A}recipe = 'modrn'", "recipe is 'modrn': give fields and their values"),
+        (f"{A}sizes.poket.width = 8", "there is no regime 'poket', did you mean 'pocket'?"),
+        (f"{A}sizes.pocket = 8", "sizes is 8: give fields and their values"),
+        (f"{A}{B}after = 'c'", "step 'b': after names 'c', which is no step"),
+        (f"{A}{B}after = 'b'", "step 'b': after names 'b'"),
+        (f"{A}{B}after = 'c'\n[[step]]\nname = 'c'", "which stands below it: put 'c' above it"),
+        (f"{A}{B}needs = 'a'", "needs is 'a': give a list of names of steps"),
+        (f"{A}{B}needs = ['a']", "needs names 'a', which is no step that could be left out"),
+        (f"{A}{B}needs = ['c']", "needs names 'c', which is no step that could be left out"),
+        (f"{A}{B}needs = ['b']", "step 'b' needs itself"),
+        (
+            f"{A}{B}needs = ['c']\n[[step]]\nname = 'c'\nneeds = ['b']\nrecipe.mixup = 1",
+            "step 'b' needs 'c', which needs 'b' in turn",
+        ),
+        (
+            f"{A}{B}needs = ['c']\n[[step]]\nname = 'c'\nneeds = ['d']\nrecipe.mixup = 1\n"
+            "[[step]]\nname = 'd'\nneeds = ['b']\nrecipe.cutmix = 1",
+            "step 'b' needs 'c', which needs 'b' in turn",
+        ),
+        (
+            f"{A}{B}needs = ['c']\n[[step]]\nname = 'c'\nrecipe.mixup = 1",
+            "step 'b' needs 'c', which is not on the way to it",
+        ),
+        (
+            f"{A}{B}[[step]]\nname = 'c'\nneeds = ['b']\narchitecture.depthwise = false",
+            "step 'c' contradicts 'b', which it needs: depthwise is True there and False here",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_in_one_sentence_that_says_where(tmp_path, text, said) -> None:
+    with pytest.raises(ValueError) as refusal:
+        read(written(tmp_path, text))
+    sentence = str(refusal.value)
+    assert said in sentence
+    assert "\n" not in sentence
+    assert "mine.toml" in sentence
+
+
+def test_impossible_values_are_refused_with_their_step() -> None:
+    config, regime = PRESETS["food101"].config, get_regime("tiny")
+    rows = (Step("a", "", "", None, 0), Step("b", "", "", "a", 1, architecture={"kernel_size": 4}))
+    with pytest.raises(ValueError, match="step 'b' of the roadmap 'x': kernel_size is 4: give an odd number"):
+        Roadmap("x", "", rows).variant("b", regime, config)
+    rows = (rows[0], Step("b", "", "", "a", 1, recipe={"warmup_epochs": 90}))
+    with pytest.raises(ValueError, match="step 'b' of the roadmap 'x': warmup_epochs is 90 and epochs is 90"):
+        Roadmap("x", "", rows).variant("b", regime, config)
+
+
+def test_a_roadmap_in_python_is_checked_alike() -> None:
+    with pytest.raises(ValueError, match="step 'b': a network has no field 'kernel'"):
+        Step("b", "", "", "a", 1, architecture={"kernel": 4})
+    first = Step("a", "", "", None, 0)
+    with pytest.raises(ValueError, match="0 steps .none. come after no other"):
+        Roadmap("x", "", ())
+    with pytest.raises(ValueError, match="numbered 0, 0: number the path upwards"):
+        Roadmap("x", "", (first, Step("b", "", "", "a", 0, recipe={"mixup": 0})))
+    beside, last = Step("b", "", "", "a", None, recipe={"mixup": 0}), Step("c", "", "", "b", 1, recipe={"cutmix": 0})
+    with pytest.raises(ValueError, match="step 'c' has a number, and comes after 'b': after names 'a'"):
+        Roadmap("x", "", (first, beside, last))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1 +", "cannot be run: SyntaxError"),
+        ("raise RuntimeError('no')", "cannot be run: RuntimeError: no"),
+        ("ROADMAP = 3", "has no roadmap: let it say ROADMAP = Roadmap"),
+        ("from ablations import PAPER as ROADMAP", "name is 'paper', which is one of this suite's"),
+    ],
+)
+def test_a_python_file_without_a_roadmap_is_refused(tmp_path, text, said) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ValueError) as refusal:
+        get_roadmap(str(path))
+    assert said in str(refusal.value)
+
+
+def test_unknown_roadmaps_are_refused() -> None:
+    for asked, said in (("recip", "did you mean 'recipe'?"), ("x.toml", "no file 'x.toml'"), ("", "no roadmap ''")):
+        with pytest.raises(ValueError, match="there is") as refusal:
+            get_roadmap(asked)
+        assert said in str(refusal.value)
+    with pytest.raises(ValueError, match="--network depthwise is for --roadmap recipe"):
+        get_roadmap("paper", "depthwise")

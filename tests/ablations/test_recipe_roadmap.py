@@ -1,0 +1,48 @@
+"""The recipe's roadmap: from ResNet's classic recipe to the modern one, on any network."""
+
+import pytest
+
+from ablations import PAPER, REGIMES, get_regime, get_roadmap
+from ablations.fields import RECIPE
+from ablations.presets import PRESETS
+
+
+@pytest.mark.parametrize("network", ["baseline", "depthwise", "13"])
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_it_leads_from_the_classic_recipe_to_the_modern_one(network, preset) -> None:
+    roadmap, config, regime = get_roadmap("recipe", network), preset.config, get_regime(preset.config.regime)
+    variants = [roadmap.variant(step, regime, config) for step in roadmap.path]
+    assert (variants[0].recipe, variants[-1].recipe) == (config.classic, config.recipe)
+    end = PAPER.step("training-recipe" if network == "baseline" else network)
+    assert variants[-1] == PAPER.variant(end, regime, config)
+    assert {variant.architecture for variant in variants} == {PAPER.architecture(network, regime)}
+
+
+def test_every_field_of_the_recipe_is_changed_by_exactly_one_decision() -> None:
+    changed = [name for step in get_roadmap("recipe").decisions for name in step.recipe]
+    assert sorted(changed) == sorted(RECIPE)
+
+
+def test_any_recipe_that_a_study_asks_for_is_where_the_path_ends() -> None:
+    config = PRESETS["pocket"].config
+    recipe = config.recipe.change(ema=0.9, micro_batches=2, color_jitter=0.3, betas=(0.8, 0.9), flip=0.0)
+    roadmap, regime = get_roadmap("recipe"), get_regime("pocket")
+    assert roadmap.variant("layer-scale", regime, type(config)(recipe=recipe, classic=config.classic)).recipe == recipe
+
+
+def test_the_moving_average_lies_beside_the_path_and_is_shorter_for_short_studies() -> None:
+    roadmap = get_roadmap("recipe")
+    assert roadmap.step("moving-average").beside
+    decays = {name: roadmap.recipe("moving-average", regime)["ema"] for name, regime in REGIMES.items()}
+    assert decays == {"tiny": 0.9999, "base": 0.9999, "small": 0.99, "pocket": 0.99}
+
+
+def test_rows_on_another_network_say_so() -> None:
+    assert [step.name for step in get_roadmap("recipe", "4").steps][:2] == [
+        "classic-on-depthwise",
+        "optimizer-on-depthwise",
+    ]
+    names = [{step.name for step in get_roadmap("recipe", network).steps} for network in (None, "4", "5")]
+    assert not names[0] & names[1] | names[1] & names[2]
+    with pytest.raises(ValueError, match="swin-t has a recipe of its own kind"):
+        get_roadmap("recipe", "swin-t")
