@@ -183,10 +183,8 @@ def _check_selection(metrics: tuple[Mapping[str, Any], ...], selected: int) -> N
         raise OddRun(f"it was tested after epoch {selected}, but epoch {best} was best on the validation pictures")
 
 
-def read_run(
-    folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int, epochs: int | None = None
-) -> RunRecord:
-    """The run in a folder. `epochs` are those of its recipe, where the study states them.
+def read_run(folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int) -> RunRecord:
+    """The run in a folder.
 
     Raises:
         OddRun: it belongs to another study, is damaged, or contradicts itself.
@@ -216,8 +214,9 @@ def read_run(
     _seconds(result, (*SECONDS, "total"), "result.json")
     if result["epochs"] != len(metrics):
         raise OddRun(f"metrics.jsonl ends at epoch {len(metrics)}, but the run had {result['epochs']:g} epochs")
-    if epochs not in (None, len(metrics)):
-        raise OddRun(f"it had {len(metrics)} epochs, but the study's recipe has {epochs}")
+    recipe = config.get("recipe")
+    if isinstance(recipe, dict) and recipe.get("epochs", len(metrics)) != len(metrics):
+        raise OddRun(f"it had {len(metrics)} epochs, but its recipe has {recipe['epochs']}")
     _check_selection(metrics, int(result["selected_epoch"]))
     if result["test_images"] != test_images:
         raise OddRun(f"it was tested on {result['test_images']:g} pictures, but the study has {test_images}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ablations
-from ablations import RecipeOf
 from data.splits import first_few
 from report.checks import OddRun, RunRecord, read_object, read_run
 from training.identity import difference
@@ -97,7 +96,6 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
                 study_hash=study_hash,
                 classes=len(dataset.classes),
                 test_images=dataset.test,
-                epochs=_epochs(config, step),
             )
             runs.append(run if home == folder else replace(run, step=step, made_as=run.step))
         except OddRun as odd:
@@ -189,15 +187,6 @@ def _other_code(odd: RunRecord, kept: RunRecord) -> str:
 def _other_variant(odd: RunRecord, kept: RunRecord) -> str:
     found = difference({**kept.identity, "seed": 0}, {**odd.identity, "seed": 0})
     return f"it is not what {kept.name} is: {first_few(found)}; make it again with --overwrite {odd.step}"
-
-
-def _epochs(config: Mapping[str, Any], step: str) -> int | None:
-    """Those of a step's recipe, which may be those of one of the study's."""
-    epochs = ablations.PAPER.recipe(step)["epochs"]
-    if isinstance(epochs, RecipeOf):
-        recipe = config.get({RecipeOf.MODERN: "recipe", RecipeOf.CLASSIC: "classic"}[epochs])
-        epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
-    return epochs if isinstance(epochs, int) else None
 
 
 def _agreeing(

@@ -23,7 +23,7 @@ class StudyFolder:
     def __init__(self, root: Path, *, test: int = 400, regime: str = "pocket", synthetic: bool = True) -> None:
         self.root, self.test, self.regime, self.hash = root, test, regime, "0123456789ab"
         root.mkdir(parents=True)
-        recipe = {"epochs": 4, "lr": 0.004, "optimizer": "adamw", "mixup": 0.8, "betas": [0.9, 0.999]}
+        self.recipe = recipe = {"epochs": 4, "lr": 0.004, "optimizer": "adamw", "mixup": 0.8, "betas": [0.9, 0.999]}
         study = {
             "name": root.name,
             "hash": self.hash,
@@ -78,7 +78,7 @@ class StudyFolder:
         folder.mkdir(parents=True)
         run = {"study": self.root.name, "study_hash": self.hash, "step": step, "number": number, "seed": seed}
         run |= {"digest": f"{step}-{seed}", "variant": step}
-        (folder / "config.json").write_text(json.dumps({**run, "architecture": {}, "recipe": {}}))
+        (folder / "config.json").write_text(json.dumps({**run, "architecture": {}, "recipe": self.recipe}))
         (folder / "environment.json").write_text(
             json.dumps({"python": "3.11", "torch": "2.15", "torchvision": "0.29", "device": "cpu", "cpu": "A CPU"})
         )

@@ -193,7 +193,7 @@ def test_a_run_of_fewer_epochs_than_the_recipe_is_left_out(make_study: Make) -> 
     study = make_study(test=50)
     study.add("depthwise", 20)
     study.add("width", 20, epochs=3)
-    assert left_out(study) == {"width/seed-0": "it had 3 epochs, but the study's recipe has 4"}
+    assert left_out(study) == {"width/seed-0": "it had 3 epochs, but its recipe has 4"}
 
 
 @pytest.mark.parametrize("file", ["config.json", "metrics.jsonl", "result.json", "predictions.csv", "environment.json"])
