@@ -53,8 +53,8 @@ predict: $(VENV)/run.stamp  ## what a network sees: make predict IMAGE=photo.jpg
 export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folder FORMAT=safetensors [RUN=...]
 	$(RUNNER) export
 
-test: $(VENV)/dev.stamp  ## all tests
-	$(VENV)/bin/python -m pytest
+test: $(VENV)/dev.stamp  ## all tests, on all cores
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/dev.stamp  ## style and types
 	$(VENV)/bin/ruff check .

@@ -1,13 +1,21 @@
 """Real pictures, few and small, that the tests of training and of the command line share."""
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; read when torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import runner
+from data.files import one_writer
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(autouse=True)
@@ -17,18 +25,41 @@ def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """made_once(name, make): a folder that `make` has filled, once for all processes of this session. To be read."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, whole = shared / "shared" / name, shared / "shared" / f"{name}.whole"
+        folder.parent.mkdir(exist_ok=True)
+        with one_writer(folder), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(folder.parent / ".cache"))
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def pictures(made_once: MadeOnce) -> Path:
     """A folder with one folder a class: 3 classes of 30 JPEGs, told apart by the direction of their stripes."""
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:40, :48]
-    for name, wave in (("across", y), ("diagonal", x + y), ("down", x)):
-        (root / name).mkdir()
-        for i in range(30):
-            stripes = np.sin(wave * rng.uniform(0.5, 0.9) + rng.uniform(0, 6))[..., None]
-            pixels = 128 + 90 * stripes * rng.uniform(0.4, 1, 3) + rng.normal(0, 12, (40, 48, 3))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:02}.jpg")
-    return root
+
+    def draw(root: Path) -> None:
+        rng = np.random.default_rng(0)
+        y, x = np.mgrid[:40, :48]
+        for name, wave in (("across", y), ("diagonal", x + y), ("down", x)):
+            (root / name).mkdir()
+            for i in range(30):
+                stripes = np.sin(wave * rng.uniform(0.5, 0.9) + rng.uniform(0, 6))[..., None]
+                pixels = 128 + 90 * stripes * rng.uniform(0.4, 1, 3) + rng.normal(0, 12, (40, 48, 3))
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:02}.jpg")
+
+    return made_once("pictures", draw)
 
 
 STUDY = ["--preset", "pocket", "--study", "s", "--steps", "3", "--resolution", "32", "--epochs", "2", "--warmup-epochs",
@@ -37,12 +68,14 @@ STUDY = ["--preset", "pocket", "--study", "s", "--steps", "3", "--resolution", "
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def house(made_once: MadeOnce, pictures: Path) -> Path:
     """A folder with a study of one finished run, and decoded pictures. Not to be changed."""
-    root = tmp_path_factory.mktemp("house")
-    options = ["--dataset", f"imagefolder:{pictures}", "--data-dir", str(root), "--runs", str(root / "runs")]
-    assert runner.main(["all", *STUDY, *options, "--no-trial"]) == 0
-    return root
+
+    def train(root: Path) -> None:
+        options = ["--dataset", f"imagefolder:{pictures}", "--data-dir", str(root), "--runs", str(root / "runs")]
+        assert runner.main(["all", *STUDY, *options, "--no-trial"]) == 0
+
+    return made_once("house", train)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from data import food101
 from data.pocket import generate
+from tests.conftest import MadeOnce
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -17,11 +18,10 @@ QUICK = f"--resolution 32 --epochs {EPOCHS} --warmup-epochs 0 --batch-size 24 --
 
 
 @pytest.fixture(scope="module")
-def pocket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pocket(made_once: MadeOnce) -> Path:
     """The embedded pictures, eight a class."""
-    root = tmp_path_factory.mktemp("pocket")
-    generate(root / food101.POCKET_FOLDER, {"train": 6, "test": 2}, workers=1)
-    return root
+    draw = {"train": 6, "test": 2}
+    return made_once("few-pocket", lambda root: generate(root / food101.POCKET_FOLDER, draw, workers=1))
 
 
 @pytest.fixture

@@ -13,12 +13,16 @@ from torchvision.datasets import FashionMNIST
 
 import data
 from data import fashion_mnist
+from tests.conftest import MadeOnce
 
 
 @pytest.fixture(scope="module")
-def idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def idx(made_once: MadeOnce) -> Path:
     """Gzipped IDX files of Fashion-MNIST's sizes: picture i is all i % 251, its label i % 10."""
-    folder = tmp_path_factory.mktemp("idx")
+    return made_once("idx", write_idx)
+
+
+def write_idx(folder: Path) -> None:
     for part, count in (("train", 60_000), ("t10k", 10_000)):
         numbers = np.arange(count)
         pixels = np.repeat((numbers % 251).astype(np.uint8), 784).tobytes()
@@ -28,7 +32,6 @@ def idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for kind, content in (("images-idx3", images), ("labels-idx1", labels)):
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content, 1))
-    return folder
 
 
 def test_fashion_mnist_is_unpacked_from_debians_folder(

@@ -20,15 +20,14 @@ from data import food101
 from data.pocket import PICTURES, generate
 from data.pocket_dishes import DISHES
 from data.splits import Split
+from tests.conftest import MadeOnce
 
 SMALL = {"train": 3, "test": 2}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pocket")
-    data.load("pocket", root)
-    return root
+def root(made_once: MadeOnce) -> Path:
+    return made_once("pocket", lambda root: data.load("pocket", root))
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,22 @@ from pathlib import Path
 import pytest
 
 import runner
+from tests.conftest import MadeOnce
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def study(made_once: MadeOnce, pictures: Path) -> Path:
     """A study on striped pictures with the steps depthwise and separate-downsampling (with layer scale)."""
-    root = tmp_path_factory.mktemp("study")
-    (root / "data").mkdir()
-    place = ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(root / "runs"), "--study", "s",
-             "--data-dir", str(root / "data"), "--resolution", "48", "--epochs", "2", "--warmup-epochs", "0",
-             "--batch-size", "24", "--layer-scale", "0.5", "--device", "cpu"]  # fmt: skip
-    for step in ("4", "13"):
-        assert runner.main(["train", step, *place]) == 0
-    return root / "runs/s"
+
+    def train(root: Path) -> None:
+        (root / "data").mkdir()
+        place = ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(root / "runs"), "--study",
+                 "s", "--data-dir", str(root / "data"), "--resolution", "48", "--epochs", "2", "--warmup-epochs", "0",
+                 "--batch-size", "24", "--layer-scale", "0.5", "--device", "cpu"]  # fmt: skip
+        for step in ("4", "13"):
+            assert runner.main(["train", step, *place]) == 0
+
+    return made_once("study", train) / "runs/s"
 
 
 @pytest.fixture(scope="session")
