@@ -47,7 +47,8 @@ def lines(roadmap: Roadmap, regime: Regime, step: Step) -> list[str]:
             drawn += [_INDENT + _name(module) for module in first.children()]
         else:
             drawn += [f"{_INDENT}in its first block, which is:", *_block(first)]
-    last = [_INDENT + _name(module) for module in (model.norm, model.head) if _name(module)]
+    head = (model.norm, *model.mlp.children(), model.head)
+    last = [_INDENT + _name(module) for module in head if _name(module)]
     return [*drawn, "head", f"{_INDENT}average pool", *last]
 
 
@@ -69,6 +70,8 @@ def _block(block: "nn.Module") -> list[str]:
 def _name(module: "nn.Module") -> str:
     from torch import nn
 
+    from models import layers
+
     match module:
         case nn.Conv2d():
             k, groups = module.kernel_size[0], module.groups
@@ -89,6 +92,16 @@ def _name(module: "nn.Module") -> str:
             return f"max pool {module.kernel_size}x{module.kernel_size}, stride {module.stride}"
         case nn.Identity():
             return ""
+        case layers.GlobalResponseNorm():
+            return "global response norm"
+        case layers.SqueezeExcitation():
+            return f"squeeze and excitation, {module.conv1.in_channels} -> {module.conv1.out_channels} and back"
+        case layers.InceptionConvolution():
+            k, part = module.kernel_size, module.sizes[-1]
+            stride = f", stride {module.stride[0]}" if module.stride[0] > 1 else ""
+            return f"inception conv 3x3, 1x{k}, {k}x1 on {part} of {module.channels} channels each{stride}"
+        case layers.StarReLU():
+            return "StarReLU"
     return type(module).__name__ if any(True for _ in module.children()) else " ".join(repr(module).split())
 
 

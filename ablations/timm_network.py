@@ -21,7 +21,9 @@ class TimmResNet(ResNet):
         assert isinstance(architecture, Architecture)
         super().__init__(architecture, drop_path, layer_scale)
         initialize(self, "truncated-normal")
-        self.num_features = self.head_hidden_size = self.head.in_features
+        self.head_hidden_size = self.head.in_features
+        mlp = isinstance(self.mlp, nn.Sequential)
+        self.num_features = self.mlp.get_submodule("conv").in_channels if mlp else self.head_hidden_size
         self.num_classes = architecture.num_classes
         self.grad_checkpointing = False
         if num_classes == 0:
@@ -48,7 +50,7 @@ class TimmResNet(ResNet):
         if global_pool not in (None, "avg"):
             raise ValueError(f"global_pool is {global_pool!r}: these networks have avg")
         self.num_classes = num_classes
-        head: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        head: nn.Module = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
         if isinstance(head, nn.Linear):
             nn.init.trunc_normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
@@ -69,7 +71,7 @@ class TimmResNet(ResNet):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The map to logits (N, classes), or to the (N, C) that the classifier sees."""
-        pooled: Tensor = self.norm(self.pool(x)).flatten(1)
+        pooled: Tensor = self.mlp(self.norm(self.pool(x))).flatten(1)
         if pre_logits:
             return pooled
         logits: Tensor = self.head(pooled)

@@ -77,7 +77,7 @@ def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: 
         parts |= {f"stage {i + 1}": [f"features.{2 * i}", f"features.{2 * i + 1}"] for i in (1, 2, 3)}
     else:
         parts = {"stem": ["stem"]} | {f"stage {i + 1}": [f"stages.{i}"] for i in range(len(architecture.depths))}
-    parts["head"] = ["norm", "head"]
+    parts["head"] = ["norm", "mlp", "head"] if isinstance(architecture, Architecture) else ["norm", "head"]
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

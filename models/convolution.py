@@ -24,11 +24,14 @@ _NARROW = 16
 """Channels from which on torch's strided 1x1 convolutions are sound (docs/decisions.md#narrow-1x1)."""
 
 
-def convolution(c_in: int, c_out: int, side: int, stride: int = 1, *, groups: int = 1, bias: bool = True) -> nn.Conv2d:
-    """A convolution of an odd side, padded so that stride 1 keeps the size."""
-    narrow = side == 1 and stride > 1 and groups == 1 and c_in < _NARROW
+def convolution(
+    c_in: int, c_out: int, side: int | tuple[int, int], stride: int = 1, *, groups: int = 1, bias: bool = True
+) -> nn.Conv2d:
+    """A convolution of odd sides (height, width), padded so that stride 1 keeps the size."""
+    height, width = (side, side) if isinstance(side, int) else side
+    narrow = height == width == 1 and stride > 1 and groups == 1 and c_in < _NARROW
     kind = Narrow if narrow else nn.Conv2d
-    return kind(c_in, c_out, side, stride, side // 2, groups=groups, bias=bias)
+    return kind(c_in, c_out, (height, width), stride, (height // 2, width // 2), groups=groups, bias=bias)
 
 
 class Narrow(nn.Conv2d):
@@ -36,13 +39,13 @@ class Narrow(nn.Conv2d):
     channels are fewer than 16, in the gradient of the weights (docs/decisions.md#narrow-1x1)."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(_picked(input, self.stride), weight, bias)
+        return F.conv2d(picked(input, self.stride), weight, bias)
 
 
 def rewrite(model: nn.Module) -> None:
     """Let `model`, which is to be fed channels-last pictures, compute its 1x1 and its depthwise convolutions anew."""
     for module in model.modules():
-        if type(module) not in (nn.Conv2d, Narrow):
+        if type(module) is not nn.Conv2d and type(module) is not Narrow:
             continue
         side, stride, groups = module.kernel_size[0], module.stride[0], module.groups
         usual = (side, side), (stride, stride), (side // 2, side // 2), (1, 1), "zeros"
@@ -65,16 +68,17 @@ class Pointwise(nn.Conv2d):
         positions = input.numel() / (self.in_channels * self.stride[0] * self.stride[1])
         channels = min(self.in_channels, self.out_channels)
         if not on_cpu or positions < channels * _POSITIONS_PER_CHANNEL.get(dtype, _POSITIONS_PER_CHANNEL_HALF):
-            picked = _picked(input, self.stride).permute(0, 2, 3, 1)
-            return F.linear(picked, weight.flatten(1), bias).permute(0, 3, 1, 2)
+            positions_last = picked(input, self.stride).permute(0, 2, 3, 1)
+            return F.linear(positions_last, weight.flatten(1), bias).permute(0, 3, 1, 2)
         # A dilated filter of one pixel is the filter itself. But torch takes a slower algorithm for 1x1 convolutions in
         # float32 on one thread where pictures are fewer than 16, unless they are dilated.
         if self.in_channels < _NARROW:
-            return F.conv2d(_picked(input, self.stride), weight, bias, dilation=2)
+            return F.conv2d(picked(input, self.stride), weight, bias, dilation=2)
         return F.conv2d(input, weight, bias, self.stride, 0, dilation=2)
 
 
-def _picked(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+def picked(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """(N, C, H, W) at the positions that a strided convolution has its centres on."""
     return x if stride == (1, 1) else x[:, :, :: stride[0], :: stride[1]]
 
 

@@ -8,30 +8,36 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
+from models import parts
 from models.architecture import Architecture
 from models.convolution import convolution
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer normalization over the channels of (N, C, H, W), at each position on its own; epsilon 1e-6."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
+from models.layers import InceptionConvolution, LayerNorm, part
 
 
 def _norm(a: Architecture, channels: int) -> nn.Module:
-    return LayerNorm(channels) if a.norm == "layer" else nn.BatchNorm2d(channels)
+    return part("norm", a.norm, channels)
 
 
 def _activation(a: Architecture) -> nn.Module:
-    return nn.GELU() if a.activation == "gelu" else nn.ReLU(inplace=True)
+    if a.activation == "relu":  # in place, unless a part of the user's may need what it gave for its gradient
+        return nn.ReLU(inplace=not parts.used(a))
+    return part("activation", a.activation)
+
+
+def _bias(a: Architecture, norm_follows: bool) -> bool:
+    # Batch norm takes the mean away again: a bias in front of it does nothing.
+    return a.all_biases or not (norm_follows and a.norm == "batch")
+
+
+def _spatial(a: Architecture, channels: int, stride: int, bias: bool) -> nn.Module:
+    if a.spatial == "convolution":
+        groups = channels if a.depthwise else 1
+        return convolution(channels, channels, a.kernel_size, stride, groups=groups, bias=bias)
+    if a.spatial == "inception":
+        return InceptionConvolution(channels, a.kernel_size, stride, depthwise=a.depthwise, bias=bias)
+    return part("spatial", a.spatial, channels, a.kernel_size, stride)
 
 
 class Block(nn.Module):
@@ -46,6 +52,10 @@ class Block(nn.Module):
         fewer_activations        only the `a` before the last 1x1 stays
         fewer_norms              only an `n` before the first 1x1 stays
         separate_downsampling    the kxk has stride 1 always
+        expansion                another number than 4
+        spatial                  inception: the kxk becomes 3x3, 1xk and kx1 on an eighth of its channels each
+        before_last              grn: before the last 1x1, after its `a`
+        branch_end               se: after all that stands before the +
 
     Input (N, channels_in, H, W); output (N, C or 4C, ceil(H / stride), ceil(W / stride)).
     """
@@ -57,11 +67,13 @@ class Block(nn.Module):
         width: int,
         stride: int,
         *,
+        expansion: int = 4,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
     ) -> None:
         super().__init__()
-        hidden, channels_out = (4 * width, width) if a.inverted_bottleneck else (width, 4 * width)
+        wide = expansion * width
+        hidden, channels_out = (wide, width) if a.inverted_bottleneck else (width, wide)
         spatial, first_1x1 = (1, 2) if a.depthwise_first else (2, 1)
         channels = (channels_in, channels_in if a.depthwise_first else hidden, hidden, channels_out)
         # Place i lies after convolution i; place 0 before them all.
@@ -72,17 +84,19 @@ class Block(nn.Module):
         if 0 in norms:
             branch["norm0"] = _norm(a, channels_in)
         for i, (c_in, c_out) in enumerate(pairwise(channels), start=1):
-            # Batch norm takes the mean away again: a bias in front of it would do nothing.
-            bias = not (i in norms and a.norm == "batch")
+            if i == 3 and a.before_last != "none":
+                branch["before_last"] = part("before_last", a.before_last, c_in)
+            bias = _bias(a, norm_follows=i in norms)
             if i == spatial:
-                groups = c_in if a.depthwise else 1
-                branch[f"conv{i}"] = convolution(c_in, c_out, a.kernel_size, stride, groups=groups, bias=bias)
+                branch[f"conv{i}"] = _spatial(a, c_in, stride, bias)
             else:
                 branch[f"conv{i}"] = convolution(c_in, c_out, 1, bias=bias)
             if i in norms:
                 branch[f"norm{i}"] = _norm(a, c_out)
             if i in activations:
                 branch[f"activation{i}"] = _activation(a)
+        if a.branch_end != "none":
+            branch["end"] = part("branch_end", a.branch_end, channels_out)
         self.branch = nn.Sequential(branch)
 
         self.layer_scale = None
@@ -91,7 +105,7 @@ class Block(nn.Module):
         self.drop_path = StochasticDepth(drop_path, "row") if drop_path else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            projection = convolution(channels_in, channels_out, 1, stride, bias=a.norm == "layer")
+            projection = convolution(channels_in, channels_out, 1, stride, bias=_bias(a, norm_follows=True))
             self.shortcut = nn.Sequential(OrderedDict(conv=projection, norm=_norm(a, channels_out)))
         self.activation: nn.Module = nn.Identity() if a.fewer_activations else _activation(a)
 
@@ -104,15 +118,19 @@ class Block(nn.Module):
 
 
 def _stem(a: Architecture) -> nn.Sequential:
-    bias = a.norm == "layer"
+    width, bias = a.width, _bias(a, norm_follows=True)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if a.stem == "patchify":
-        layers["conv"] = nn.Conv2d(3, a.width, a.stem_stride, a.stem_stride, bias=bias)
+        layers["conv"] = nn.Conv2d(3, width, a.stem_stride, a.stem_stride, bias=bias)
+    elif a.stem == "overlap":
+        first, second = {4: (2, 2), 2: (1, 2), 1: (1, 1)}[a.stem_stride]
+        layers["conv"] = convolution(3, width, 3, first)
+        layers["conv2"] = convolution(width, width, 3, second, bias=bias)
     elif a.stem_stride == 4:
-        layers["conv"] = convolution(3, a.width, 7, 2, bias=bias)
+        layers["conv"] = convolution(3, width, 7, 2, bias=bias)
     else:
-        layers["conv"] = convolution(3, a.width, 3, bias=bias)
-    layers["norm"] = _norm(a, a.width)
+        layers["conv"] = convolution(3, width, 3, bias=bias)
+    layers["norm"] = _norm(a, width)
     if not a.fewer_activations:
         layers["activation"] = _activation(a)
     if a.stem == "classic" and a.stem_stride > 1:
@@ -139,7 +157,8 @@ class ResNet(nn.Module):
         stages = []
         for index, depth in enumerate(a.depths):
             width = a.width * 2**index
-            channels_out = width if a.inverted_bottleneck else 4 * width
+            expansion = a.expansions[index]
+            channels_out = width if a.inverted_bottleneck else expansion * width
             stage: OrderedDict[str, nn.Module] = OrderedDict()
             stride = 1 if index == 0 else 2
             if a.separate_downsampling and stride == 2:
@@ -148,15 +167,24 @@ class ResNet(nn.Module):
                 channels, stride = channels_out, 1
             for number in range(1, depth + 1):
                 rate = drop_path * blocks_before / last
-                stage[f"block{number}"] = Block(a, channels, width, stride, drop_path=rate, layer_scale=layer_scale)
+                stage[f"block{number}"] = Block(
+                    a, channels, width, stride, expansion=expansion, drop_path=rate, layer_scale=layer_scale
+                )
                 channels, stride, blocks_before = channels_out, 1, blocks_before + 1
             stages.append(nn.Sequential(stage))
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.norm = _norm(a, channels) if a.separate_downsampling else nn.Identity()
+        self.norm: nn.Module = nn.Identity()
+        self.mlp: nn.Module = nn.Identity()
+        if a.head == "mlp":
+            layers = OrderedDict(conv=convolution(channels, 3 * channels, 1), activation=_activation(a))
+            channels *= 3
+            self.mlp = nn.Sequential(OrderedDict(layers, norm=LayerNorm(channels)))
+        elif a.separate_downsampling:
+            self.norm = _norm(a, channels)
         self.head = nn.Linear(channels, a.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.norm(self.pool(self.stages(self.stem(x))))
-        logits: Tensor = self.head(features.flatten(1))
+        logits: Tensor = self.head(self.mlp(features).flatten(1))
         return logits

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,8 @@ class Identity:
     """sha256 of the file that the weights start from; None where they are random."""
     seed: int | None
     """None where the seed is left open, as for `variant`."""
+    own_parts: Mapping[str, str] = field(default_factory=dict)
+    """Where parts of the network are the user's own: field of the architecture to a digest of the part's source."""
 
     @cached_property
     def digest(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from models import weight_files, weights
+from models import naming, weight_files, weights
 from training.recipe import InitialWeights
 
 
@@ -24,7 +24,7 @@ def start_from(model: nn.Module, path: Path, recorded: InitialWeights) -> None:
         raise ValueError(f"{path} has changed since this study was asked for: give the file that it was made with")
     state = weight_files.read(path)
     weights.load(model, state, new_classifier=True)
-    there, here = state[weights.names(model, weights.detect(state))["head.weight"]], model.state_dict()["head.weight"]
+    there, here = state[naming.names(model, naming.detect(state))["head.weight"]], model.state_dict()["head.weight"]
     if len(there) != len(here):
         print(
             f"{path.name} knows {len(there):,} classes and this data set has {len(here):,}: the classifier starts anew",

@@ -11,7 +11,7 @@ import torch
 
 from data import Dataset, Memory, PictureStore, open_store
 from data.splits import first_few
-from models import Architecture, SwinArchitecture
+from models import Architecture, SwinArchitecture, parts
 from training.identity import Identity
 from training.index import Found, Index, State, state_of
 from training.layout import Layout
@@ -71,7 +71,7 @@ class Run:
         config = self.study.config
         start = None if config.init_weights is None else config.init_weights.sha256
         return Identity(self.architecture, self.recipe, self.study.pictures, config.resolution, config.precision,
-                        start, self.seed)  # fmt: skip
+                        start, self.seed, parts.sources(self.architecture))  # fmt: skip
 
     @property
     def digest(self) -> str:

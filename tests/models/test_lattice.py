@@ -9,26 +9,34 @@ from models.builder import build
 from models.complexity import complexity
 from tests.models.closed_form import closed_form
 
+depths = st.shared(st.lists(st.integers(1, 2), min_size=1, max_size=4).map(tuple), key="depths")
+spatial = st.shared(st.sampled_from(["convolution", "inception"]), key="spatial")
 architectures = st.builds(
     Architecture,
-    depths=st.lists(st.integers(1, 2), min_size=1, max_size=4).map(tuple),
-    width=st.integers(2, 6),
-    stem=st.sampled_from(["classic", "patchify"]),
+    depths=depths,
+    width=spatial.flatmap(lambda kind: st.integers(2, 6) if kind == "convolution" else st.integers(8, 10)),
+    stem=st.sampled_from(["classic", "patchify", "overlap"]),
     stem_stride=st.sampled_from([1, 2, 4]),
     depthwise=st.booleans(),
     inverted_bottleneck=st.booleans(),
     depthwise_first=st.booleans(),
     kernel_size=st.sampled_from([1, 3, 5, 7]),
-    activation=st.sampled_from(["relu", "gelu"]),
+    activation=st.sampled_from(["relu", "gelu", "star-relu"]),
     fewer_activations=st.booleans(),
     fewer_norms=st.booleans(),
     norm=st.sampled_from(["batch", "layer"]),
     separate_downsampling=st.booleans(),
+    spatial=spatial,
+    before_last=st.sampled_from(["none", "grn"]),
+    branch_end=st.sampled_from(["none", "se"]),
+    expansion=st.integers(1, 4) | depths.flatmap(lambda depths: st.tuples(*[st.integers(1, 4) for _ in depths])),
+    head=st.sampled_from(["linear", "mlp"]),
+    all_biases=st.booleans(),
     num_classes=st.integers(1, 7),
 )
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=160, deadline=None, derandomize=True)
 @given(architectures, st.sampled_from([32, 40, 47]))
 def test_any_combination_trains_and_agrees_with_the_closed_form(a: Architecture, side: int) -> None:
     torch.manual_seed(0)
@@ -53,6 +61,6 @@ def test_drop_path_and_layer_scale_fit_any_combination(a: Architecture) -> None:
     bare = build(a)
     scaled = build(a, drop_path=0.3, layer_scale=1e-6)
     grown = sum(p.numel() for p in scaled.parameters()) - sum(p.numel() for p in bare.parameters())
-    expansion = 1 if a.inverted_bottleneck else 4
-    assert grown == sum(depth * expansion * a.width * 2**i for i, depth in enumerate(a.depths))
+    ends = [1 if a.inverted_bottleneck else expansion for expansion in a.expansions]
+    assert grown == sum(depth * ends[i] * a.width * 2**i for i, depth in enumerate(a.depths))
     scaled(torch.randn(2, 3, 32, 32)).sum().backward()

@@ -12,7 +12,7 @@ from torchvision.models import convnext_base, convnext_tiny, resnet50
 from ablations import PAPER, get_regime
 from models import weight_files, weights
 from models.builder import empty
-from models.weights import Naming
+from models.naming import Naming, detect
 
 
 def ours(regime: str, step: str, layer_scale: float | None = None, num_classes: int | None = None) -> nn.Module:
@@ -81,7 +81,7 @@ def test_timm_reads_the_release_naming_as_the_network_that_we_wrote() -> None:
 @pytest.mark.parametrize(("naming", "step"), [("torchvision", "0"), ("torchvision", "13"), ("timm", "13"),
                                               ("release", "13"), ("ours", "5")])  # fmt: skip
 def test_the_naming_is_found_from_the_keys(naming: Naming, step) -> None:
-    assert weights.detect(weights.export(ours("pocket", step, 0.7 if step == "13" else None), naming)) == naming
+    assert detect(weights.export(ours("pocket", step, 0.7 if step == "13" else None), naming)) == naming
 
 
 @pytest.mark.parametrize("step", ["1", "5", "11", "13"])
@@ -135,7 +135,7 @@ def test_safetensors_and_torch_files_hold_the_same(tmp_path) -> None:
 
 def test_unknown_keys_are_named() -> None:
     with pytest.raises(ValueError, match="have no names known here .*'backbone.x'"):
-        weights.detect({"backbone.x": 1})
+        detect({"backbone.x": 1})
     model, other = ours("pocket", "13", 0.7), ours("pocket", "5").state_dict()
     with pytest.raises(ValueError, match=r"another architecture: .* keys are missing, such as 'norm.bias'"):
         weights.load(model, other)

@@ -25,6 +25,7 @@ CHANGES: list[dict[str, Any]] = [
     {"resolution": 256},
     {"precision": "fp32"},
     {"init_weights": "0" * 64},
+    {"own_parts": {"norm": "0" * 16}},
 ]
 
 
