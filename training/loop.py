@@ -98,7 +98,7 @@ def _train(
 
                 with clock("backward"):
                     learner.watch.drain()
-                seen = _evaluate(run, execution, stop, learner, stores.validation, stores.looked_at)
+                seen = _evaluate(run, execution, stop, learner, stores.validation, stores.evaluated)
                 seconds = {phase: now - before[phase] for phase, now in clock.read().items()}
                 metrics = {
                     "epoch": epoch + 1,

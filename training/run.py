@@ -47,7 +47,7 @@ class Stores:
     classes: tuple[str, ...]
     memory: Memory = field(default_factory=Memory)
     """Of the training pictures as they were last augmented, for the next run to use."""
-    looked_at: Memory = field(default_factory=Memory)
+    evaluated: Memory = field(default_factory=Memory)
     """Of the validation pictures as evaluation prepares them, for the next epoch to use."""
 
 
