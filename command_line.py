@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
+from data.words import one_line
+
 PROGRAM = "runner.py"
 Given = Mapping[str, Sequence[str]]
 """What a command line gives to each option, by the option's name: its values, or the flag as it was written."""
@@ -219,12 +221,6 @@ def _no_such_option(name: str, command: str, named: Mapping[str, Option], comman
         near = [option for option in named if option.rstrip("s") == name.rstrip("s")]
     hint = _nearest(name, near)
     return f"{wrong}{': ' + hint if hint else ' '}"
-
-
-def one_line(text: object, most: int = 1000) -> str:
-    """`text` without line breaks and other control characters, and without the middle if it is very long."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
-    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
 def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ from ablations import PAPER, get_regime
 from ablations.designs import Design, Request, Row, design
 from ablations.presets import get_preset
 from commands import COMMANDS, All, Command, Export, Predict, Report, Show, Steps, Train, Training
+from data.datasets import Located
+from data.words import left_out, one_line
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
 from training.recipe import StudyConfig, follow
 from training.streams import Patient
@@ -201,7 +203,7 @@ def _write_report(folder: Path, mixed_code: bool) -> str:
 
 
 def _tell(complaint: object) -> None:
-    print(command_line.one_line(complaint), file=sys.stderr)
+    print(one_line(complaint), file=sys.stderr)
 
 
 def _study_folder(command: Training | Report) -> Path:
@@ -221,6 +223,7 @@ class _Plan:
     runs: "Sequence[Run]"
     overwrite: Collection[str]
     execution: "Execution"
+    found: Located
     data_dir: Path
     cache: Path
     short_side: int
@@ -249,7 +252,7 @@ def _plan(
     config, folder, regime = command.config, _study_folder(command), get_regime(command.config.regime)
     check_choice([row.name for row in chosen], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
-    data_dir, cache = _check_places(command)
+    found, data_dir, cache = _check_places(command)
     if command.init_weights:
         from ablations.fitting import check_file
         from training.initial_weights import describe
@@ -268,7 +271,7 @@ def _plan(
     config = replace(config, precision=find_precision(config.precision, device))
     study = find_study(folder, config)
     side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
-    pictures = sizes(config.dataset, data_dir, cache, side)
+    pictures = sizes(found, cache, side)
     variants = [(row, made.variant(row, regime, config, pictures.classes)) for row in chosen]
     runs = [
         Run(study, row.name, row.number, seed, variant.architecture, variant.recipe, command.init_weights)
@@ -280,11 +283,11 @@ def _plan(
         device, find_workers(command.workers, device), trial=command.trial,
         checkpoint_minutes=command.checkpoint_minutes, deterministic=command.deterministic,
     )  # fmt: skip
-    return _Plan(share(runs, overwrite), overwrite, execution, data_dir, cache, side, pictures)
+    return _Plan(share(runs, overwrite), overwrite, execution, found, data_dir, cache, side, pictures)
 
 
-def _check_places(command: Train | All) -> tuple[Path, Path]:
-    """The folders of data sets and of decoded pictures. Raises ValueError where one of all folders cannot be used."""
+def _check_places(command: Train | All) -> tuple[Located, Path, Path]:
+    """The data set, and the folders of data sets and of decoded pictures. Raises ValueError where one is unusable."""
     import data
     from data.files import require_folder
 
@@ -292,10 +295,10 @@ def _check_places(command: Train | All) -> tuple[Path, Path]:
     data_dir = command.data_dir or _HERE / "datasets"
     if command.data_dir:
         require_folder(data_dir, "the data folder")
-    data.check(command.config.dataset, data_dir, create_root=command.data_dir is None)
+    found = data.check(command.config.dataset, data_dir, create_root=command.data_dir is None)
     cache = command.cache_dir or data_dir / "cache"
     require_folder(cache, "the folder of decoded pictures (--cache-dir)", may_be_missing=command.cache_dir is None)
-    return data_dir, cache
+    return found, data_dir, cache
 
 
 def _forecast(command: Train | All, plan: _Plan) -> "Bill":
@@ -314,14 +317,16 @@ def _forecast(command: Train | All, plan: _Plan) -> "Bill":
 
 def _carry_out(command: Train | All, made: Design, plan: _Plan, bill: "Bill", stop: StopRequest) -> int:
     """Fetch and decode the pictures, make the study, train its runs."""
-    import data
     from training import series, speed
     from training.run import open_stores
     from training.study import note_design, open_study
 
     study = plan.runs[0].study
-    dataset = data.load(study.config.dataset, plan.data_dir)
+    dataset = plan.found.load()
     stores = open_stores(dataset, plan.cache, plan.short_side, command.skip_unreadable)
+    dataset = dataset.without(stores.skipped)
+    if dataset.skipped:
+        _tell(f"left out: {left_out(dataset.skipped)}")
     study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
     if isinstance(command, All):
         note_design(study.folder, made.record)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
-from data.loader import Batch
+from data.batches import Batch
 from models.builder import build
 from training.device import autocast, set_up, threads
 from training.layout import Layout, lay_out

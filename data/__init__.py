@@ -15,14 +15,16 @@ from data.files import require_writable
 from data.splits import Dataset, Split
 
 if TYPE_CHECKING:
-    from data.cache import PictureStore, open_store
-    from data.loader import Batch, Memory, eval_batches, train_batches
+    from data.batches import Batch, PreparedPictures
+    from data.cache import open_store
+    from data.loader import eval_batches, train_batches
+    from data.store import PictureStore
 
 _LAZY = {
-    "PictureStore": "data.cache",
+    "PictureStore": "data.store",
     "open_store": "data.cache",
-    "Batch": "data.loader",
-    "Memory": "data.loader",
+    "Batch": "data.batches",
+    "PreparedPictures": "data.batches",
     "train_batches": "data.loader",
     "eval_batches": "data.loader",
 }
@@ -32,8 +34,8 @@ __all__ = [
     "Augmentation",
     "Batch",
     "Dataset",
-    "Memory",
     "PictureStore",
+    "PreparedPictures",
     "Split",
     "check",
     "eval_batches",

@@ -22,13 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from data.cache import VERSION, Progress, names_digest
 from data.decode import UnreadablePicture, resize, resized_shape
-from data.files import readable_bytes, require_free, sync_folder, write_atomically
-from data.splits import Split, printable
+from data.files import require_free, sync_folder, write_atomically
+from data.splits import Split
+from data.store import VERSION, names_digest
+from data.words import printable, readable_bytes
+
+Progress = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all)."""
 
 CHUNK_BYTES = 16_000_000
-LISTED = 20
+LISTED = 10
 """Unreadable pictures that an error names; the rest are in `unreadable.txt`."""
 
 
@@ -231,15 +235,15 @@ def forget_notes(store: Path) -> None:
 
 
 def _refuse(split: Split, bad: dict[int, str], folder: Path) -> None:
-    lines = [f"{printable(split.ids[index])}: {printable(why)}" for index, why in sorted(bad.items())]
-    rest = ""
-    if len(lines) > LISTED:
+    named = [f"{printable(split.ids[index])}: {printable(why)}" for index, why in sorted(bad.items())]
+    listed = "; ".join(named[:LISTED])
+    if len(named) > LISTED:
         listing = folder / f"{split.name}-unreadable.txt"
-        write_atomically(listing, ("\n".join(lines) + "\n").encode())
-        rest = f"\n  and {len(lines) - LISTED:,} more, listed in {listing}"
+        write_atomically(listing, ("\n".join(named) + "\n").encode())
+        listed += f"; and {len(named) - LISTED:,} more, listed in {listing}"
     raise ValueError(
-        f"{len(bad):,} of {len(split):,} pictures of {split.name} cannot be read; repair or remove them, or allow the "
-        "build to skip them:\n  " + "\n  ".join(lines[:LISTED]) + rest
+        f"{len(bad):,} of {len(split):,} pictures of {split.name} cannot be read ({listed}): repair or remove them, or "
+        "allow the build to skip them (--skip-unreadable)"
     )
 
 

@@ -1,65 +1,94 @@
-"""The data sets by name: `check` refuses a wrong request in the first second, `load` makes the pictures readable."""
+"""The data sets by name. One more is a file like data/fashion_mnist.py and its line in `ORIGINS`."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data import fashion_mnist, food101, imagefolder
-from data.files import require_folder
-from data.splits import Dataset
+from data import fashion_mnist, food101, imagefolder, pocket
+from data.files import require_folder, require_writable
+from data.splits import Dataset, Origin
+from data.words import readable_bytes
 
-NAMES = ("food101", "fashion-mnist", "pocket", "imagefolder:PATH")
+ORIGINS = (
+    food101.ORIGIN,
+    fashion_mnist.ORIGIN,
+    pocket.ORIGIN,
+    imagefolder.ORIGIN,
+)
+NAMES = tuple(origin.name for origin in ORIGINS)
 
-_CHECKS = {"food101": food101.check, "pocket": food101.check_pocket, "fashion-mnist": fashion_mnist.check}
-_LOADERS = {"food101": food101.load, "pocket": food101.load_pocket, "fashion-mnist": fashion_mnist.load}
+
+@dataclass
+class Located:
+    """A data set that was asked for, listed once and for all."""
+
+    origin: Origin
+    name: str
+    """As it was asked for: 'food101', 'imagefolder:PATH', ..."""
+    folder: Path
+    dataset: Dataset | None
+    """None until it is downloaded or drawn."""
+
+    def load(self, announce: Callable[[str], None] | None = None) -> Dataset:
+        """The data set, downloaded or drawn into its folder where it is not yet there.
+
+        Args:
+            announce: told in one sentence what is going to be fetched, before it is; stderr by default.
+
+        Raises:
+            OSError: no network, a full disk, a download that fails its checksum. One sentence.
+        """
+        if self.dataset is None:
+            published = self.origin.published
+            assert published is not None
+            say = announce or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
+            say(f"Getting {self.name} into {self.folder}, which takes {readable_bytes(published.bytes)} of disk")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            published.fetch(self.folder)
+            self.dataset = self.origin.read(self.folder)
+            assert self.dataset is not None
+        return replace(self.dataset, name=self.name)
 
 
-def check(name: str, root: Path | str, *, create_root: bool = False) -> None:
-    """Refuse a wrong request before anything is downloaded or written. Imports nothing heavy, takes about a second
-    on a folder of 100,000 pictures.
+def check(name: str, root: Path | str, *, create_root: bool = False) -> Located:
+    """Refuse a wrong request before anything is downloaded or written; else what was found, to be loaded.
 
-    `root` is the data folder, into which data sets are downloaded or generated on first use. It must exist, unless
-    `create_root` (for a default folder that the user did not name). It has to be writable only if something is to
-    be written: a complete data set may lie on a read-only disk.
+    Imports nothing heavy, takes about a second on a folder of 100,000 pictures. `root` is the data folder, into which
+    data sets are downloaded or drawn on first use. It must exist, unless `create_root` (for a default folder that the
+    user did not name). It has to be writable only if something is to be written: a complete data set may lie on a
+    read-only disk.
 
     Raises:
         ValueError: an unknown data set (the nearest name is suggested), or a folder that is missing, empty,
             unwritable or half downloaded, or has a class without pictures. One sentence.
     """
-    root, path = _resolve(name, root)
-    if path is not None:
-        imagefolder.check(path)
-    else:
-        require_folder(root, "the data folder", may_be_missing=create_root)
-        _CHECKS[name](root)
+    kind, _, path = name.partition(":")
+    origin = next((one for one in ORIGINS if one.kind == kind and (one.is_the_users or one.name == name)), None)
+    if origin is None:
+        near = difflib.get_close_matches(kind.lower().replace("_", "-"), [one.kind for one in ORIGINS], 1, 0.5)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ValueError(f"unknown data set {name!r}: {hint}known are {', '.join(NAMES)}")
+    if origin.is_the_users and not path:
+        raise ValueError(f"data set {kind!r} needs the folder of your pictures: {origin.name}")
+    folder = Path(os.path.abspath(os.path.expanduser(path if origin.is_the_users else root)))
+    if not origin.is_the_users:
+        require_folder(folder, "the data folder", may_be_missing=create_root)
+    dataset = origin.read(folder)
+    if dataset is None and folder.exists():
+        require_writable(folder, "the data folder")
+    return Located(origin, name, folder, dataset)
 
 
 def load(name: str, root: Path | str) -> Dataset:
-    """The data set `name`, downloaded or generated into the folder `root` where it is not yet there.
+    """The data set `name`, downloaded or drawn into the folder `root` where it is not yet there.
 
     Raises:
         ValueError: as `check`.
-        OSError: no network, a full disk, a download that fails its checksum. One sentence.
+        OSError: as `Located.load`.
     """
-    check(name, root, create_root=True)
-    root, path = _resolve(name, root)
-    if path is not None:
-        return imagefolder.load(name, path)
-    root.mkdir(parents=True, exist_ok=True)
-    return _LOADERS[name](root)
-
-
-def _resolve(name: str, root: Path | str) -> tuple[Path, Path | None]:
-    """(data folder, the user's own folder of pictures or None)."""
-    kind, _, path = name.partition(":")
-    if kind == "imagefolder":
-        if not path:
-            raise ValueError("data set 'imagefolder' needs the folder of your pictures: imagefolder:PATH")
-        return Path(root), Path(os.path.abspath(os.path.expanduser(path)))
-    if name not in _LOADERS:
-        near = difflib.get_close_matches(kind.lower().replace("_", "-"), [*_LOADERS, "imagefolder"], 1, 0.5)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"unknown data set {name!r}: {hint}known are {', '.join(NAMES)}")
-    return Path(os.path.abspath(os.path.expanduser(root))), None
+    return check(name, root, create_root=True).load()

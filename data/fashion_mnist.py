@@ -1,7 +1,7 @@
 """Fashion-MNIST (Xiao et al., 2017): 70,000 grey 28x28 photographs of products, as 32x32 RGB.
 
-Looked for in `ROOT/FashionMNIST/raw`, then in Debian's package `dataset-fashion-mnist`, else downloaded. Read by
-`torchvision.datasets.FashionMNIST`.
+Looked for in `ROOT/FashionMNIST/raw`, then in Debian's package `dataset-fashion-mnist`, else downloaded as torchvision
+does.
 """
 
 from __future__ import annotations
@@ -9,20 +9,25 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.files import one_writer, read_bytes, require_writable, write_atomically
-from data.splits import Dataset, Split, hold_out
+from data.files import one_writer, read_bytes, write_atomically
+from data.splits import Dataset, Origin, Published, Split, hold_out
+from data.words import one_line
 
 if TYPE_CHECKING:
     import numpy as np
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+SIDE = 28
 SIZES = {
     "train-images-idx3-ubyte": 47_040_016,
     "train-labels-idx1-ubyte": 60_008,
@@ -36,10 +41,16 @@ PADDING = 2
 
 @dataclass(frozen=True)
 class GreyPixels:
-    """Grey pictures in memory: `images` is uint8 (N, 28, 28), picture i of the split is `images[indices[i]]`."""
+    """Grey pictures in an IDX file of N x 28 x 28 bytes: picture i of the split is number `indices[i]` in `file`."""
 
-    images: np.ndarray
+    file: Path
     indices: tuple[int, ...]
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        import numpy as np
+
+        return np.memmap(self.file, np.uint8, "r", offset=16).reshape(-1, SIDE, SIDE)
 
     def read(self, index: int) -> np.ndarray:
         import numpy as np
@@ -47,18 +58,16 @@ class GreyPixels:
         return np.repeat(np.pad(self.images[self.indices[index]], PADDING)[:, :, None], 3, axis=2)
 
     def size(self, index: int) -> tuple[int, int]:
-        _, height, width = self.images.shape
-        return height + 2 * PADDING, width + 2 * PADDING
+        return SIDE + 2 * PADDING, SIDE + 2 * PADDING
 
     def stamp(self, index: int) -> tuple[int, int]:
-        return self.images[0].size, 0
+        return SIDE * SIDE, 0
 
     def take(self, indices: Sequence[int]) -> GreyPixels:
-        return GreyPixels(self.images, tuple(self.indices[index] for index in indices))
+        return GreyPixels(self.file, tuple(self.indices[index] for index in indices))
 
 
-def check(root: Path) -> None:
-    """Refuse half downloaded files under `root`, or a folder the files could not be put into (ValueError)."""
+def read(root: Path) -> Dataset | None:
     raw = _raw(root)
     for name, size in SIZES.items():
         found = raw / name
@@ -68,35 +77,21 @@ def check(root: Path) -> None:
                 "again"
             )
     lacking = [name for name in SIZES if not (raw / name).exists()]
-    if not lacking or not root.exists():
-        return
     missing = [name for name in lacking if _packed(name, raw) is None]
     if missing and any((raw / name).exists() or (raw / f"{name}.gz").exists() for name in SIZES):
         raise ValueError(f"{raw} is half downloaded: {missing[0]} is missing; delete the folder to get it again")
-    require_writable(root, "the data folder")
-
-
-def load(root: Path) -> Dataset:
-    """Fashion-MNIST, unpacked or downloaded (30 MB, checksums verified) into `root` where it is missing.
-
-    Raises:
-        OSError: no network, or a full disk.
-    """
-    from torchvision.datasets import FashionMNIST
-
-    if not all((_raw(root) / name).exists() for name in SIZES):
-        _provide(root)
+    if lacking:
+        return None
     parts = {}
-    for part in ("train", "test"):
-        official = FashionMNIST(str(root), train=part == "train", download=False)
-        ids = tuple(f"{part}/{index:05d}" for index in range(len(official)))
-        labels = tuple(official.targets.tolist())
-        pixels = GreyPixels(official.data.numpy(), tuple(range(len(official))))
+    for part, file in (("train", "train"), ("test", "t10k")):
+        labels = tuple(read_bytes(raw / f"{file}-labels-idx1-ubyte")[8:])
+        ids = tuple(f"{part}/{index:05d}" for index in range(len(labels)))
+        pixels = GreyPixels(raw / f"{file}-images-idx3-ubyte", tuple(range(len(labels))))
         parts[part] = Split(f"fashion-mnist-{part}", ids, labels, pixels)
     kept, held = hold_out(parts["train"])
     return Dataset(
         name="fashion-mnist",
-        classes=tuple(FashionMNIST.classes),
+        classes=CLASSES,
         train=parts["train"].take(kept, "fashion-mnist-train"),
         validation=parts["train"].take(held, "fashion-mnist-validation"),
         test=parts["test"],
@@ -117,7 +112,8 @@ def _packed(name: str, raw: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _provide(root: Path) -> None:
+def fetch(root: Path) -> None:
+    """Unpack the files, downloaded (30 MB, checksums verified) where neither the folder nor the package has them."""
     raw = _raw(root)
     raw.mkdir(parents=True, exist_ok=True)
     with one_writer(raw):
@@ -146,16 +142,21 @@ def _download(raw: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     beside = raw / ".part"
-    print(f"Downloading Fashion-MNIST once, 30 MB, to {raw}", file=sys.stderr, flush=True)
     try:
         for file, md5 in FashionMNIST.resources:
             download_url(FashionMNIST.mirrors[0] + file, str(beside), md5=md5)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise OSError(
-            f"Fashion-MNIST could not be downloaded ({reason}); check the network, put its four .gz files into {raw}, "
-            "or install Debian's package dataset-fashion-mnist"
+            f"Fashion-MNIST could not be downloaded ({one_line(error)}); check the network, put its four .gz files "
+            f"into {raw}, or install Debian's package dataset-fashion-mnist"
         ) from error
     for file, _ in FashionMNIST.resources:
         os.replace(beside / file, raw / file)
     shutil.rmtree(beside)
+
+
+ORIGIN = Origin(
+    "fashion-mnist",
+    read,
+    Published(train=60_000, test=10_000, classes=10, bytes=85_000_000, height=32, width=32, fetch=fetch),
+)

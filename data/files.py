@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from io import BufferedWriter
 from pathlib import Path
 
+from data.words import readable_bytes
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".avif")
+"""What counts as a picture in a folder: torchvision's `IMG_EXTENSIONS`, GIF and AVIF."""
+
 
 def require_folder(folder: Path, what: str, *, may_be_missing: bool = False, writable: bool = False) -> None:
     """Raise ValueError unless `folder` is an existing folder (or a missing one that could be made, if allowed)."""
@@ -52,16 +57,6 @@ def require_free(folder: Path, needed: int, what: str) -> None:
             f"{what} needs {readable_bytes(needed)} and the disk of {folder} has {readable_bytes(free)} free; "
             "free some space or name a folder on another disk"
         )
-
-
-def readable_bytes(count: int) -> str:
-    """`count` bytes for a reader: '812 bytes', '3.2 MB', '19.8 GB' (decimal units)."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError
 
 
 def write_atomically(path: Path, content: bytes) -> None:

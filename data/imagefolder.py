@@ -11,30 +11,33 @@ import os
 import re
 from pathlib import Path
 
-from data.files import require_folder
-from data.splits import HELD_OUT, Dataset, Files, Split, first_few, hold_out
+from data.files import PICTURE_SUFFIXES, require_folder
+from data.splits import HELD_OUT, Dataset, Files, Origin, Split, hold_out
+from data.words import first_few
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-"""What counts as a picture: torchvision's `IMG_EXTENSIONS`, and GIF."""
 VALIDATION_NAMES = ("val", "validation", "valid")
 
 Listing = dict[str, list[str]]
 """Names of pictures relative to their class folder, sorted, by class."""
 
 
-def check(path: Path) -> None:
-    """Refuse a folder that is missing, empty, or has too few pictures in a class (ValueError). Reads no picture."""
-    for part, folder in _parts(path).items():
-        _listing(path, part, folder)
+def read(path: Path) -> Dataset:
+    """The pictures under `path`, none of which is opened.
 
-
-def load(name: str, path: Path) -> Dataset:
-    """The pictures under `path` as data set `name`. Raises ValueError as `check`."""
+    Raises:
+        ValueError: the folder is missing or empty, or has too few pictures in a class.
+    """
     # Two folders of the same name are two data sets, so the full path is part of the splits' names.
     prefix = re.sub(r"[^A-Za-z0-9._-]", "_", path.name) + "-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    listings = {part: _listing(path, part, folder) for part, folder in _parts(path).items()}
+    parts = _parts(path)
+    needed = {part: 4 - len(parts) if part == "train" else 1 for part in parts}  # one for each split carved out of it
+    listings = {part: _listing(folder, needed[part]) for part, folder in parts.items()}
+    for part, listing in listings.items():
+        if odd := sorted(set(listing) ^ set(listings["train"])):
+            one = f"{path}: class {first_few(odd)} is in only one of train and {part}"
+            raise ValueError(f"{one}; both need every class")
     classes = tuple(listings["train"])
-    splits = {part: _split(f"{prefix}-{part}", path, folder, listings[part]) for part, folder in _parts(path).items()}
+    splits = {part: _split(f"{prefix}-{part}", path, folder, listings[part]) for part, folder in parts.items()}
 
     def carve(part: str, share: float) -> None:
         kept, held = hold_out(splits["train"], share)
@@ -48,7 +51,7 @@ def load(name: str, path: Path) -> Dataset:
     elif "validation" not in splits:
         carve("validation", HELD_OUT)
     return Dataset(
-        name=name,
+        name="imagefolder",
         classes=classes,
         train=splits["train"],
         validation=splits["validation"],
@@ -77,7 +80,8 @@ def _parts(path: Path) -> dict[str, Path]:
     return parts | ({"validation": validation} if validation else {})
 
 
-def _listing(path: Path, part: str, folder: Path) -> Listing:
+def _listing(folder: Path, needed: int) -> Listing:
+    """Pictures by class, at least `needed` of each."""
     try:
         classes = _classes(folder)
         listing = {cls: _pictures(folder / cls) for cls in classes}
@@ -88,12 +92,6 @@ def _listing(path: Path, part: str, folder: Path) -> Listing:
             f"{folder} has {len(classes) or 'no'} class folder{'s' * (not classes)}; expected a folder of pictures for "
             "each of at least two classes"
         )
-    parts = _parts(path)
-    odd = sorted(set(classes) ^ set(_classes(parts["train"])))
-    if odd:
-        raise ValueError(f"{path}: class {first_few(odd)} is in only one of train and {part}; both need every class")
-    # Every split that is carved out of this one takes a picture of each class.
-    needed = 1 if part != "train" else 4 - len(parts)
     for cls, pictures in listing.items():
         if not pictures:
             raise ValueError(f"class {cls!r} in {folder} has no picture; put some there or remove the folder")
@@ -123,6 +121,9 @@ def _pictures(folder: Path) -> list[str]:
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        names = (name for name in files if name.lower().endswith(EXTENSIONS) and not name.startswith("."))
+        names = (name for name in files if name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith("."))
         found += [os.path.relpath(os.path.join(place, name), folder) for name in names]
     return sorted(found)
+
+
+ORIGIN = Origin("imagefolder:PATH", read)

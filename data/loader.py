@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any, Protocol
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data import randomness
-from data.augment import Draws, Mix, augment_batch, centre_crop, draw, draw_mix, finish
+from data.augment import augment_batch, centre_crop, draw, draw_mix
 from data.augmentation import Augmentation
-from data.processes import end_with
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from data.batches import Batch, Place, Prepared, PreparedPictures, Work
+from data.workers import here, in_workers
 
 
 class Pictures(Protocol):
@@ -35,22 +31,6 @@ class Pictures(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B pictures of R x R pixels.
-
-    images: float32 (B, 3, R, R), channels_last, normalised, mixed. labels, partner_labels: int64 (B,).
-    weight: float32 (B,), the share of `labels`; 1 - weight is the share of `partner_labels`.
-    valid: how many rows are real; the rest pad the last batch of an evaluation and are to be ignored.
-    """
-
-    images: Tensor
-    labels: Tensor
-    partner_labels: Tensor
-    weight: Tensor
-    valid: int
 
 
 def batches_per_epoch(pictures: int, batch_size: int) -> int:
@@ -74,7 +54,7 @@ def epoch_order(pictures: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 def train_batches(
     store: Pictures, augmentation: Augmentation, resolution: int, *, seed: int, epoch: int, batch_size: int,
     start: int = 0, epochs: int = 1, rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0,
-    device: torch.device | str = "cpu", memory: Memory | None = None,
+    device: torch.device | str = "cpu", kept: PreparedPictures | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """The training batches of `epochs` epochs, from batch number `start` of `epoch` on; ragged last ones are dropped.
 
@@ -83,7 +63,7 @@ def train_batches(
     batch_size counts the pictures of one optimizer update over all processes. Process `rank` of `world` gets the
     rank-th contiguous share of each batch, handed out in `micro_batches` equal parts in turn; put together, shares and
     parts are the single-process batch, byte for byte. The last touches (normalise, erase, mix) and the result are on
-    `device`. Close the iterator to stop its workers early. Without workers, `memory` spares work already done.
+    `device`. Close the iterator to stop its workers early. Without workers, `kept` spares work already done.
 
     Raises ValueError, before anything is read, when the shares cannot be equal, when mixing would part a pair, or when
     the store holds less than one batch.
@@ -104,57 +84,28 @@ def train_batches(
         for each in range(epoch, epoch + epochs)
         for number in range(start * micro_batches if each == epoch else 0, count * micro_batches)
     )
-    return _batches(work, places, workers, torch.device(device), memory if workers == 0 else None)
+    return _batches(work, places, workers, torch.device(device), kept if workers == 0 else None)
 
 
 def eval_batches(
     store: Pictures, resolution: int, *, batch_size: int, workers: int = 0,
-    device: torch.device | str = "cpu", memory: Memory | None = None,
+    device: torch.device | str = "cpu", kept: PreparedPictures | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded.
 
-    `memory` spares the work already done, and the workers too if all of it is.
+    `kept` spares the work already done, and the workers too if all of it is.
     """
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
     count = math.ceil(len(store) / batch_size)
     work, places = _Evaluation(store, resolution, batch_size), [(0, number) for number in range(count)]
-    if memory is not None and memory.has(work, places):
+    if kept is not None and kept.has(work, places):
         workers = 0
-    return _batches(work, places, workers, torch.device(device), memory)
-
-
-_Place = tuple[int, int]
-"""Epoch, and number of a micro-batch in it."""
+    return _batches(work, places, workers, torch.device(device), kept)
 
 
 @dataclass(frozen=True)
-class _Unfinished:
-    """What a worker sends: a quarter of the bytes of the batch that `finish` makes of it."""
-
-    pictures: Tensor  # uint8 (B, R, R, 3)
-    labels: Tensor
-    valid: int
-    draws: Draws | None = None
-    mix: Mix | None = None
-
-    def pin_memory(self) -> _Unfinished:
-        return replace(self, pictures=self.pictures.pin_memory(), labels=self.labels.pin_memory())
-
-    def finish(self, device: torch.device) -> Batch:
-        pictures, labels = (part.to(device, non_blocking=True) for part in (self.pictures, self.labels))
-        images = finish(pictures, self.draws, self.mix)
-        partner_labels, weight = labels, torch.ones(len(labels), device=device)
-        if self.mix is not None:
-            pairs = len(labels) // 2 * 2
-            partner_labels = labels.clone()
-            partner_labels[:pairs] = labels[:pairs].view(-1, 2).flip(1).flatten()
-            weight[:pairs] = self.mix.weight
-        return Batch(images, labels, partner_labels, weight, self.valid)
-
-
-@dataclass(frozen=True)
-class _Training(Dataset[_Unfinished]):
+class _Training(Dataset[Prepared]):
     """One process's micro-batches, by epoch and number."""
 
     store: Pictures
@@ -166,7 +117,7 @@ class _Training(Dataset[_Unfinished]):
     world: int
     micro_batches: int
 
-    def __getitem__(self, place: _Place) -> _Unfinished:
+    def __getitem__(self, place: Place) -> Prepared:
         epoch, number = place
         batch, part = divmod(number, self.micro_batches)
         rows = self.batch_size // (self.world * self.micro_batches)
@@ -178,18 +129,18 @@ class _Training(Dataset[_Unfinished]):
         mixed = augment_batch(self.augmentation, self.resolution, draws, pictures)
         labels = self.store.labels[torch.from_numpy(indices)]
         mix = draw_mix(self.augmentation, self.resolution, self.seed, epoch, batch)
-        return _Unfinished(mixed, labels, rows, draws, mix)
+        return Prepared(mixed, labels, rows, draws, mix)
 
 
 @dataclass(frozen=True)
-class _Evaluation(Dataset[_Unfinished]):
+class _Evaluation(Dataset[Prepared]):
     """The batches of an evaluation, by number; all of them in epoch 0."""
 
     store: Pictures
     resolution: int
     batch_size: int
 
-    def __getitem__(self, place: _Place) -> _Unfinished:
+    def __getitem__(self, place: Place) -> Prepared:
         _, number = place
         size = self.resolution
         first, end = number * self.batch_size, min((number + 1) * self.batch_size, len(self.store))
@@ -198,44 +149,14 @@ class _Evaluation(Dataset[_Unfinished]):
             target.copy_(centre_crop(self.store[index], size))
         labels = torch.zeros(self.batch_size, dtype=torch.int64)
         labels[: end - first] = self.store.labels[first:end]
-        return _Unfinished(pictures, labels, end - first)
-
-
-_Work = _Training | _Evaluation
-
-
-class Memory:
-    """Prepared pictures of the last work (store, augmentation, seed, batch) asked for, up to `limit` bytes of them.
-
-    All steps of a study that share a recipe and a seed see the same pictures, so only the first has to make them.
-    """
-
-    def __init__(self, limit: int = 2**30) -> None:
-        self.limit = limit
-        self._work: _Work | None = None
-        self._batches: dict[_Place, _Unfinished] = {}
-        self._bytes = 0
-
-    def has(self, work: _Work, places: Iterable[_Place]) -> bool:
-        return work == self._work and all(place in self._batches for place in places)
-
-    def get(self, work: _Work, place: _Place) -> _Unfinished | None:
-        return self._batches.get(place) if work == self._work else None
-
-    def keep(self, work: _Work, place: _Place, made: _Unfinished) -> None:
-        """Remember `made`, if there is room."""
-        if work != self._work:
-            self._work, self._batches, self._bytes = work, {}, 0
-        if place not in self._batches and self._bytes + made.pictures.nbytes <= self.limit:
-            self._batches[place] = made
-            self._bytes += made.pictures.nbytes
+        return Prepared(pictures, labels, end - first)
 
 
 def _batches(
-    work: _Work, places: Iterable[_Place], workers: int, device: torch.device, memory: Memory | None
+    work: Work, places: Iterable[Place], workers: int, device: torch.device, kept: PreparedPictures | None
 ) -> Iterator[Batch]:
     pin = device.type == "cuda"
-    unfinished = _in_workers(work, places, workers, pin, memory) if workers else _here(work, places, pin, memory)
+    unfinished = in_workers(work, places, workers, pin, kept) if workers else here(work, places, pin, kept)
     if not pin:
         for batch in unfinished:
             yield batch.finish(device)
@@ -255,82 +176,3 @@ def _batches(
         used.append(training.record_event())
         if len(used) > 2:
             used.popleft().synchronize()
-
-
-def _here(work: _Work, places: Iterable[_Place], pin: bool, memory: Memory | None) -> Iterator[_Unfinished]:
-    for place in places:
-        made = memory.get(work, place) if memory else None
-        if made is None:
-            made = work[place].pin_memory() if pin else work[place]
-            if memory:
-                memory.keep(work, place, made)
-        yield made
-
-
-def _in_workers(
-    work: _Work, places: Iterable[_Place], workers: int, pin: bool, memory: Memory | None
-) -> Iterator[_Unfinished]:
-    with warnings.catch_warnings():  # more workers than cores are slow, but the user's choice
-        warnings.filterwarnings("ignore", "This DataLoader will create")
-        loader = DataLoader(
-            _Careful(work), batch_size=None, sampler=places, num_workers=workers, collate_fn=_unchanged,
-            pin_memory=pin, worker_init_fn=partial(_become_worker, parent=os.getpid()),
-        )  # fmt: skip
-        # Until it ignores them, a new worker would answer signals as if it were this process.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            batches = iter(loader)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    failure = None
-    for (epoch, number), batch in batches:
-        if isinstance(batch, Exception):
-            failure = batch
-            break
-        if memory:
-            memory.keep(work, (epoch, number), batch)  # a tuple again: older releases of torch pin tuples as lists
-        yield batch
-    del batches, loader  # ends the workers before the failure is seen, not when its traceback is forgotten
-    if failure is not None:
-        raise failure
-
-
-@dataclass(frozen=True)
-class _Careful(Dataset["tuple[_Place, _Unfinished | Exception]"]):
-    """Hands over an exception as it is: DataLoader would wrap its one sentence in the worker's traceback."""
-
-    work: _Work
-
-    def __getitem__(self, place: _Place) -> tuple[_Place, _Unfinished | Exception]:
-        try:
-            return place, _shared(self.work[place])
-        except Exception as failure:
-            return place, failure
-
-
-def _shared(made: _Unfinished) -> _Unfinished:
-    """`made` in shared memory. DataLoader would do the same in a thread, and wait forever for what fails there."""
-    try:
-        for part in (made.pictures, made.labels):
-            part.share_memory_()  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise OSError(
-            f"a worker could not hand over its pictures ({error}): give the machine more shared memory (/dev/shm, in "
-            "docker --shm-size), or give --workers 0"
-        ) from error
-    return made
-
-
-def _become_worker(_: int, parent: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole process group, but the training process decides when its workers end.
-
-    If it is killed they end with it: they would go on holding the run's lock until they notice (5 seconds).
-    """
-    end_with(parent)
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch

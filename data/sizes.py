@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data import fashion_mnist, food101
-from data.cache import store_folder
-from data.datasets import load
+from data.datasets import Located
 from data.decode import UnreadablePicture, resized_shape
 from data.splits import HELD_OUT, Split
+from data.store import store_folder
 
 _SAMPLE = 64
 """Headers read per split to estimate the cache's size."""
@@ -34,28 +33,17 @@ class Sizes:
     """Of a typical decoded picture, in pixels."""
 
 
-# What is published, or drawn here: (train and validation, test, classes, bytes to fetch, height, width).
-_KNOWN = {
-    "food101": (75_750, 25_250, 101, food101.DOWNLOAD_BYTES, 384, 512),
-    "fashion-mnist": (60_000, 10_000, 10, 85_000_000, 32, 32),
-    "pocket": (2_400, 900, 10, 15_000_000, 108, 114),
-}
-
-
-def sizes(name: str, root: Path, cache: Path, short_side: int) -> Sizes:
-    """Of data set `name` in the data folder `root`, cached under `cache` (see `data.open_store`). Writes nothing."""
-    needed = {
-        "food101": [root / food101.FOLDER],
-        "pocket": [root / food101.POCKET_FOLDER],
-        "fashion-mnist": [root / "FashionMNIST" / "raw" / file for file in fashion_mnist.SIZES],
-    }
-    if not all(path.exists() for path in needed.get(name, [])):
-        kept, test, classes, download, height, width = _KNOWN[name]
-        held = round(HELD_OUT * kept)
-        height, width = resized_shape(height, width, short_side)
-        bytes_ = (kept + test) * height * width * 3
-        return Sizes(kept - held, held, test, classes, download, bytes_, height, width)
-    dataset = load(name, root)
+def sizes(found: Located, cache: Path, short_side: int) -> Sizes:
+    """Of a data set, cached under `cache` (see `data.open_store`). Writes and fetches nothing."""
+    dataset, published = found.dataset, found.origin.published
+    if dataset is None:
+        assert published is not None
+        held = round(HELD_OUT * published.train)
+        height, width = resized_shape(published.height, published.width, short_side)
+        return Sizes(
+            published.train - held, held, published.test, published.classes, published.bytes,
+            (published.train + published.test) * height * width * 3, height, width,
+        )  # fmt: skip
     shapes = {split.name: _typical_shape(split, short_side) for split in dataset.splits.values()}
     missing = [split for split in dataset.splits.values() if not store_folder(cache, split, short_side).exists()]
     return Sizes(

@@ -1,4 +1,4 @@
-"""What a data set is: named pictures with labels in three splits, and a reader for each picture."""
+"""What a data set is: named pictures with labels in three splits, a reader for each, and where they come from."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +103,8 @@ class Dataset:
     """True if the pictures were drawn by a program; the report says so."""
     description: str
     """One sentence for the report."""
+    skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the pictures that were left out because they cannot be read, by split: those of `splits` are others."""
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -113,7 +115,16 @@ class Dataset:
         """What a reader wants to know of it, for study.json."""
         sizes = {name: len(split) for name, split in self.splits.items()}
         about = {"name": self.name, "description": self.description, "synthetic": self.synthetic}
-        return {**about, "classes": self.classes, **sizes}
+        return {**about, "classes": self.classes, **sizes, "skipped": self.skipped}
+
+    def without(self, unreadable: Mapping[str, Collection[str]]) -> Dataset:
+        """The data set without these pictures, by split and name."""
+        left: dict[str, Any] = {}
+        for part, names in unreadable.items():
+            split, out = self.splits[part], set(names)
+            left[part] = split.take([i for i, name in enumerate(split.ids) if name not in out], split.name)
+        skipped = {part: tuple(names) for part, names in unreadable.items() if names}
+        return replace(self, **left, skipped=skipped) if skipped else self
 
     @cached_property
     def fingerprint(self) -> str:
@@ -125,6 +136,44 @@ class Dataset:
             for row in zip(split.ids, split.labels, sizes, strict=True):
                 digest.update(json.dumps(row).encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a data set that is not there yet, and how to get it."""
+
+    train: int
+    """Pictures to train on, those that will be held out among them."""
+    test: int
+    classes: int
+    bytes: int
+    """Disk that getting them takes."""
+    height: int
+    width: int
+    """Of a typical picture, in pixels."""
+    fetch: Callable[[Path], None]
+    """Puts the pictures into the data folder. Raises OSError (no network, a full disk) in one sentence."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A data set by name: how it is found in a folder and, where it may be missing, what is published of it."""
+
+    name: str
+    """As it is asked for: 'food101'; 'imagefolder:PATH' if it lies in a folder of the user's."""
+    read: Callable[[Path], Dataset | None]
+    """The data set in the data folder (in PATH), None where it is not there yet. Opens no picture, imports nothing
+    heavy and writes nothing. Raises ValueError, in one sentence, where it is damaged or half downloaded."""
+    published: Published | None = None
+    """Needed unless `read` always finds a data set or refuses the folder."""
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def is_the_users(self) -> bool:
+        return ":" in self.name
 
 
 def hold_out(split: Split, share: float = HELD_OUT) -> tuple[list[int], list[int]]:
@@ -140,15 +189,3 @@ def hold_out(split: Split, share: float = HELD_OUT) -> tuple[list[int], list[int
         ranked = sorted(indices, key=lambda index: hashlib.sha256(os.fsencode(split.ids[index])).digest())
         held.update(ranked[: max(1, round(share * len(indices)))])
     return [index for index in range(len(split)) if index not in held], sorted(held)
-
-
-def printable(name: object) -> str:
-    """A name from outside as it may be shown on a terminal: what cannot be printed as Python would escape it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-
-
-def first_few(names: Iterable[str], limit: int = 3) -> str:
-    """'a, b, c and 4 more' for messages."""
-    listed = [printable(name) for name in names]
-    rest = len(listed) - limit
-    return ", ".join(listed[:limit]) + (f" and {rest:,} more" if rest > 0 else "")

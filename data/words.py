@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -22,3 +22,45 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             side_by_side[key] = value
     return side_by_side
+
+
+def printable(name: object) -> str:
+    """A name from outside as it may be shown on a terminal: what cannot be printed as Python would escape it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
+def first_few(names: Iterable[str], limit: int = 3) -> str:
+    """'a, b, c and 4 more' for messages."""
+    listed = [printable(name) for name in names]
+    rest = len(listed) - limit
+    return ", ".join(listed[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def left_out(unreadable: Mapping[str, Sequence[str]]) -> str:
+    """Which pictures were left out, by split: '4 train pictures that cannot be read (a, b, c and 1 more)'."""
+    return "; ".join(f"{len(names):,} {part} picture{'s' * (len(names) != 1)} that cannot be read ({first_few(names)})"
+                     for part, names in unreadable.items())  # fmt: skip
+
+
+def one_line(text: object, most: int = 1000) -> str:
+    """`text` without line breaks and other control characters, and without the middle if it is very long."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
+
+
+def readable_bytes(count: int) -> str:
+    """`count` bytes for a reader: '812 bytes', '3.2 MB', '19.8 GB' (decimal units)."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """'42 s', '12 min', '3 h 20 min', for a reader."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from data.splits import first_few, printable
+from data.files import PICTURE_SUFFIXES
+from data.words import first_few, printable
 
 if TYPE_CHECKING:
     from inference.predictor import Predictor
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 Best = Sequence[tuple[str, float]]
 """Classes and probabilities, best first."""
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -71,7 +71,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
         if place.is_dir():
             inside = sorted(path for path in place.rglob("*") if _is_picture(path))
             if not inside:
-                raise ValueError(f"the folder {place} holds no pictures ({', '.join(_SUFFIXES)}): name another")
+                raise ValueError(f"the folder {place} holds no pictures ({', '.join(PICTURE_SUFFIXES)}): name another")
             found += inside
         elif place.is_file():
             found.append(place)
@@ -86,7 +86,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
 
 def _is_picture(path: Path) -> bool:
     # Hidden files are no pictures whatever their ending: a Mac leaves ._NAME.jpg beside NAME.jpg on foreign disks.
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 def titles(predictors: Sequence[Predictor]) -> list[str]:

@@ -18,8 +18,7 @@ def read(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: no such file, or it holds no weights that can be read without running code from it.
     """
-    if not path.is_file():
-        raise ValueError(f"the weights {path} do not exist: give a .safetensors or a torch file")
+    _require_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -43,7 +42,13 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def sha256(path: Path) -> str:
     """Of the file's contents, in hex."""
-    if not path.is_file():
-        raise ValueError(f"the weights {path} do not exist: give a .safetensors or a torch file")
+    _require_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_file(path: Path) -> None:
+    """A device might never end."""
+    if not path.is_file():
+        wrong = "are no file" if path.exists() else "do not exist"
+        raise ValueError(f"the weights {path} {wrong}: give a .safetensors or a torch file")

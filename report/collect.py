@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ablations
-from data.splits import first_few
+from data.words import first_few
 from report.checks import OddRun, RunRecord, read_object, read_run
 from training.identity import difference
 from training.index import Index, run_folders
@@ -36,6 +36,8 @@ class Dataset:
     train: int
     validation: int
     test: int
+    skipped: Mapping[str, tuple[str, ...]]
+    """Names of the pictures that were left out because they cannot be read, by split; the sizes are without them."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Datase
             train=int(data["train"]),
             validation=int(data["validation"]),
             test=int(data["test"]),
+            skipped={str(part): tuple(map(str, names)) for part, names in data["skipped"].items()},
         )
         regime = str(config["regime"])
         name, study_hash = str(study["name"]), str(study["hash"])
@@ -144,7 +147,7 @@ def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Datase
             raise TypeError
     except OddRun as odd:
         raise ValueError(f"{study_dir} has no usable description: {odd}") from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(f"{path} does not describe a study: a field is missing or wrong") from None
     if regime not in ablations.REGIMES:
         known = ", ".join(ablations.REGIMES)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ablations import Step
-from data.words import flat
+from data.words import duration, flat, left_out
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
 from report.statistics import Difference
@@ -39,14 +39,6 @@ def signed(value: float, digits: int = 2) -> str:
 def amount(value: float) -> str:
     """Two decimals, or three digits below one."""
     return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:#.3g}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _present(value: float | None) -> bool:
@@ -189,6 +181,7 @@ def _certificate(summary: Summary, finished: list[RunRecord]) -> list[tuple[str,
         ("Data set", f"{data.name}: {data.description}"),
         ("Classes", f"{len(data.classes):,}"),
         ("Pictures", f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test"),
+        *([("Left out", left_out(data.skipped))] if data.skipped else []),
         ("Regime", study.regime),
         ("Resolution", f"{_resolution(study.config)} pixels"),
         ("Precision", str(study.config.get("precision", "unknown"))),

@@ -1,5 +1,6 @@
 """What a disk, a memory or pictures cannot do, through the command line: one sentence and the right exit code."""
 
+import json
 import shutil
 import weakref
 from pathlib import Path
@@ -166,7 +167,20 @@ def test_unreadable_pictures_are_named_and_can_be_left_out(place, own, tmp_path,
     named = {name for name in ("down/03.jpg: an empty file", "across/11.jpg: not a picture") if name in said}
     assert named  # those of the first split that has some
     assert not (tmp_path / "runs").exists()
-    assert runner.main(["train", "3", *place, "--skip-unreadable"]) == 0
+    assert said.count("\n") == said.count("Decoding ") + 1  # one sentence, whatever else is told
+    capsys.readouterr()
+    assert runner.main(["all", "--steps", "3", *place, "--skip-unreadable"]) == 0
+    told = capsys.readouterr().err
+    study = json.loads((tmp_path / "runs/quick/study.json").read_text())["dataset"]
+    run = json.loads((tmp_path / "runs/quick/patchify-stem/seed-0/environment.json").read_text())
+    assert run["skipped"] == study["skipped"]
+    assert sorted(name for names in study["skipped"].values() for name in names) == ["across/11.jpg", "down/03.jpg"]
+    assert study["train"] + study["validation"] + study["test"] == 88  # of 90
+    page = (tmp_path / "runs/quick/report/report.md").read_text()
+    for name in ("across/11.jpg", "down/03.jpg"):
+        assert name in told
+        assert name in page
+    assert f"{study['train']} training, {study['validation']} validation, {study['test']} test" in page
     # Later commands must go on asking for it: it never passes silently for the whole.
     assert "unreadable pictures" in refused(["train", "4", *place], capsys, 2)
 
@@ -190,6 +204,6 @@ def test_a_damaged_cache_is_refused(place, tmp_path, capsys) -> None:
 def test_the_memory_of_augmented_pictures_is_a_share_of_what_is_free(place, monkeypatch) -> None:
     monkeypatch.setattr(run_module, "available", lambda _: 4000)
     limits = []
-    monkeypatch.setattr(series, "train", lambda run, stores, *_: limits.append(stores.memory.limit))
+    monkeypatch.setattr(series, "train", lambda run, stores, *_: limits.append(stores.augmented.limit))
     runner.main(["train", "3", *place])
     assert limits == [1000]

@@ -7,6 +7,7 @@ import pytest
 
 import command_line
 import runner
+from data.words import one_line
 
 COMPLAINTS = {
     ("train", "3", "--epochs", "abc"): "--epochs: 'abc' is not a whole number (see runner.py train --help)",
@@ -40,6 +41,7 @@ COMPLAINTS = {
     ("show", "\udcff\n\x1b"): r"there is no step '\udcff\n\x1b' (a number from 0 to 13",
     ("predict", "a.png", "--run", "x", "b.png"): "'b.png' stands apart from the other images: give them together",
     ("export", "--run", "x" * 5000, "--out", "none/x"): "File name too long",
+    ("train", "3", "--preset", "pocket", "--init-weights", "/dev/zero"): "the weights /dev/zero are no file: give a",
     ("predict", "/dev/zero", "--run", "x"): "/dev/zero is neither a file nor a folder: give pictures, or folders",
 }
 
@@ -54,8 +56,8 @@ def test_a_wrong_word_is_named_with_what_is_accepted(arguments, capsys) -> None:
 
 
 def test_a_complaint_is_one_line_whatever_it_quotes() -> None:
-    assert command_line.one_line("a\n b\x1b[31m\udcff") == r"a b\x1b[31m\udcff"
-    assert len(command_line.one_line("x" * 10_000)) < 1100
+    assert one_line("a\n b\x1b[31m\udcff") == r"a b\x1b[31m\udcff"
+    assert len(one_line("x" * 10_000)) < 1100
 
 
 def test_options_are_read_off_the_commands() -> None:

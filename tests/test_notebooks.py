@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data import food101
-from data.pocket import generate
+from data.pocket import FOLDER
+from data.pocket_pictures import generate
 from tests.conftest import MadeOnce
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,7 @@ QUICK = f"--resolution 32 --epochs {EPOCHS} --warmup-epochs 0 --batch-size 24 --
 def pocket(made_once: MadeOnce) -> Path:
     """The embedded pictures, eight a class."""
     draw = {"train": 6, "test": 2}
-    return made_once("few-pocket", lambda root: generate(root / food101.POCKET_FOLDER, draw, workers=1))
+    return made_once("few-pocket", lambda root: generate(root / FOLDER, draw, workers=1))
 
 
 @pytest.fixture

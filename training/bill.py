@@ -7,16 +7,16 @@ from typing import get_args
 
 import torch
 
-from data.files import readable_bytes, require_free
+from data.files import require_free
 from data.loader import batches_per_epoch
 from data.sizes import Sizes
+from data.words import duration, readable_bytes
 from models.builder import build
 from training import memory, speed
 from training.device import set_up
 from training.environment import device_name
 from training.index import State
 from training.layout import Layout, lay_out
-from training.progress import duration
 from training.recipe import Recipe
 from training.run import Execution, Run
 from training.speed import Speed

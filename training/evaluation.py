@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.loader import Batch
+from data.batches import Batch
 from training.device import autocast
 from training.recipe import Precision
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from data import Memory, PictureStore, eval_batches, randomness, train_batches
+from data import PictureStore, PreparedPictures, eval_batches, randomness, train_batches
 from data.files import write_atomically
 from data.loader import batches_per_epoch
+from data.words import duration
 from models.builder import build
 from training import checkpoint, records, trial
 from training.clock import of_updates
@@ -26,7 +27,7 @@ from training.initial_weights import start_from
 from training.interrupt import Stopped, StopRequest
 from training.layout import Layout, lay_out
 from training.optimization import learning_rate
-from training.progress import Progress, duration
+from training.progress import Progress
 from training.run import Execution, Run, Stores
 from training.state import State, layout_in, read_checkpoint, resume, save_checkpoint
 from training.update import Learner, update
@@ -60,7 +61,7 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
         model = _initial_model(run, execution)
         learner = Learner(model, run.recipe, execution.layout, device, precision, run.seed)
         state = State() if saved is None else resume(run, learner, saved)
-        records.begin(run, device, execution.layout)
+        records.begin(run, stores, device, execution.layout)
         return _train(run, stores, execution, stop, learner, state)
 
 
@@ -74,7 +75,7 @@ def _train(
     batches = train_batches(
         stores.train, recipe.augmentation, run.study.config.resolution, seed=run.seed, epoch=state.epoch,
         epochs=recipe.epochs - state.epoch, batch_size=recipe.batch_size, start=state.batch,
-        micro_batches=recipe.micro_batches, workers=execution.workers, device=execution.device, memory=stores.memory,
+        micro_batches=recipe.micro_batches, workers=execution.workers, device=execution.device, kept=stores.augmented,
     )  # fmt: skip
     board = records.Board(run.folder, state.epoch * per_epoch + 1)
     progress = Progress(run.title, recipe.epochs * per_epoch, done, recipe.batch_size)
@@ -156,12 +157,12 @@ def _told_in_epochs(run: Run, updates_per_epoch: int) -> Iterator[None]:
 
 def _evaluate(
     run: Run, execution: Execution, stop: StopRequest, learner: Learner, split: PictureStore,
-    memory: Memory | None = None,
+    kept: PreparedPictures | None = None,
 ) -> Evaluation:  # fmt: skip
     """What the network says of `split`. Raises Stopped between two batches."""
     batches = eval_batches(
         split, run.study.config.resolution, batch_size=_EVALUATION_BATCH, workers=execution.workers,
-        device=execution.device, memory=memory,
+        device=execution.device, kept=kept,
     )  # fmt: skip
     with learner.clock("evaluation"):
         return evaluate(learner.judged, stop.between(batches), execution.device, learner.precision)

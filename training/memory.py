@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.files import readable_bytes
+from data.words import readable_bytes
 from training.device import autocast
 from training.recipe import Precision, Recipe, StudyConfig
 

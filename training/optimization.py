@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from data.loader import Batch
+from data.batches import Batch
 from training.recipe import Recipe
 
 _ALSO_SPARED = (".bias", ".layer_scale", ".relative_position_bias_table")

@@ -6,6 +6,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from data.words import duration
+
 
 class Progress:
     """Updates done, images per second, loss and time left of one run."""
@@ -49,11 +51,3 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-def duration(seconds: float) -> str:
-    """'42 s', '12 min', '3 h 20 min', for a reader."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

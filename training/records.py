@@ -35,10 +35,11 @@ ABOUT = "about"
 """The entry of the weights' metadata: JSON that says what they are."""
 
 
-def begin(run: Run, device: torch.device, layout: Layout) -> None:
+def begin(run: Run, stores: Stores, device: torch.device, layout: Layout) -> None:
     """Write what is known before the first update: config.json and environment.json."""
     write_config(run)
-    write_json(run.folder / "environment.json", {**environment(device), "layout": asdict(layout)})
+    about = {**environment(device), "layout": asdict(layout), "skipped": stores.skipped}
+    write_json(run.folder / "environment.json", about)
 
 
 def write_config(run: Run) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from data import Dataset, Memory, PictureStore, open_store
-from data.splits import first_few
+from data import Dataset, PictureStore, PreparedPictures, open_store
+from data.words import first_few
 from models import Architecture, SwinArchitecture, parts
 from training.identity import Identity
 from training.index import Found, Index, State, state_of
@@ -45,10 +45,16 @@ class Stores:
     validation: PictureStore
     test: PictureStore
     classes: tuple[str, ...]
-    memory: Memory = field(default_factory=Memory)
-    """Of the training pictures as they were last augmented, for the next run to use."""
-    evaluated: Memory = field(default_factory=Memory)
-    """Of the validation pictures as evaluation prepares them, for the next epoch to use."""
+    augmented: PreparedPictures = field(default_factory=PreparedPictures)
+    """The training pictures as they were last augmented, for the next run to use."""
+    evaluated: PreparedPictures = field(default_factory=PreparedPictures)
+    """The validation pictures as evaluation prepares them, for the next epoch to use."""
+
+    @property
+    def skipped(self) -> dict[str, tuple[str, ...]]:
+        """Names of the pictures that are left out because they cannot be read, by split."""
+        stores = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {part: store.skipped for part, store in stores.items() if store.skipped}
 
 
 @dataclass(frozen=True)
@@ -173,4 +179,6 @@ def open_stores(dataset: Dataset, cache: Path, short_side: int, skip_unreadable:
     )
     free = available(torch.device("cpu"))
     train_share, validation_share = (min(2**30, 2**62 if free is None else free // part) for part in (4, 8))
-    return Stores(train, validation, test, dataset.classes, Memory(train_share), Memory(validation_share))
+    return Stores(
+        train, validation, test, dataset.classes, PreparedPictures(train_share), PreparedPictures(validation_share)
+    )

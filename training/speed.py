@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from data.augmentation import Augmentation
-from data.loader import Batch, train_batches
+from data.batches import Batch
+from data.loader import train_batches
 from data.sizes import Sizes
 from training import memory
 from training.device import threads, wait_for

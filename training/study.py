@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import one_writer, read_bytes, where_supported, write_atomically
-from data.splits import first_few
-from data.words import flat
+from data.words import first_few, flat
 from training.identity import hexdigest
 from training.recipe import StudyConfig
 

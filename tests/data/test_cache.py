@@ -22,9 +22,10 @@ from PIL import Image
 
 import data
 from data import cache_build
-from data.cache import PictureStore, open_store
+from data.cache import open_store
 from data.decode import read_picture, resize, resized_shape
 from data.splits import Files, Source, Split
+from data.store import PictureStore
 
 COUNT, SIDE = 40, 24
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from PIL import Image
 from torchvision.datasets import Food101
 
 import data
-from data import food101
+import runner
+from data import datasets, folder_structure, food101
 from data.files import require_free
-from data.splits import Files, Split, hold_out
+from data.splits import Files, Origin, Published, Split, hold_out
 
 CLASSES = ("apple_pie", "bibimbap", "cannoli")
 
@@ -305,11 +307,55 @@ def test_names_of_classes_from_elsewhere_stay_names(tmp_path: Path, capsys: pyte
             continue
         with pytest.raises(ValueError, match="cannot be read") as caught:
             data.open_store(split, tmp_path / "cache", 8)
-        lines = str(caught.value).split("\n")
-        assert all(line.isprintable() for line in lines)
-        assert all("an empty file" in line for line in lines[1:])
+        assert str(caught.value).isprintable()
+        assert str(caught.value).count("an empty file") == int(str(caught.value).split()[0])
     assert capsys.readouterr().err.replace("\n", "").isprintable()
     assert "scrip" not in "".join(path.name for path in (tmp_path / "cache").iterdir())
+
+
+def test_a_data_set_is_listed_once_and_counted_without_what_cannot_be_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = data.check("food101", root)
+    monkeypatch.setattr(folder_structure, "_read_lists", None)  # what is asked now is answered from the first listing
+    dataset = found.load()
+    bad = {"train": dataset.train.ids[:2], "validation": (), "test": dataset.test.ids[3:4]}
+    less = dataset.without(bad)
+    assert less.summary | {"skipped": {}} == dataset.summary | {"train": len(dataset.train) - 2, "test": 11}
+    assert less.skipped == {"train": bad["train"], "test": bad["test"]}
+    assert less.train.ids == dataset.train.ids[2:]
+    assert less.fingerprint != dataset.fingerprint
+    assert dataset.without({"train": ()}) is dataset
+
+
+def test_what_is_fetched_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def fetch(root: Path) -> None:
+        assert said == [f"Getting food101 into {tmp_path}, which takes 7.0 MB of disk"]
+        write_food101(root / "food-101")
+
+    published = replace(food101.ORIGIN.published, bytes=7_000_000, fetch=fetch)
+    monkeypatch.setattr(datasets, "ORIGINS", (replace(food101.ORIGIN, published=published),))
+    assert len(data.check("food101", tmp_path).load(said.append).test) == 12
+
+
+def test_a_new_data_set_needs_its_object_alone_and_a_dry_run_does_not_fetch_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(root: Path) -> None:
+        raise AssertionError("a dry run fetched it")
+
+    published = Published(train=1000, test=200, classes=7, bytes=123_000_000, height=40, width=50, fetch=fetch)
+    new = Origin("mushrooms", lambda root: None, published)
+    monkeypatch.setattr(datasets, "ORIGINS", (*datasets.ORIGINS, new))
+    place = ["--data-dir", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    asked = ["--preset", "pocket", "--dataset", "mushrooms", "--resolution", "32", "--steps", "3"]
+    assert runner.main(["all", *asked, *place, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "123.0 MB of data set to come" in said
+    assert "12,544 a run in training" in said  # 14 epochs of 14 batches of 64, of 900 pictures
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from data import loader
+from data import workers as workers_module
 from data.augment import centre_crop, finish
 from data.augmentation import Augmentation
-from data.loader import Batch, Memory, batches_per_epoch, epoch_order, eval_batches, train_batches
+from data.batches import Batch, PreparedPictures
+from data.loader import batches_per_epoch, epoch_order, eval_batches, train_batches
 
 FULL = Augmentation()
 OFF = Augmentation(rand_augment_magnitude=0, color_jitter=0, random_erasing=0, mixup=0, cutmix=0)
@@ -264,10 +265,12 @@ def test_a_worker_that_cannot_hand_over_its_pictures_is_not_waited_for(store: St
 
 
 def test_places_that_torch_pinned_as_lists_are_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "_unchanged", lambda item: (list(item[0]), item[1]))  # as pinning did in older releases
-    memory, first = Memory(), list(eval_batches(store, 32, batch_size=32))
+    monkeypatch.setattr(
+        workers_module, "_unchanged", lambda item: (list(item[0]), item[1])
+    )  # as pinning did in older releases
+    kept, first = PreparedPictures(), list(eval_batches(store, 32, batch_size=32))
     for _ in range(2):
-        assert_same(list(eval_batches(store, 32, batch_size=32, workers=1, memory=memory)), first)
+        assert_same(list(eval_batches(store, 32, batch_size=32, workers=1, kept=kept)), first)
 
 
 class Counting(Store):
@@ -280,41 +283,41 @@ class Counting(Store):
         return super().__getitem__(index)
 
 
-def test_memory_gives_the_same_bytes_and_reads_every_picture_once(epoch: list[Batch]) -> None:
-    counting, memory = Counting(70), Memory()
+def test_kept_pictures_give_the_same_bytes_and_read_every_picture_once(epoch: list[Batch]) -> None:
+    counting, kept = Counting(70), PreparedPictures()
     for _ in range(3):
-        assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, memory=memory)), epoch)
+        assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)), epoch)
     assert counting.reads == 64
-    rest = list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, start=3, memory=memory))
+    rest = list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, start=3, kept=kept))
     assert_same(rest, epoch[3:])
     assert counting.reads == 64
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_memory_of_an_evaluation_asks_neither_pictures_nor_workers_again(store: Store, workers: int) -> None:
-    memory, first = Memory(), list(eval_batches(store, 32, batch_size=32))
-    assert_same(list(eval_batches(store, 32, batch_size=32, workers=workers, memory=memory)), first)
-    again = eval_batches(store, 32, batch_size=32, workers=workers, memory=memory)
+def test_an_evaluation_that_is_kept_asks_neither_pictures_nor_workers_again(store: Store, workers: int) -> None:
+    kept, first = PreparedPictures(), list(eval_batches(store, 32, batch_size=32))
+    assert_same(list(eval_batches(store, 32, batch_size=32, workers=workers, kept=kept)), first)
+    again = eval_batches(store, 32, batch_size=32, workers=workers, kept=kept)
     assert_same([next(again)], first[:1])
     assert multiprocessing.active_children() == []
     assert_same(list(again), first[1:])
     counting = Counting(70)
     for _ in range(2):
-        assert_same(list(eval_batches(counting, 32, batch_size=32, memory=memory)), first)
+        assert_same(list(eval_batches(counting, 32, batch_size=32, kept=kept)), first)
     assert counting.reads == 70
 
 
-def test_memory_never_answers_for_another_seed_epoch_or_augmentation(store: Store) -> None:
-    memory = Memory()
+def test_kept_pictures_never_answer_for_another_seed_epoch_or_augmentation(store: Store) -> None:
+    kept = PreparedPictures()
     for augmentation, seed, number in ((FULL, 0, 0), (FULL, 1, 0), (FULL, 1, 1), (OFF, 1, 1), (FULL, 0, 0)):
         fresh = list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16))
         assert_same(
-            list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16, memory=memory)), fresh
+            list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16, kept=kept)), fresh
         )
 
 
-def test_memory_keeps_no_more_than_its_limit(epoch: list[Batch]) -> None:
-    counting, memory = Counting(70), Memory(limit=2 * 16 * 48 * 48 * 3)  # two of four batches
+def test_no_more_is_kept_than_the_limit(epoch: list[Batch]) -> None:
+    counting, kept = Counting(70), PreparedPictures(limit=2 * 16 * 48 * 48 * 3)  # two of four batches
     for _ in range(2):
-        assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, memory=memory)), epoch)
+        assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)), epoch)
     assert counting.reads == 64 + 32

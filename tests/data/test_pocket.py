@@ -16,9 +16,9 @@ from PIL import Image
 from torchvision.datasets import Food101
 
 import data
-from data import food101
-from data.pocket import PICTURES, generate
+from data import pocket
 from data.pocket_dishes import DISHES
+from data.pocket_pictures import PICTURES, generate
 from data.splits import Split
 from tests.conftest import MadeOnce
 
@@ -36,7 +36,7 @@ def dataset(root: Path) -> data.Dataset:
 
 
 def test_the_folder_is_food101s(root: Path) -> None:
-    folder = root / food101.POCKET_FOLDER / "food-101"
+    folder = root / pocket.FOLDER / "food-101"
     assert {path.name for path in folder.iterdir()} == {"images", "meta"}
     meta = {path.name for path in (folder / "meta").iterdir()}
     assert meta == {"train.json", "test.json", "train.txt", "test.txt", "classes.txt", "labels.txt"}
@@ -68,11 +68,11 @@ def test_every_run_draws_the_same_bytes(root: Path, tmp_path: Path) -> None:
         pictures = list(folder.rglob("*.jpg"))
         assert len(pictures) == 5 * len(DISHES)
         for path in pictures:
-            assert path.read_bytes() == (root / food101.POCKET_FOLDER / path.relative_to(folder)).read_bytes()
+            assert path.read_bytes() == (root / pocket.FOLDER / path.relative_to(folder)).read_bytes()
 
 
 def test_no_two_pictures_are_alike(root: Path) -> None:
-    contents = [path.read_bytes() for path in (root / food101.POCKET_FOLDER).rglob("*.jpg")]
+    contents = [path.read_bytes() for path in (root / pocket.FOLDER).rglob("*.jpg")]
     assert len(set(contents)) == len(contents) == sum(PICTURES.values()) * len(DISHES)
 
 
@@ -113,22 +113,22 @@ def test_colours_alone_do_not_tell_the_dishes(dataset: data.Dataset) -> None:
 
 def test_an_interrupted_generation_is_never_taken_for_complete(tmp_path: Path) -> None:
     home = Path(data.__file__).parents[1]
-    program = "import sys, pathlib, data.pocket; data.pocket.generate(pathlib.Path(sys.argv[1]), workers=1)"
-    process = subprocess.Popen([sys.executable, "-c", program, tmp_path / food101.POCKET_FOLDER], cwd=home)
+    program = "import sys, pathlib, data.pocket_pictures as p; p.generate(pathlib.Path(sys.argv[1]), workers=1)"
+    process = subprocess.Popen([sys.executable, "-c", program, tmp_path / pocket.FOLDER], cwd=home)
     while process.poll() is None and len(list(tmp_path.rglob("*.jpg"))) < 20:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / food101.POCKET_FOLDER).exists()
+    assert not (tmp_path / pocket.FOLDER).exists()
     data.check("pocket", tmp_path)
-    generate(tmp_path / food101.POCKET_FOLDER, SMALL)
+    generate(tmp_path / pocket.FOLDER, SMALL)
     assert len(list(tmp_path.rglob("*.jpg"))) == 5 * len(DISHES)
 
 
 def test_two_processes_at_once_draw_once(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib, data.pocket\n"
-        "data.pocket.generate(pathlib.Path(sys.argv[1]), {'train': 4, 'test': 1}, workers=1)"
+        "import sys, pathlib, data.pocket_pictures as p\n"
+        "p.generate(pathlib.Path(sys.argv[1]), {'train': 4, 'test': 1}, workers=1)"
     )
     command = [sys.executable, "-c", program, tmp_path / "pocket"]
     both = [subprocess.Popen(command, cwd=Path(data.__file__).parents[1]) for _ in range(2)]
@@ -142,9 +142,9 @@ def test_two_processes_at_once_draw_once(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     """With a real limit on the size of files, which every picture exceeds."""
     program = (
-        "import resource, sys, pathlib, data.pocket\n"
+        "import resource, sys, pathlib, data.pocket_pictures as p\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try:\n    data.pocket.generate(pathlib.Path(sys.argv[1]), {'train': 2, 'test': 1}, 2)\n"
+        "try:\n    p.generate(pathlib.Path(sys.argv[1]), {'train': 2, 'test': 1}, 2)\n"
         "except OSError as error:\n    print(error)"
     )
     answer = subprocess.run(
@@ -156,8 +156,8 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_damaged_pocket_pictures_are_refused_with_the_way_out(root: Path, tmp_path: Path) -> None:
-    shutil.copytree(root / food101.POCKET_FOLDER, tmp_path / food101.POCKET_FOLDER)
-    (tmp_path / food101.POCKET_FOLDER / "food-101" / "images" / "sushi" / "1003.jpg").unlink()
+    shutil.copytree(root / pocket.FOLDER, tmp_path / pocket.FOLDER)
+    (tmp_path / pocket.FOLDER / "food-101" / "images" / "sushi" / "1003.jpg").unlink()
     with pytest.raises(
         ValueError, match=r"1 of its 3,300 pictures are missing \(sushi/1003\); delete .* to draw it again"
     ):

@@ -44,6 +44,7 @@ class StudyFolder:
                 "train": 1800,
                 "validation": 200,
                 "test": test,
+                "skipped": {},
             },
         }
         (root / "study.json").write_text(json.dumps(study))

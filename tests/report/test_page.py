@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from ablations.pages import plain
-from report.facts import amount, duration, listed, signed
+from data.words import duration
+from report.facts import amount, listed, signed
 from report.page import table, write
 from tests.report.conftest import StudyFolder
 
@@ -257,7 +258,7 @@ def test_text_is_made_plain() -> None:
 def test_numbers_are_written_as_a_reader_expects() -> None:
     assert (signed(1.234), signed(-0.5), signed(-0.001)) == ("+1.23", "−0.50", "0.00")
     assert (amount(4.089), amount(0.0310), amount(0)) == ("4.09", "0.0310", "0.00")
-    assert (duration(80), duration(600), duration(9000)) == ("80 s", "10 min", "2.5 h")
+    assert (duration(80), duration(600), duration(9000)) == ("80 s", "10 min", "2 h 30 min")
     assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("none", "a", "a, b and c")
     assert table(["x", "y"], [["a", 1.50]], "lr").splitlines()[0].startswith("| x")
 

@@ -31,7 +31,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: F401
 import runner
 import training.series  # noqa: F401  so that forked processes have it already, as tensorboard's
 from benchmarks.measure import write
-from data import pocket
+from data.pocket_pictures import generate
 from tests.torture.chaos_compare import NOT_COMPARED, differences, phase
 
 ROOT = Path(__file__).parents[2]
@@ -251,7 +251,7 @@ def main() -> int:
     folder = Path(options.folder or tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["XDG_CACHE_HOME"], os.environ["OMP_NUM_THREADS"] = str(folder / "cache"), "1"
-    pocket.generate(folder / "pictures", {"train": 12, "test": 4})
+    generate(folder / "pictures", {"train": 12, "test": 4})
 
     def prepare(name: str, step: str, given: tuple[str, ...]) -> Place:
         place = Place(folder / name, step)

@@ -17,6 +17,7 @@ import runner
 from ablations import PAPER, get_regime
 from ablations.presets import PRESETS
 from ablations.regimes import REGIMES
+from data.words import one_line
 from tests.torture.fuzz_damages import DAMAGES
 
 ROOT = Path(__file__).parents[2]
@@ -163,7 +164,7 @@ def _value(rng: random.Random, world: World, plain: bool) -> Request:
         said = err.lower().replace("--help", "")
         # However it is quoted, and a path of an imagefolder by itself.
         parts = [part for word in words for part in (word, word.removeprefix("imagefolder:"), ascii(word)[1:])]
-        shown = [command_line.one_line(part, 20)[:8].lower() for part in parts]
+        shown = [one_line(part, 20)[:8].lower() for part in parts]
         if not err.startswith("runner.py: ") or field.rstrip("s") in said or any(w and w in said for w in shown):
             return None
         return None if "--" in said or "another config" in said else "the complaint names neither the option nor value"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import data
 from ablations import PAPER, get_regime
 from data.augmentation import Augmentation
 from data.sizes import Sizes, sizes
@@ -106,20 +107,18 @@ def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
 
 
 def test_what_a_data_set_takes_is_known_before_it_is_there(pictures, tmp_path) -> None:
-    known = sizes("food101", tmp_path, tmp_path / "cache", 256)
+    known = sizes(data.check("food101", tmp_path), tmp_path / "cache", 256)
     assert (known.train, known.validation, known.test, known.classes) == (68_175, 7_575, 25_250, 101)
     assert known.download > 5e9
     assert known.cache == 101_000 * 256 * 341 * 3
-    import data
-
-    name = f"imagefolder:{pictures}"
-    dataset = data.load(name, tmp_path)
-    before = sizes(name, tmp_path, tmp_path / "cache", 37)
+    found = data.check(f"imagefolder:{pictures}", tmp_path)
+    dataset = found.load()
+    before = sizes(found, tmp_path / "cache", 37)
     assert (before.train, before.validation, before.test) == tuple(len(s) for s in dataset.splits.values())
     assert list(tmp_path.iterdir()) == []
     stores = open_stores(dataset, tmp_path / "cache", short_side(32, (0.5, 1.0)))  # 37
     assert before.cache == sum(store.nbytes for store in (stores.train, stores.validation, stores.test))
-    assert sizes(name, tmp_path, tmp_path / "cache", 37).cache == 0
+    assert sizes(found, tmp_path / "cache", 37).cache == 0
 
 
 def test_kept_bytes_grow_with_the_area_and_are_all_that_autograd_keeps() -> None:

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 import runner
-from data import open_store, pocket
+from data import open_store
+from data.pocket_pictures import generate
 from inference import export
 from inference.output import plot
 from report import page
@@ -258,12 +259,12 @@ def test_drawn_pictures_that_do_not_fit_are_no_data_set(disk) -> None:
     disk.fill(20_000)
     folder = disk.root / "pocket"
     with pytest.raises(OSError, match=r"^the pocket pictures could not be written to \S+ \(No space left on device\)$"):
-        pocket.generate(folder, {"train": 2, "test": 1}, workers=1)
+        generate(folder, {"train": 2, "test": 1}, workers=1)
     assert not folder.exists()
 
 
 def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(disk, tmp_path, capsys) -> None:
-    pocket.generate(disk.root / "pocket-v1", {"train": 3, "test": 1}, workers=1)
+    generate(disk.root / "pocket-v1", {"train": 3, "test": 1}, workers=1)
     disk.make_read_only()
     command = ["train", "3", "--preset", "pocket", "--data-dir", str(disk.root), "--runs", str(tmp_path / "runs"),
                "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "10", "--device", "cpu",

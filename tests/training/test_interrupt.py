@@ -97,14 +97,14 @@ input()
 DRAWING = """
 import subprocess, sys
 from pathlib import Path
-from data import pocket
+from data.pocket_pictures import generate
 begin = subprocess.Popen
 def noted(*given, **named):
     process = begin(*given, **named)
     print(process.pid, flush=True)
     return process
 subprocess.Popen = noted
-pocket.generate(Path(sys.argv[1]), workers=2)
+generate(Path(sys.argv[1]), workers=2)
 """
 
 
