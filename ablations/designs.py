@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from ablations import roadmaps
 from ablations.orders import Orders, passing
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap, Step, Variant
@@ -127,7 +128,7 @@ class Design:
     @property
     def record(self) -> dict[str, Any]:
         """What study.json says of it, and `recorded` makes it of again."""
-        return {"roadmap": self.roadmap.name, **asdict(self.request)}
+        return {"roadmap": roadmaps.record(self.roadmap), **asdict(self.request)}
 
     @property
     def family(self) -> tuple[tuple[str, str], ...]:
@@ -139,6 +140,15 @@ class Design:
         if row.step is not None:
             return self.roadmap.variant(row.step, regime, config, num_classes)
         return self.roadmap.combine(row.decisions, regime, config, num_classes)
+
+
+def recorded(record: Mapping[str, Any], regime: Regime) -> Design:
+    """The design that study.json says was asked for. Raises ValueError where it says something else."""
+    request = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    try:
+        return design(roadmaps.recorded(request.pop("roadmap")), regime, Request(**request))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a design is recorded as {record!r}") from error
 
 
 def design(roadmap: Roadmap, regime: Regime, request: Request) -> Design:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ablations
+from ablations import designs
 from data.words import first_few
 from report.checks import OddRun, RunRecord, read_object, read_run
 from training.identity import difference
@@ -15,6 +16,7 @@ from training.index import Index, run_folders
 
 if TYPE_CHECKING:
     from ablations import Step
+    from ablations.designs import Design
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class StudyRecord:
     dataset: Dataset
     regime: str
     steps: tuple[Step, ...]
+    """Of the roadmap that is walked step by step."""
+    designs: tuple[Design, ...]
+    """What else was asked for."""
     runs: tuple[RunRecord, ...]
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
@@ -79,8 +84,11 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
     """
     name, study_hash, config, dataset = _read_description(study_dir)
     regime = ablations.REGIMES[config["regime"]]
-    rows = ablations.PAPER.rows(regime)
-    order = {step.name: number for number, step in enumerate(rows)}
+    asked = _read_designs(study_dir, regime)
+    roadmap = next((made.roadmap for made in asked if made.request.kind == "cumulative"), ablations.PAPER)
+    rows = roadmap.rows(regime)
+    names = [step.name for step in rows] + [row.name for made in asked for row in made.rows]
+    order = {row: number for number, row in enumerate(dict.fromkeys(names))}
     runs: list[RunRecord] = []
     left_out: list[LeftOut] = []
     folders, index = _run_folders(study_dir, order), Index(study_dir)
@@ -118,10 +126,22 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
         dataset=dataset,
         regime=config["regime"],
         steps=rows,
+        designs=tuple(made for made in asked if (made.request.kind, made.roadmap) != ("cumulative", roadmap)),
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
         warnings=tuple(_mixtures(runs)),
     )
+
+
+def _read_designs(study_dir: Path, regime: ablations.Regime) -> list[Design]:
+    """Raises ValueError where study.json states one that cannot be made."""
+    noted = read_object(study_dir / "study.json").get("designs", [])
+    try:
+        if not isinstance(noted, list):
+            raise ValueError(f"its designs are {noted!r}")
+        return [designs.recorded(record, regime) for record in noted]
+    except ValueError as error:
+        raise ValueError(f"{study_dir / 'study.json'} is damaged: {error}") from None
 
 
 def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Dataset]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ablations.fields import nearest
 from ablations.roadmap import Roadmap
@@ -28,4 +29,18 @@ def get_roadmap(asked: str, network: str | None = None) -> Roadmap:
     raise ValueError(f"there is no roadmap {asked!r}{nearest(asked, ROADMAPS)} ({choices})")
 
 
-__all__ = ["PAPER", "ROADMAPS", "get_roadmap", "recipe"]
+def record(roadmap: Roadmap) -> Any:
+    """What study.json says of a roadmap: the paper's by its name, of others all that they are."""
+    return roadmap.name if roadmap == PAPER else own.to_data(roadmap)
+
+
+def recorded(value: Any) -> Roadmap:
+    """The roadmap that `record` wrote. Raises ValueError where it is none."""
+    if value == PAPER.name:
+        return PAPER
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a roadmap is recorded as {value!r}")
+    return own.from_data(value)
+
+
+__all__ = ["PAPER", "ROADMAPS", "get_roadmap", "recipe", "record", "recorded"]

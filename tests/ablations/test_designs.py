@@ -1,4 +1,5 @@
 import itertools
+import json
 import random
 from collections import Counter
 
@@ -6,8 +7,9 @@ import numpy as np
 import pytest
 
 from ablations import PAPER, get_regime
-from ablations.designs import Design, Request, design
+from ablations.designs import Design, Request, design, recorded
 from ablations.orders import Orders, passing
+from ablations.roadmaps import recipe
 from training.recipe import StudyConfig
 
 POCKET = get_regime("pocket")
@@ -189,3 +191,9 @@ def test_impossible_designs_are_refused_in_a_sentence(request_, said):
     with pytest.raises(ValueError, match=said) as refusal:
         design(PAPER, POCKET, Request(**request_))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("roadmap", [PAPER, recipe("baseline"), recipe("depthwise")], ids=lambda roadmap: roadmap.name)
+def test_a_design_is_made_again_from_its_record(roadmap):
+    made = design(roadmap, POCKET, Request("orders", rows_at_most=40))
+    assert recorded(json.loads(json.dumps(made.record)), POCKET) == made
