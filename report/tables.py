@@ -134,7 +134,7 @@ class Summary:
     def runs(self) -> pd.DataFrame:
         """One row a run: those reported, finished or not, and then those left out."""
         number = {step.name: step.number for step in self.study.steps}
-        rows = [_run_row(run, number[run.step]) for run in self.study.runs]
+        rows = [_run_row(run, number.get(run.step)) for run in self.study.runs]
         for run in self.study.left_out:
             step, _, seed = run.name.rpartition("/seed-")
             rows.append(
