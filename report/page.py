@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import os
 import re
 import shutil
@@ -18,16 +19,24 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from ablations import pages
-from report import collect, facts, plots
+from report import collect, cost_plots, costs, facts, plots
 from report.tables import Summary
 
-PRODUCTS = ("report.md", "report.html", "steps.csv", "runs.csv", "curves.csv")
 FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "steps": ("Top-1 accuracy step by step", plots.steps),
     "accuracy_vs_gflops": ("Accuracy against GFLOPs", plots.accuracy_vs_gflops),
+    "costs": ("Accuracy against what it costs", cost_plots.accuracy_vs_costs),
     "differences": ("What each step changes, here and in the paper", plots.differences),
     "learning_curves": ("Learning curves on the validation pictures", plots.learning_curves),
 }
+
+TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
+    "steps": lambda summary: summary.steps,
+    "runs": lambda summary: summary.runs,
+    "curves": lambda summary: summary.curves,
+    "costs": costs.table,
+}
+"""Each is written as CSV and as JSON, with full precision."""
 
 
 def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], None] = lambda _: None) -> Path:
@@ -52,8 +61,8 @@ def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], No
         raise OSError(f"the report of {study_dir} could not be written ({error.strerror})") from error
     try:
         drawn = _figures(summary, work)
-        for name, table in (("steps", summary.steps), ("runs", summary.runs), ("curves", summary.curves)):
-            _write_csv(table, work / f"{name}.csv")
+        for name, make in TABLES.items():
+            _write_table(make(summary), work / name)
         page = render(summary, drawn)
         (work / "report.md").write_text(page, encoding="utf-8")
         (work / "report.html").write_text(to_html(page, summary.study.name, work), encoding="utf-8")
@@ -86,9 +95,13 @@ def _figures(summary: Summary, folder: Path) -> list[str]:
     return drawn
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    """`path`.csv and `path`.json, which has the same rows as objects."""
     # Python's shortest repr, which is what pandas writes, reads back as the same number.
-    table.to_csv(path, index=False, lineterminator="\n")
+    table.to_csv(f"{path}.csv", index=False, lineterminator="\n")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    lines = ",\n".join(json.dumps(row, default=lambda value: value.item()) for row in rows)
+    Path(f"{path}.json").write_text(f"[\n{lines}\n]\n" if rows else "[]\n", encoding="utf-8")
 
 
 def _flush(path: Path) -> None:
@@ -104,8 +117,10 @@ def render(summary: Summary, figures: Sequence[str]) -> str:
     """The report in GitHub's Markdown; `figures` are the names of those that were drawn."""
     environment = pages.environment(Path(__file__).parent / "templates")
     environment.globals.update(table=table, plural=facts.plural)
-    titles = {name: FIGURES[name][0] for name in figures}
-    return environment.get_template("report.md.j2").render(**facts.page(summary), figures=titles)
+    environment.globals["figure"] = lambda name: f"![{FIGURES[name][0]}]({name}.png)"
+    return environment.get_template("report.md.j2").render(
+        **facts.page(summary), costs=costs.section(summary), figures=figures
+    )
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:

@@ -50,7 +50,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(f"{path}.svg", metadata={"Date": None, "Creator": None})
 
 
-def _figure(width: float, height: float) -> Figure:
+def empty_figure(width: float, height: float) -> Figure:
     """A figure without pyplot: no display, and no state shared with a caller's own figures."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -78,7 +78,7 @@ def _where(summary: Summary, *, runs: bool = True, mean: str = "mean ± standard
     return f"{study.dataset.name}{synthetic}, {study.dataset.test:,} test pictures{many}"
 
 
-def _colours(summary: Summary) -> dict[str, str]:
+def group_colours(summary: Summary) -> dict[str, str]:
     """A colour for each step, that of its group."""
     groups = dict.fromkeys(step.group for step in summary.study.steps if not step.reference)
     of = dict(zip(groups, itertools.cycle(_PALETTE)))
@@ -91,7 +91,7 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
     if rows.empty:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = _figure(9.6, 6.2)
+        figure = empty_figure(9.6, 6.2)
         axes = figure.add_subplot()
         _title(axes, "Accuracy against compute", _where(summary))
         steps = [step for step in summary.study.steps if step.name in rows.index]
@@ -107,7 +107,7 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
                     "shrinkA": 4, "shrinkB": 5,
                 },
             )  # fmt: skip
-        colours = _colours(summary)
+        colours = group_colours(summary)
         for step in steps:
             marker, size = ("*", 170) if step.reference else ("D", 34) if step.beside else ("o", 62)
             face = "white" if step.beside else colours[step.name]
@@ -154,7 +154,7 @@ def steps(summary: Summary) -> Figure | None:
     names = summary.study.steps
     with matplotlib.rc_context(STYLE):
         height = 0.36 * len(names) + 1.5
-        figure = _figure(10.5, height)
+        figure = empty_figure(10.5, height)
         figure.set_layout_engine("none")  # the names of the groups need a margin that no axes asks for
         axes = figure.add_axes((0.315, 0.65 / height, 0.585, 1 - 1.45 / height))
         _title(axes, "From ResNet to ConvNeXt, step by step", _where(summary))
@@ -172,7 +172,7 @@ def steps(summary: Summary) -> Figure | None:
             "GFLOPs", (1.11, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", ha="right",
             va="bottom", fontsize=9, color=SOFT,
         )  # fmt: skip
-        colours = _colours(summary)
+        colours = group_colours(summary)
         for place, step in enumerate(names):
             record = summary.by_step[step.name]
             colour = colours[step.name]
@@ -249,11 +249,11 @@ def differences(summary: Summary) -> Figure | None:
     if not rows:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = _figure(9.6, 0.34 * len(rows) + 2.0)
+        figure = empty_figure(9.6, 0.34 * len(rows) + 2.0)
         axes = figure.add_subplot()
         _title(axes, "What each step changes, here and in the paper", _where(summary, mean="mean"))
         axes.axvline(0, color=SOFT, lw=1, zorder=1)
-        colours = _colours(summary)
+        colours = group_colours(summary)
         for place, step in enumerate(rows):
             ours, paper = summary.differences[step.name], summary.paper_difference(step)
             colour = colours[step.name]
@@ -290,7 +290,7 @@ def learning_curves(summary: Summary) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         columns = min(3, len(panels))
         lines = -(-len(panels) // columns)
-        figure = _figure(max(6.6, 3.9 * columns + 0.4), 3.3 * lines + 0.5)
+        figure = empty_figure(max(6.6, 3.9 * columns + 0.4), 3.3 * lines + 0.5)
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         finished = {(run.step, run.seed) for run in summary.study.runs if run.result is not None}
         by_run = dict(iter(curves.groupby(["step", "seed"], sort=False)))

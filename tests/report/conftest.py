@@ -111,6 +111,7 @@ class StudyFolder:
             "params": 100_000 + 1000 * place,
             "gflops_fvcore": 0.030 + 0.001 * place,
             "gflops_paper_convention": 0.028 + 0.001 * place,
+            "activations": 900_000 - 1000 * place,
             "seconds": {**SECONDS, "total": 100.0},
             "images_per_second": 900.0,
             "device": "cpu",

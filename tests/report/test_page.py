@@ -20,7 +20,8 @@ from report.page import table, write
 from tests.report.conftest import StudyFolder
 
 Make = Callable[..., StudyFolder]
-FIGURES = ("accuracy_vs_gflops", "steps", "differences", "learning_curves")
+FIGURES = ("accuracy_vs_gflops", "costs", "steps", "differences", "learning_curves")
+TABLES = ("steps", "runs", "curves", "costs")
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +61,14 @@ def section(study: StudyFolder, title: str) -> str:
 def test_everything_promised_is_there(whole: StudyFolder) -> None:
     files = {path.name for path in (whole.root / "report").iterdir()}
     pictures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
-    assert files == pictures | {"report.md", "report.html", "steps.csv", "runs.csv", "curves.csv"}
+    tables = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "json")}
+    assert files == pictures | tables | {"report.md", "report.html"}
     assert not list(whole.root.glob(".report-*")), "the folder it was made in is gone"
 
 
 def test_every_table_is_well_formed(whole: StudyFolder) -> None:
     found = tables(page(whole))
-    assert len(found) == 4
+    assert len(found) == 6
     for rows in found:
         assert len({len(row) for row in rows}) == 1
         assert all(re.fullmatch(r":?-+:?", cell) for cell in rows[1])
@@ -116,7 +118,7 @@ def test_the_page_is_honest_about_pictures_seeds_and_the_paper(whole: StudyFolde
 
 
 def test_the_birth_certificate_has_what_made_the_numbers(whole: StudyFolder) -> None:
-    _, facts, recipe, time = tables(page(whole))
+    *_, facts, recipe, time = tables(page(whole))
     certificate = {row[0]: row[1] for row in facts[2:]}
     assert certificate["Config hash"] == whole.hash
     assert certificate["Pictures"] == "1,800 training, 200 validation, 400 test"
@@ -159,7 +161,7 @@ def test_the_html_page_is_one_file(whole: StudyFolder) -> None:
     assert "http" not in re.sub(r'src="data:[^"]*"', "", text)
     for anchor in (source[1:] for source in sources if source.startswith("#")):
         assert f'id="{anchor}"' in text
-    assert text.count("<table>") == 4
+    assert text.count("<table>") == 6
     assert text.count("<tr>") >= 18
 
 
