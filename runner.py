@@ -22,7 +22,7 @@ from commands import COMMANDS, All, Command, Export, Predict, Report, Show, Step
 from data.datasets import Located
 from data.words import left_out, one_line
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
-from training.recipe import StudyConfig, follow
+from training.recipe import follow
 from training.streams import Patient
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def _parse(arguments: Sequence[str]) -> Command:
 
 def steps(command: Steps) -> int:
     """Print the roadmap, counted."""
-    regime = get_regime(command.regime)
-    StudyConfig(resolution=command.resolution)
+    regime = get_regime(command.regime, command.resolution)
     from ablations import table
 
     rows = list(table.count_steps(PAPER, regime, command.resolution))
@@ -113,7 +112,7 @@ def steps(command: Steps) -> int:
 
 def train(command: Train, stop: StopRequest) -> int:
     """Train one step."""
-    regime = get_regime(command.config.regime)
+    regime = get_regime(command.config.regime, command.config.resolution)
     step = PAPER.step(command.step, regime)
     if command.overwrite not in (None, step.name):
         raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
@@ -130,7 +129,7 @@ def train_all(command: All, stop: StopRequest) -> int:
     most = command.runs_at_most
     request = Request(command.design, command.base, command.factors, command.fraction,
                       None if most is None else most // len(command.seeds))  # fmt: skip
-    made = design(PAPER, get_regime(command.config.regime), request)
+    made = design(PAPER, get_regime(command.config.regime, command.config.resolution), request)
     chosen = [made.find(asked) for asked in command.steps] or list(made.rows)
     overwrite = set(command.overwrite)
     if strange := overwrite - {row.name for row in chosen}:
@@ -156,9 +155,8 @@ def report(command: Report) -> int:
 
 def show(command: Show) -> int:
     """Draw one step."""
-    regime = get_regime(command.regime)
+    regime = get_regime(command.regime, command.resolution)
     step = PAPER.step(command.step, regime)
-    StudyConfig(resolution=command.resolution)
     from ablations import diagram
 
     print(diagram.show(PAPER, regime, step, command.resolution), end="")
@@ -249,7 +247,8 @@ def _plan(
     from training.request import check_choice, check_machine
     from training.study import find_study
 
-    config, folder, regime = command.config, _study_folder(command), get_regime(command.config.regime)
+    config, folder = command.config, _study_folder(command)
+    regime = get_regime(config.regime, config.resolution)
     check_choice([row.name for row in chosen], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
     found, data_dir, cache = _check_places(command)

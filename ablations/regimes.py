@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models import Architecture
+from training.recipe import LARGEST
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,21 @@ REGIMES: Mapping[str, Regime] = {
 }
 
 
-def get_regime(name: str) -> Regime:
-    """The regime of that name.
+def get_regime(name: str, resolution: int | None = None) -> Regime:
+    """The regime of that name, for pictures of that side if one is given.
 
     Raises:
-        ValueError: there is none, in one sentence that says which there are.
+        ValueError: there is none, in one sentence that says which there are; its networks cannot see such pictures.
     """
     if name not in REGIMES:
         near = difflib.get_close_matches(name.lower(), REGIMES, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"there is no regime {name!r}: {hint}choose {', '.join(REGIMES)}")
-    return REGIMES[name]
+    regime = REGIMES[name]
+    least = regime.baseline.total_stride
+    if resolution is not None and not least <= resolution <= LARGEST:
+        raise ValueError(
+            f"--resolution is {resolution}: regime {name} makes pictures {least} times smaller, "
+            f"give {least} to {LARGEST}"
+        )
+    return regime

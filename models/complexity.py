@@ -3,10 +3,12 @@
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.architecture import Architecture, SwinArchitecture
 from models.builder import empty
@@ -33,13 +35,10 @@ class Complexity:
     """Output elements of all convolutions, linear layers and attention products."""
 
 
-def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
-    """Count parameters, FLOPs and activations of `model` for one (3, resolution, resolution) picture.
-
-    The model's train or eval mode is left as it was.
-    """
+@contextmanager
+def _traceable(model: nn.Module, resolution: int) -> Iterator[Tensor]:
+    """A picture to trace `model` with, in eval mode and without what fvcore and torch's tracer have to say."""
     parameter = next(model.parameters())
-    picture = torch.zeros(1, 3, resolution, resolution, device=parameter.device, dtype=parameter.dtype)
     was_training = model.training
     model.eval()
     # fvcore warns of every operator that it has no formula for (ReLU, additions); the tracer of every Python branch.
@@ -47,10 +46,19 @@ def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            by_operator: Counter[str] = FlopCountAnalysis(model, picture).by_operator()
-            activations = int(ActivationCountAnalysis(model, picture).total())
+            yield torch.zeros(1, 3, resolution, resolution, device=parameter.device, dtype=parameter.dtype)
     finally:
         model.train(was_training)
+
+
+def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
+    """Count parameters, FLOPs and activations of `model` for one (3, resolution, resolution) picture.
+
+    The model's train or eval mode is left as it was.
+    """
+    with _traceable(model, resolution) as picture:
+        by_operator: Counter[str] = FlopCountAnalysis(model, picture).by_operator()
+        activations = int(ActivationCountAnalysis(model, picture).total())
     return Complexity(
         params=sum(parameter.numel() for parameter in model.parameters()),
         flops=int(sum(by_operator.values())),
@@ -71,17 +79,14 @@ class StageComplexity:
 
 def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: int = 224) -> list[StageComplexity]:
     """Stem, stages and head (final norm, pooling, classifier), counted by fvcore; layer scale is left out."""
-    model = empty(architecture).eval()
+    model = empty(architecture)
     if isinstance(architecture, SwinArchitecture):
         parts = {"stem": ["features.0"], "stage 1": ["features.1"]}
         parts |= {f"stage {i + 1}": [f"features.{2 * i}", f"features.{2 * i + 1}"] for i in (1, 2, 3)}
     else:
         parts = {"stem": ["stem"]} | {f"stage {i + 1}": [f"stages.{i}"] for i in range(len(architecture.depths))}
     parts["head"] = ["norm", "mlp", "head"] if isinstance(architecture, Architecture) else ["norm", "head"]
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        picture = torch.zeros(1, 3, resolution, resolution)
+    with _traceable(model, resolution) as picture:
         by_module = FlopCountAnalysis(model, picture).by_module_and_operator()
     return [
         StageComplexity(

@@ -15,6 +15,8 @@ Init = Literal["he", "truncated-normal"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+LARGEST = 4096
+"""Pixels of a picture's side."""
 _MOST = 1_000_000
 """Of anything that is counted: more is a slip of the keyboard."""
 
@@ -186,8 +188,8 @@ class StudyConfig:
     """What every run starts from instead of random weights; None, the study proper, is not part of the hash."""
 
     def __post_init__(self) -> None:
-        if not 32 <= self.resolution <= 4096:
-            raise ValueError(f"--resolution is {self.resolution}: the networks halve it five times, give 32 to 4096")
+        if not 1 <= self.resolution <= LARGEST:
+            raise ValueError(f"--resolution is {self.resolution}: give 1 to {LARGEST}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"--precision is {self.precision!r}: give {', '.join(get_args(Precision))}")
 
