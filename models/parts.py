@@ -6,11 +6,11 @@ parts.register("norm", "rms", RMSNorm)
 Architecture(norm="rms")
 """
 
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from models import source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,7 +88,7 @@ def sources(architecture: "Architecture | SwinArchitecture") -> dict[str, str]:
 
 
 def source_digest(field: str, name: str) -> str:
-    """sha256 (16 hex digits) of the file in which a registered part is defined, whatever else stands in it.
+    """A digest of what a registered part is, by its source: see `models.source`.
 
     Raises:
         ValueError: its source cannot be read, in one sentence.
@@ -96,13 +96,10 @@ def source_digest(field: str, name: str) -> str:
     make: Any = _registered[field, name]
     while isinstance(make, partial):
         make = make.func
-    things: tuple[Any, ...] = (inspect.getmodule(make), make)
-    for thing in things:
-        try:
-            return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
-        except (OSError, TypeError):  # no file: a notebook's cell is remembered for what it defines alone
-            continue
-    raise ValueError(f"the source of {field} {name!r} cannot be read: define it in a file")
+    try:
+        return source.digest(make)
+    except (OSError, TypeError):
+        raise ValueError(f"the source of {field} {name!r} cannot be read: define it in a file") from None
 
 
 def _try(field: str, name: str, make: Callable[..., "nn.Module"]) -> None:

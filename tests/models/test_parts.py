@@ -112,23 +112,46 @@ def test_a_part_that_is_not_registered_is_refused_by_name() -> None:
     assert Architecture(activation="mine").activation == "mine"
 
 
-def test_the_digest_of_a_part_is_that_of_its_file(tmp_path) -> None:
-    def digest(text: str, name: str = "Mine") -> str:
-        path = tmp_path / "own_part.py"
-        path.write_text(text)
-        spec = importlib.util.spec_from_file_location("own_part", path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["own_part"] = module
-        spec.loader.exec_module(module)
-        parts.register("norm", "mine", partial(getattr(module, name)))
-        return parts.source_digest("norm", "mine")
+OWN_FILE = """
+import torch
+from models import parts
 
-    text = "import torch\n\nHALF = 0.5\n\nclass Mine(torch.nn.Identity):\n    def __init__(self, channels):\n" \
-           "        super().__init__()\n"  # fmt: skip
-    first = digest(text)
-    assert len(first) == 16
-    assert digest(text) == first
-    assert digest(text.replace("0.5", "0.25")) != first
+HALF = 0.5
+
+def halved(x):
+    return HALF * x
+
+class Mine(torch.nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, x):
+        return halved(x)
+
+ROADMAP = [1, 2]
+parts.register("norm", "mine", Mine)
+parts.register("before_last", "mine", lambda channels: torch.nn.Dropout2d(HALF))
+"""
+
+
+def test_the_digest_of_a_part_is_that_of_what_it_names_in_its_file(tmp_path) -> None:
+    def digests(text: str) -> dict[str, str]:
+        path = tmp_path / f"own_{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(text)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return parts.sources(Architecture(norm="mine", before_last="mine"))
+
+    first = digests(OWN_FILE)
+    assert set(first) == {"norm", "before_last"}
+    assert {len(digest) for digest in first.values()} == {16}
+    assert digests(OWN_FILE.replace("[1, 2]", "[1, 2, 3]  # one more")) == first
+    assert digests(OWN_FILE.replace("HALF * x", "x * HALF")) == {**first, "norm": parts.source_digest("norm", "mine")}
+    assert parts.source_digest("norm", "mine") != first["norm"]
+    second = digests(OWN_FILE.replace("0.5", "0.25"))
+    assert all(second[field] != first[field] for field in first)
+    parts.register("norm", "mine", partial(RMSNorm))
     assert parts.sources(Architecture(norm="mine")) == {"norm": parts.source_digest("norm", "mine")}
     assert parts.sources(Architecture()) == {}
 
