@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 from ablations import roadmaps
 from ablations.orders import Orders, passing
 from ablations.regimes import Regime
-from ablations.roadmap import Roadmap, Step, Variant
+from ablations.roadmap import Roadmap, Variant
+from ablations.step import Step
 from training.recipe import StudyConfig
 
 Kind = Literal["cumulative", "leave-one-out", "one-at-a-time", "orders", "factorial"]
@@ -144,7 +145,9 @@ class Design:
 
 def recorded(record: Mapping[str, Any], regime: Regime) -> Design:
     """The design that study.json says was asked for. Raises ValueError where it says something else."""
-    request = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    request: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
     try:
         return design(roadmaps.recorded(request.pop("roadmap")), regime, Request(**request))
     except (KeyError, TypeError) as error:

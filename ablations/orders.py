@@ -6,8 +6,9 @@ Shapley value under precedence (Faigle and Kern, 1992).
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 _MOST_SETS = 50_000
 """Counting all orders takes a second or two for so many sets."""
@@ -22,9 +23,6 @@ class Orders:
 
     needs: tuple[int, ...]
     """Of each decision, the set of those that have to come before it."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_after", self._count())
 
     @property
     def everything(self) -> int:
@@ -41,7 +39,8 @@ class Orders:
             if not done >> decision & 1 and needed & ~done == 0:
                 yield decision
 
-    def _count(self) -> dict[int, int]:
+    @cached_property
+    def _after(self) -> dict[int, int]:
         """Of each set, in how many orders the decisions that are not in it can follow.
 
         Raises:
@@ -62,7 +61,7 @@ class Orders:
 
     def exact(self) -> dict[Transition, float]:
         """The share of all orders in which a decision is added to just this set."""
-        after: Mapping[int, int] = self._after  # type: ignore[attr-defined]
+        after = self._after
         before, total = {0: 1}, after[0]
         shares: dict[Transition, float] = {}
         for done in sorted(after, key=int.bit_count):
@@ -74,7 +73,7 @@ class Orders:
 
     def draw(self, count: int, seed: int = 0) -> list[tuple[int, ...]]:
         """So many orders at random, each as likely as any other."""
-        after: Mapping[int, int] = self._after  # type: ignore[attr-defined]
+        after = self._after
         chance, drawn = random.Random(seed), list[tuple[int, ...]]()
         for _ in range(count):
             done, order = 0, list[int]()
