@@ -16,7 +16,7 @@ from ablations.fitting import explain
 from data.augment import centre_crop, finish
 from data.decode import UnreadablePicture, read_picture
 from data.files import read_bytes
-from models import Architecture, SwinArchitecture, weights
+from models import Architecture, SwinArchitecture, parts, weights
 from models.builder import empty
 from training.index import Index
 
@@ -127,6 +127,8 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
         view = View(int(look["resolution"]), tuple(look["mean"]), tuple(look["std"]))
         architecture = _architecture(about["architecture"])
         model = empty(architecture, layer_scale=None if fold_layer_scale else layer_scale).eval()
+    except parts.NoSuchPart as error:
+        raise ValueError(f"the network in {path} has a part of its trainer's own: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{path} is damaged, it does not describe a network ({reason}): restore it") from None

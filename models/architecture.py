@@ -90,10 +90,7 @@ class Architecture:
         if self.spatial == "inception" and self.width < _INCEPTION_CHANNELS:
             raise ValueError(f"width is {self.width}: give at least {_INCEPTION_CHANNELS} for inception convolutions")
         for name in parts.BUILT_IN:
-            if getattr(self, name) not in parts.choices(name):
-                given = " or ".join(repr(choice) for choice in parts.choices(name))
-                more = ", or register your own with models.parts.register" if name in parts.ARGUMENTS else ""
-                raise ValueError(f"{name} is {getattr(self, name)!r}: give {given}{more}")
+            parts.check(name, getattr(self, name))
 
     @property
     def expansions(self) -> tuple[int, ...]:

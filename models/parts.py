@@ -37,6 +37,11 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
 }
 """Fields that take a part of your own, to what it is made from, in this order."""
 
+
+class NoSuchPart(ValueError):
+    """A name that is neither built in nor registered."""
+
+
 _registered: dict[tuple[str, str], Callable[..., "nn.Module"]] = {}
 
 
@@ -66,6 +71,16 @@ def register(field: str, name: str, make: Callable[..., "nn.Module"]) -> None:
 def choices(field: str) -> tuple[str, ...]:
     """What a field of `Architecture` may be: the built-in values, then those registered, in that order."""
     return (*BUILT_IN[field], *(name for there, name in _registered if there == field))
+
+
+def check(field: str, name: object) -> None:
+    """Raise ValueError, in one sentence, unless a field of `Architecture` may be `name`."""
+    if name in choices(field):
+        return
+    given = f"{field} is {name!r}: give {' or '.join(map(repr, choices(field)))}"
+    if field not in ARGUMENTS:
+        raise ValueError(given)
+    raise NoSuchPart(f"{given}, or register your own with models.parts.register")
 
 
 def own(field: str, name: str) -> Callable[..., "nn.Module"] | None:

@@ -202,6 +202,12 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(
         assert captured.out == ""
 
 
+def test_a_network_with_a_part_of_ones_own_asks_for_it_by_name(convnext, tmp_path) -> None:
+    made = _changed(convnext, tmp_path / "own", lambda about, state: about["architecture"].update(norm="mine"))
+    with pytest.raises(ValueError, match=r"a part of its trainer's own: norm is 'mine': give .* or register your own"):
+        load(made)
+
+
 def test_names_from_elsewhere_cannot_break_the_terminal_or_the_card(convnext, pictures, tmp_path, capsys) -> None:
     odd = ["a\nb \x1b[31m", "<script>x</script> | `c` [l](http://x) $\\frac$", "\u202eright to left"]
 
