@@ -5,7 +5,6 @@ are read here, because tyro's refusals are boxes that quote Python; tyro makes t
 """
 
 import contextlib
-import difflib
 import functools
 import glob
 import io
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-from data.words import one_line
+from data.words import did_you_mean, one_line
 
 PROGRAM = "runner.py"
 Given = Mapping[str, Sequence[str]]
@@ -69,7 +68,7 @@ class Option:
         accepts = (f"one of {', '.join(self.choices)}" if self.choices else words) + " or None" * self.or_none
         for value in values:
             if not self._takes(value):
-                hint = _nearest(value, self.choices)
+                hint = did_you_mean(value, self.choices, after=" ")
                 return f"{self.name}: {_quoted(value)} is not {accepts}{': ' + hint.strip() if hint else ''}"
         if len(values) < self.least:
             count = "a value" if self.least == 1 else f"{self.least} values"
@@ -167,7 +166,7 @@ def _read(commands: Mapping[str, type], arguments: Sequence[str]) -> Given:
     if command.startswith("-"):
         raise ValueError(f"{_quoted(command)} comes before the command: give one of {', '.join(commands)} first")
     if command not in commands:
-        hint = _nearest(command, commands)
+        hint = did_you_mean(command, commands, after=" ")
         raise ValueError(f"there is no command {_quoted(command)}: {hint}choose {', '.join(commands)}")
     help_ = f"(see {PROGRAM} {command} --help)"
     known = list(options(commands[command]))
@@ -219,14 +218,8 @@ def _no_such_option(name: str, command: str, named: Mapping[str, Option], comman
     if elsewhere:  # spelt right, so only another number of it can be meant: --seed and --seeds
         wrong = f"{name} is no option of {command}, only of {', '.join(elsewhere)}"
         near = [option for option in named if option.rstrip("s") == name.rstrip("s")]
-    hint = _nearest(name, near)
+    hint = did_you_mean(name, near, after=" ")
     return f"{wrong}{': ' + hint if hint else ' '}"
-
-
-def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The words "did you mean 'this'? " or none."""
-    near = difflib.get_close_matches(word.lower(), list(known), 1, 0.5)
-    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _quoted(word: str) -> str:

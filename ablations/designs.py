@@ -4,7 +4,6 @@ A design is a list of rows and of effects; an effect weighs the accuracies of ro
 several designs, or of one, that are the same network and recipe share their runs (`training.index`).
 """
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from ablations.orders import Orders, passing
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap, Variant
 from ablations.step import Step
+from data.words import did_you_mean
 from training.recipe import StudyConfig
 
 Kind = Literal["cumulative", "leave-one-out", "one-at-a-time", "orders", "factorial"]
@@ -121,8 +121,7 @@ class Design:
                 return row
         if self.request.kind == "cumulative":
             self.roadmap.step(asked)
-        near = difflib.get_close_matches(asked, [row.name for row in self.rows], 1, 0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(asked, [row.name for row in self.rows], after=" ")
         known = ", ".join(row.name for row in self.rows)
         raise ValueError(f"the design {self.request.kind} has no row {asked!r}: {hint}choose among {known}")
 

@@ -1,11 +1,11 @@
 """What a step may change: the fields of a network and of a recipe, and which values each can have."""
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from data.words import did_you_mean
 from models import Architecture
 from training.recipe import Recipe
 
@@ -30,12 +30,6 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 _MANY = {int: "whole numbers", float: "numbers"}
 
 
-def nearest(word: object, known: Collection[str]) -> str:
-    """`, did you mean ...?` where a known word is near."""
-    near = difflib.get_close_matches(str(word).lower(), known, 1, 0.5)
-    return f", did you mean {near[0]!r}?" if near else ""
-
-
 def value_of(field: str, value: object, known: Mapping[str, Any], what: str) -> Any:
     """`value` as the dataclass has it: a list as a tuple, "none" as None.
 
@@ -43,7 +37,7 @@ def value_of(field: str, value: object, known: Mapping[str, Any], what: str) -> 
         ValueError: no such field, or a value of another type, in one sentence.
     """
     if field not in known:
-        hint = nearest(field, known) or f": choose {', '.join(known)}"
+        hint = did_you_mean(field, known, before=", ") or f": choose {', '.join(known)}"
         raise ValueError(f"{what} has no field {field!r}{hint}")
     try:
         return _as(value, known[field])

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jinja2
 
+from data.words import printable
+
 
 def environment(templates: Path) -> jinja2.Environment:
     """Templates of that folder; a name that is not given is an error, and text from files goes through `|plain`."""
@@ -26,6 +28,5 @@ def plain(text: object) -> str:
 
     What cannot be printed is written as Python would escape it.
     """
-    words = " ".join(str(text).split())
-    words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    words = printable(" ".join(str(text).split()))
     return re.sub(r"([\\`*|\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", html.escape(words, quote=False))

@@ -1,9 +1,9 @@
 """Presets: what to train on, at which size, with which recipes."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from data.words import did_you_mean
 from training.recipe import CLASSIC, Recipe, StudyConfig
 
 
@@ -57,7 +57,6 @@ def get_preset(name: str) -> Preset:
         ValueError: there is none, in one sentence that says which there are.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name.lower(), PRESETS, 1, 0.5)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no preset {name!r}{hint} (choose {', '.join(PRESETS)})")
+        hint = did_you_mean(name, PRESETS, after=" ")
+        raise ValueError(f"there is no preset {name!r}: {hint}choose {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,9 +1,9 @@
 """Regimes: the sizes of network in which a roadmap is walked."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from data.words import did_you_mean
 from models import Architecture
 from training.recipe import LARGEST
 
@@ -52,8 +52,7 @@ def get_regime(name: str, resolution: int | None = None) -> Regime:
         ValueError: there is none, in one sentence that says which there are; its networks cannot see such pictures.
     """
     if name not in REGIMES:
-        near = difflib.get_close_matches(name.lower(), REGIMES, 1, 0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, REGIMES, after=" ")
         raise ValueError(f"there is no regime {name!r}: {hint}choose {', '.join(REGIMES)}")
     regime = REGIMES[name]
     least = regime.baseline.total_stride

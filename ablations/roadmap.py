@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from ablations.fields import nearest
 from ablations.regimes import REGIMES, Regime
 from ablations.step import NAME, RecipeOf, Step
+from data.words import did_you_mean
 from models import Architecture, SwinArchitecture
 from training.recipe import Recipe, StudyConfig
 
@@ -76,7 +76,7 @@ class Roadmap:
             raise ValueError(f"there is no step {asked[:20]}: steps are numbered {min(numbers)} to {max(numbers)}")
         names = [step.name for step in rows]
         numbered = f"a number from {min(numbers)} to {max(numbers)}, or {', '.join(names)}"
-        raise ValueError(f"there is no step {asked!r}{nearest(asked, names)} ({numbered})")
+        raise ValueError(f"there is no step {asked!r}{did_you_mean(asked, names, before=', ')} ({numbered})")
 
     def way(self, step: Step | str) -> tuple[Step, ...]:
         """The steps from the beginning to this one."""
@@ -190,9 +190,8 @@ def _check_order(steps: tuple[Step, ...]) -> None:
             raise ValueError(f"two steps are named {step.name!r}: give each a name of its own")
         if step.after is not None and step.after not in before:
             later = f"stands below it: put {step.after!r} above it" if step.after in names else "is no step"
-            raise ValueError(
-                f"step {step.name!r}: after names {step.after!r}, which {later}{nearest(step.after, before)}"
-            )
+            hint = did_you_mean(step.after, before, before=", ")
+            raise ValueError(f"step {step.name!r}: after names {step.after!r}, which {later}{hint}")
         if step.after is not None and not (step.architecture or step.recipe or step.sizes):
             raise ValueError(f"step {step.name!r} changes nothing: give architecture, recipe or sizes")
         before.add(step.name)
@@ -214,7 +213,7 @@ def _check_needs(roadmap: Roadmap) -> None:
         if strange := [need for need in step.needs if need not in steps or need == roadmap.first.name]:
             raise ValueError(
                 f"step {step.name!r}: needs names {strange[0]!r}, which is no step that could be left out"
-                f"{nearest(strange[0], steps)}"
+                f"{did_you_mean(strange[0], steps, before=', ')}"
             )
     for step in roadmap.steps:
         for need in step.needs:

@@ -7,8 +7,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from ablations.fields import ARCHITECTURE, RECIPE, nearest, value_of
+from ablations.fields import ARCHITECTURE, RECIPE, value_of
 from ablations.regimes import REGIMES, Regime
+from data.words import did_you_mean
 from models import SwinArchitecture
 
 
@@ -72,9 +73,8 @@ class Step:
                      for regime, changes in self.sizes.items()}  # fmt: skip
             for regime in sizes:
                 if regime not in REGIMES:
-                    raise ValueError(
-                        f"there is no regime {regime!r}{nearest(regime, REGIMES)} (choose {', '.join(REGIMES)})"
-                    )
+                    hint = did_you_mean(regime, REGIMES, before=", ")
+                    raise ValueError(f"there is no regime {regime!r}{hint} (choose {', '.join(REGIMES)})")
         except ValueError as error:
             raise ValueError(f"step {self.name!r}: {error}") from None
         for name, value in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from data import fashion_mnist, food101, imagefolder, pocket
 from data.files import require_folder, require_writable
 from data.splits import Dataset, Origin
-from data.words import readable_bytes
+from data.words import did_you_mean, readable_bytes
 
 ORIGINS = (
     food101.ORIGIN,
@@ -70,8 +69,7 @@ def check(name: str, root: Path | str, *, create_root: bool = False) -> Located:
     kind, _, path = name.partition(":")
     origin = next((one for one in ORIGINS if one.kind == kind and (one.is_the_users or one.name == name)), None)
     if origin is None:
-        near = difflib.get_close_matches(kind.lower().replace("_", "-"), [one.kind for one in ORIGINS], 1, 0.5)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(kind.replace("_", "-"), [one.kind for one in ORIGINS], after=" ")
         raise ValueError(f"unknown data set {name!r}: {hint}known are {', '.join(NAMES)}")
     if origin.is_the_users and not path:
         raise ValueError(f"data set {kind!r} needs the folder of your pictures: {origin.name}")

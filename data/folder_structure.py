@@ -20,14 +20,14 @@ def read(folder: Path, *, name: str, splits: str, synthetic: bool, description: 
         ValueError: a list is missing or unreadable, names a file outside the folder, has a class without a picture,
             or names pictures that are not there. `remedy` is what the user may do, in words.
     """
-    lists = _read_lists(folder, remedy)
+    lists, images = _read_lists(folder, remedy), folder / "images"
     classes = tuple(sorted(lists["train"]))
     numbers = {cls: number for number, cls in enumerate(classes)}
     parts: dict[str, Split] = {}
     for part, pictures in lists.items():
         ids = tuple(picture for of_class in pictures.values() for picture in of_class)
         labels = tuple(numbers[cls] for cls, of_class in pictures.items() for _ in of_class)
-        parts[part] = Split(f"{splits}-{part}", ids, labels, Files(tuple(folder / "images" / f"{i}.jpg" for i in ids)))
+        parts[part] = Split(f"{splits}-{part}", ids, labels, Files(tuple(images / f"{name}.jpg" for name in ids)))
     kept, held = hold_out(parts["train"])
     return Dataset(
         name=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,12 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             side_by_side[key] = value
     return side_by_side
+
+
+def did_you_mean(word: object, known: Iterable[str], before: str = "", after: str = "") -> str:
+    """The question "did you mean 'this'?" between `before` and `after`, or nothing if no known word is near."""
+    near = difflib.get_close_matches(str(word).lower(), list(known), 1, 0.5)
+    return f"{before}did you mean {near[0]!r}?{after}" if near else ""
 
 
 def printable(name: object) -> str:

@@ -1,10 +1,11 @@
 """What of a request can be refused before torch is imported, which takes a second or two."""
 
-import difflib
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from data.words import did_you_mean
 
 _MOST_WORKERS = 256
 _DRIVERS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
@@ -14,8 +15,7 @@ _DRIVERS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
 def check_machine(device: str, workers: int | None, checkpoint_minutes: float) -> None:
     """Raise ValueError for a device that no machine has, CUDA where there is none, or impossible workers or minutes."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", device):
-        near = difflib.get_close_matches(device.lower(), ("auto", "cpu", "cuda", "mps"), 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(device, ("auto", "cpu", "cuda", "mps"), after=" ")
         raise ValueError(f"there is no device {device!r}: {hint}choose auto, cpu, cuda, cuda:N or mps")
     if device.startswith("cuda") and sys.platform == "linux" and not any(any(Path("/dev").glob(d)) for d in _DRIVERS):
         raise ValueError(f"device {device!r} was asked for and this machine has no CUDA device: choose auto or cpu")

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablations.fields import nearest
 from ablations.roadmap import Roadmap
 from ablations.roadmaps import own
 from ablations.roadmaps.paper import PAPER
 from ablations.roadmaps.recipe import recipe
+from data.words import did_you_mean
 
 ROADMAPS: Mapping[str, Callable[[str], Roadmap]] = {"paper": lambda _: PAPER, "recipe": recipe}
 
@@ -26,7 +26,7 @@ def get_roadmap(asked: str, network: str | None = None) -> Roadmap:
     if Path(asked).suffix in (".toml", ".py"):
         return own.read(Path(asked))
     choices = f"choose {', '.join(ROADMAPS)}, or a file that ends in .toml or .py"
-    raise ValueError(f"there is no roadmap {asked!r}{nearest(asked, ROADMAPS)} ({choices})")
+    raise ValueError(f"there is no roadmap {asked!r}{did_you_mean(asked, ROADMAPS, before=', ')} ({choices})")
 
 
 def record(roadmap: Roadmap) -> Any:

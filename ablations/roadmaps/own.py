@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablations.fields import nearest
 from ablations.roadmap import Roadmap
 from ablations.roadmaps.paper import PAPER
 from ablations.step import RecipeOf, Step
+from data.words import did_you_mean
 
 TAKEN = ("paper", "recipe", "beyond")
 """Names of this suite's own roadmaps."""
@@ -120,7 +120,9 @@ def _step(row: Mapping[str, Any], name: str, roadmap: str, steps: list[Step]) ->
 def _known(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
     for name in given:
         if name not in names:
-            raise ValueError(f"{what} has no field {name!r}{nearest(name, names)} (choose {', '.join(names)})")
+            raise ValueError(
+                f"{what} has no field {name!r}{did_you_mean(name, names, before=', ')} (choose {', '.join(names)})"
+            )
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:

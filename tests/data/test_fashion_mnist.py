@@ -49,6 +49,10 @@ def test_fashion_mnist_is_unpacked_from_debians_folder(
     assert (picture[2:30, 2:30] == 77).all()
     assert picture.astype(int).sum() == 77 * 784 * 3  # the border is black
     assert dataset.test.labels[77] == 7
+    official = FashionMNIST(str(tmp_path), train=False)
+    assert dataset.classes == tuple(FashionMNIST.classes)
+    assert dataset.test.labels == tuple(official.targets.tolist())
+    assert all((dataset.test.read(i)[2:30, 2:30, 1] == official.data[i].numpy()).all() for i in range(0, 10_000, 97))
     # Found in ROOT from now on.
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "none")
     assert data.load("fashion-mnist", tmp_path).fingerprint == dataset.fingerprint

@@ -210,7 +210,7 @@ def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys
     study = finished.parents[1]
     described = read_json(study / "study.json")
     described["dataset"] = {"name": "x", "description": "x", "synthetic": False, "classes": ["a", "b", "c"],
-                            "train": 72, "validation": 9, "test": 9}  # fmt: skip
+                            "train": 72, "validation": 9, "test": 9, "skipped": {}}  # fmt: skip
     records.write_json(study / "study.json", described)
     page.write(study)
     before = {path.name: path.read_bytes() for path in (study / "report").iterdir()}
