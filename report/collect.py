@@ -13,6 +13,7 @@ from data.words import first_few
 from report.checks import OddRun, RunRecord, read_object, read_run
 from training.identity import difference
 from training.index import Index, run_folders
+from training.plan import Noted, noted
 
 if TYPE_CHECKING:
     from ablations import Step
@@ -58,6 +59,8 @@ class StudyRecord:
     runs: tuple[RunRecord, ...]
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
+    plans: tuple[Noted, ...] = ()
+    """The plan that was written first, and what became of it."""
 
     @property
     def oddities(self) -> tuple[str, ...]:
@@ -82,7 +85,7 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
     Raises:
         ValueError: the folder is not a study's, or holds no run at all.
     """
-    name, study_hash, config, dataset = _read_description(study_dir)
+    name, study_hash, config, dataset, plans = _read_description(study_dir)
     regime = ablations.REGIMES[config["regime"]]
     asked = _read_designs(study_dir, regime)
     roadmap = next((made.roadmap for made in asked if made.request.kind == "cumulative"), ablations.PAPER)
@@ -130,6 +133,7 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
         warnings=tuple(_mixtures(runs)),
+        plans=plans,
     )
 
 
@@ -144,7 +148,7 @@ def _read_designs(study_dir: Path, regime: ablations.Regime) -> list[Design]:
         raise ValueError(f"{study_dir / 'study.json'} is damaged: {error}") from None
 
 
-def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Dataset]:
+def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Dataset, tuple[Noted, ...]]:
     path = study_dir / "study.json"
     if not path.is_file():
         raise ValueError(f"{study_dir} is not a study's folder: it has no study.json")
@@ -172,7 +176,11 @@ def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Datase
     if regime not in ablations.REGIMES:
         known = ", ".join(ablations.REGIMES)
         raise ValueError(f"{path} names the regime {regime!r}, which is none of {known}")
-    return name, study_hash, {**config, "regime": regime}, dataset
+    try:
+        plans = noted(study)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; restore it") from None
+    return name, study_hash, {**config, "regime": regime}, dataset, plans
 
 
 def _run_folders(study_dir: Path, order: Mapping[str, int]) -> list[tuple[Path, str, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +11,7 @@ from ablations import Step
 from data.words import duration, flat, left_out
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
-from report.statistics import Difference
+from report.judgement import Answer, Judgement
 from report.tables import Summary
 
 MINUS = "−"
@@ -50,7 +50,7 @@ def page(summary: Summary) -> dict[str, Any]:
     study = summary.study
     finished = [run for run in study.runs if run.result is not None]
     differences = [summary.differences[step.name] for step in study.steps if step.name in summary.differences]
-    covers = [difference.covers_seeds for difference in differences]
+    answered = [one for one in differences if one.answer is not None]
     return {
         "study": study,
         "finished": len(finished),
@@ -58,21 +58,33 @@ def page(summary: Summary) -> dict[str, Any]:
         "resolution": _resolution(study.config),
         "rows": [_row(summary, step) for step in study.steps],
         "many_seeds": any(len(array) > 1 for array in summary.correct.values()),
-        "covers": "all" if covers and all(covers) else "some" if any(covers) else "none",
         "one_seed": [name for name, array in summary.correct.items() if len(array) == 1],
-        "scope": "" if all(covers) else " (some for these seeds only)" if any(covers) else " (for this seed)",
         "compared": len(differences),
-        "gains": _verdicts(study, differences, 1),
-        "losses": _verdicts(study, differences, -1),
-        "noise": listed(_label(study, d.step) for d in differences if d.sign == 0),
-        "noise_count": sum(d.sign == 0 for d in differences),
-        "detectable": f"{statistics.median(d.detectable for d in differences):.2f}" if differences else None,
+        "answered": len(answered),
+        "gains": _verdicts(study, differences, "gain"),
+        "losses": _verdicts(study, differences, "loss"),
+        "equal": _verdicts(study, differences, "no difference"),
+        "open": _verdicts(study, differences, "not resolved"),
+        "described": _verdicts(study, differences, "one seed"),
+        "counts": Counter(one.verdict for one in differences),
         "ends": [
-            f"{_label(study, d.step)} against {_label(study, d.after)}: {_difference(d)}, {d.verdict}"
-            for d in summary.ends
+            f"{_label(study, one.row)} against {_label(study, one.after)}: {_points(one)}, {one.words}"
+            for one in summary.ends
         ],
+        "plan": summary.plan,
+        "planned": bool(study.plans),
+        "deviations": summary.deviations,
+        "looks": summary.judged.looks if summary.judged else 0,
+        "sureness": [_sureness(study, one) for one in (*answered, *(end for end in summary.ends if end.answer))],
+        "same_seed": summary.judged.noise.same_seed if summary.judged else None,
+        "smallest_p": max((one.smallest_p for one in answered), default=None),
+        "ranks": [
+            (name, rank)
+            for name, rank in (("differences", summary.rank_of_differences), ("levels", summary.rank_of_levels))
+            if rank is not None
+        ],
+        "signs": summary.signs,
         "paper_regime": summary.paper_regime,
-        "agreement": summary.agreement,
         "missing": _missing(study),
         "certificate": _certificate(summary, finished),
         "recipe": _recipe(study.config),
@@ -85,17 +97,51 @@ def _label(study: StudyRecord, name: str) -> str:
     return name if number is None else f"{number} {name}"
 
 
-def _difference(difference: Difference) -> str:
-    return f"{signed(difference.points)} [{signed(difference.low)}, {signed(difference.high)}]"
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"[{signed(bounds[0])}, {signed(bounds[1])}]"
 
 
-def _verdicts(study: StudyRecord, differences: Iterable[Difference], sign: int) -> str:
+def _points(one: Judgement) -> str:
+    """The gap with the interval that decides, or that of these runs where there is no other."""
+    bounds = one.these_runs if one.answer is None else (one.answer.low, one.answer.high)
+    return f"{signed(one.points)} {_interval(bounds)}"
+
+
+def _verdicts(study: StudyRecord, differences: Iterable[Judgement], verdict: str) -> str:
     beside = {step.name for step in study.steps if step.beside}
     return listed(
-        f"{_label(study, d.step)} ({'off the path, ' if d.step in beside else ''}{signed(d.points)})"
-        for d in differences
-        if d.sign == sign
+        f"{_label(study, one.row)} ({'off the path, ' if one.row in beside else ''}{signed(one.points)})"
+        for one in differences
+        if one.verdict == verdict
     )
+
+
+def _answers(one: Judgement) -> tuple[str, str, str]:
+    """The gap, and its interval for each of the two questions."""
+    these, new = (NOTHING if own is None else _interval((own.low, own.high)) for own in _both(one))
+    return signed(one.points), these, f"{_interval(one.these_runs)} for these runs" if one.answer is None else new
+
+
+def _both(one: Judgement) -> tuple[Answer | None, Answer | None]:
+    return one.these_pictures, one.new_pictures
+
+
+def _sureness(study: StudyRecord, one: Judgement) -> tuple[str, ...]:
+    assert one.answer is not None
+    needed = one.answer.seeds_needed
+    return (
+        f"{_label(study, one.row)} against {_label(study, one.after)}",
+        signed(one.points),
+        _p(one.answer.p_holm),
+        _p(one.answer.p_margin_holm),
+        f"{one.answer.detectable:.2f}",
+        NOTHING if one.sign else f"{needed:,}" if needed else "more than 1,000",
+        f"{one.words} ({plural(one.look, 'look')})" if one.look > 1 else one.words,
+    )
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
 def _row(summary: Summary, step: Step) -> tuple[str, ...]:
@@ -121,7 +167,7 @@ def _row(summary: Summary, step: Step) -> tuple[str, ...]:
         amount(record["params"] / 1e6) if record["runs"] else NOTHING,
         amount(record["gflops_paper_convention"]) if record["runs"] else NOTHING,
         top1,
-        _difference(difference) if difference else NOTHING,
+        *(_answers(difference) if difference else (NOTHING, NOTHING, NOTHING)),
         _verdict(summary, step),
         paper_top1,
         NOTHING if theirs is None else signed(theirs),
@@ -132,7 +178,7 @@ def _verdict(summary: Summary, step: Step) -> str:
     if step.name not in summary.correct:
         return "no finished run"
     if step.name in summary.differences:
-        return summary.differences[step.name].verdict
+        return summary.differences[step.name].words
     return NOTHING if step.after is None else f"{step.after} has no finished run"
 
 

@@ -244,7 +244,7 @@ def _group_bands(axes: Axes, steps: tuple[Step, ...], colours: Mapping[str, str]
 
 
 def differences(summary: Summary) -> Figure | None:
-    """Ours with its 95 % interval and the paper's, step by step."""
+    """Ours with the interval that decides and the paper's, step by step."""
     rows = [step for step in summary.study.steps if step.name in summary.differences]
     if not rows:
         return None
@@ -259,7 +259,10 @@ def differences(summary: Summary) -> Figure | None:
             colour = colours[step.name]
             if paper is not None:
                 axes.scatter(paper, place, marker="D", s=30, c=INK, linewidths=0, zorder=5)
-            axes.plot([ours.low, ours.high], [place, place], color=colour, lw=1.6, zorder=2)
+            low, high = ours.these_runs if ours.answer is None else (ours.answer.low, ours.answer.high)
+            axes.plot(
+                [low, high], [place, place], color=colour, lw=1.6, ls=":" if ours.answer is None else "-", zorder=2
+            )
             face = colour if ours.sign else "white"
             axes.scatter(ours.points, place, s=70, c=face, edgecolors=colour, linewidths=1.6, zorder=4)
         axes.set_yticks(range(len(rows)), [_label(step) for step in rows])
@@ -268,8 +271,16 @@ def differences(summary: Summary) -> Figure | None:
         axes.set_xlabel("difference in top-1 to the step it changes (points)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
         handles = [
-            Line2D([], [], marker="o", color=SOFT, ms=8, label="here, beyond noise (line: 95 % interval)"),
-            Line2D([], [], marker="o", color=SOFT, mfc="white", ms=8, label="here, within noise"),
+            Line2D([], [], marker="o", color=SOFT, ms=8, label="here, a gain or a loss (line: 95 % interval)"),
+            Line2D(
+                [],
+                [],
+                marker="o",
+                color=SOFT,
+                mfc="white",
+                ms=8,
+                label="here, neither (dotted: one seed, these runs only)",
+            ),
             Line2D([], [], ls="", marker="D", color=INK, ms=5, label="paper (ImageNet-1K)"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +12,13 @@ import pandas as pd
 
 import ablations
 from ablations import PaperRow, Step
-from report import statistics
+from report.agreement import RankCorrelation, Side, SignAgreement, rank_correlation, sign_agreement
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
+from report.judgement import Answer, Judgement
+from report.noise import Measured, Runs
+from report.sequential import Judged, judge
+from training.plan import Family, Plan, deviations, fixed
 
 
 @dataclass(frozen=True)
@@ -26,30 +30,65 @@ class Summary:
     @cached_property
     def correct(self) -> dict[str, np.ndarray]:
         """For each step with a finished run, bool (seeds, pictures)."""
-        arrays: dict[str, np.ndarray] = {}
-        for step in self.study.steps:
-            runs = [run.correct for run in self.study.finished(step.name) if run.correct is not None]
-            if runs:
-                arrays[step.name] = np.stack(runs)
-        return arrays
+        return {row: runs.correct for row, runs in self._runs.items()}
 
     @cached_property
-    def differences(self) -> dict[str, statistics.Difference]:
-        """Each step that can be compared with the step it changes; one family for Holm's correction."""
-        pairs = [
+    def _runs(self) -> dict[str, Runs]:
+        found: dict[str, Runs] = {}
+        for step in self.study.steps:
+            own = {run.seed: run.correct for run in self.study.finished(step.name) if run.correct is not None}
+            if own:
+                found[step.name] = Runs(tuple(own), np.stack(list(own.values())))
+        return found
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The one in study.json, with a family of what it did not foresee; or one made of what is there."""
+        steps = [
             (step.name, step.after)
             for step in self.study.steps
-            if step.after is not None and step.name in self.correct and step.after in self.correct
+            if step.after is not None and {step.name, step.after} <= self._runs.keys()
         ]
-        return {step: value for (step, _), value in statistics.compare(self.correct, pairs).items()}
-
-    @cached_property
-    def ends(self) -> list[statistics.Difference]:
-        """The end of the path against its beginning and against the reference; a family of its own."""
         path = [step.name for step in self.study.steps if step.number is not None]
         others = [*path[:1], *(step.name for step in self.study.steps if step.reference)]
-        pairs = [(last, other) for last in path[-1:] for other in others if {last, other} <= self.correct.keys()]
-        return list(statistics.compare(self.correct, pairs).values())
+        ends = [(last, other) for last in path[-1:] for other in others if {last, other} <= self._runs.keys()]
+        if not self.study.plans:
+            return fixed((Family("steps", tuple(steps)), Family("ends", tuple(ends))), self.study.seeds or (0,))
+        planned = self.study.plans[-1].plan
+        foreseen = {pair for family in planned.families for pair in family.comparisons}
+        if new := tuple(pair for pair in (*steps, *ends) if pair not in foreseen):
+            return replace(planned, families=(*planned.families, Family("not planned", new)))
+        return planned
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """What is no longer as it was planned before the first result."""
+        first = self.study.plans[0] if self.study.plans else None
+        if first is None:
+            return ("no plan was written before the first result",)
+        late = (f"the plan was written when {first.results} runs were finished",) if first.results else ()
+        return (*late, *deviations(first.plan, self.plan))
+
+    @cached_property
+    def judged(self) -> Judged | None:
+        """None where no run is finished."""
+        return judge(Measured.of(self._runs), self.plan) if self._runs else None
+
+    @cached_property
+    def _judgements(self) -> dict[tuple[str, str], Judgement]:
+        families = self.judged.families.values() if self.judged else ()
+        return {(one.row, one.after): one for family in families for one in family}
+
+    @cached_property
+    def differences(self) -> dict[str, Judgement]:
+        """Each step that can be compared with the step it changes."""
+        pairs = ((step.name, step.after or "") for step in self.study.steps)
+        return {pair[0]: self._judgements[pair] for pair in pairs if pair in self._judgements}
+
+    @cached_property
+    def ends(self) -> list[Judgement]:
+        """Comparisons that are not of a step with the one that it changes: of the path's end with its beginning."""
+        return [one for one in self._judgements.values() if self.differences.get(one.row) is not one]
 
     @property
     def paper_regime(self) -> str:
@@ -68,21 +107,55 @@ class Summary:
         return None if mine is None or before is None else mine.top1 - before.top1
 
     @cached_property
-    def agreement(self) -> statistics.Agreement | None:
-        ours, paper, clear = [], [], []
-        for step in self.study.steps:
-            theirs = self.paper_difference(step)
-            if step.name in self.differences and theirs is not None:
-                ours.append(self.differences[step.name].points)
-                paper.append(theirs)
-                clear.append(self.differences[step.name].sign != 0)
-        return statistics.agreement(ours, paper, clear) if ours else None
+    def rank_of_levels(self) -> RankCorrelation | None:
+        """The steps' accuracies here and in the paper."""
+        rows = [(step, paper) for step in self.study.steps if step.name in self._runs and (paper := self.paper(step))]
+        if self.judged is None or not rows:
+            return None
+        noise = self.judged.noise
+        known = np.sqrt(np.diag(noise.covariance_of_levels("new"))) if noise.freedom else np.zeros(len(noise.levels))
+        place = {row: index for index, row in enumerate(noise.measured.rows)}
+        here = [place[step.name] for step, _ in rows]
+        theirs = Side(np.array([paper.top1 for _, paper in rows]), np.array([_error(paper) for _, paper in rows]))
+        return rank_correlation(Side(noise.levels[here], known[here]), theirs)
+
+    @cached_property
+    def rank_of_differences(self) -> RankCorrelation | None:
+        ours, paper = self._both_differences
+        return rank_correlation(ours, paper)
+
+    @cached_property
+    def signs(self) -> SignAgreement:
+        """Of the steps that are a gain or a loss here."""
+        (ours, paper), clear = self._both_differences, [one.sign != 0 for one in self._with_paper.values()]
+        return sign_agreement(ours.values[clear], paper.values[clear])
+
+    @cached_property
+    def _with_paper(self) -> dict[str, Judgement]:
+        steps = {step.name: step for step in self.study.steps}
+        return {name: one for name, one in self.differences.items() if self.paper_difference(steps[name]) is not None}
+
+    @property
+    def _both_differences(self) -> tuple[Side, Side]:
+        steps = {step.name: step for step in self.study.steps}
+        shown = self._with_paper
+        errors = [one.answer.standard_error if one.answer else np.ptp(one.these_runs) / 4 for one in shown.values()]
+        rows = [
+            (self.paper(steps[name]), ablations.paper_row(self.paper_regime, one.after)) for name, one in shown.items()
+        ]
+        return (
+            Side(np.array([one.points for one in shown.values()]), np.array(errors)),
+            Side(
+                np.array([self.paper_difference(steps[name]) for name in shown], dtype=float),
+                np.array([np.hypot(_error(mine), _error(before)) for mine, before in rows if mine and before]),
+            ),
+        )
 
     @cached_property
     def steps(self) -> pd.DataFrame:
         """One row a step of the regime, whether it was run or not."""
         return pd.DataFrame([self._row(step) for step in self.study.steps]).astype(
-            {"number": "Int64", "params": "Int64", "paper_seeds": "Int64"}
+            dict.fromkeys(("number", "params", "paper_seeds", "seeds_needed", "looks"), "Int64")
         )
 
     @cached_property
@@ -99,6 +172,8 @@ class Summary:
             correct = self.correct[step.name]
             top1 = 100 * correct.sum(axis=1) / correct.shape[1]
         difference = self.differences.get(step.name)
+        these, new = (difference.these_pictures, difference.new_pictures) if difference else (None, None)
+        deciding = difference.answer if difference else None
         paper = self.paper(step)
         first: Mapping[str, object] = results[0] if results else {}
         return {
@@ -117,11 +192,19 @@ class Summary:
             "top1_std": float(top1.std(ddof=1)) if len(runs) > 1 else np.nan,
             "top5": float(np.mean([result["top5"] for result in results])) if results else np.nan,
             "difference": difference.points if difference else np.nan,
-            "low": difference.low if difference else np.nan,
-            "high": difference.high if difference else np.nan,
-            "p": difference.p if difference else np.nan,
-            "p_holm": difference.p_holm if difference else np.nan,
-            "verdict": difference.verdict if difference else "",
+            **_bounds("these_pictures", these),
+            **_bounds("new_pictures", new),
+            "low_these_runs": difference.these_runs[0] if difference else np.nan,
+            "high_these_runs": difference.these_runs[1] if difference else np.nan,
+            "standard_error": deciding.standard_error if deciding else np.nan,
+            "p": deciding.p if deciding else np.nan,
+            "p_holm": deciding.p_holm if deciding else np.nan,
+            "p_margin": deciding.p_margin if deciding else np.nan,
+            "p_margin_holm": deciding.p_margin_holm if deciding else np.nan,
+            "verdict": difference.words if difference else "",
+            "detectable": deciding.detectable if deciding else np.nan,
+            "seeds_needed": deciding.seeds_needed if deciding else None,
+            "looks": difference.look if difference else None,
             "paper_regime": self.paper_regime,
             "paper_top1": paper.top1 if paper else np.nan,
             "paper_top1_std": paper.top1_std if paper else np.nan,
@@ -161,6 +244,24 @@ class Summary:
                 row = {"step": run.step, "seed": run.seed} | {key: record.get(key) for key in keys}
                 rows.append(row | {f"seconds_{key}": record["seconds"][key] for key in SECONDS})
         return pd.DataFrame(rows, columns=["step", "seed", *keys, *(f"seconds_{key}" for key in SECONDS)])
+
+
+PAPER_DEVIATION = 0.09
+"""Points: the paper's seeds, pooled over its steps with three of them; for its steps with one."""
+
+
+def _error(paper: PaperRow) -> float:
+    """Standard error of a row of the paper, for its seeds and two printed digits."""
+    seeds = (PAPER_DEVIATION if paper.top1_std is None else paper.top1_std) / (paper.seeds or 1) ** 0.5
+    return float(np.hypot(seeds, 0.01 / 12**0.5))
+
+
+def _bounds(name: str, answer: Answer | None) -> dict[str, float | str]:
+    return {
+        f"low_{name}": answer.low if answer else np.nan,
+        f"high_{name}": answer.high if answer else np.nan,
+        f"verdict_{name}": answer.verdict if answer else "",
+    }
 
 
 def _or_nan(value: float | None) -> float:

@@ -46,6 +46,8 @@ class Plan:
     """Whether verdicts are about new test pictures or about these."""
     spending: Spending = "pocock"
     """How the level is spread over the looks (Lan and DeMets 1983)."""
+    futility: float = 0.1
+    """A comparison that its last look would resolve with less than this chance gets no more seeds."""
     runs_at_most: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class Plan:
             raise ValueError(f"the margin is {self.margin:g} points: give more than 0 and less than 100")
         if not 0 < self.level < 0.5:
             raise ValueError(f"the level is {self.level:g}: give more than 0 and less than 0.5")
+        if not 0 <= self.futility < 1:
+            raise ValueError(f"futility is {self.futility:g}: give 0 or more and less than 1")
         for name, value, known in (("pictures", self.pictures, Pictures), ("spending", self.spending, Spending)):
             if value not in get_args(known):
                 raise ValueError(f"{name} is {value!r}: give {' or '.join(get_args(known))}")
@@ -97,10 +101,10 @@ class Plan:
                 Family(str(family["name"]), tuple((str(row), str(other)) for row, other in family["comparisons"]))
                 for family in content["families"]
             )
-            whole = {name: tuple(int(value) for value in content[name]) for name in ("seeds", "looks")}
-            rest = {name: content[name] for name in content.keys() - {"families", *whole}}
-            rest |= {name: float(rest[name]) for name in ("margin", "level") if name in rest}
-            return cls(families=families, **whole, **rest)
+            seeds, looks = (tuple(int(value) for value in content[name]) for name in ("seeds", "looks"))
+            rest = {name: content[name] for name in content.keys() - {"families", "seeds", "looks"}}
+            rest |= {name: float(rest[name]) for name in ("margin", "level", "futility") if name in rest}
+            return cls(families, seeds, looks, **rest)
         except (AssertionError, KeyError, TypeError) as error:
             raise ValueError("the plan in study.json is damaged: a field of it is missing or wrong") from error
 
@@ -111,9 +115,33 @@ def fixed(families: Iterable[Family], seeds: Iterable[int], **how: Any) -> Plan:
     return Plan(tuple(families), seeds, (max(1, len(seeds)),), **how)
 
 
+@dataclass(frozen=True)
+class Noted:
+    """A plan as study.json has it, and how many runs were finished when it was written."""
+
+    plan: Plan
+    results: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {"results": self.results, "digest": self.plan.digest, **self.plan.as_json()}
+
+
+def noted(study: Mapping[str, Any]) -> tuple[Noted, ...]:
+    """The plans in a study.json, the first and then each later one. Raises ValueError where they are damaged."""
+    plans = []
+    for record in study.get("plans", []):
+        if not isinstance(record, Mapping) or not isinstance(record.get("results"), int):
+            raise ValueError("the plan in study.json is damaged: a field of it is missing or wrong")
+        plan = Plan.from_json({key: value for key, value in record.items() if key not in ("results", "digest")})
+        if record.get("digest") != plan.digest:
+            raise ValueError("the plan in study.json was edited by hand: its digest is another's")
+        plans.append(Noted(plan, record["results"]))
+    return tuple(plans)
+
+
 def deviations(first: Plan, now: Plan) -> tuple[str, ...]:
     """One sentence for each thing that is no longer as it was first planned."""
-    said = []
+    said: list[str] = []
     for field in fields(Plan):
         before, after = getattr(first, field.name), getattr(now, field.name)
         if before == after:

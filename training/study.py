@@ -12,6 +12,7 @@ from typing import Any
 from data.files import one_writer, read_bytes, where_supported, write_atomically
 from data.words import first_few, flat
 from training.identity import hexdigest
+from training.plan import Noted, Plan, noted
 from training.recipe import StudyConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -169,6 +170,22 @@ def note_design(folder: Path, record: Mapping[str, Any]) -> None:
         if (record := json.loads(json.dumps(record))) not in noted:
             noted.append(record)
             write_json(path, study)
+
+
+def note_plan(folder: Path, plan: Plan, results: int) -> None:
+    """Write a plan into study.json unless it is the one that holds; `results` are the runs finished by now.
+
+    As long as there is none a plan may change without a trace; later the ones before it are kept.
+    """
+    path = folder / "study.json"
+    with one_writer(path):
+        study = read_json(path)
+        before = noted(study)
+        if before and before[-1].plan == plan:
+            return
+        kept = [one for one in before if one.results or results]
+        study["plans"] = [one.as_json() for one in (*kept, Noted(plan, results))]
+        write_json(path, study)
 
 
 class Busy(ValueError):

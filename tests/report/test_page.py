@@ -79,25 +79,27 @@ def test_the_main_table_has_a_row_for_every_step_with_its_numbers(whole: StudyFo
     assert list(rows) == whole.steps
     # baseline: 200 of 400 right; training-recipe: 210 of 400, 10 pictures more.
     assert rows["baseline"][:2] == ["0", "baseline"]
-    assert rows["baseline"][5:] == ["50.00", "–", "–", "76.13", "–"]
-    number, name, change, params, gflops, top1, difference, verdict, paper, paper_difference = rows["training-recipe"]
+    assert rows["baseline"][5:] == ["50.00", "–", "–", "–", "–", "76.13", "–"]
+    number, name, change, params, gflops, top1, *judged, paper, paper_difference = rows["training-recipe"]
+    difference, these, new, verdict = judged
     assert (number, name, change) == ("1", "training-recipe", "the modern training recipe")
     assert (params, gflops, top1) == ("0.101", "0.0290", "52.50")
-    assert re.fullmatch(r"\+2\.50 \[\+\d\.\d\d, \+\d\.\d\d\]", difference)
-    assert verdict == "gain for this seed"
+    assert (difference, these) == ("+2.50", "–")
+    assert re.fullmatch(r"\[\+\d\.\d\d, \+\d\.\d\d\] for these runs", new)
+    assert verdict == "one seed, no verdict"
     assert (paper, paper_difference) == ("78.82 ± 0.07", "+2.69")
     # gelu is held against kernel-7 (290 right), not against kernel-11, the row above it.
-    assert rows["gelu"][6].startswith("+2.50 [")
+    assert rows["gelu"][6] == "+2.50"
     assert rows["kernel-5"][0] == "–"
     assert rows["kernel-5"][2].endswith("(from 7 depthwise-first)")
 
 
 def test_what_cannot_be_compared_says_why(whole: StudyFolder) -> None:
     rows = main_rows(whole)
-    assert rows["kernel-11"][3:8] == ["–", "–", "–", "–", "no finished run"]
-    assert rows["separate-downsampling"][6:8] == ["–", "layer-norm has no finished run"]
-    assert rows["swin-pocket"][6:8] == ["–", "–"]
-    assert rows["swin-pocket"][8] == "81.30", "the pocket Swin is held against the paper's Swin-T"
+    assert rows["kernel-11"][3:10] == ["–", "–", "–", "–", "–", "–", "no finished run"]
+    assert rows["separate-downsampling"][6:10] == ["–", "–", "–", "layer-norm has no finished run"]
+    assert rows["swin-pocket"][6:10] == ["–", "–", "–", "–"]
+    assert rows["swin-pocket"][10] == "81.30", "the pocket Swin is held against the paper's Swin-T"
 
 
 def test_what_is_missing_is_listed(whole: StudyFolder) -> None:
@@ -111,7 +113,7 @@ def test_what_is_missing_is_listed(whole: StudyFolder) -> None:
 def test_the_page_is_honest_about_pictures_seeds_and_the_paper(whole: StudyFolder) -> None:
     text = page(whole)
     assert "**These pictures are synthetic**" in text
-    assert "the interval covers the sampling of test pictures only, not the seed" in text
+    assert "**one seed, no verdict**: the interval is for *these runs* on new pictures" in text
     assert "compared with the paper's rows of the regime tiny" in text
     assert "Compare the differences, not the levels" in text
     assert "Spearman" in text
@@ -137,7 +139,8 @@ def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFold
     steps, runs, curves = (pd.read_csv(folder / f"{name}.csv") for name in ("steps", "runs", "curves"))
     assert list(steps["name"]) == whole.steps
     expected = "number name change after params gflops_fvcore gflops_paper_convention runs top1 top1_std"
-    expected += " difference low high p p_holm verdict paper_top1 paper_difference"
+    expected += " difference low_these_pictures high_new_pictures p p_holm p_margin_holm verdict"
+    expected += " detectable seeds_needed paper_top1 paper_difference"
     assert set(expected.split()) <= set(steps.columns)
     by_name = steps.set_index("name")
     assert by_name.loc["training-recipe", "top1"] == 52.5
@@ -196,16 +199,16 @@ def test_a_report_on_one_run_is_made_and_grows_and_shrinks_with_the_study(make_s
     study.add("depthwise", 200)
     write(study.root)
     assert "No step can be compared yet" in page(study)
-    assert main_rows(study)["depthwise"][7] == "patchify-stem has no finished run"
+    assert main_rows(study)["depthwise"][9] == "patchify-stem has no finished run"
     study.add("width", 300)
     write(study.root)
-    assert main_rows(study)["width"][7] == "gain for this seed"
+    assert main_rows(study)["width"][9] == "one seed, no verdict"
     assert (study.root / "report" / "differences.svg").exists()
     study.edit("config.json", "width", study_hash="feedbeeffeed")
     write(study.root)
     assert not (study.root / "report" / "differences.svg").exists(), "a figure of a run that is out must go"
     assert "- width/seed-0: it was made by another config" in section(study, "Runs left out")
-    assert main_rows(study)["width"][7] == "no finished run"
+    assert main_rows(study)["width"][9] == "no finished run"
     assert "5 width: no run that can be reported" in page(study)
 
 
@@ -227,12 +230,14 @@ def test_several_seeds_give_mean_deviation_and_plain_verdicts(make_study: Make) 
     write(study.root)
     rows = main_rows(study)
     assert rows["depthwise"][5] == "60.40 ± 0.40 (n = 3)"
-    assert rows["width"][6].startswith("+9.80 [+")
-    assert rows["width"][7] == "gain"
-    assert rows["inverted-bottleneck"][7] == "within noise"
+    assert rows["width"][6] == "+9.80"
+    assert all(rows["width"][column].startswith("[+") for column in (7, 8))
+    assert rows["width"][9] == "gain"
+    assert rows["inverted-bottleneck"][9] == "not resolved"
     text = page(study)
     assert "synthetic" not in text
-    assert "paired bootstrap over test pictures and seeds" in text
+    assert "| 5 width against 4 depthwise " in section(study, "How sure")
+    assert "Deviation: no plan was written before the first result." in section(study, "The plan")
     assert "Seed 1 was not run for 0 baseline." in section(study, "What is missing")
 
 

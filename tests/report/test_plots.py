@@ -75,11 +75,12 @@ def test_learning_curves_draw_every_epoch_and_dash_the_unfinished(make_study: Ma
     assert lines["5  width"].get_linestyle() == "--"
 
 
-def test_differences_are_filled_only_beyond_noise(make_study: Make) -> None:
+def test_differences_are_filled_only_where_there_is_a_gain_or_a_loss(make_study: Make) -> None:
     study = make_study(test=400)
-    study.add("depthwise", 100)
-    study.add("width", 250)
-    study.add("inverted-bottleneck", 251)
+    for seed in (0, 1, 2):
+        study.add("depthwise", 100 + seed, seed=seed)
+        study.add("width", 250 - seed, seed=seed)
+        study.add("inverted-bottleneck", 250 + seed, seed=seed)
     summary = summarise(study)
     assert [d.sign for d in summary.differences.values()] == [1, 0]
     figure = plots.differences(summary)

@@ -1,0 +1,209 @@
+"""A study judged by its plan: all at once, or look by look, with more seeds only where a comparison is open.
+
+A comparison stops where it is resolved either way, or where its last look is unlikely to resolve it. Its p-value over
+several looks is the least level at which it would have stopped (Liu and Anderson 2008, doi 10.1198/016214508000000986),
+and Holm's correction of these keeps the level of a family at every look.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scipy import special
+
+from report import spending
+from report.contrast import Contrast
+from report.judgement import Judgement, Track, answer, correct
+from report.noise import Measured, Noise
+from training.plan import Plan
+
+_Key = tuple[str, tuple[str, str]]
+"""A family's name and a comparison of it."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A study judged by its plan: for each family its comparisons that have runs, and what to train next."""
+
+    plan: Plan
+    noise: Noise
+    families: Mapping[str, tuple[Judgement, ...]]
+    """In the plan's order."""
+    looks: int
+    """Looks taken at the study."""
+    missing: Mapping[str, tuple[int, ...]]
+    """Seeds that rows of open comparisons lack for the next look, whatever is at most allowed."""
+    next_seeds: Mapping[str, tuple[int, ...]]
+    """Of these, what may still be trained; empty where all is resolved, all looks are taken or no run is left."""
+
+
+def judge(runs: Measured, plan: Plan) -> Judged:
+    """Judge all comparisons of a plan by the runs there are.
+
+    A fixed plan judges all of them at once, on all runs. One with several looks takes them in their order, each on
+    the seeds that it foresees, and a comparison that is closed is not looked at again; so the same runs always
+    give the same judgement, and it is the one that stopped them.
+    """
+    noise = Noise(runs)
+    state = {(family.name, pair): _Open() for family in plan.families for pair in family.comparisons}
+    there = [key for key in state if set(key[1]) <= set(runs.rows)]
+    if not plan.sequential:
+        _look(state, there, noise, plan, 0)
+        return _judged(plan, noise, state, 1, {}, {})
+    taken = 0
+    missing: dict[str, tuple[int, ...]] = {}
+    affordable: dict[str, tuple[int, ...]] = {}
+    has = {row: set(runs.seeds_of(row)) for row in plan.rows}
+    for look in range(len(plan.looks)):
+        still = [key for key, value in state.items() if not value.closed(plan.pictures)]
+        missing = _missing((row for _, pair in still for row in pair), plan.schedule(look), has)
+        affordable = _affordable(still, missing, plan, len(runs.row))
+        complete = [key for key in still if not missing.keys() & set(key[1])]
+        if affordable or not complete:
+            break
+        _look(state, complete, Noise(runs.of_seeds(plan.schedule(look))), plan, look)
+        taken = look + 1
+        missing = {}
+    for key in there:
+        if state[key].seen is None:  # described by what is there
+            state[key].see(noise, key[1])
+    return _judged(plan, noise, state, taken, missing, affordable)
+
+
+def next_seeds(runs: Measured | None, plan: Plan) -> Mapping[str, tuple[int, ...]]:
+    """Which rows need which further seeds, by the plan's rule; empty where training may stop. None: no run yet."""
+    if runs is not None:
+        return judge(runs, plan).next_seeds
+    keys = [(family.name, pair) for family in plan.families for pair in family.comparisons]
+    return _affordable(keys, _missing(plan.rows, plan.schedule(0), {}), plan, 0)
+
+
+@dataclass
+class _Open:
+    """A comparison on its way through the looks."""
+
+    seen: Contrast | None = None
+    seeds: tuple[int, int] = (0, 0)
+    shared: int = 0
+    looks: int = 0
+    hopeless: bool = False
+    tracks: dict[str, Track] = field(default_factory=lambda: {"these": Track(), "new": Track()})
+
+    def closed(self, question: str) -> bool:
+        return self.hopeless or self.tracks[question].verdict != "not resolved"
+
+    def see(self, noise: Noise, pair: tuple[str, str]) -> Contrast:
+        one, other = (set(noise.measured.seeds_of(row)) for row in pair)
+        self.seeds, self.shared = (len(one), len(other)), len(one & other)
+        self.seen = Contrast.between(noise, {pair[0]: 1.0, pair[1]: -1.0})
+        return self.seen
+
+
+def _look(state: Mapping[_Key, _Open], keys: Collection[_Key], noise: Noise, plan: Plan, look: int) -> None:
+    """Take what these comparisons show at a look into the state."""
+
+    def over_looks(p: float) -> float:
+        return spending.whole(p, look, plan.looks, plan.spending)
+
+    for key in keys:
+        seen = state[key].see(noise, key[1])
+        state[key].looks += 1
+        for question in seen.of:
+            state[key].tracks[question].look(seen, question, plan.margin, over_looks)
+    for family, question in itertools.product(plan.families, ("these", "new")):
+        members = [state[family.name, pair] for pair in family.comparisons]
+        correct([member.tracks[question] for member in members])
+        for member in members:
+            if member.seen is not None:
+                member.tracks[question].decide(member.seen.points, plan.level)
+    if plan.sequential:
+        for key in keys:
+            _give_up(state, key, plan)
+
+
+def _give_up(state: Mapping[_Key, _Open], key: _Key, plan: Plan) -> None:
+    """Close a comparison that is unlikely to be resolved by its last look."""
+    own = state[key]
+    if own.closed(plan.pictures) or own.seen is None or plan.pictures not in own.seen.of:
+        return
+    others = [value.tracks[plan.pictures].verdict for (family, _), value in state.items() if family == key[0]]
+    own.hopeless = _chance(own.seen, plan, others.count("not resolved")) < plan.futility
+
+
+def _missing(rows: Iterable[str], wanted: Sequence[int], has: Mapping[str, set[int]]) -> dict[str, tuple[int, ...]]:
+    lacking = {row: tuple(seed for seed in wanted if seed not in has.get(row, ())) for row in rows}
+    return {row: seeds for row, seeds in lacking.items() if seeds}
+
+
+def _affordable(
+    comparisons: Iterable[_Key], missing: Mapping[str, tuple[int, ...]], plan: Plan, made: int
+) -> dict[str, tuple[int, ...]]:
+    """What of the missing runs the plan allows: whole comparisons, in the plan's order."""
+    if plan.runs_at_most is None:
+        return dict(missing)
+    left = plan.runs_at_most - made
+    chosen: dict[str, tuple[int, ...]] = {}
+    for _, pair in comparisons:
+        needed = {row: missing[row] for row in pair if row in missing and row not in chosen}
+        cost = sum(map(len, needed.values()))
+        if cost <= left:
+            chosen |= needed
+            left -= cost
+    return chosen
+
+
+def _judged(
+    plan: Plan,
+    noise: Noise,
+    state: Mapping[_Key, _Open],
+    looks: int,
+    missing: Mapping[str, tuple[int, ...]],
+    affordable: Mapping[str, tuple[int, ...]],
+) -> Judged:
+    families: dict[str, tuple[Judgement, ...]] = {}
+    for family in plan.families:
+        found = []
+        for pair in family.comparisons:
+            own = state[family.name, pair]
+            if own.seen is None:
+                continue
+            look = max(0, own.looks - 1)
+            each = spending.nominal(plan.level / len(family.comparisons), look, plan.looks, plan.spending)
+            # The interval of a look holds at every look at once, so also at the one that stopped.
+            level = spending.nominal(plan.level, look, plan.looks, plan.spending)
+            answers = {name: answer(own.seen, name, own.tracks[name], level, each) for name in own.seen.of}
+            reach = own.seen.these_runs.reach(plan.level / 2)
+            found.append(
+                Judgement(
+                    family.name,
+                    *pair,
+                    own.seen.points,
+                    own.seeds,
+                    own.shared,
+                    own.looks,
+                    own.hopeless,
+                    plan.margin,
+                    plan.pictures,
+                    answers.get("these"),
+                    answers.get("new"),
+                    (own.seen.points - reach, own.seen.points + reach),
+                )
+            )
+        families[family.name] = tuple(found)
+    return Judged(plan, noise, families, looks, missing, affordable)
+
+
+def _chance(seen: Contrast, plan: Plan, open_comparisons: int) -> float:
+    """That the last look resolves a comparison, if the true gap is as far from the observed as its error says."""
+    now, last = seen.of[plan.pictures], seen.with_seeds(plan.pictures, plan.looks[-1])
+    level = spending.nominal(plan.level / open_comparisons, len(plan.looks) - 1, plan.looks, plan.spending)
+    still = max(now.variance - last.variance, 1e-12) ** 0.5
+    gap, bound = abs(seen.points), last.reach(level / 2)
+    room = plan.margin - last.reach(level)
+
+    def below(points: float) -> float:
+        return float(special.ndtr((points - gap) / still))
+
+    return 1 - below(bound) + below(-bound) + (below(room) - below(-room) if room > 0 else 0.0)
