@@ -107,7 +107,7 @@ def _content(path: Path) -> Any:
             del state["state"][name]
         return dict(_flat(state, ""))
     if path.name == "checkpoint.pt.previous":  # of some moment of the last epoch
-        return checkpoint.load(path, torch.device("cpu"))["study_hash"]
+        return checkpoint.load(path, torch.device("cpu"))["digest"]
     return path.read_bytes()
 
 
