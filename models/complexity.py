@@ -3,9 +3,10 @@
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,11 @@ from models.builder import empty
 with warnings.catch_warnings():
     # fvcore 0.1.5 uses torch.jit.script, which torch 2.15 calls deprecated.
     warnings.simplefilter("ignore")
-    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+    from fvcore.nn import FlopCountAnalysis, jit_handles
 
 # The paper's convention counts these alone; attention products occur in Swin only.
 PAPER_OPERATORS = ("conv", "linear", "addmm", "matmul", "bmm")
+_OUTPUTS = "outputs"
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,37 @@ def _traceable(model: nn.Module, resolution: int) -> Iterator[Tensor]:
         model.train(was_training)
 
 
+def _flops_and_outputs(name: str, flops: Callable[..., Any]) -> Callable[..., Counter[str]]:
+    """An operator's FLOPs and, beside them, its output elements, so that one trace gives both."""
+    outputs = jit_handles.generic_activation_jit()
+
+    def count(*values: Any) -> Counter[str]:
+        counted = flops(*values)
+        named = counted if isinstance(counted, Counter) else {name: counted}
+        return Counter({**named, _OUTPUTS: outputs(*values)})
+
+    return count
+
+
+_FLOPS_AND_OUTPUTS = {
+    "aten::_convolution": _flops_and_outputs("conv", jit_handles.conv_flop_jit),
+    "aten::addmm": _flops_and_outputs("addmm", jit_handles.addmm_flop_jit),
+    "aten::bmm": _flops_and_outputs("bmm", jit_handles.bmm_flop_jit),
+    "aten::einsum": _flops_and_outputs("einsum", jit_handles.einsum_flop_jit),
+    "aten::matmul": _flops_and_outputs("matmul", jit_handles.matmul_flop_jit),
+    "aten::linear": _flops_and_outputs("linear", jit_handles.linear_flop_jit),
+}
+"""For the operators whose outputs fvcore's ActivationCountAnalysis counts."""
+
+
 def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
     """Count parameters, FLOPs and activations of `model` for one (3, resolution, resolution) picture.
 
     The model's train or eval mode is left as it was.
     """
     with _traceable(model, resolution) as picture:
-        by_operator: Counter[str] = FlopCountAnalysis(model, picture).by_operator()
-        activations = int(ActivationCountAnalysis(model, picture).total())
+        by_operator: Counter[str] = FlopCountAnalysis(model, picture).set_op_handle(**_FLOPS_AND_OUTPUTS).by_operator()
+        activations = int(by_operator.pop(_OUTPUTS))
     return Complexity(
         params=sum(parameter.numel() for parameter in model.parameters()),
         flops=int(sum(by_operator.values())),

@@ -2,18 +2,25 @@
 
 import csv
 import io
+import pickle
+from pathlib import Path
 
 import pytest
 
 from ablations import PAPER, get_regime, paper_row, table
+from tests.conftest import MadeOnce
 
 CONTRADICTED = {"layer-norm", "separate-downsampling"}
 """Rows of the smaller regime for which the paper prints two different numbers."""
 
 
 @pytest.fixture(scope="module", params=["tiny", "base"])
-def counted(request):
-    return {row.name: row for row in table.count_steps(PAPER, get_regime(request.param))}
+def counted(request, made_once: MadeOnce):
+    def count(folder: Path) -> None:
+        rows = table.count_steps(PAPER, get_regime(request.param))
+        (folder / "rows").write_bytes(pickle.dumps({row.name: row for row in rows}))
+
+    return pickle.loads((made_once(f"counted-{request.param}", count) / "rows").read_bytes())
 
 
 def test_every_row_rounds_to_the_printed_digit_but_the_two_that_the_paper_contradicts(counted) -> None:
