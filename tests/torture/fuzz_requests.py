@@ -28,7 +28,7 @@ PLACE = ["--preset", "pocket", "--runs", "runs", "--study", "sound"]
 QUICK = [*PLACE, "--data-dir", "data", "--dataset", "imagefolder:pictures", "--resolution", "32", "--epochs", "1",
          "--warmup-epochs", "0", "--batch-size", "8", "--device", "cpu"]  # fmt: skip
 # Requests that are answered quickly: what they train is trained already, and the rest is only planned.
-SOUND: dict[str, list[str]] = {
+SOUND: dict[str, list[str]] = {name: [] for name in COMMANDS} | {
     "steps": ["--regime", "pocket", "--resolution", "32"],
     "show": ["3", "--regime", "pocket", "--resolution", "32"],
     "train": ["depthwise", *QUICK],
