@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from ablations import pages
-from report import collect, cost_plots, costs, facts, plots
+from report import collect, cost_plots, costs, design_sections, facts, plots
 from report.tables import Summary
 
 FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
@@ -37,6 +37,19 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "costs": costs.table,
 }
 """Each is written as CSV and as JSON, with full precision."""
+
+
+def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
+    """Those that every study can have, and one for each of its designs."""
+    return FIGURES | {one.name: (one.title, lambda _, one=one: one.figure()) for one in design_sections.of(summary)}
+
+
+def tables(summary: Summary) -> dict[str, pd.DataFrame]:
+    """By the name of their files."""
+    made = {name: make(summary) for name, make in TABLES.items()}
+    for one in design_sections.of(summary):
+        made |= {f"{one.name}_effects": one.effects, f"{one.name}_rows": one.rows}
+    return made
 
 
 def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], None] = lambda _: None) -> Path:
@@ -61,8 +74,8 @@ def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], No
         raise OSError(f"the report of {study_dir} could not be written ({error.strerror})") from error
     try:
         drawn = _figures(summary, work)
-        for name, make in TABLES.items():
-            _write_table(make(summary), work / name)
+        for name, table in tables(summary).items():
+            _write_table(table, work / name)
         page = render(summary, drawn)
         (work / "report.md").write_text(page, encoding="utf-8")
         (work / "report.html").write_text(to_html(page, summary.study.name, work), encoding="utf-8")
@@ -71,10 +84,9 @@ def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], No
         for path in made:  # the page last: it names the others
             _flush(path)
             path.replace(target / path.name)
-        for name in FIGURES:
-            for suffix in (".png", ".svg"):
-                if name not in drawn:
-                    (target / f"{name}{suffix}").unlink(missing_ok=True)
+        for old in (*target.glob("*.png"), *target.glob("*.svg")):
+            if old.stem not in drawn and (old.stem in FIGURES or old.stem.startswith("design_")):
+                old.unlink()
         _flush(target)
     except OSError as error:
         raise OSError(
@@ -87,7 +99,7 @@ def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], No
 
 def _figures(summary: Summary, folder: Path) -> list[str]:
     drawn = []
-    for name, (_, draw) in FIGURES.items():
+    for name, (_, draw) in figures(summary).items():
         figure = draw(summary)
         if figure is not None:
             plots.save(figure, folder / name)
@@ -113,14 +125,16 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def render(summary: Summary, figures: Sequence[str]) -> str:
-    """The report in GitHub's Markdown; `figures` are the names of those that were drawn."""
+def render(summary: Summary, drawn: Sequence[str]) -> str:
+    """The report in GitHub's Markdown; `drawn` are the names of the figures that were."""
     environment = pages.environment(Path(__file__).parent / "templates")
     environment.globals.update(table=table, plural=facts.plural)
-    environment.globals["figure"] = lambda name: f"![{FIGURES[name][0]}]({name}.png)"
+    titles = {name: title for name, (title, _) in figures(summary).items()}
+    environment.globals["figure"] = lambda name: f"![{titles[name]}]({name}.png)"
     return environment.get_template("report.md.j2").render(
-        **facts.page(summary), costs=costs.section(summary), figures=figures
-    )
+        **facts.page(summary), costs=costs.section(summary), figures=drawn,
+        designs=[one.section() for one in design_sections.of(summary)],
+    )  # fmt: skip
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:

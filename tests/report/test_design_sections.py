@@ -1,0 +1,90 @@
+"""Designs in the report: effects that are known beforehand, missing runs, rows that are one network."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ablations
+from ablations.designs import Request, design
+from report import page
+
+WORTH = {"gelu": 6.0, "layer-norm": -4.0}
+"""Points that a decision adds; all others add nothing."""
+
+
+@pytest.fixture
+def note(make_study):
+    """note(request, seeds) -> a study with every row of that design, whose accuracies add up from WORTH."""
+
+    def make(request: Request, seeds: int = 3, missing: tuple[str, ...] = ()):
+        study = make_study(test=2000)
+        made = design(ablations.PAPER, ablations.REGIMES["pocket"], request)
+        path = study.root / "study.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"designs": [made.record]}))
+        rng = np.random.default_rng(0)
+        difficulty = rng.uniform(size=2000)
+        for row in made.rows:
+            level = 0.60 + sum(WORTH.get(name, 0.0) for name in row.decisions) / 100
+            for seed in range(seeds if row.name not in missing else 0):
+                study.add(row.name, difficulty + rng.normal(0, 0.02, 2000) < level, seed=seed)
+        return study, made
+
+    return make
+
+
+def effects(study, kind: str) -> pd.DataFrame:
+    page.write(study.root)
+    return pd.read_csv(study.root / f"report/design_1_{kind}_effects.csv").set_index("effect")
+
+
+REQUESTS = [
+    Request("leave-one-out"),
+    Request("one-at-a-time"),
+    Request("orders", base="training-recipe", factors=("gelu", "layer-norm", "macro-design")),
+    Request("orders", rows_at_most=40),
+    Request("factorial", base="training-recipe", factors=("gelu", "layer-norm", "macro-design")),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: f"{request.kind}-{request.rows_at_most}")
+def test_known_effects_are_found_and_no_others(note, request_) -> None:
+    study, made = note(request_)
+    found = effects(study, request_.kind.replace("-", "_"))
+    assert list(found.index) == [effect.name for effect in made.effects]
+    for name, row in found.iterrows():
+        assert row.points == pytest.approx(WORTH.get(name, 0.0), abs=1.5), name
+        expected = {"gelu": "gain", "layer-norm": "loss"}.get(name)
+        if made.orders:  # three orders of thirteen decisions may leave anything open
+            assert row.verdict in (expected, "not resolved"), name
+        else:
+            assert row.verdict == expected if expected else row.verdict not in ("gain", "loss"), name
+    text = (study.root / "report/report.md").read_text()
+    assert (study.root / f"report/design_1_{request_.kind.replace('-', '_')}.png").exists()
+    if request_.rows_at_most:
+        assert "orders were drawn at random" in text
+        assert found["variance_from_orders"].notna().all()
+
+
+def test_one_seed_gets_no_verdict_and_a_missing_run_is_said(note) -> None:
+    study, _ = note(Request("leave-one-out"), seeds=1, missing=("without-gelu",))
+    found = effects(study, "leave_one_out")
+    assert found.loc["gelu", "verdict"] == "a run is missing"
+    assert found.loc["layer-norm", "verdict"] == "one seed, no verdict"
+
+
+def test_rows_that_are_one_network_and_recipe_have_no_effect(note) -> None:
+    study, _ = note(Request("one-at-a-time"))
+    for seed in range(3):
+        for file in ("config.json", "result.json"):
+            study.edit(file, "only-gelu", seed, variant="baseline")
+    assert effects(study, "one_at_a_time").loc["gelu", "verdict"] == "changes nothing here"
+
+
+def test_a_design_that_study_json_cannot_mean_is_refused(note) -> None:
+    study, _ = note(Request("leave-one-out"), seeds=1)
+    path = study.root / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"designs": [{"roadmap": "paper", "kind": "sideways"}]}))
+    with pytest.raises(ValueError, match="is damaged: --design is 'sideways'"):
+        page.write(study.root)
