@@ -14,13 +14,13 @@ RUNNER = @$(VENV)/bin/python runner.py --from-make
 $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$(eval unexport $v)))
 
 # `make ablation-step 3`: the words after these targets are words of the command, not targets.
-ifneq (,$(filter ablation-step show,$(firstword $(MAKECMDGOALS))))
+ifneq (,$(filter ablation-step show check,$(firstword $(MAKECMDGOALS))))
 export WORDS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
 $(foreach word,$(WORDS),$(eval $(word): ; @:))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ablation-step all-ablations ablation report steps show predict export test lint clean
+.PHONY: help demo ablation-step all-ablations ablation report steps show check predict export test lint clean
 
 help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
@@ -46,6 +46,9 @@ steps: $(VENV)/run.stamp  ## the roadmap with parameters and FLOPs beside the pa
 
 show: $(VENV)/run.stamp  ## one step's network beside the step before: make show 5, or N=5
 	$(RUNNER) show
+
+check: $(VENV)/run.stamp  ## what is wrong with a roadmap of your own: make check my.toml
+	$(RUNNER) check
 
 predict: $(VENV)/run.stamp  ## what a network sees: make predict IMAGE=photo.jpg [RUN="runs/STUDY/STEP/seed-0 ..."]
 	$(RUNNER) predict

@@ -11,7 +11,17 @@ from training.recipe import StudyConfig
 
 
 @dataclass(frozen=True)
-class Steps:
+class _Roadmap:
+    """What commands about a roadmap have in common."""
+
+    roadmap: str = "paper"
+    """paper, recipe (from ResNet's recipe to the modern one), or a file of your own, .toml or .py."""
+    network: str | None = None
+    """Of the roadmap recipe: the step of the paper's roadmap whose network it trains; the baseline if none is given."""
+
+
+@dataclass(frozen=True)
+class Steps(_Roadmap):
     """Print the roadmap: every step's parameters and FLOPs beside what the paper prints."""
 
     regime: Literal["tiny", "base", "small", "pocket"] = "tiny"
@@ -23,7 +33,17 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Training:
+class Check:
+    """Say in one sentence what is wrong with a roadmap, or what it comes to. Nothing is trained or written."""
+
+    roadmap: tyro.conf.Positional[str] = tyro.MISSING
+    """The file, .toml or .py, or the name of a roadmap."""
+    preset: str = "food101"
+    """The preset whose recipes its steps change."""
+
+
+@dataclass(frozen=True)
+class Training(_Roadmap):
     """What `train` and `all` have in common."""
 
     preset: str = "food101"
@@ -100,12 +120,14 @@ class Report:
     """Name of the study, or its folder; the preset's name if none is given."""
     runs: Path = Path("runs")
     """Folder of all studies."""
+    roadmap: str | None = None
+    """Which of the roadmaps that the study was asked for, by its name; the first if none is given."""
     mixed_code: bool = False
     """Report runs of different versions of this code together, instead of leaving out those of the rarer ones."""
 
 
 @dataclass(frozen=True)
-class Show:
+class Show(_Roadmap):
     """Draw one step's network beside the step before, changed lines marked, with parameters and FLOPs per stage."""
 
     step: tyro.conf.Positional[str] = tyro.MISSING
@@ -153,7 +175,8 @@ class Export:
     """Licence that the model card names, such as cc-by-4.0."""
 
 
-Command = Steps | Train | All | Report | Show | Predict | Export
+Command = Steps | Check | Train | All | Report | Show | Predict | Export
 COMMANDS: dict[str, type[Command]] = {
-    "steps": Steps, "train": Train, "all": All, "report": Report, "show": Show, "predict": Predict, "export": Export,
+    "steps": Steps, "check": Check, "train": Train, "all": All, "report": Report, "show": Show, "predict": Predict,
+    "export": Export,
 }  # fmt: skip

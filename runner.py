@@ -1,4 +1,4 @@
-"""The command line: steps, show, train, all, report, predict, export. `python runner.py --help` lists them.
+"""The command line: steps, show, check, train, all, report, predict, export. `python runner.py --help` lists them.
 
 `python runner.py COMMAND --help` explains each one.
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 import command_line
-from ablations import PAPER, get_regime
+from ablations import REGIMES, Roadmap, get_regime, get_roadmap
 from ablations.designs import Design, Request, Row, design
 from ablations.presets import get_preset
-from commands import COMMANDS, All, Command, Export, Predict, Report, Show, Steps, Train, Training
+from commands import COMMANDS, All, Check, Command, Export, Predict, Report, Show, Steps, Train, Training
 from data.datasets import Located
 from data.words import left_out, one_line
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             match command:
                 case Steps():
                     return steps(command)
+                case Check():
+                    return check(command)
                 case Train():
                     return train(command, stop)
                 case All():
@@ -105,18 +107,33 @@ def steps(command: Steps) -> int:
     regime = get_regime(command.regime, command.resolution)
     from ablations import table
 
-    rows = list(table.count_steps(PAPER, regime, command.resolution))
+    rows = list(table.count_steps(_roadmap(command), regime, command.resolution))
     print({"table": table.as_text, "csv": table.as_csv, "json": table.as_json}[command.format](rows), end="")
+    return DONE
+
+
+def check(command: Check) -> int:
+    """Try every row of a roadmap in every regime."""
+    roadmap, config = get_roadmap(command.roadmap), get_preset(command.preset).config
+    for regime in REGIMES.values():
+        roadmap.check(regime, config)
+    regime = get_regime(config.regime)
+    for step in roadmap.rows(regime):
+        changes = roadmap.difference(step, regime, config)
+        said = ", ".join(f"{name} {old} to {new}" for name, (old, new) in changes.items()) or "changes nothing here"
+        print(f"{step.name}: {said if step.after else step.sentence}")
+    print(f"{command.roadmap} is sound (regime {regime.name}, preset {command.preset})")
     return DONE
 
 
 def train(command: Train, stop: StopRequest) -> int:
     """Train one step."""
     regime = get_regime(command.config.regime, command.config.resolution)
-    step = PAPER.step(command.step, regime)
+    roadmap = _roadmap(command)
+    step = roadmap.step(command.step, regime)
     if command.overwrite not in (None, step.name):
         raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
-    path = design(PAPER, regime, Request())
+    path = design(roadmap, regime, Request())
     overwrite = {step.name} if command.overwrite else set[str]()
     return _train(command, path, [path.row(step.name)], [command.seed], overwrite, stop)
 
@@ -129,7 +146,7 @@ def train_all(command: All, stop: StopRequest) -> int:
     most = command.runs_at_most
     request = Request(command.design, command.base, command.factors, command.fraction,
                       None if most is None else most // len(command.seeds))  # fmt: skip
-    made = design(PAPER, get_regime(command.config.regime, command.config.resolution), request)
+    made = design(_roadmap(command), get_regime(command.config.regime, command.config.resolution), request)
     chosen = [made.find(asked) for asked in command.steps] or list(made.rows)
     overwrite = set(command.overwrite)
     if strange := overwrite - {row.name for row in chosen}:
@@ -139,7 +156,7 @@ def train_all(command: All, stop: StopRequest) -> int:
     code = _train(command, made, chosen, command.seeds, overwrite, stop)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
-            print("report:", _write_report(_study_folder(command), mixed_code=False), flush=True)
+            print("report:", _write_report(_study_folder(command), made.roadmap.name), flush=True)
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise
@@ -149,17 +166,18 @@ def train_all(command: All, stop: StopRequest) -> int:
 
 def report(command: Report) -> int:
     """Write the report of a study."""
-    print("report:", _write_report(_study_folder(command), command.mixed_code))
+    print("report:", _write_report(_study_folder(command), command.roadmap, command.mixed_code))
     return DONE
 
 
 def show(command: Show) -> int:
     """Draw one step."""
     regime = get_regime(command.regime, command.resolution)
-    step = PAPER.step(command.step, regime)
+    roadmap = _roadmap(command)
+    step = roadmap.step(command.step, regime)
     from ablations import diagram
 
-    print(diagram.show(PAPER, regime, step, command.resolution), end="")
+    print(diagram.show(roadmap, regime, step, command.resolution), end="")
     return DONE
 
 
@@ -192,12 +210,16 @@ def export(command: Export) -> int:
     return DONE
 
 
-def _write_report(folder: Path, mixed_code: bool) -> str:
+def _write_report(folder: Path, roadmap: str | None, mixed_code: bool = False) -> str:
     if not (folder / "study.json").exists():
         raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
     from report.page import write
 
-    return str(write(folder, mixed_code=mixed_code, tell=lambda odd: _tell(f"report: {odd}")))
+    return str(write(folder, roadmap, mixed_code=mixed_code, tell=lambda odd: _tell(f"report: {odd}")))
+
+
+def _roadmap(command: Training | Steps | Show) -> Roadmap:
+    return get_roadmap(command.roadmap, command.network)
 
 
 def _tell(complaint: object) -> None:
@@ -249,6 +271,7 @@ def _plan(
 
     config, folder = command.config, _study_folder(command)
     regime = get_regime(config.regime, config.resolution)
+    made.roadmap.check(regime, config)
     check_choice([row.name for row in chosen], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
     found, data_dir, cache = _check_places(command)
@@ -327,8 +350,7 @@ def _carry_out(command: Train | All, made: Design, plan: _Plan, bill: "Bill", st
     if dataset.skipped:
         _tell(f"left out: {left_out(dataset.skipped)}")
     study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
-    if isinstance(command, All):
-        note_design(study.folder, made.record)
+    note_design(study.folder, made.record)
     speed.remember(study.folder, bill.device_name, bill.speeds)
     runs = [replace(run, study=study) for run in plan.runs]
     told = bill.finished if isinstance(command, All) else None

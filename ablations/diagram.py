@@ -159,7 +159,9 @@ def show(roadmap: Roadmap, regime: Regime, step: Step, resolution: int = 224) ->
     from models.complexity import stage_complexity
 
     number = "off the path" if step.number is None else f"step {step.number}"
-    flags = ", ".join(f"{name}={value!r}" for name, value in step.changes(regime).items()) or "no flag of the network"
+    whole = {of: f"the {of} recipe" for of in RecipeOf if step.recipe == of.whole()}
+    changes = {**step.changes(regime), **({} if whole else step.recipe_changes(regime))}
+    flags = ", ".join([*(f"{name}={value!r}" for name, value in changes.items()), *whole.values()]) or "nothing"
     title = f"{step.name} ({number}, regime {regime.name}): {step.sentence}; {step.source}; changes {flags}\n"
     both = [step] if step.after is None else [roadmap.step(step.after), step]
     counted = [stage_complexity(roadmap.architecture(each, regime), resolution) for each in both]

@@ -108,6 +108,19 @@ class Roadmap:
         """Every field of a step's recipe: its value, or in which of the study's recipes to find it."""
         return {**RecipeOf.CLASSIC.whole(), **_recipe_changes(self.way(step), regime)}
 
+    def check(self, regime: Regime, config: StudyConfig) -> None:
+        """Raise ValueError as `variant` if any row cannot be."""
+        for step in self.rows(regime):
+            self.variant(step, regime, config)
+
+    def difference(self, step: Step, regime: Regime, config: StudyConfig) -> dict[str, tuple[Any, Any]]:
+        """What a step changes in a study: field to the value before and after. Empty where it changes nothing there."""
+        if step.after is None:
+            return {}
+        pair = [self.variant(each, regime, config) for each in (step.after, step)]
+        before, after = ({**vars(each.architecture), **each.recipe.values()} for each in pair)
+        return {name: (before[name], value) for name, value in after.items() if value != before[name]}
+
     def needed(self, decisions: Iterable[str]) -> frozenset[str]:
         """These steps and all that they need, which may need others in turn."""
         closed = frozenset(decisions)

@@ -19,6 +19,9 @@ class RecipeOf(StrEnum):
     MODERN = "modern"
     CLASSIC = "classic"
 
+    def __repr__(self) -> str:
+        return self.value
+
     def whole(self) -> dict[str, "RecipeOf"]:
         """Every field of the recipe, as this one has it."""
         return dict.fromkeys(RECIPE, self)

@@ -16,7 +16,7 @@ from training.index import Index, run_folders
 from training.plan import Noted, noted
 
 if TYPE_CHECKING:
-    from ablations import Step
+    from ablations import Roadmap, Step
     from ablations.designs import Design
 
 
@@ -52,6 +52,9 @@ class StudyRecord:
     config: Mapping[str, Any]
     dataset: Dataset
     regime: str
+    roadmap: Roadmap
+    first_roadmap: str
+    """Name of the first that the study was asked for."""
     steps: tuple[Step, ...]
     """Of the roadmap that is walked step by step."""
     designs: tuple[Design, ...]
@@ -79,18 +82,24 @@ class StudyRecord:
         return tuple(run for run in self.runs if run.step == step and run.result is None)
 
 
-def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
-    """Read everything that a report on the study needs; with `mixed_code` runs of every version of the code.
+def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False) -> StudyRecord:
+    """Read everything that a report on a roadmap of the study needs, the first that it was asked for if none is named.
+
+    With `mixed_code` runs of every version of the code.
 
     Raises:
-        ValueError: the folder is not a study's, or holds no run at all.
+        ValueError: the folder is not a study's, holds no run at all, or was not asked for the roadmap.
     """
     name, study_hash, config, dataset, plans = _read_description(study_dir)
     regime = ablations.REGIMES[config["regime"]]
-    asked = _read_designs(study_dir, regime)
-    roadmap = next((made.roadmap for made in asked if made.request.kind == "cumulative"), ablations.PAPER)
-    rows = roadmap.rows(regime)
-    names = [step.name for step in rows] + [row.name for made in asked for row in made.rows]
+    noted = _read_designs(study_dir, regime)
+    roadmaps = {made.roadmap.name: made.roadmap for made in noted} or {ablations.PAPER.name: ablations.PAPER}
+    if asked is not None and asked not in roadmaps:
+        raise ValueError(f"{study_dir} was not asked for the roadmap {asked!r}: choose {', '.join(roadmaps)}")
+    roadmap = roadmaps[asked or next(iter(roadmaps))]
+    rows, its = roadmap.rows(regime), [made for made in noted if made.roadmap == roadmap]
+    others = {row.name for made in noted for row in made.rows}
+    names = [step.name for step in rows] + [row.name for made in its for row in made.rows]
     order = {row: number for number, row in enumerate(dict.fromkeys(names))}
     runs: list[RunRecord] = []
     left_out: list[LeftOut] = []
@@ -98,6 +107,8 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
     if not folders:
         raise ValueError(f"{study_dir} holds no run yet; train a step of the study first")
     for folder, step, seed in folders:
+        if step not in order and step in others:
+            continue
         try:
             if step not in order:
                 raise OddRun(f"{step!r} is not a step of the regime {config['regime']!r}")
@@ -128,8 +139,10 @@ def read(study_dir: Path, *, mixed_code: bool = False) -> StudyRecord:
         config=config,
         dataset=dataset,
         regime=config["regime"],
+        roadmap=roadmap,
+        first_roadmap=next(iter(roadmaps)),
         steps=rows,
-        designs=tuple(made for made in asked if (made.request.kind, made.roadmap) != ("cumulative", roadmap)),
+        designs=tuple(made for made in its if made.request.kind != "cumulative"),
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
         warnings=tuple(_mixtures(runs)),

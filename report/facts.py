@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ablations import Step
+from ablations import REGIMES, RecipeOf, Step
 from data.words import duration, flat, left_out
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
@@ -56,7 +56,8 @@ def page(summary: Summary) -> dict[str, Any]:
         "finished": len(finished),
         "done_steps": len(summary.correct),
         "resolution": _resolution(study.config),
-        "rows": [_row(summary, step) for step in study.steps],
+        "rows": [_row(summary, step)[: None if summary.held_against_the_paper else -2] for step in study.steps],
+        "held_against_the_paper": summary.held_against_the_paper,
         "many_seeds": any(len(array) > 1 for array in summary.correct.values()),
         "one_seed": [name for name, array in summary.correct.items() if len(array) == 1],
         "compared": len(differences),
@@ -88,6 +89,7 @@ def page(summary: Summary) -> dict[str, Any]:
         "missing": _missing(study),
         "certificate": _certificate(summary, finished),
         "recipe": _recipe(study.config),
+        "recipe_changes": _recipe_changes(study),
         "time": _time(finished),
     }
 
@@ -177,6 +179,8 @@ def _row(summary: Summary, step: Step) -> tuple[str, ...]:
 def _verdict(summary: Summary, step: Step) -> str:
     if step.name not in summary.correct:
         return "no finished run"
+    if step.name in summary.unchanged:
+        return "changes nothing here"
     if step.name in summary.differences:
         return summary.differences[step.name].words
     return NOTHING if step.after is None else f"{step.after} has no finished run"
@@ -272,6 +276,24 @@ def _recipe(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (name, _value(recipe.get(name)), _value(other.get(name)) if other else NOTHING)
         for name in dict.fromkeys([*recipe, *other])
     ]
+
+
+def _recipe_changes(study: StudyRecord) -> list[tuple[str, str]]:
+    """(step, what it changes of the recipe), for each that changes some of it, but not all."""
+    regime = REGIMES[study.regime]
+    whole = [of.whole() for of in RecipeOf]
+    changed = [(step, step.recipe_changes(regime)) for step in study.steps]
+    return [
+        (_label(study, step.name), ", ".join(f"{name} {_in_study(study, name, value)}" for name, value in of.items()))
+        for step, of in changed
+        if of and of not in whole
+    ]
+
+
+def _in_study(study: StudyRecord, name: str, value: object) -> str:
+    if isinstance(value, RecipeOf):
+        value = flat(study.config[{RecipeOf.MODERN: "recipe", RecipeOf.CLASSIC: "classic"}[value]]).get(name)
+    return _value(list(value) if isinstance(value, tuple) else value)
 
 
 def _value(value: object) -> str:

@@ -52,8 +52,13 @@ def tables(summary: Summary) -> dict[str, pd.DataFrame]:
     return made
 
 
-def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], None] = lambda _: None) -> Path:
+def write(
+    study_dir: Path, roadmap: str | None = None, *, mixed_code: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Path:  # fmt: skip
     """Write `study_dir`/report from whatever runs exist, and return the path of its report.md.
+
+    A roadmap other than the first that the study was asked for has a folder of its name in it.
 
     `tell` hears a sentence for each run that is left out, and why. `mixed_code`: as in `collect.read`.
 
@@ -64,10 +69,11 @@ def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], No
         ValueError: the folder is not a study's, or holds no run at all.
         OSError: the report cannot be written.
     """
-    summary = Summary(collect.read(study_dir, mixed_code=mixed_code))
+    summary = Summary(collect.read(study_dir, roadmap, mixed_code=mixed_code))
     for sentence in summary.study.oddities:
         tell(sentence)
-    target = study_dir / "report"
+    study = summary.study
+    target = study_dir / "report" / ("" if study.roadmap.name == study.first_roadmap else study.roadmap.name)
     try:
         work = Path(tempfile.mkdtemp(prefix=".report-", dir=study_dir))
     except OSError as error:
@@ -79,7 +85,7 @@ def write(study_dir: Path, *, mixed_code: bool = False, tell: Callable[[str], No
         page = render(summary, drawn)
         (work / "report.md").write_text(page, encoding="utf-8")
         (work / "report.html").write_text(to_html(page, summary.study.name, work), encoding="utf-8")
-        target.mkdir(exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
         for path in made:  # the page last: it names the others
             _flush(path)

@@ -157,7 +157,8 @@ def steps(summary: Summary) -> Figure | None:
         figure = empty_figure(10.5, height)
         figure.set_layout_engine("none")  # the names of the groups need a margin that no axes asks for
         axes = figure.add_axes((0.315, 0.65 / height, 0.585, 1 - 1.45 / height))
-        _title(axes, "From ResNet to ConvNeXt, step by step", _where(summary))
+        sentence = summary.study.roadmap.sentence
+        _title(axes, f"{sentence[0].upper()}{sentence[1:]}, step by step", _where(summary))
         low, high = table["top1"].min(), table["top1"].max()
         reach = max(high - low, 1.0)
         start = max(0.0, math.floor(low - 0.35 * reach))
@@ -251,7 +252,8 @@ def differences(summary: Summary) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = empty_figure(9.6, 0.34 * len(rows) + 2.0)
         axes = figure.add_subplot()
-        _title(axes, "What each step changes, here and in the paper", _where(summary, mean="mean"))
+        beside = " here and in the paper" if summary.held_against_the_paper else ""
+        _title(axes, f"What each step changes{beside and ','}{beside}", _where(summary, mean="mean"))
         axes.axvline(0, color=SOFT, lw=1, zorder=1)
         colours = group_colours(summary)
         for place, step in enumerate(rows):
@@ -281,8 +283,9 @@ def differences(summary: Summary) -> Figure | None:
                 ms=8,
                 label="here, neither (dotted: one seed, these runs only)",
             ),
-            Line2D([], [], ls="", marker="D", color=INK, ms=5, label="paper (ImageNet-1K)"),
         ]
+        if summary.held_against_the_paper:
+            handles.append(Line2D([], [], ls="", marker="D", color=INK, ms=5, label="paper (ImageNet-1K)"))
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
         sns.despine(ax=axes, left=True)
     return figure

@@ -42,12 +42,20 @@ class Summary:
         return found
 
     @cached_property
+    def unchanged(self) -> frozenset[str]:
+        """Steps that change nothing in this study: the runs of the step before are theirs too."""
+        variant = {run.step: run.identity.get("variant") for run in self.study.runs}
+        names = {step.name: step.after for step in self.study.steps if variant.get(step.name)}
+        return frozenset(name for name, after in names.items() if after and variant.get(after) == variant[name])
+
+    @cached_property
     def plan(self) -> Plan:
         """The one in study.json, with a family of what it did not foresee; or one made of what is there."""
         steps = [
             (step.name, step.after)
             for step in self.study.steps
             if step.after is not None and {step.name, step.after} <= self._runs.keys()
+            if step.name not in self.unchanged
         ]
         path = [step.name for step in self.study.steps if step.number is not None]
         others = [*path[:1], *(step.name for step in self.study.steps if step.reference)]
@@ -91,11 +99,20 @@ class Summary:
         return [one for one in self._judgements.values() if self.differences.get(one.row) is not one]
 
     @property
+    def held_against_the_paper(self) -> bool:
+        return self.study.roadmap.name == ablations.PAPER.name
+
+    @property
     def paper_regime(self) -> str:
         return ablations.REGIMES[self.study.regime].paper
 
     def paper(self, step: Step) -> PaperRow | None:
-        """The paper's row; a pocket study is held against another regime's, its Swin against that one's."""
+        """The paper's row; a pocket study is held against another regime's, its Swin against that one's.
+
+        None in other roadmaps, whose steps are other ones, whatever their names.
+        """
+        if not self.held_against_the_paper:
+            return None
         rows = ablations.PAPER.rows(ablations.REGIMES[self.paper_regime])
         name = next((row.name for row in rows if row.reference), step.name) if step.reference else step.name
         return ablations.paper_row(self.paper_regime, name)
@@ -103,7 +120,7 @@ class Summary:
     def paper_difference(self, step: Step) -> float | None:
         """Points of top-1 between the paper's row of a step and that of the step it changes."""
         mine = self.paper(step)
-        before = ablations.paper_row(self.paper_regime, step.after) if step.after else None
+        before = ablations.paper_row(self.paper_regime, step.after) if mine and step.after else None
         return None if mine is None or before is None else mine.top1 - before.top1
 
     @cached_property

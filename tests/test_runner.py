@@ -71,16 +71,18 @@ def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(pla
 def test_a_design_shares_the_runs_of_others_and_is_noted(place, tmp_path, capsys) -> None:
     runner.main(["train", "layer-norm", *place])
     capsys.readouterr()
+    noted = json.loads((tmp_path / "runs/quick/study.json").read_text())
+    assert [design["kind"] for design in noted["designs"]] == ["cumulative"]
     request = ["all", *place, "--design", "leave-one-out", "--steps", "without-gelu", "layer-norm", "--no-trial"]
     assert runner.main([*request, "--dry-run"]) == 0
     assert "2 runs, 1 finished, 1 to train" in capsys.readouterr().out
-    assert "designs" not in json.loads((tmp_path / "runs/quick/study.json").read_text())
+    assert json.loads((tmp_path / "runs/quick/study.json").read_text()) == noted
     assert runner.main(request) == 0
     config = json.loads((tmp_path / "runs/quick/without-gelu/seed-0/config.json").read_text())
     assert config["architecture"]["activation"] == "relu"
     assert config["architecture"]["separate_downsampling"] is True
     assert runner.main(request) == 0  # noted once
-    (noted,) = json.loads((tmp_path / "runs/quick/study.json").read_text())["designs"]
+    _, noted = json.loads((tmp_path / "runs/quick/study.json").read_text())["designs"]
     assert (noted["roadmap"], noted["kind"]) == ("paper", "leave-one-out")
 
 
@@ -144,7 +146,7 @@ REFUSED = {
     "export --run runs/none --out made": "there is no run",
     "export --run runs/none --out made --format tflite": "tflite",
     "train 3 --init-weights none.pth": "do not exist",
-    "": "no command was given: give one of steps, train,",
+    "": "no command was given: give one of steps, check, train,",
 }
 
 
