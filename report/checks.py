@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,30 @@ class OddRun(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class RunRecord:
-    """One run that passed the checks; `result` is None while it is unfinished. Two runs are never equal.
+class Predictions:
+    """What a run says of the n test pictures, in the order of their names."""
 
-    `correct` has one bool a test picture, in the order of the picture names (None while unfinished), and
-    `pictures` is a digest of those names and their labels: runs are comparable only where it is the same.
-    """
+    images: np.ndarray
+    """(n,) object: the names."""
+    label: np.ndarray
+    """(n,) int16."""
+    top1: np.ndarray
+    """(n,) int16: the best class."""
+    p_top1: np.ndarray | None
+    """(n,) float32: its probability; None in runs made before it was written."""
+    digest: str
+    """Of names and labels: runs are comparable only where it is the same."""
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(n,) bool."""
+        found: np.ndarray = self.label == self.top1
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """One run that passed the checks; what it has not while unfinished is None. Two runs are never equal."""
 
     step: str
     seed: int
@@ -42,8 +60,7 @@ class RunRecord:
     metrics: tuple[Mapping[str, Any], ...] = ()
     result: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
-    correct: np.ndarray | None = None
-    pictures: str = ""
+    predictions: Predictions | None = None
     made_as: str | None = None
     """The step under whose name the same run was made, where another row than this one did."""
 
@@ -51,6 +68,11 @@ class RunRecord:
     def name(self) -> str:
         """The run's folder below the study's."""
         return f"{self.step}/seed-{self.seed}"
+
+    @property
+    def correct(self) -> np.ndarray | None:
+        """(n,) bool, a test picture each."""
+        return None if self.predictions is None else self.predictions.correct
 
 
 def _no_constant(text: str) -> float:
@@ -138,8 +160,7 @@ def read_metrics(path: Path, *, finished: bool) -> tuple[Mapping[str, Any], ...]
     return tuple(records)
 
 
-def read_predictions(path: Path, classes: int) -> tuple[np.ndarray, str]:
-    """(correct, digest): right or wrong per test picture in name order, and what tells the picture list."""
+def read_predictions(path: Path, classes: int) -> Predictions:
     _require_file(path)
     try:
         table = pd.read_csv(path, dtype={"image": str}, keep_default_na=False)
@@ -149,23 +170,35 @@ def read_predictions(path: Path, classes: int) -> tuple[np.ndarray, str]:
     missing = [name for name in ("image", "label", "p_label", "top1") if name not in table.columns]
     if missing:
         raise OddRun(f"{path.name} has no column {missing[0]!r}")
-    probability = pd.to_numeric(table["p_label"], errors="coerce").to_numpy(dtype=float)
-    # Rounding may carry a softmax a hair above one; a NaN fails both comparisons.
-    if not bool(np.all((probability >= 0) & (probability <= 1 + 1e-6))):
-        raise OddRun(f"{path.name} has a probability that is not between 0 and 1")
-    columns = []
-    for name in ("label", "top1"):
-        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
-        if not bool(np.all((values >= 0) & (values < classes) & (values == np.floor(values)))):
-            raise OddRun(f"{path.name} has a {name} that is not one of the {classes} classes")
-        columns.append(values.astype(np.int64))
-    label, top1 = columns
+    label, top1 = (
+        _column(
+            table, name, lambda k: (k >= 0) & (k < classes) & (k == np.floor(k)),
+            f"a {name} that is not one of the {classes} classes", path,
+        ).astype(np.int16)
+        for name in ("label", "top1")
+    )  # fmt: skip
+    probabilities = [
+        _column(table, name, lambda p: (p >= 0) & (p <= 1 + 1e-6), "a probability that is not between 0 and 1", path)
+        for name in ("p_label", "p_top1")  # rounding may carry a softmax a hair above one
+        if name in table.columns
+    ]
     order = np.argsort(table["image"].to_numpy(dtype=object), kind="stable")
     names = table["image"].to_numpy(dtype=object)[order]
     if bool(np.any(names[1:] == names[:-1])):
         raise OddRun(f"{path.name} lists a picture twice")
     listing = "\n".join(f"{name}\t{number}" for name, number in zip(names, label[order].tolist(), strict=True))
-    return (label == top1)[order], hashlib.sha256(listing.encode()).hexdigest()
+    p_top1 = probabilities[1][order].astype(np.float32) if len(probabilities) > 1 else None
+    return Predictions(names, label[order], top1[order], p_top1, hashlib.sha256(listing.encode()).hexdigest())
+
+
+def _column(
+    table: pd.DataFrame, name: str, right: Callable[[np.ndarray], np.ndarray], what: str, path: Path
+) -> np.ndarray:
+    """A column of numbers, all of which are `right`; what is no number is NaN, which fails every comparison."""
+    values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
+    if not bool(np.all(right(values))):
+        raise OddRun(f"{path.name} has {what}")
+    return values
 
 
 def _same(what: str, found: Any, expected: Any) -> None:
@@ -220,11 +253,11 @@ def read_run(folder: Path, *, step: str, seed: int, study_hash: str, classes: in
     _check_selection(metrics, int(result["selected_epoch"]))
     if result["test_images"] != test_images:
         raise OddRun(f"it was tested on {result['test_images']:g} pictures, but the study has {test_images}")
-    correct, pictures = read_predictions(folder / "predictions.csv", classes)
-    if len(correct) != test_images:
-        raise OddRun(f"predictions.csv has {len(correct)} pictures, but the study tests on {test_images}")
-    top1 = 100 * float(correct.mean())
+    predictions = read_predictions(folder / "predictions.csv", classes)
+    if len(predictions.label) != test_images:
+        raise OddRun(f"predictions.csv has {len(predictions.label)} pictures, but the study tests on {test_images}")
+    top1 = 100 * float(predictions.correct.mean())
     # Half a picture is the widest tolerance that cannot hide one.
     if abs(top1 - result["top1"]) >= 50 / test_images:
         raise OddRun(f"result.json says {result['top1']:.4f} % top-1, but predictions.csv gives {top1:.4f} %")
-    return RunRecord(step, seed, config, metrics, result, environment, correct, pictures)
+    return RunRecord(step, seed, config, metrics, result, environment, predictions)

@@ -19,7 +19,19 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from ablations import pages
-from report import collect, cost_plots, costs, design_sections, facts, plots
+from report import (
+    calibration,
+    classes,
+    collect,
+    cost_plots,
+    costs,
+    design_sections,
+    difference_plots,
+    differences,
+    facts,
+    flips,
+    plots,
+)
 from report.tables import Summary
 
 FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
@@ -28,6 +40,9 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "costs": ("Accuracy against what it costs", cost_plots.accuracy_vs_costs),
     "differences": ("What each step changes, here and in the paper", plots.differences),
     "learning_curves": ("Learning curves on the validation pictures", plots.learning_curves),
+    "classes": ("Change of each class at each step", difference_plots.class_changes),
+    "confusion": ("What the last step confuses", difference_plots.confusion),
+    "reliability": ("Accuracy against confidence", difference_plots.reliability),
 }
 
 TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
@@ -35,6 +50,12 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "runs": lambda summary: summary.runs,
     "curves": lambda summary: summary.curves,
     "costs": costs.table,
+    "classes": classes.table,
+    "confusion": classes.confusion,
+    "calibration": calibration.table,
+    "reliability": calibration.reliability,
+    "flips": flips.table,
+    "flip_counts": flips.counts,
 }
 """Each is written as CSV and as JSON, with full precision."""
 
@@ -138,7 +159,7 @@ def render(summary: Summary, drawn: Sequence[str]) -> str:
     titles = {name: title for name, (title, _) in figures(summary).items()}
     environment.globals["figure"] = lambda name: f"![{titles[name]}]({name}.png)"
     return environment.get_template("report.md.j2").render(
-        **facts.page(summary), costs=costs.section(summary), figures=drawn,
+        **facts.page(summary), costs=costs.section(summary), differences=differences.section(summary), figures=drawn,
         designs=[one.section() for one in design_sections.of(summary)],
     )  # fmt: skip
 

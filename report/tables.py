@@ -21,7 +21,7 @@ from report.sequential import Judged, judge
 from training.plan import Family, Plan, deviations, fixed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Summary:
     """A study with everything computed from it."""
 

@@ -24,6 +24,8 @@ class Evaluation:
     """(n, k) int64: the k = min(5, classes) classes of highest probability, best first."""
     p_label: Tensor
     """(n,) float32: probability of the true class."""
+    p_top1: Tensor
+    """(n,) float32: probability of the best class, which is what calibration is measured by."""
 
     @property
     def loss(self) -> float:
@@ -45,12 +47,13 @@ class Evaluation:
         return 100 * int(hits.sum()) / len(hits)
 
     def as_csv(self, ids: Sequence[str]) -> str:
-        """predictions.csv: image, label, p_label, top1 ... top5 (class indices)."""
+        """predictions.csv: image, label, p_label, p_top1, top1 ... top5 (class indices)."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "label", "p_label", *(f"top{i + 1}" for i in range(self.top.shape[1]))])
-        rows = zip(ids, self.labels.tolist(), self.p_label.tolist(), self.top.tolist(), strict=True)
-        writer.writerows([image, label, f"{p:.6g}", *top] for image, label, p, top in rows)
+        writer.writerow(["image", "label", "p_label", "p_top1", *(f"top{i + 1}" for i in range(self.top.shape[1]))])
+        columns = (self.labels, self.p_label, self.p_top1, self.top)
+        rows = zip(ids, *(column.tolist() for column in columns), strict=True)
+        writer.writerows([image, label, f"{p:.6g}", f"{best:.6g}", *top] for image, label, p, best, top in rows)
         return file.getvalue()
 
 
@@ -59,14 +62,16 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, p
     """Run `model` in eval mode over `batches` (`data.eval_batches` on `device`); its mode is put back afterwards."""
     was_training = model.training
     model.eval()
-    labels, tops, p_labels = [], [], []
+    labels, tops, p_labels, p_tops = [], [], [], []
     for batch in batches:
         with autocast(precision, device):
             logits = model(batch.images)
         probabilities = F.softmax(logits[: batch.valid].float(), dim=1)
         own = batch.labels[: batch.valid]
         labels.append(own)
-        tops.append(probabilities.topk(min(5, probabilities.shape[1])).indices)
+        best = probabilities.topk(min(5, probabilities.shape[1]))
+        tops.append(best.indices)
+        p_tops.append(best.values[:, 0])
         p_labels.append(probabilities.gather(1, own[:, None])[:, 0])
     model.train(was_training)
-    return Evaluation(torch.cat(labels).cpu(), torch.cat(tops).cpu(), torch.cat(p_labels).cpu())
+    return Evaluation(*(torch.cat(parts).cpu() for parts in (labels, tops, p_labels, p_tops)))

@@ -122,13 +122,13 @@ class StudyFolder:
         names = images or [f"{CLASSES[i % len(CLASSES)]}/{i:05d}" for i in range(self.test)]
         with (folder / "predictions.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "label", "p_label", *(f"top{k}" for k in range(1, 6))])
+            writer.writerow(["image", "label", "p_label", "p_top1", *(f"top{k}" for k in range(1, 6))])
             for i, (name, right) in enumerate(zip(names, correct, strict=True)):
                 label = i % len(CLASSES)
                 guesses = [(label + shift) % len(CLASSES) for shift in range(5)]
                 if not right:
                     guesses[:2] = guesses[1::-1]
-                writer.writerow([name, label, 0.6 if right else 0.2, *guesses])
+                writer.writerow([name, label, 0.6 if right else 0.2, 0.6, *guesses])
 
 
 @pytest.fixture

@@ -21,7 +21,19 @@ from tests.report.conftest import StudyFolder
 
 Make = Callable[..., StudyFolder]
 FIGURES = ("accuracy_vs_gflops", "costs", "steps", "differences", "learning_curves")
-TABLES = ("steps", "runs", "curves", "costs")
+FIGURES += ("classes", "confusion", "reliability")
+TABLES = (
+    "steps",
+    "runs",
+    "curves",
+    "costs",
+    "classes",
+    "confusion",
+    "calibration",
+    "reliability",
+    "flips",
+    "flip_counts",
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +80,7 @@ def test_everything_promised_is_there(whole: StudyFolder) -> None:
 
 def test_every_table_is_well_formed(whole: StudyFolder) -> None:
     found = tables(page(whole))
-    assert len(found) == 6
+    assert len(found) == 12
     for rows in found:
         assert len({len(row) for row in rows}) == 1
         assert all(re.fullmatch(r":?-+:?", cell) for cell in rows[1])
@@ -164,7 +176,7 @@ def test_the_html_page_is_one_file(whole: StudyFolder) -> None:
     assert "http" not in re.sub(r'src="data:[^"]*"', "", text)
     for anchor in (source[1:] for source in sources if source.startswith("#")):
         assert f'id="{anchor}"' in text
-    assert text.count("<table>") == 6
+    assert text.count("<table>") == 12
     assert text.count("<tr>") >= 18
 
 

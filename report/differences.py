@@ -1,0 +1,88 @@
+"""What the page says of where rows differ: classes, confusion, calibration and pictures that turned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from ablations.pages import plain
+from report import calibration, classes, flips
+from report.facts import NOTHING, signed
+from report.tables import Summary
+
+SHOWN = 5
+"""Classes most gained and most lost over the whole path."""
+
+
+def section(summary: Summary) -> dict[str, Any]:
+    """The variables of differences.md.j2; `compared` is False where no two rows have runs."""
+    changes = classes.table(summary) if classes.pairs(summary) else pd.DataFrame()
+    whole = classes.pairs(summary)[-1] if len(changes) else None
+    ends = changes[(changes["step"] == whole[0]) & (changes["after"] == whole[1])] if whole else changes
+    ranked = ends.sort_values("points", ascending=False, kind="stable") if len(ends) else ends
+    turned = flips.table(summary)
+    return {
+        "compared": bool(len(changes)),
+        "last": classes.last(summary),
+        "whole": whole,
+        "covers_seeds": bool(len(changes)) and bool(changes["covers_seeds"].all()),
+        "gained": _classes(ranked[ranked["points"] > 0].head(SHOWN)) if len(ranked) else [],
+        "lost": _classes(ranked[ranked["points"] < 0].tail(SHOWN)[::-1]) if len(ranked) else [],
+        "steps": _steps(changes) if len(changes) else [],
+        "confused": [
+            (plain(row["class"]), plain(row["taken_for"]), f"{row['pictures']:.1f}", f"{row['percent']:.1f} %")
+            for row in classes.confusion(summary).head(10).to_dict("records")
+        ],
+        "calibration": [
+            (row["name"], f"{row['ece']:.2f} [{row['low']:.2f}, {row['high']:.2f}]", signed(row["overconfidence"]))
+            for row in calibration.table(summary).to_dict("records")
+        ],
+        "flips": [
+            (row["step"], row["after"], row["to_right"], row["to_wrong"],
+             NOTHING if pd.isna(row["by_seed"]) else f"{row['by_seed']:.0f}")
+            for row in flips.counts(summary).to_dict("records")
+        ],
+        "strips": [
+            (direction, _pictures(turned[(turned["step"] == whole[0]) & (turned["after"] == whole[1])], direction))
+            for direction in ("to right", "to wrong")
+        ] if whole else [],
+    }  # fmt: skip
+
+
+def _classes(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    return [
+        (plain(row["class"]), f"{row['top1_after']:.1f}", f"{row['top1']:.1f}", _change(row))
+        for row in rows.to_dict("records")
+    ]
+
+
+def _change(row: dict[str, Any]) -> str:
+    return f"{signed(row['points'], 1)} [{signed(row['low'], 1)}, {signed(row['high'], 1)}]"
+
+
+def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
+    """For each comparison its most gained and most lost class."""
+    rows = []
+    for (step, after), mine in changes.groupby(["step", "after"], sort=False):
+        best, worst = (
+            mine.loc[at].to_dict() for at in (mine["points"].idxmax(), mine["points"].idxmin())
+        )  # fmt: skip
+        clear = int(((mine["low"] > 0) | (mine["high"] < 0)).sum())
+        rows.append(
+            (step, after, plain(best["class"]), _change(best), plain(worst["class"]), _change(worst), str(clear))
+        )
+    return rows
+
+
+def _pictures(turned: pd.DataFrame, direction: str) -> Iterable[tuple[str, str, str, str]]:
+    return [
+        (
+            plain(row["image"]),
+            plain(row["class"]),
+            f"{100 * row['right_before']:.0f} %",
+            f"{100 * row['right_now']:.0f} %",
+        )
+        for row in turned[turned["direction"] == direction].head(10).to_dict("records")
+    ]

@@ -1,0 +1,62 @@
+"""Test pictures that most seeds of a step turn from wrong to right, or back."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from report.classes import pairs
+from report.tables import Summary
+
+LISTED = 50
+"""Pictures in the table for each comparison and direction: those that most seeds turned."""
+
+
+def _shares(summary: Summary, row: str) -> np.ndarray:
+    """(pictures,) share of a row's seeds that are right."""
+    found: np.ndarray = summary.correct[row].mean(axis=0)
+    return found
+
+
+@lru_cache(maxsize=1)
+def counts(summary: Summary) -> pd.DataFrame:
+    """One row a comparison: pictures that most seeds of one row have right and most of the other wrong.
+
+    `by_seed`: how many two seeds of the row differ in (a mean over its pairs of seeds), which is what chance does;
+    NaN with one seed.
+    """
+    rows = []
+    for row, after in pairs(summary):
+        right, before = _shares(summary, row) > 0.5, _shares(summary, after) > 0.5
+        wrong, was_wrong = _shares(summary, row) < 0.5, _shares(summary, after) < 0.5
+        forth, back = int((right & was_wrong).sum()), int((wrong & before).sum())
+        rows.append((row, after, forth, back, _by_seed(summary.correct[row])))
+    return pd.DataFrame(rows, columns=["step", "after", "to_right", "to_wrong", "by_seed"])
+
+
+def _by_seed(correct: np.ndarray) -> float:
+    seeds = len(correct)
+    if seeds < 2:
+        return float("nan")
+    right = correct.sum(axis=0)  # a picture with k of n right differs in k (n - k) of n (n - 1) / 2 pairs
+    return float((right * (seeds - right)).sum() / (seeds * (seeds - 1) / 2))
+
+
+@lru_cache(maxsize=1)
+def table(summary: Summary) -> pd.DataFrame:
+    """The pictures of each comparison, at most `LISTED` a direction; shares of seeds that are right, before and now."""
+    run = next((run.predictions for run in summary.study.runs if run.predictions), None)
+    classes = summary.study.dataset.classes
+    rows = []
+    for row, after in pairs(summary) if run else []:
+        assert run is not None
+        now, before = _shares(summary, row), _shares(summary, after)
+        for direction, turned in (
+            ("to right", (now > 0.5) & (before < 0.5)), ("to wrong", (now < 0.5) & (before > 0.5)),
+        ):  # fmt: skip
+            found = np.flatnonzero(turned)
+            found = found[np.argsort(-np.abs(now - before)[found], kind="stable")][:LISTED]
+            rows += [(row, after, direction, run.images[i], classes[run.label[i]], before[i], now[i]) for i in found]
+    return pd.DataFrame(rows, columns=["step", "after", "direction", "image", "class", "right_before", "right_now"])
