@@ -15,7 +15,7 @@ class _Roadmap:
     """What commands about a roadmap have in common."""
 
     roadmap: str = "paper"
-    """paper, recipe (from ResNet's recipe to the modern one), or a file of your own, .toml or .py."""
+    """paper, recipe (ResNet's to the modern one), beyond (after the paper), or a file of your own, .toml or .py."""
     network: str | None = None
     """Of the roadmap recipe: the step of the paper's roadmap whose network it trains; the baseline if none is given."""
 

@@ -11,6 +11,7 @@ from tabulate import tabulate
 from ablations.paper import paper_row
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
+from ablations.roadmaps import PAPER
 from models import Architecture
 from models.complexity import architecture_complexity
 
@@ -51,7 +52,7 @@ def count_steps(
         released = step.released_with_layer_scale
         size = architecture_complexity(architecture, resolution, layer_scale=released)
         gflops = size.flops_paper_convention / 1e9
-        paper = paper_row(regime.name, step.name)
+        paper = paper_row(regime.name, step.name) if roadmap.name == PAPER.name else None
         comparable = (resolution, num_classes) == (_PAPER_RESOLUTION, _PAPER_CLASSES)
         agrees = paper.agrees(gflops) if paper and comparable and isinstance(architecture, Architecture) else None
         notes = [paper.note] if paper and comparable and paper.note else []

@@ -6,11 +6,16 @@ from typing import Any
 
 from ablations.roadmap import Roadmap
 from ablations.roadmaps import own
+from ablations.roadmaps.beyond import BEYOND
 from ablations.roadmaps.paper import PAPER
 from ablations.roadmaps.recipe import recipe
 from data.words import did_you_mean
 
-ROADMAPS: Mapping[str, Callable[[str], Roadmap]] = {"paper": lambda _: PAPER, "recipe": recipe}
+ROADMAPS: Mapping[str, Callable[[str], Roadmap]] = {
+    "paper": lambda _: PAPER,
+    "recipe": recipe,
+    "beyond": lambda _: BEYOND,
+}
 
 
 def get_roadmap(asked: str, network: str | None = None) -> Roadmap:
@@ -43,4 +48,4 @@ def recorded(value: Any) -> Roadmap:
     return own.from_data(value)
 
 
-__all__ = ["PAPER", "ROADMAPS", "get_roadmap", "recipe", "record", "recorded"]
+__all__ = ["BEYOND", "PAPER", "ROADMAPS", "get_roadmap", "recipe", "record", "recorded"]

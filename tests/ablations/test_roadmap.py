@@ -4,10 +4,11 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ablations import PAPER, REGIMES, RecipeOf, Variant, get_regime, paper_row
 from ablations.presets import PRESETS, get_preset
-from models import Architecture
+from models import Architecture, build
 from training.recipe import Recipe
 
 LAST = {
@@ -63,6 +64,23 @@ def test_a_decision_alone_changes_what_its_row_says() -> None:
         replace(regime.baseline, activation="gelu"), config.classic
     )
     assert PAPER.combine(["training-recipe"], regime, config) == Variant(regime.baseline, config.recipe)
+
+
+def closed_subsets() -> list[frozenset[str]]:
+    """Every choice of decisions of the paper's path, recipe apart, that holds what it needs."""
+    subsets = [frozenset[str]()]
+    for step in PAPER.decisions[1:]:
+        subsets += [subset | {step.name} for subset in subsets if set(step.needs) <= subset]
+    return subsets
+
+
+def test_every_choice_of_decisions_that_holds_what_it_needs_is_a_network() -> None:
+    config, regime = PRESETS["pocket"].config, get_regime("pocket")
+    networks = {PAPER.combine(subset, regime, config, 7).architecture for subset in closed_subsets()}
+    assert len(networks) == 9 * 2**7  # nine choices of depthwise and what needs it, seven steps at will
+    for architecture in sorted(networks, key=repr)[::23]:
+        with torch.device("meta"):
+            assert build(architecture).eval()(torch.empty(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_decisions_bring_what_they_need_and_take_along_what_needs_them() -> None:

@@ -1,0 +1,35 @@
+"""What came after the paper, as a roadmap: its rows are the networks that timm has."""
+
+from dataclasses import replace
+
+import pytest
+
+from ablations import PAPER, REGIMES, get_regime, get_roadmap, table
+from ablations.presets import PRESETS
+from models.complexity import complexity
+
+BEYOND = get_roadmap("beyond")
+
+
+def test_it_begins_where_the_paper_ends() -> None:
+    for preset in PRESETS.values():
+        regime = get_regime(preset.config.regime)
+        assert BEYOND.variant("0", regime, preset.config) == PAPER.variant("13", regime, preset.config)
+
+
+@pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
+def test_each_row_is_a_network_of_its_own(regime) -> None:
+    config = PRESETS["food101"].config
+    variants = [BEYOND.variant(step, regime, config) for step in BEYOND.rows(regime)]
+    assert len(set(variants)) == len(variants) == 7
+    assert BEYOND.variant("response-norm", regime, config).recipe == replace(config.recipe, layer_scale=None)
+
+
+@pytest.mark.parametrize(
+    ("step", "name"), [("response-norm", "convnextv2_tiny"), ("inception-next", "inception_next_tiny")]
+)
+def test_whole_networks_are_counted_as_timms(step, name) -> None:
+    timm = pytest.importorskip("timm")
+    theirs = complexity(timm.create_model(name).eval())
+    ours = next(row for row in table.count_steps(BEYOND, get_regime("tiny")) if row.name == step)
+    assert (ours.params, ours.gflops_fvcore * 1e9) == (theirs.params, theirs.flops)
