@@ -45,6 +45,9 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "reliability": ("Accuracy against confidence", difference_plots.reliability),
 }
 
+_BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability")
+"""Shown where a template of their own puts them; the other figures follow the table of the steps."""
+
 TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "steps": lambda summary: summary.steps,
     "runs": lambda summary: summary.runs,
@@ -161,6 +164,7 @@ def render(summary: Summary, drawn: Sequence[str]) -> str:
     return environment.get_template("report.md.j2").render(
         **facts.page(summary), costs=costs.section(summary), differences=differences.section(summary), figures=drawn,
         designs=[one.section() for one in design_sections.of(summary)],
+        after_steps=[name for name in drawn if name in FIGURES and name not in _BESIDE_THEIR_TABLE],
     )  # fmt: skip
 
 

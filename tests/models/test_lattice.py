@@ -1,5 +1,7 @@
 """Any combination of flags is a valid network."""
 
+from dataclasses import fields
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,33 +9,40 @@ from hypothesis import strategies as st
 from models import Architecture
 from models.builder import build
 from models.complexity import complexity
+from models.parts import BUILT_IN
 from tests.models.closed_form import closed_form
 
 depths = st.shared(st.lists(st.integers(1, 2), min_size=1, max_size=4).map(tuple), key="depths")
 spatial = st.shared(st.sampled_from(["convolution", "inception"]), key="spatial")
-architectures = st.builds(
-    Architecture,
+FLAGS = dict(  # noqa: C408
     depths=depths,
     width=spatial.flatmap(lambda kind: st.integers(2, 6) if kind == "convolution" else st.integers(8, 10)),
-    stem=st.sampled_from(["classic", "patchify", "overlap"]),
+    stem=st.sampled_from(BUILT_IN["stem"]),
     stem_stride=st.sampled_from([1, 2, 4]),
     depthwise=st.booleans(),
     inverted_bottleneck=st.booleans(),
     depthwise_first=st.booleans(),
     kernel_size=st.sampled_from([1, 3, 5, 7]),
-    activation=st.sampled_from(["relu", "gelu", "star-relu"]),
+    activation=st.sampled_from(BUILT_IN["activation"]),
     fewer_activations=st.booleans(),
     fewer_norms=st.booleans(),
-    norm=st.sampled_from(["batch", "layer"]),
+    norm=st.sampled_from(BUILT_IN["norm"]),
     separate_downsampling=st.booleans(),
     spatial=spatial,
-    before_last=st.sampled_from(["none", "grn"]),
-    branch_end=st.sampled_from(["none", "se"]),
+    before_last=st.sampled_from(BUILT_IN["before_last"]),
+    branch_end=st.sampled_from(BUILT_IN["branch_end"]),
     expansion=st.integers(1, 4) | depths.flatmap(lambda depths: st.tuples(*[st.integers(1, 4) for _ in depths])),
-    head=st.sampled_from(["linear", "mlp"]),
+    head=st.sampled_from(BUILT_IN["head"]),
     all_biases=st.booleans(),
     num_classes=st.integers(1, 7),
 )
+architectures = st.builds(Architecture, **FLAGS)
+
+
+def test_every_flag_is_among_those_that_are_combined() -> None:
+    assert FLAGS.keys() == {field.name for field in fields(Architecture)}
+    words = {field.name for field in fields(Architecture) if isinstance(field.default, str)}
+    assert words == BUILT_IN.keys()  # else a wrong word would be taken for a right one
 
 
 @settings(max_examples=160, deadline=None, derandomize=True)

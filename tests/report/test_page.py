@@ -16,24 +16,10 @@ import pytest
 from ablations.pages import plain
 from data.words import duration
 from report.facts import amount, listed, signed
-from report.page import table, write
+from report.page import FIGURES, TABLES, table, write
 from tests.report.conftest import StudyFolder
 
 Make = Callable[..., StudyFolder]
-FIGURES = ("accuracy_vs_gflops", "costs", "steps", "differences", "learning_curves")
-FIGURES += ("classes", "confusion", "reliability")
-TABLES = (
-    "steps",
-    "runs",
-    "curves",
-    "costs",
-    "classes",
-    "confusion",
-    "calibration",
-    "reliability",
-    "flips",
-    "flip_counts",
-)
 
 
 @pytest.fixture(scope="module")
