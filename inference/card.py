@@ -35,10 +35,10 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
             initial=study.get("config", {}).get("init_weights"), build=_in_torchvision(predictor.architecture),
             short=math.floor(predictor.view.resolution / 0.875), flops=_flops(result.get("gflops_paper_convention")),
         )  # fmt: skip
-    except (jinja2.TemplateError, OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+    except (jinja2.TemplateError, OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError):
         raise ValueError(
-            f"what {run} says of itself is damaged ({type(error).__name__}: {error}): restore its config.json, its "
-            "result.json and its study's study.json, or remove them"
+            f"what {run} says of itself is damaged: restore its config.json, its result.json and its study's "
+            "study.json, or remove them"
         ) from None
 
 

@@ -25,6 +25,8 @@ def read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file ({error}): give the file as it was written") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}): give a file of weights") from None
     except Exception as error:  # an unpickler raises anything
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(
