@@ -114,16 +114,40 @@ class All(Training):
 class Report:
     """Write a study's report from whatever runs exist."""
 
+    source: tyro.conf.Positional[Path | None] = None
+    """A pack or a study's folder, instead of --study."""
     preset: str = "food101"
     """The preset whose name the study has."""
     study: str | None = None
-    """Name of the study, or its folder; the preset's name if none is given."""
+    """Name of the study, its folder or its pack; the preset's name if none is given."""
     runs: Path = Path("runs")
     """Folder of all studies."""
     roadmap: str | None = None
     """Which of the roadmaps that the study was asked for, by its name; the first if none is given."""
     mixed_code: bool = False
     """Report runs of different versions of this code together, instead of leaving out those of the rarer ones."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Write all that a study's report needs, and no weights, into one small file: to publish, to commit, to merge."""
+
+    study: tyro.conf.Positional[str] = tyro.MISSING
+    """Name of the study, or its folder."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    out: Path | None = None
+    """The file; the study's folder with .pack after it if none is given."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Put the runs of one study that several machines have made into one pack; a run that differs is named."""
+
+    studies: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Packs or studies' folders, two or more."""
+    out: Path = tyro.MISSING
+    """The pack to write."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +199,8 @@ class Export:
     """Licence that the model card names, such as cc-by-4.0."""
 
 
-Command = Steps | Check | Train | All | Report | Show | Predict | Export
+Command = Steps | Check | Train | All | Report | Pack | Merge | Show | Predict | Export
 COMMANDS: dict[str, type[Command]] = {
-    "steps": Steps, "check": Check, "train": Train, "all": All, "report": Report, "show": Show, "predict": Predict,
-    "export": Export,
+    "steps": Steps, "check": Check, "train": Train, "all": All, "report": Report, "pack": Pack, "merge": Merge,
+    "show": Show, "predict": Predict, "export": Export,
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""The command line: steps, show, check, train, all, report, predict, export. `python runner.py --help` lists them.
+"""The command line: steps, show, check, train, all, report, pack, merge, predict, export.
 
-`python runner.py COMMAND --help` explains each one.
+`python runner.py --help` lists them, `python runner.py COMMAND --help` explains each one.
 
 Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on request and resumable.
 """
@@ -18,9 +18,9 @@ import command_line
 from ablations import REGIMES, Roadmap, get_regime, get_roadmap
 from ablations.designs import Design, Request, Row, design
 from ablations.presets import get_preset
-from commands import COMMANDS, All, Check, Command, Export, Predict, Report, Show, Steps, Train, Training
+from commands import COMMANDS, All, Check, Command, Export, Merge, Pack, Predict, Report, Show, Steps, Train, Training
 from data.datasets import Located
-from data.words import left_out, one_line
+from data.words import left_out, one_line, readable_bytes
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
 from training.recipe import follow
 from training.streams import Patient
@@ -57,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     return train_all(command, stop)
                 case Report():
                     return report(command)
+                case Pack():
+                    return pack(command)
+                case Merge():
+                    return merge(command)
                 case Show():
                     return show(command)
                 case Predict():
@@ -156,7 +160,8 @@ def train_all(command: All, stop: StopRequest) -> int:
     code = _train(command, made, chosen, command.seeds, overwrite, stop)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
-            print("report:", _write_report(_study_folder(command), made.roadmap.name), flush=True)
+            folder = _study_folder(command.study or command.preset, command.runs)
+            print("report:", _write_report(folder, made.roadmap.name), flush=True)
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise
@@ -166,7 +171,32 @@ def train_all(command: All, stop: StopRequest) -> int:
 
 def report(command: Report) -> int:
     """Write the report of a study."""
-    print("report:", _write_report(_study_folder(command), command.roadmap, command.mixed_code))
+    if command.source and command.study:
+        raise ValueError(f"both {command.source} and --study {command.study} were given: give one of them")
+    source = command.source or _source(command.study or command.preset, command.runs)
+    print("report:", _write_report(source, command.roadmap, command.mixed_code))
+    return DONE
+
+
+def pack(command: Pack) -> int:
+    """Write a study into one file."""
+    from report import pack
+
+    study = _source(command.study, command.runs)
+    out = command.out or study.with_name(f"{study.name}.pack")
+    pack.pack(study, out)
+    print(f"pack: {out} ({readable_bytes(out.stat().st_size)})")
+    return DONE
+
+
+def merge(command: Merge) -> int:
+    """Put parts of a study together."""
+    from report import pack
+
+    if len(command.studies) < 2:
+        raise ValueError("one study cannot be merged: give two or more packs or studies' folders")
+    pack.merge(command.studies, command.out)
+    print(f"pack: {command.out} ({readable_bytes(command.out.stat().st_size)})")
     return DONE
 
 
@@ -211,7 +241,7 @@ def export(command: Export) -> int:
 
 
 def _write_report(folder: Path, roadmap: str | None, mixed_code: bool = False) -> str:
-    if not (folder / "study.json").exists():
+    if not folder.is_file() and not (folder / "study.json").exists():
         raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
     from report.page import write
 
@@ -226,14 +256,17 @@ def _tell(complaint: object) -> None:
     print(one_line(complaint), file=sys.stderr)
 
 
-def _study_folder(command: Training | Report) -> Path:
+def _source(study: str, runs: Path) -> Path:
+    """The study's folder or pack that `study` names: a path, or the name of one in `runs`."""
+    path = Path(study)
+    return path if path.is_file() or (path / "study.json").exists() else _study_folder(study, runs)
+
+
+def _study_folder(name: str, runs: Path) -> Path:
     from training.study import check_name
 
-    if isinstance(command, Report) and command.study and Path(command.study, "study.json").exists():
-        return Path(command.study)
-    name = command.study or command.preset
     check_name(name)
-    return command.runs / name
+    return runs / name
 
 
 @dataclass(frozen=True)
@@ -269,7 +302,7 @@ def _plan(
     from training.request import check_choice, check_machine
     from training.study import find_study
 
-    config, folder = command.config, _study_folder(command)
+    config, folder = command.config, _study_folder(command.study or command.preset, command.runs)
     regime = get_regime(config.regime, config.resolution)
     made.roadmap.check(regime, config)
     check_choice([row.name for row in chosen], seeds)

@@ -30,6 +30,7 @@ from report import (
     differences,
     facts,
     flips,
+    pack,
     plots,
 )
 from report.tables import Summary
@@ -77,31 +78,35 @@ def tables(summary: Summary) -> dict[str, pd.DataFrame]:
 
 
 def write(
-    study_dir: Path, roadmap: str | None = None, *, mixed_code: bool = False,
+    source: Path, roadmap: str | None = None, *, mixed_code: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Path:  # fmt: skip
-    """Write `study_dir`/report from whatever runs exist, and return the path of its report.md.
+    """Write `source`/report from whatever runs exist, and return the path of its report.md.
 
-    A roadmap other than the first that the study was asked for has a folder of its name in it.
+    Of a pack, NAME.pack, it is the folder NAME-report beside. A roadmap other than the first that the study was asked
+    for has a folder of its name in it.
 
     `tell` hears a sentence for each run that is left out, and why. `mixed_code`: as in `collect.read`.
+
 
     Everything is made in a folder beside and then renamed into place, file by file; a figure that the study
     cannot have (any more) is removed.
 
     Raises:
-        ValueError: the folder is not a study's, or holds no run at all.
+        ValueError: `source` is no study's folder nor a whole pack, or holds no run at all.
         OSError: the report cannot be written.
     """
-    summary = Summary(collect.read(study_dir, roadmap, mixed_code=mixed_code))
+    with pack.opened(source) as folder:
+        summary = Summary(collect.read(folder, roadmap, mixed_code=mixed_code))
     for sentence in summary.study.oddities:
         tell(sentence)
     study = summary.study
-    target = study_dir / "report" / ("" if study.roadmap.name == study.first_roadmap else study.roadmap.name)
+    place, name = (source, "report") if source.is_dir() else (source.parent, f"{source.stem}-report")
+    target = place / name / ("" if study.roadmap.name == study.first_roadmap else study.roadmap.name)
     try:
-        work = Path(tempfile.mkdtemp(prefix=".report-", dir=study_dir))
+        work = Path(tempfile.mkdtemp(prefix=".report-", dir=place))
     except OSError as error:
-        raise OSError(f"the report of {study_dir} could not be written ({error.strerror})") from error
+        raise OSError(f"the report of {source} could not be written ({error.strerror})") from error
     try:
         drawn = _figures(summary, work)
         for name, table in tables(summary).items():
@@ -120,7 +125,7 @@ def write(
         _flush(target)
     except OSError as error:
         raise OSError(
-            f"the report of {study_dir} could not be written ({error.strerror or error}); the one before is kept"
+            f"the report of {source} could not be written ({error.strerror or error}); the one before is kept"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,7 +1,5 @@
 """What a network says of a split: loss, top-1, top-5, and every picture's five best classes."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +9,7 @@ from torch.nn import functional as F
 
 from data.batches import Batch
 from training.device import autocast
+from training.predictions import as_csv
 from training.recipe import Precision
 
 
@@ -46,15 +45,10 @@ class Evaluation:
         hits = (self.top[:, :k] == self.labels[:, None]).any(1)
         return 100 * int(hits.sum()) / len(hits)
 
-    def as_csv(self, ids: Sequence[str]) -> str:
-        """predictions.csv: image, label, p_label, p_top1, top1 ... top5 (class indices)."""
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "label", "p_label", "p_top1", *(f"top{i + 1}" for i in range(self.top.shape[1]))])
+    def as_csv(self, ids: Sequence[str]) -> bytes:
+        """predictions.csv."""
         columns = (self.labels, self.p_label, self.p_top1, self.top)
-        rows = zip(ids, *(column.tolist() for column in columns), strict=True)
-        writer.writerows([image, label, f"{p:.6g}", f"{best:.6g}", *top] for image, label, p, best, top in rows)
-        return file.getvalue()
+        return as_csv(ids, *(column.tolist() for column in columns))
 
 
 @torch.inference_mode()

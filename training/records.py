@@ -158,7 +158,7 @@ def finish(
 ) -> dict[str, Any]:
     """Write predictions.csv, then result.json, whose presence says that the run is finished."""
     previous(run.folder / WEIGHTS).unlink(missing_ok=True)
-    write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids).encode(errors="surrogateescape"))
+    write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids))
     scaled = run.recipe.layer_scale is not None
     size = architecture_complexity(run.architecture, run.study.config.resolution, layer_scale=scaled)
     pictures = run.recipe.epochs * (len(stores.train) // run.recipe.batch_size) * run.recipe.batch_size
