@@ -100,7 +100,8 @@ def _train(
                 with clock("backward"):
                     learner.watch.drain()
                 seen = _evaluate(run, execution, stop, learner, stores.validation, stores.evaluated)
-                seconds = {phase: now - before[phase] for phase, now in clock.read().items()}
+                seconds = {phase: round(now - before[phase], 4) for phase, now in clock.read().items()}
+                rate = (per_epoch - first) * recipe.batch_size / max(of_updates(seconds), 1e-9)
                 metrics = {
                     "epoch": epoch + 1,
                     "update": (epoch + 1) * per_epoch,
@@ -108,7 +109,7 @@ def _train(
                     "train_loss": learner.watch.loss_sum / per_epoch,
                     "validation_loss": seen.loss,
                     "validation_top1": seen.top1,
-                    "images_per_second": (per_epoch - first) * recipe.batch_size / max(of_updates(seconds), 1e-9),
+                    "images_per_second": round(rate, 2),
                     "seconds": seconds,
                 }
                 if seen.top1 > state.best_top1:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ class Study:
 
     @property
     def hash(self) -> str:
-        """Of the config and the pictures: two runs may be compared only if theirs are equal."""
-        return hexdigest({"config": self.config, "pictures": self.pictures})
+        """Of the config and the pictures, wherever they lie: two runs may be compared only if theirs are equal."""
+        return hexdigest({"config": replace(self.config, dataset=""), "pictures": self.pictures})
 
     def run_folder(self, step: str, seed: int) -> Path:
         """Where the run of a step and a seed lives."""

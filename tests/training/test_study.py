@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from training.recipe import CLASSIC, Recipe, StudyConfig
-from training.study import check_name, find_study, one_trainer, open_study
+from training.study import Study, check_name, find_study, one_trainer, open_study
 
 CONFIG = StudyConfig("pocket", "pocket", 64, "fp32", Recipe(), CLASSIC)
 
@@ -25,7 +25,7 @@ def test_the_same_config_opens_the_same_study(tmp_path) -> None:
 
 def test_a_study_is_told_by_what_differs_from_the_defaults_and_by_its_pictures(tmp_path) -> None:
     study = find_study(tmp_path / "s", CONFIG)
-    assert study.hash == "3d35d44764800579"
+    assert study.hash == "dbb1025caae08ae1"
     others = [replace(study, config=replace(CONFIG, **change)) for change in (
         {"recipe": Recipe(ema=0.9999)}, {"classic": Recipe()}, {"resolution": 96})]  # fmt: skip
     assert len({study.hash, replace(study, pictures="abc").hash, *(other.hash for other in others)}) == 5
@@ -49,6 +49,11 @@ def test_another_config_is_refused_and_named(tmp_path, other, named) -> None:
 def test_precision_auto_agrees_with_what_the_study_has(tmp_path) -> None:
     open_study(tmp_path / "s", CONFIG, {}, "abc")
     find_study(tmp_path / "s", replace(CONFIG, precision="auto"))
+
+
+def test_the_same_pictures_elsewhere_are_the_same_study(tmp_path) -> None:
+    here, there = (Study(tmp_path, replace(CONFIG, dataset=f"imagefolder:/{place}"), "abc") for place in "ab")
+    assert here.hash == there.hash
 
 
 def test_other_pictures_are_refused(tmp_path) -> None:
