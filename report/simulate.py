@@ -1,0 +1,262 @@
+"""The statistics tested as a product: thousands of studies of known truth, judged as a study is.
+
+    python -m report.simulate            writes docs/results/statistics.json and the tables in docs/statistics.md
+    python -m report.simulate --studies 20 --out /tmp/small.json      a minute's look, no page
+
+Every number follows from the seeds of the scenarios, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from tabulate import tabulate
+
+from report.contrast import holm
+from report.judgement import Judgement
+from report.noise import Measured, Noise
+from report.sequential import judge, next_seeds
+from report.worlds import World
+from training.plan import Family, Plan
+
+ROOT = Path(__file__).parents[1]
+NONE = (0.0,) * 16
+SOME = (2.0, 0.5, 0.0, -1.0, 1.0, 0.0, -0.5, 0.3, 0.0, 0.5, 0.0, 0.0, -0.3, 1.0, 0.3, 0.0)
+LOOKS = (2, 3, 4, 5, 6, 8, 10)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A world in which studies are drawn, and the plans by which each is judged, by name."""
+
+    name: str
+    world: World
+    looks: Mapping[str, tuple[int, ...]]
+
+
+def scenarios() -> Iterator[Scenario]:
+    """Studies of 16 steps, 10,000 pictures, three seeds and a seed deviation of 0.3, and what differs from that."""
+    usual = World(NONE, seeds=3)
+    varied: dict[str, dict[str, Any]] = {
+        **{f"{count} seeds": {"seeds": count} for count in (1, 2, 3, 5, 10)},
+        "deviation 0.1": {"deviation": 0.1},
+        "deviation 0.6": {"deviation": 0.6},
+        "1,000 pictures": {"pictures": 1000},
+        "25,250 pictures": {"pictures": 25_250},
+        "same seeds correlate 0.5": {"correlation": 0.5},
+        "steps' deviations differ (x 1.3)": {"unequal": 0.25},
+        "steps' deviations differ (x 1.6)": {"unequal": 0.5},
+    }
+    for effects, word in ((NONE, "no effect"), (SOME, "effects")):
+        for name, changes in varied.items():
+            world = replace(usual, effects=effects, **changes)
+            yield Scenario(f"{word}, {name}", world, {"fixed": (world.seeds,)})
+    for count in (2, 3, 5):
+        yield Scenario(
+            f"one step without effect, {count} seeds", replace(usual, effects=(0.0,), seeds=count), {"fixed": (count,)}
+        )
+    for effects, word in ((NONE, "no effect"), (SOME, "effects")):
+        for deviation in (0.1, 0.3):
+            world = replace(usual, effects=effects, seeds=10, deviation=deviation)
+            plans = {"5 seeds": (5,), "10 seeds": (10,), "until resolved": LOOKS}
+            yield Scenario(f"{word}, deviation {deviation:g}, up to 10 seeds", world, plans)
+
+
+def simulate(scenario: Scenario, studies: int) -> list[dict[str, Any]]:
+    """One record for each way of judging, of what came out over so many studies."""
+    world = scenario.world
+    # Its own name is a scenario's seed: adding another changes none.
+    rng = np.random.default_rng(zlib.crc32(scenario.name.encode()))
+    seen: dict[str, list[dict[str, float]]] = {}
+    for _ in range(studies):
+        drawn, levels = world.draw(rng)
+        every, here = Measured.of(drawn), np.diff(levels)
+        for name, looks in scenario.looks.items():
+            plan = plan_of(world, looks)
+            runs = trained(every, plan)
+            judged = judge(runs, plan)
+            for question in ("new", "these"):
+                record = _outcome(judged.families["steps"], question, world, here) | {"runs": len(runs.row)}
+                seen.setdefault(f"{name}, {question} pictures", []).append(record)
+            if len(looks) == 1 and looks[0] > 0:
+                record = before(runs, world) | {"runs": len(runs.row)}
+                seen.setdefault(f"{name}, the method before", []).append(record)
+    return [
+        {"scenario": scenario.name, "judged": way, "studies": studies, **_mean(records)}
+        for way, records in seen.items()
+    ]
+
+
+def plan_of(world: World, looks: Sequence[int], **how: Any) -> Plan:
+    """A family of each row against the one before."""
+    pairs = tuple((f"row-{i}", f"row-{i - 1}") for i in range(1, len(world.effects) + 1))
+    return Plan((Family("steps", pairs),), tuple(range(world.seeds)), tuple(looks), **how)
+
+
+def trained(every: Measured, plan: Plan) -> Measured:
+    """Of all runs that could be, those that the plan has made: all of its seeds, or as its rule asks for them."""
+    if not plan.sequential:
+        return every.of_seeds(plan.schedule(0))
+    kept = np.zeros(len(every.row), dtype=bool)
+    while more := next_seeds(every.some(kept) if kept.any() else None, plan):
+        for row, seeds in more.items():
+            kept |= (every.row == every.rows.index(row)) & np.isin(every.seed, seeds)
+    return every.some(kept)
+
+
+def _outcome(found: Sequence[Judgement], question: str, world: World, here: np.ndarray) -> dict[str, float]:
+    """What is right and wrong in the answers to one question; the truth of "these" is that on the drawn pictures."""
+    truth = here if question == "these" else np.array(world.effects)
+    answers = [one.new_pictures if question == "new" else one.these_pictures for one in found]
+    if any(answer is None for answer in answers):  # one seed: nothing is claimed of other seeds
+        nothing = np.full((len(found), 2), np.nan)
+        none = np.zeros(len(found), dtype=bool)
+        return _scores(nothing, np.zeros(len(found)), none, world, truth) | {"covered": np.nan}
+    bounds = np.array([(answer.low, answer.high) for answer in answers if answer])
+    verdicts = [answer.verdict for answer in answers if answer]
+    signs = np.array([{"gain": 1, "loss": -1}.get(verdict, 0) for verdict in verdicts])
+    return _scores(bounds, signs, np.array([verdict == "no difference" for verdict in verdicts]), world, truth)
+
+
+def _scores(
+    bounds: np.ndarray, signs: np.ndarray, none: np.ndarray, world: World, truth: np.ndarray
+) -> dict[str, float]:
+    effects = np.array(world.effects)
+    # Of these pictures a true difference is never exactly 0; what is said of a step without effect is then not
+    # wrong, but it is counted, for it would not be said again.
+    wrong = (signs != 0) & (signs != np.sign(effects))
+    return {
+        "covered": float(((bounds[:, 0] <= truth) & (truth <= bounds[:, 1])).mean()),
+        "half_width": float(np.diff(bounds, axis=1).mean() / 2),
+        "any_false": float(wrong.any()),
+        "any_false_no_difference": float((none & (np.abs(truth) >= 0.3)).any()),
+        "found": float((signs[effects != 0] == np.sign(effects[effects != 0])).mean()) if effects.any() else np.nan,
+        "no_difference": float(none.mean()),
+    }
+
+
+def before(runs: Measured, world: World) -> dict[str, float]:
+    """Until November 2026: a bootstrap over pictures and seeds (here its limit of many draws), Holm, Student.
+
+    The bootstrap over pictures holds the chance of single pictures, and so does the spread between seeds; a row's
+    deviation is the pooled one or its own, whichever is larger; one seed got a verdict "for this seed".
+    """
+    noise = Noise(runs)
+    spread = np.array(
+        [runs.accuracy[runs.row == row].var(ddof=1) if n > 1 else 0.0 for row, n in enumerate(noise.counts)]
+    )
+    freedom = int((noise.counts - 1).sum())
+    pooled = float((spread * (noise.counts - 1)).sum() / freedom) if freedom else 0.0
+    seeds = np.maximum(pooled, spread) / noise.counts
+    points, halves, p = [], [], []
+    for row in range(1, len(noise.counts)):
+        weights = np.zeros(len(noise.counts))
+        weights[[row, row - 1]] = 1, -1
+        between, pictures = float(seeds[row] + seeds[row - 1]), noise.these_runs(weights).pictures
+        error = (between + pictures) ** 0.5
+        known = [(between, freedom)] if between else []
+        df = error**4 / sum(part**2 / count for part, count in [*known, (pictures, runs.pictures - 1)])
+        points.append(noise.points(weights))
+        halves.append(stats.t.isf(0.025, df) * error)
+        p.append(2 * stats.t.sf(abs(points[-1]) / error, df))
+    signs = np.where(holm(p) < 0.05, np.sign(points), 0)
+    bounds = np.stack([np.array(points) - halves, np.array(points) + halves], axis=1)
+    return _scores(bounds, signs, np.zeros(len(points), dtype=bool), world, np.array(world.effects))
+
+
+def _mean(records: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
+    found = {key: float(np.mean([record[key] for record in records])) for key in records[0]}
+    return {key: None if np.isnan(value) else round(value, 4) for key, value in found.items()}
+
+
+def tables(records: Sequence[Mapping[str, Any]]) -> str:
+    """The tables of docs/statistics.md, in percent and points."""
+    fixed: dict[str, dict[str, Mapping[str, Any]]] = {}
+    several: list[Mapping[str, Any]] = []
+    for record in records:
+        if record["judged"].startswith("fixed"):
+            fixed.setdefault(record["scenario"], {})[record["judged"].removeprefix("fixed, ")] = record
+        elif "these" not in record["judged"]:
+            several.append(record)
+    ways = ("these pictures", "new pictures", "the method before")
+    head = ["studies"]
+    head += [
+        f"{what}: {way}" for what in ("coverage", "half-width", "false verdict") for way in ("these", "new", "before")
+    ]
+    head += ["found: these", "new", "before"]
+    rows = []
+    for name, by_way in fixed.items():
+        cells = [
+            [_percent(by_way[way]["covered"]) for way in ways],
+            [f"{by_way[way]['half_width']:.2f}" for way in ways],
+        ]
+        cells += [[_percent(by_way[way][key]) for way in ways] for key in ("any_false", "found")]
+        rows.append([name, *(cell for group in cells for cell in group)])
+    first = tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
+    head = ["studies", "judged", "runs", "false gain or loss", "false no difference", "found", "coverage"]
+    rows = [
+        [
+            record["scenario"],
+            record["judged"].removesuffix(", new pictures"),
+            f"{record['runs']:.0f}",
+            _percent(record["any_false"]),
+            _percent(record["any_false_no_difference"]),
+            _percent(record["found"]),
+            _percent(record["covered"]),
+        ]
+        for record in several
+        if "before" not in record["judged"]
+    ]
+    return f"{first}\n\n{tabulate(rows, head, tablefmt='pipe', disable_numparse=True)}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def write_tables(records: Sequence[Mapping[str, Any]], page: Path) -> None:
+    """Put the tables between the two marks of the page."""
+    text = page.read_text(encoding="utf-8")
+    marked = re.compile(r"(<!-- report.simulate -->\n).*(\n<!-- end -->)", re.DOTALL)
+    page.write_text(marked.sub(lambda match: f"{match[1]}\n{tables(records)}\n{match[2]}", text), encoding="utf-8")
+
+
+def main() -> None:
+    """Simulate everything, or a little of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--studies", type=int, default=400, help="of each scenario")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="a JSON file instead of the one in docs/results and the page")
+    options = parser.parse_args()
+    asked = [(scenario, options.studies) for scenario in scenarios()]
+    records: list[dict[str, Any]] = []
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        for (scenario, _), found in zip(asked, pool.imap(_simulate, asked), strict=True):
+            print(scenario.name, flush=True)
+            records += found
+    out = options.out or ROOT / "docs/results/statistics.json"
+    out.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    if options.out is None:
+        write_tables(records, ROOT / "docs/statistics.md")
+
+
+def _simulate(asked: tuple[Scenario, int]) -> list[dict[str, Any]]:
+    return simulate(*asked)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Effects of designs: known games, and uncertainty by where it comes from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ablations.designs import Effect
+from ablations.orders import Orders, passing
+from report.effects import judge_effects
+from report.noise import Measured, Noise
+
+Game = Callable[[int], float]
+
+
+def runs_of(game: Game, sets: tuple[int, ...], deviation: float, seeds: int, rng: np.random.Generator) -> Noise:
+    """Runs whose accuracies are a game's values and seeds' noise; pictures do not differ."""
+    row = np.repeat(np.arange(len(sets)), seeds)
+    accuracy = np.array([game(sets[i]) for i in row]) + deviation * rng.standard_normal(len(row))
+    nothing = np.zeros((len(row), len(row)))
+    return Noise(Measured(tuple(map(str, sets)), row, np.tile(np.arange(seeds), len(sets)), accuracy, nothing, 10**6))
+
+
+def exact(orders: Orders) -> list[Effect]:
+    weights: list[dict[str, float]] = [{} for _ in orders.needs]
+    for (decision, done), share in orders.exact().items():
+        for place, sign in ((done | 1 << decision, 1), (done, -1)):
+            weights[decision][str(place)] = weights[decision].get(str(place), 0.0) + sign * share
+    return [Effect(str(i), "", own) for i, own in enumerate(weights)]
+
+
+def sampled(orders: Orders, drawn: list[tuple[int, ...]]) -> list[Effect]:
+    found = []
+    for decision in range(len(orders.needs)):
+        each = []
+        for order in drawn:
+            before = passing(order)[order.index(decision)]
+            each.append({str(before | 1 << decision): 1.0, str(before): -1.0})
+        weights: dict[str, float] = {}
+        for row, value in itertools.chain.from_iterable(own.items() for own in each):
+            weights[row] = weights.get(row, 0.0) + value / len(drawn)
+        found.append(Effect(str(decision), "", weights, tuple(each)))
+    return found
+
+
+def by_permutations(game: Game, needs: tuple[int, ...]) -> np.ndarray:
+    """The average over all allowed orders, one by one."""
+    worth = np.zeros(len(needs))
+    count = 0
+    for order in itertools.permutations(range(len(needs))):
+        done = passing(order)
+        if all(needs[decision] & ~before == 0 for decision, before in zip(order, done, strict=False)):
+            count += 1
+            for decision, before in zip(order, done, strict=False):
+                worth[decision] += game(before | 1 << decision) - game(before)
+    return worth / count
+
+
+def rough(done: int) -> float:
+    return float(np.random.default_rng(done).normal(70, 3))
+
+
+@pytest.mark.parametrize("needs", [(0, 0, 0, 0), (0, 1, 0, 4), (0, 1, 3, 0, 8), (0, 0, 3, 0, 0)])
+def test_exact_effects_are_those_of_all_orders_one_by_one(needs) -> None:
+    orders = Orders(needs)
+    noise = runs_of(rough, orders.sets, 0.0, 2, np.random.default_rng(0))
+    found = [one.points for one in judge_effects(noise, exact(orders), margin=0.3, level=0.05)]
+    assert found == pytest.approx(by_permutations(rough, needs))
+    assert sum(found) == pytest.approx(rough(orders.everything) - rough(0))
+
+
+def test_without_needs_they_are_shapiqs() -> None:
+    shapiq = pytest.importorskip("shapiq", reason="shapiq is not installed: all orders one by one are the check above")
+    orders = Orders((0,) * 5)
+    noise = runs_of(rough, orders.sets, 0.0, 2, np.random.default_rng(0))
+
+    def game(coalitions: np.ndarray) -> np.ndarray:
+        return np.array([rough(int(row @ (1 << np.arange(5)))) for row in np.atleast_2d(coalitions)])
+
+    values = shapiq.ExactComputer(game, n_players=5)("SV", 1)
+    theirs = [values[(player,)] for player in range(5)]
+    assert [one.points for one in judge_effects(noise, exact(orders), margin=0.3, level=0.05)] == pytest.approx(theirs)
+
+
+def test_uncertainty_is_shared_between_seeds_and_sampled_orders() -> None:
+    orders = Orders((0,) * 5)
+    rng = np.random.default_rng(1)
+    drawn = orders.draw(30, seed=3)
+    sets = tuple(sorted({done for order in drawn for done in passing(order)}))
+    for game, deviation, of_orders in ((rough, 0.01, True), (lambda done: float(done.bit_count()), 1.0, False)):
+        noise = runs_of(game, sets, deviation, 3, rng)
+        for one in judge_effects(noise, sampled(orders, drawn), margin=0.3, level=0.05):
+            assert one.shares is not None
+            assert one.shares.seeds + one.shares.pictures + one.shares.orders == pytest.approx(1)
+            assert (one.shares.orders > 0.9) if of_orders else (one.shares.orders < 0.5)
+    everything = runs_of(rough, orders.sets, 0.5, 3, rng)
+    for one in judge_effects(everything, exact(orders), margin=0.3, level=0.05):
+        assert one.shares is not None
+        assert one.shares.orders == 0
+
+
+def test_sampled_effects_cover_what_all_orders_give() -> None:
+    orders = Orders((0, 0, 1, 0, 0))
+    truth = by_permutations(rough, orders.needs)
+    rng = np.random.default_rng(2)
+    covered = []
+    for seed in range(150):
+        drawn = orders.draw(12, seed=seed)
+        sets = tuple(sorted({done for order in drawn for done in passing(order)}))
+        found = judge_effects(runs_of(rough, sets, 1.0, 3, rng), sampled(orders, drawn), margin=0.3, level=0.05)
+        for one, value in zip(found, truth, strict=True):
+            assert one.new_pictures is not None
+            covered.append(one.new_pictures.low <= value <= one.new_pictures.high)
+    assert 0.92 <= np.mean(covered) <= 0.985
+
+
+def test_a_factorials_effects_have_the_error_of_all_its_runs() -> None:
+    signs = np.array(list(itertools.product((-1, 1), repeat=3)))
+    effects = [
+        Effect(name, "", {str(cell): float(sign) / 4 for cell, sign in enumerate(signs[:, columns].prod(axis=1))})
+        for name, columns in (("a", [0]), ("b", [1]), ("a x b", [0, 1]))
+    ]
+    rng = np.random.default_rng(3)
+    covered, squares = [], []
+    for _ in range(200):
+        noise = runs_of(
+            lambda cell: 70 + 1.5 * signs[cell, 0] + 0.5 * signs[cell, :2].prod(), tuple(range(8)), 0.6, 2, rng
+        )
+        found = judge_effects(noise, effects, margin=0.3, level=0.05)
+        for one, value in zip(found, (3.0, 0.0, 1.0), strict=True):
+            assert one.these_pictures is not None
+            covered.append(one.these_pictures.low <= value <= one.these_pictures.high)
+            squares.append(one.these_pictures.standard_error**2)
+    assert np.mean(squares) == pytest.approx(0.6**2 / 4, rel=0.1)
+    assert 0.92 <= np.mean(covered) <= 0.98
+    assert found[0].new_pictures is not None
+    assert found[0].new_pictures.verdict == "gain"
+
+
+def test_effects_without_all_their_runs_are_left_out_and_still_counted() -> None:
+    noise = runs_of(lambda cell: 70.0 + cell, (0, 1), 0.2, 3, np.random.default_rng(4))
+    effects = [Effect("there", "", {"1": 1.0, "0": -1.0}), Effect("not yet", "", {"2": 1.0, "0": -1.0})]
+    (found,) = judge_effects(noise, effects, margin=0.3, level=0.05)
+    assert found.effect.name == "there"
+    assert found.new_pictures is not None
+    assert found.new_pictures.p_holm == pytest.approx(2 * found.new_pictures.p)
