@@ -99,9 +99,14 @@ class All(Training):
     fraction: int = 1
     """Of factorial: train only one in 2, 4, 8 ... of all combinations; the report says what cannot be told apart."""
     runs_at_most: int | None = None
-    """Of orders: draw as many orders at random as so many runs, over all seeds, can train."""
-    seeds: tuple[int, ...] = (0,)
-    """The study's repetitions, e.g. --seeds 0 1 2."""
+    """Of orders: draw as many orders at random as so many runs, over all seeds, can train; with --until-resolved: stop
+    there."""
+    seeds: tuple[int, ...] = ()
+    """The study's repetitions, e.g. --seeds 0 1 2; only 0 if none are given, 0 to 9 with --until-resolved."""
+    until_resolved: bool = False
+    """Begin with two seeds, and add more only to rows whose comparison is still open and may yet be resolved."""
+    margin: float | None = None
+    """Points of top-1: what is surely smaller counts as no difference; 0.3 unless the study's plan says otherwise."""
     steps: tuple[str, ...] = ()
     """Numbers or names of rows, if not all."""
     overwrite: tuple[str, ...] = ()

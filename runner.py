@@ -9,19 +9,21 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 import command_line
 from ablations import REGIMES, Roadmap, get_regime, get_roadmap
+from ablations.comparisons import planned
 from ablations.designs import Design, Request, Row, design
 from ablations.presets import get_preset
 from commands import COMMANDS, All, Check, Command, Export, Merge, Pack, Predict, Report, Show, Steps, Train, Training
 from data.datasets import Located
-from data.words import left_out, one_line, readable_bytes
+from data.words import first_few, left_out, one_line, readable_bytes
 from training.interrupt import STOPPED, StopRequest, stop_on_signals
+from training.plan import LOOKS, Plan
 from training.recipe import follow
 from training.streams import Patient
 
@@ -146,10 +148,10 @@ def train_all(command: All, stop: StopRequest) -> int:
     """Train every row of a design, then write the report."""
     from training.request import check_choice
 
-    check_choice(["any"], command.seeds)
-    most = command.runs_at_most
-    request = Request(command.design, command.base, command.factors, command.fraction,
-                      None if most is None else most // len(command.seeds))  # fmt: skip
+    seeds = command.seeds or (tuple(range(LOOKS[-1])) if command.until_resolved else (0,))
+    check_choice(["any"], seeds)
+    most = None if command.until_resolved or command.runs_at_most is None else command.runs_at_most // len(seeds)
+    request = Request(command.design, command.base, command.factors, command.fraction, most)
     made = design(_roadmap(command), get_regime(command.config.regime, command.config.resolution), request)
     chosen = [made.find(asked) for asked in command.steps] or list(made.rows)
     overwrite = set(command.overwrite)
@@ -157,16 +159,46 @@ def train_all(command: All, stop: StopRequest) -> int:
         raise ValueError(
             f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to be trained"
         )
-    code = _train(command, made, chosen, command.seeds, overwrite, stop)
+    folder = _study_folder(command.study or command.preset, command.runs)
+    judging = planned(
+        folder, made, [row.name for row in chosen], seeds,
+        until_resolved=command.until_resolved, margin=command.margin, runs_at_most=command.runs_at_most,
+    )  # fmt: skip
+    if command.until_resolved:
+        code = _train_until_resolved(command, folder, made, judging, overwrite, stop)
+    else:
+        code = _train(command, made, chosen, seeds, overwrite, stop, judging)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
-            folder = _study_folder(command.study or command.preset, command.runs)
             print("report:", _write_report(folder, made.roadmap.name), flush=True)
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise
             _tell(f"runner.py: {nothing_to_report}")
     return code
+
+
+def _train_until_resolved(
+    command: All, folder: Path, made: Design, judging: Plan, overwrite: Collection[str], stop: StopRequest
+) -> int:
+    """Train what the plan's rule asks for, look at the results, and so on until it asks for nothing more."""
+    from report.until import missing
+
+    asked: Mapping[str, tuple[int, ...]] = {}
+    while more := missing(folder, judging):
+        if more == asked:
+            raise ValueError(
+                f"the runs of {first_few(sorted(more))} are finished and yet cannot be reported: `runner.py report` "
+                "says why; make them again with --overwrite"
+            )
+        asked = more
+        for seeds in dict.fromkeys(more.values()):
+            rows = [row for row in made.rows if more.get(row.name) == seeds]
+            code = _train(command, made, rows, seeds, {row.name for row in rows} & set(overwrite), stop, judging)
+            if code != DONE or command.dry_run:
+                return code
+        overwrite = ()  # a later look adds to what was made again
+    return DONE
 
 
 def report(command: Report) -> int:
@@ -285,14 +317,14 @@ class _Plan:
 
 def _train(
     command: Train | All, made: Design, chosen: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str],
-    stop: StopRequest,
+    stop: StopRequest, judging: Plan | None = None,
 ) -> int:  # fmt: skip
     """Train the chosen rows with each seed. Everything that can be refused is refused before anything is written."""
     plan = _plan(command, made, chosen, seeds, overwrite)
     bill = _forecast(command, plan)
     if isinstance(command, All) and command.dry_run:
         return DONE
-    return _carry_out(command, made, plan, bill, stop)
+    return _carry_out(command, made, plan, bill, stop, judging)
 
 
 def _plan(
@@ -370,11 +402,13 @@ def _forecast(command: Train | All, plan: _Plan) -> "Bill":
     return bill
 
 
-def _carry_out(command: Train | All, made: Design, plan: _Plan, bill: "Bill", stop: StopRequest) -> int:
+def _carry_out(
+    command: Train | All, made: Design, plan: _Plan, bill: "Bill", stop: StopRequest, judging: Plan | None
+) -> int:
     """Fetch and decode the pictures, make the study, train its runs."""
     from training import series, speed
     from training.run import open_stores
-    from training.study import note_design, open_study
+    from training.study import note_design, note_plan, open_study
 
     study = plan.runs[0].study
     dataset = plan.found.load()
@@ -384,6 +418,8 @@ def _carry_out(command: Train | All, made: Design, plan: _Plan, bill: "Bill", st
         _tell(f"left out: {left_out(dataset.skipped)}")
     study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
     note_design(study.folder, made.record)
+    if judging is not None:
+        note_plan(study.folder, judging)
     speed.remember(study.folder, bill.device_name, bill.speeds)
     runs = [replace(run, study=study) for run in plan.runs]
     told = bill.finished if isinstance(command, All) else None

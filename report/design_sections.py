@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -80,15 +80,26 @@ class DesignSummary:
     @cached_property
     def judged(self) -> tuple[EffectJudgement, ...]:
         correct = {
-            row.name: Runs(tuple(run.seed for run in runs), np.stack([run.correct for run in runs]))
+            row.name: Runs(
+                tuple(run.seed for run in runs), np.stack([run.correct for run in runs if run.correct is not None])
+            )
             for row in self.design.rows
-            if (runs := [run for run in self.runs(row) if run.correct is not None])
+            if (runs := self.runs(row))
         }
         if not correct:
             return ()
         effects = [effect for effect in self.design.effects if effect.name not in self.unchanged]
         plan = self.summary.plan
-        return judge_effects(Noise(Measured.of(correct)), effects, margin=plan.margin, level=plan.level)
+        found = judge_effects(Noise(Measured.of(correct)), effects, margin=plan.margin, level=plan.level)
+        return tuple(self._as_looked_at(one) for one in found) if plan.sequential else found
+
+    def _as_looked_at(self, one: EffectJudgement) -> EffectJudgement:
+        """Where a plan looks several times, the comparisons of two rows are judged by its rule."""
+        by_rule = self.summary.judgements.get(one.effect.pair) if one.effect.pair else None
+        if by_rule is None:
+            return one
+        these, new = by_rule.these_pictures, by_rule.new_pictures
+        return replace(one, points=by_rule.points, these_pictures=these, new_pictures=new)
 
     @cached_property
     def rows(self) -> pd.DataFrame:

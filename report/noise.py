@@ -182,8 +182,13 @@ class Noise:
 
     @cached_property
     def _several(self) -> np.ndarray:
-        """The runs of rows with more than one."""
-        return np.flatnonzero(self.counts[self.measured.row] > 1)
+        """The runs of rows with more than one; a run that two rows share counts for the first."""
+        runs = self.measured
+        own = np.diag(runs.covariance)
+        same = (runs.covariance >= own[:, None]) & (runs.covariance >= own[None, :]) & (own > 0)
+        same &= (runs.seed[:, None] == runs.seed[None, :]) & (runs.accuracy[:, None] == runs.accuracy[None, :])
+        again = np.triu(same, 1).any(axis=0)
+        return np.flatnonzero((self.counts[runs.row] > 1) & ~again)
 
     @cached_property
     def _unpaired(self) -> tuple[np.ndarray, np.ndarray]:

@@ -30,15 +30,17 @@ class Summary:
     @cached_property
     def correct(self) -> dict[str, np.ndarray]:
         """For each step with a finished run, bool (seeds, pictures)."""
-        return {row: runs.correct for row, runs in self._runs.items()}
+        steps = {step.name for step in self.study.steps}
+        return {row: runs.correct for row, runs in self._runs.items() if row in steps}
 
     @cached_property
     def _runs(self) -> dict[str, Runs]:
+        rows = [step.name for step in self.study.steps] + [row.name for made in self.study.designs for row in made.rows]
         found: dict[str, Runs] = {}
-        for step in self.study.steps:
-            own = {run.seed: run.correct for run in self.study.finished(step.name) if run.correct is not None}
+        for row in rows:
+            own = {run.seed: run.correct for run in self.study.finished(row) if run.correct is not None}
             if own:
-                found[step.name] = Runs(tuple(own), np.stack(list(own.values())))
+                found[row] = Runs(tuple(own), np.stack(list(own.values())))
         return found
 
     @cached_property
@@ -78,12 +80,18 @@ class Summary:
         return (*late, *deviations(first.plan, self.plan))
 
     @cached_property
-    def judged(self) -> Judged | None:
+    def measured(self) -> Measured | None:
         """None where no run is finished."""
-        return judge(Measured.of(self._runs), self.plan) if self._runs else None
+        return Measured.of(self._runs) if self._runs else None
 
     @cached_property
-    def _judgements(self) -> dict[tuple[str, str], Judgement]:
+    def judged(self) -> Judged | None:
+        """None where no run is finished."""
+        return judge(self.measured, self.plan) if self.measured else None
+
+    @cached_property
+    def judgements(self) -> dict[tuple[str, str], Judgement]:
+        """All comparisons of the plan that have runs, by (row, the row it is compared with)."""
         families = self.judged.families.values() if self.judged else ()
         return {(one.row, one.after): one for family in families for one in family}
 
@@ -91,12 +99,12 @@ class Summary:
     def differences(self) -> dict[str, Judgement]:
         """Each step that can be compared with the step it changes."""
         pairs = ((step.name, step.after or "") for step in self.study.steps)
-        return {pair[0]: self._judgements[pair] for pair in pairs if pair in self._judgements}
+        return {pair[0]: self.judgements[pair] for pair in pairs if pair in self.judgements}
 
     @cached_property
     def ends(self) -> list[Judgement]:
-        """Comparisons that are not of a step with the one that it changes: of the path's end with its beginning."""
-        return [one for one in self._judgements.values() if self.differences.get(one.row) is not one]
+        """The end of the path against its beginning and against the reference."""
+        return [one for one in self.judgements.values() if one.family.endswith("ends")]
 
     @property
     def held_against_the_paper(self) -> bool:

@@ -86,6 +86,51 @@ def test_a_design_shares_the_runs_of_others_and_is_noted(place, tmp_path, capsys
     assert (noted["roadmap"], noted["kind"]) == ("paper", "leave-one-out")
 
 
+def test_how_a_study_is_judged_is_written_before_its_first_result(place, tmp_path, capsys) -> None:
+    request = ["all", *place, "--steps", "3", "depthwise", "--no-trial", "--margin", "0.5"]
+    assert runner.main([*request, "--dry-run"]) == 0
+    assert not (tmp_path / "runs/quick").exists()
+    assert runner.main(request) == 0
+    study = tmp_path / "runs/quick/study.json"
+    (first,) = json.loads(study.read_text())["plans"]
+    assert (first["results"], first["margin"], first["seeds"], first["looks"]) == (0, 0.5, [0], [1])
+    assert first["families"] == [{"name": "paper, cumulative", "comparisons": [["depthwise", "patchify-stem"]]}]
+    assert runner.main(request) == 0
+    assert json.loads(study.read_text())["plans"] == [first]
+    assert runner.main([*request[:-2], "--seeds", "1"]) == 0
+    _, later = json.loads(study.read_text())["plans"]
+    assert (later["results"], later["margin"], later["seeds"]) == (2, 0.5, [0, 1])
+    report = (tmp_path / "runs/quick/report/report.md").read_text()
+    assert f"`{later['digest']}`" in report
+    assert "Deviation: seeds: 0 was planned, 0 1 came to be." in report
+    edited = json.loads(study.read_text())
+    edited["plans"][0]["margin"] = 5
+    study.write_text(json.dumps(edited))
+    capsys.readouterr()
+    assert runner.main(request) == 2
+    assert "edited by hand" in capsys.readouterr().err
+
+
+def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) -> None:
+    request = ["all", *place, "--steps", "3", "depthwise", "--no-trial", "--until-resolved"]
+    assert runner.main([*request, "--margin", "99"]) == 0  # nothing differs by so much, and a few seeds show it
+    made = sorted((tmp_path / "runs/quick").glob("*/*/result.json"))
+    seeds = len(made) // 2
+    assert [path.parent.name for path in made] == 2 * [f"seed-{seed}" for seed in range(seeds)]
+    assert 2 <= seeds < 10
+    report = (tmp_path / "runs/quick/report/report.md").read_text()
+    assert "no difference larger than 99" in report
+    looks = "1 look" if seeds == 2 else f"{seeds - 1} looks"
+    assert f"looks after 2, 3, 4, 5, 6, 8, 10 seeds (pocock spending); {looks} taken" in report
+    study = ["--study", "other"]
+    assert (
+        runner.main([*request, *study, "--margin", "0.0001", "--runs-at-most", "7", "--seeds", "0", "1", "2", "3"]) == 0
+    )
+    (plan,) = json.loads((tmp_path / "runs/other/study.json").read_text())["plans"]
+    assert (plan["looks"], plan["runs_at_most"], plan["results"]) == ([2, 3, 4], 7, 0)
+    assert len(list((tmp_path / "runs/other").glob("*/*/result.json"))) <= 6
+
+
 def test_another_config_in_the_same_study_is_refused(place, tmp_path, capsys) -> None:
     runner.main(["train", "4", *place])
     before = files(tmp_path)
@@ -99,6 +144,9 @@ REFUSED = {
     "all --design orders": "give --runs-at-most",
     "all --design leave-one-out --steps without-gelo": "did you mean 'without-gelu'",
     "all --design factorial --factors gelu layer-norm --fraction 2": "at least four",
+    "all --until-resolved --seeds 3": "needs two seeds or more",
+    "all --until-resolved --steps 3": "compares none",
+    "all --margin 0": "the margin is 0 points: give more than 0",
     "all --fraction 2": "belongs to the design factorial",
     "all --design leave-one-out --base layer-norm": "at least two",
     "train 14": "steps are numbered 0 to 13",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 Pictures = Literal["new", "these"]
@@ -113,6 +113,29 @@ def fixed(families: Iterable[Family], seeds: Iterable[int], **how: Any) -> Plan:
     """A plan of so many seeds for each row, judged once."""
     seeds = tuple(seeds)
     return Plan(tuple(families), seeds, (max(1, len(seeds)),), **how)
+
+
+LOOKS = (2, 3, 4, 5, 6, 8, 10)
+"""After how many seeds a study that runs until it is resolved looks, unless told otherwise."""
+
+
+def revised(
+    before: Plan | None, families: Iterable[Family], seeds: Sequence[int], *, sequential: bool, **how: Any
+) -> Plan:
+    """The plan of a study that is asked for these families and seeds now, and was perhaps asked for others before.
+
+    `how` are other fields; None leaves what was planned. Raises ValueError where the plan is impossible.
+    """
+    together = {family.name: family for family in before.families} if before else {}
+    for family in families:
+        known = together.get(family.name, family).comparisons
+        together[family.name] = Family(family.name, tuple(dict.fromkeys((*known, *family.comparisons))))
+    all_seeds = tuple(dict.fromkeys((*(before.seeds if before else ()), *seeds)))
+    before_last = [look for look in LOOKS if look < len(all_seeds)] if sequential else []
+    looks = (*before_last, len(all_seeds))
+    given = {name: value for name, value in how.items() if value is not None}
+    whole = {"families": tuple(together.values()), "seeds": all_seeds, "looks": looks, **given}
+    return replace(before, **whole) if before else Plan(**whole)
 
 
 @dataclass(frozen=True)

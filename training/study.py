@@ -172,20 +172,30 @@ def note_design(folder: Path, record: Mapping[str, Any]) -> None:
             write_json(path, study)
 
 
-def note_plan(folder: Path, plan: Plan, results: int) -> None:
-    """Write a plan into study.json unless it is the one that holds; `results` are the runs finished by now.
+def read_plans(folder: Path) -> tuple[Noted, ...]:
+    """How a study is judged: the first plan and each later one. None where there is no study yet."""
+    path = folder / "study.json"
+    if not path.exists():
+        return ()
+    try:
+        return noted(read_json(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def note_plan(folder: Path, plan: Plan) -> None:
+    """Write a plan into study.json unless it is the one that holds, with the number of runs that are finished.
 
     As long as there is none a plan may change without a trace; later the ones before it are kept.
     """
     path = folder / "study.json"
     with one_writer(path):
-        study = read_json(path)
-        before = noted(study)
+        before = read_plans(folder)
         if before and before[-1].plan == plan:
             return
-        kept = [one for one in before if one.results or results]
-        study["plans"] = [one.as_json() for one in (*kept, Noted(plan, results))]
-        write_json(path, study)
+        results = len(list(folder.glob("*/seed-*/result.json")))
+        kept = [one.as_json() for one in before if results]
+        write_json(path, read_json(path) | {"plans": [*kept, Noted(plan, results).as_json()]})
 
 
 class Busy(ValueError):

@@ -1,0 +1,60 @@
+"""What a design compares, and so how a study is to be judged."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from ablations.designs import Design
+from training.plan import Family, Plan, revised
+from training.study import read_plans
+
+
+def planned(
+    study: Path,
+    made: Design,
+    rows: Collection[str],
+    seeds: Sequence[int],
+    *,
+    until_resolved: bool,
+    margin: float | None,
+    runs_at_most: int | None,
+) -> Plan:
+    """The plan that the study has, with what is asked for now. Writes nothing.
+
+    Raises:
+        ValueError: it cannot be run until it is resolved, or the plan is impossible.
+    """
+    if until_resolved and len(seeds) < 2:
+        raise ValueError("--until-resolved needs two seeds or more: give --seeds 0 1 ..., or none for 0 to 9")
+    asked = families(made, rows)
+    if until_resolved and not asked:
+        raise ValueError(
+            "--until-resolved needs rows that are compared with each other: of those asked for, the design "
+            f"{made.request.kind} compares none; give --seeds instead, or more rows"
+        )
+    before = read_plans(study)
+    return revised(
+        before[-1].plan if before else None,
+        asked,
+        seeds,
+        sequential=until_resolved,
+        margin=margin,
+        runs_at_most=runs_at_most if until_resolved else None,
+    )
+
+
+def families(made: Design, rows: Collection[str]) -> tuple[Family, ...]:
+    """The comparisons of the design between these of its rows; those of the path's end with where it began apart."""
+    name = f"{made.roadmap.name}, {made.request.kind}"
+    found = {name: made.family}
+    if made.request.kind == "cumulative":
+        found[f"{name}, ends"] = ends(made)
+    several = {name: tuple(pair for pair in pairs if set(pair) <= set(rows)) for name, pairs in found.items()}
+    return tuple(Family(name, pairs) for name, pairs in several.items() if pairs)
+
+
+def ends(made: Design) -> tuple[tuple[str, str], ...]:
+    """The last step of a path against its first row and against each reference."""
+    path = [row.name for row in made.rows if row.number is not None]
+    references = [row.name for row in made.rows if row.step is not None and row.step.reference]
+    others = [*path[:1], *references] if len(path) > 2 else references
+    return tuple((path[-1], other) for other in others) if path else ()
