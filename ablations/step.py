@@ -39,9 +39,9 @@ class Step:
     name: str
     sentence: str
     """What changes, in a few words."""
-    source: str
+    source: str = ""
     """Where it is described: a section of the paper, or another paper."""
-    after: str | None
+    after: str | None = None
     """Name of the step that this one changes, and is compared with; None where there is none."""
     number: int | None = None
     """Place on the path; None for rows beside it."""

@@ -195,7 +195,7 @@ def _column(
     table: pd.DataFrame, name: str, right: Callable[[np.ndarray], np.ndarray], what: str, path: Path
 ) -> np.ndarray:
     """A column of numbers, all of which are `right`; what is no number is NaN, which fails every comparison."""
-    values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
+    values: np.ndarray = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
     if not bool(np.all(right(values))):
         raise OddRun(f"{path.name} has {what}")
     return values

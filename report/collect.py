@@ -124,8 +124,8 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
             )
             if run.predictions:  # the names of 25,250 pictures take 2 MB: held once, not a run
                 first = listings.setdefault(run.predictions.digest, run.predictions)
-                kept = replace(run.predictions, images=first.images, label=first.label)
-                run = replace(run, predictions=kept)
+                listed = replace(run.predictions, images=first.images, label=first.label)
+                run = replace(run, predictions=listed)
             runs.append(run if home == folder else replace(run, step=step, made_as=run.step))
         except OddRun as odd:
             left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))

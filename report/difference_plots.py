@@ -78,7 +78,7 @@ def _heat(axes: Axes, grid: Any, rows: list[str], columns: list[str], what: str,
     axes.tick_params(labelsize=8, length=0)
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.colorbar(mesh, ax=axes, label=what, shrink=0.9).outline.set_visible(False)  # type: ignore[operator]
+    figure.colorbar(mesh, ax=axes, label=what, shrink=0.9).outline.set_visible(False)
 
 
 def reliability(summary: Summary) -> Figure | None:

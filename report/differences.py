@@ -64,7 +64,7 @@ def _change(row: dict[str, Any]) -> str:
 
 def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
     """For each comparison its most gained and most lost class."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (step, after), mine in changes.groupby(["step", "after"], sort=False):
         best, worst = (
             mine.loc[at].to_dict() for at in (mine["points"].idxmax(), mine["points"].idxmin())

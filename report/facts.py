@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ablations import REGIMES, RecipeOf, Step
+from ablations.pages import plain
 from data.words import duration, flat, left_out
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
@@ -87,6 +88,7 @@ def page(summary: Summary) -> dict[str, Any]:
         "signs": summary.signs,
         "paper_regime": summary.paper_regime,
         "missing": _missing(study),
+        "runs": _runs(finished),
         "certificate": _certificate(summary, finished),
         "recipe": _recipe(study.config),
         "recipe_changes": _recipe_changes(study),
@@ -154,6 +156,7 @@ def _row(summary: Summary, step: Step) -> tuple[str, ...]:
         top1 = f"{record['top1']:.2f}"
         if record["runs"] > 1:
             top1 += f" ± {record['top1_std']:.2f} (n = {record['runs']})"
+        top1 = f"[{top1}](#runs-{step.name})"
     paper = summary.paper(step)
     theirs = summary.paper_difference(step)
     paper_top1 = NOTHING if paper is None else f"{paper.top1:.2f}"
@@ -208,6 +211,24 @@ def _missing(study: StudyRecord) -> list[str]:
     lines += [f"Not run yet: {listed(unseen)}."] if unseen else []
     lines += [f"Seed {seed} was not run for {listed(names)}." for seed, names in sorted(lacking.items())]
     return lines
+
+
+def _runs(finished: list[RunRecord]) -> list[tuple[str, ...]]:
+    """What each finished run's number comes from; other numbers of the page link to its anchors."""
+    rows: list[tuple[str, ...]] = []
+    seen: set[str] = set()
+    for run in finished:
+        assert run.result is not None
+        anchors = [f"run-{run.step}-{run.seed}", *([] if run.step in seen else [f"runs-{run.step}"])]
+        seen.add(run.step)
+        made = {**run.environment, **run.result, "digest": run.identity.get("digest")}
+        keys = ("digest", "code_version", "device", "torch", "torchvision", "finished")
+        name = run.name + (f" (made as {run.made_as})" if run.made_as else "")
+        rows.append((
+            "".join(f'<a id="{anchor}"></a>' for anchor in anchors) + name,
+            f"{run.result['top1']:.2f}", f"{run.result['top5']:.2f}", *(plain(made.get(key, NOTHING)) for key in keys),
+        ))  # fmt: skip
+    return rows
 
 
 def _values(values: Iterable[object]) -> str:

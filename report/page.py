@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import jinja2
-import markdown
 import pandas as pd
 from matplotlib.figure import Figure
 from tabulate import tabulate
@@ -32,6 +27,7 @@ from report import (
     flips,
     pack,
     plots,
+    web,
 )
 from report.tables import Summary
 
@@ -113,7 +109,7 @@ def write(
             _write_table(table, work / name)
         page = render(summary, drawn)
         (work / "report.md").write_text(page, encoding="utf-8")
-        (work / "report.html").write_text(to_html(page, summary.study.name, work), encoding="utf-8")
+        (work / "report.html").write_text(web.to_html(page, summary, work), encoding="utf-8")
         target.mkdir(parents=True, exist_ok=True)
         made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
         for path in made:  # the page last: it names the others
@@ -177,17 +173,3 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str =
     """A Markdown table that is also readable in raw form. `align`: a letter a column, l (default) or r."""
     sides = tuple("right" if side == "r" else "left" for side in align.ljust(len(headers), "l"))
     return str(tabulate(list(rows), list(headers), tablefmt="pipe", colalign=sides, disable_numparse=True))
-
-
-def to_html(page: str, title: str, folder: Path) -> str:
-    """The Markdown page as one self-contained HTML file, with the figures of `folder` inside it."""
-    body = markdown.markdown(page, extensions=["tables", "toc"], output_format="html")
-
-    def inline(match: re.Match[str]) -> str:
-        picture = base64.b64encode((folder / f"{match[1]}.svg").read_bytes()).decode()
-        return f'src="data:image/svg+xml;base64,{picture}"'
-
-    body = re.sub(r'src="(\w+)\.png"', inline, body)
-    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
-    template = (Path(__file__).parent / "templates" / "page.html.j2").read_text(encoding="utf-8")
-    return str(jinja2.Template(template, keep_trailing_newline=True).render(title=html.escape(title), body=body))

@@ -17,6 +17,7 @@ from ablations.pages import plain
 from data.words import duration
 from report.facts import amount, listed, signed
 from report.page import FIGURES, TABLES, table, write
+from report.web import INTERACTIVE
 from tests.report.conftest import StudyFolder
 
 Make = Callable[..., StudyFolder]
@@ -39,8 +40,10 @@ def page(study: StudyFolder) -> str:
     return (study.root / "report" / "report.md").read_text(encoding="utf-8")
 
 
-def tables(text: str) -> list[list[list[str]]]:
-    """Every Markdown table of a page as rows of cells."""
+def tables(text: str, *, links: bool = False) -> list[list[list[str]]]:
+    """Every Markdown table of a page as rows of cells, of links only their words unless `links`."""
+    if not links:
+        text = re.sub(r"\[([^\]]*)\]\(#[\w-]*\)", r"\1", text)
     blocks = re.findall(r"(?:^\|.*\|$\n?)+", text, flags=re.MULTILINE)
     return [
         [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in block.splitlines()]
@@ -66,7 +69,7 @@ def test_everything_promised_is_there(whole: StudyFolder) -> None:
 
 def test_every_table_is_well_formed(whole: StudyFolder) -> None:
     found = tables(page(whole))
-    assert len(found) == 12
+    assert len(found) == 13
     for rows in found:
         assert len({len(row) for row in rows}) == 1
         assert all(re.fullmatch(r":?-+:?", cell) for cell in rows[1])
@@ -156,14 +159,24 @@ def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFold
 
 def test_the_html_page_is_one_file(whole: StudyFolder) -> None:
     text = (whole.root / "report" / "report.html").read_text(encoding="utf-8")
-    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
-    assert sum(source.startswith("data:image/svg+xml;base64,") for source in sources) == len(FIGURES)
+    assert len(text.encode()) < 3e6
+    sources = re.findall(r' (?:src|href)="([^"]*)"', text.split("</main>")[0])
     assert all(source.startswith(("data:", "#")) for source in sources)
-    assert "http" not in re.sub(r'src="data:[^"]*"', "", text)
     for anchor in (source[1:] for source in sources if source.startswith("#")):
-        assert f'id="{anchor}"' in text
-    assert text.count("<table>") == 12
-    assert text.count("<tr>") >= 18
+        assert f'id="{anchor}"' in text, anchor
+    for name in FIGURES:
+        assert f'<figure id="figure-{name}">' in text
+        assert (f'data-figure="{name}"' in text) == (name in INTERACTIVE)
+    assert text.count("<table>") == 13
+
+
+def test_every_number_of_the_steps_leads_to_its_runs(whole: StudyFolder) -> None:
+    raw = [row for row in tables(page(whole), links=True)[0][2:] if row[5] != "–"]
+    assert raw[0][5] == "[50.00](#runs-baseline)"
+    runs = {row[0]: row for row in tables(section(whole, "Runs"))[0][2:]}
+    first = runs['<a id="run-baseline-0"></a><a id="runs-baseline"></a>baseline/seed-0']
+    assert first[1:6] == ["50.00", "99.00", "baseline-0", "abc1234", "cpu"]
+    assert len(runs) == len(raw) == 16
 
 
 def test_the_same_runs_give_the_same_bytes(whole: StudyFolder) -> None:
@@ -251,9 +264,11 @@ def test_hostile_names_cannot_break_the_page(make_study: Make) -> None:
     assert all(len({len(row) for row in rows}) == 1 for rows in tables(page(study)))
     assert "49" not in page(study).splitlines()[0]
     text = (study.root / "report" / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in text
-    assert 'href="http' not in text
-    assert text.count("<h1") == 1
+    before_the_script = text.split("</main>")[0]
+    assert "<script" not in before_the_script
+    assert 'href="http' not in before_the_script
+    assert before_the_script.count("<h1") == 1
+    assert "<script>alert" not in text
 
 
 def test_text_is_made_plain() -> None:

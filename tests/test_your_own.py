@@ -1,0 +1,57 @@
+"""docs/your-own.md does what it says, block by block."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, pictures: Path) -> Path:
+    """The repository as a reader has it, set up, with pictures of their own in it."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("Makefile", "runner.py", "pyproject.toml", "constraints.txt"):
+        (checkout / name).symlink_to(ROOT / name)
+    shutil.copytree(pictures, checkout / "my-pictures")
+    (checkout / ".venv/bin").mkdir(parents=True)
+    python = checkout / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (checkout / ".venv/run.stamp").touch()
+    return checkout
+
+
+def test_a_reader_who_does_what_the_page_says_has_two_reports(checkout) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    said = ""
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
+        if kind != "sh":
+            (checkout / block.splitlines()[0].removeprefix("# ")).write_text(block, encoding="utf-8")
+            continue
+        done = subprocess.run(
+            ["sh", "-ec", block], cwd=checkout, env=clean, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+        said += done.stdout
+    assert "kernel-13: kernel_size 7 to 13" in said
+    assert "6 runs, 0 finished, 6 to train" in said
+    study = checkout / "runs/mine"
+    page = (study / "report/report.md").read_text()
+    for row in ("convnext", "kernel-13", "channel-attention", "only-channel-attention"):
+        assert re.search(rf"\| {row} ", page), row
+        if row != "only-kernel-13":
+            assert (study / row / "seed-1/result.json").exists()
+    assert "does a norm need the mean" in (study / "report/rms/report.md").read_text()
+    assert (study / "report/report.html").exists()
+    made = json.loads((study / "rms-norm/seed-0/config.json").read_text())
+    assert (made["architecture"]["norm"], list(made["own_parts"])) == ("rms", ["norm"])
+    assert "convnext seed 1: finished" in said.partition("rms-norm")[2]  # not made again
