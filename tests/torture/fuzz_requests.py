@@ -34,6 +34,9 @@ SOUND: dict[str, list[str]] = {name: [] for name in COMMANDS} | {
     "train": ["depthwise", *QUICK],
     "all": ["--steps", "depthwise", "width", "--dry-run", *QUICK],
     "report": PLACE,
+    "check": ["paper", "--preset", "pocket"],
+    "pack": ["runs/sound", "--out", "sound.pack"],
+    "merge": ["runs/sound", "runs/sound", "--out", "merged.pack"],
     "predict": ["pictures/a/0.png", "--run", "runs/sound/depthwise/seed-0"],
     "export": ["--run", "runs/sound/depthwise/seed-0", "--out", "exported"],
 }
