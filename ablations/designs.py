@@ -334,8 +334,7 @@ def _add(weights: dict[str, float], before: Row, after: Row, share: float) -> No
 def _background(parts: _Parts, players: Mapping[str, frozenset[str]]) -> frozenset[str]:
     """What the players need and none of them brings: every row has it."""
     members = frozenset().union(*players.values())
-    background = parts.needed(members) - members
-    return parts.needed(background) - members if background else background
+    return parts.needed(members) - members
 
 
 def _always(background: frozenset[str]) -> tuple[str, ...]:
