@@ -9,31 +9,24 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TextIO, cast
 
 import command_line
 from ablations import REGIMES, Roadmap, get_regime, get_roadmap
 from ablations.comparisons import planned
-from ablations.designs import Design, Request, Row, design
+from ablations.designs import Request, design
 from ablations.presets import get_preset
 from commands import COMMANDS, All, Check, Command, Export, Merge, Pack, Predict, Report, Show, Steps, Train, Training
-from data.datasets import Located
-from data.words import first_few, left_out, one_line, readable_bytes
-from training.interrupt import STOPPED, StopRequest, stop_on_signals
-from training.plan import LOOKS, Plan
+from data.words import one_line, readable_bytes
+from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
+from training.plan import LOOKS
 from training.recipe import follow
 from training.streams import Patient
-
-if TYPE_CHECKING:
-    from data.sizes import Sizes
-    from training.bill import Bill
-    from training.run import Execution, Run
-
-DONE, FAILED, REFUSED = 0, 1, 2
-_HERE = Path(__file__).parent
+from training.study import study_folder
+from training_command import train_rows, train_until_resolved
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,7 +134,7 @@ def train(command: Train, stop: StopRequest) -> int:
         raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
     path = design(roadmap, regime, Request())
     overwrite = {step.name} if command.overwrite else set[str]()
-    return _train(command, path, [path.row(step.name)], [command.seed], overwrite, stop)
+    return train_rows(command, path, [path.row(step.name)], [command.seed], overwrite, stop)
 
 
 def train_all(command: All, stop: StopRequest) -> int:
@@ -159,15 +152,15 @@ def train_all(command: All, stop: StopRequest) -> int:
         raise ValueError(
             f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to be trained"
         )
-    folder = _study_folder(command.study or command.preset, command.runs)
+    folder = study_folder(command.study or command.preset, command.runs)
     judging = planned(
         folder, made, [row.name for row in chosen], seeds,
         until_resolved=command.until_resolved, margin=command.margin, runs_at_most=command.runs_at_most,
     )  # fmt: skip
     if command.until_resolved:
-        code = _train_until_resolved(command, folder, made, judging, overwrite, stop)
+        code = train_until_resolved(command, made, judging, overwrite, stop)
     else:
-        code = _train(command, made, chosen, seeds, overwrite, stop, judging)
+        code = train_rows(command, made, chosen, seeds, overwrite, stop, judging)
     if code in (DONE, FAILED) and not command.dry_run:
         try:
             print("report:", _write_report(folder, made.roadmap.name), flush=True)
@@ -176,29 +169,6 @@ def train_all(command: All, stop: StopRequest) -> int:
                 raise
             _tell(f"runner.py: {nothing_to_report}")
     return code
-
-
-def _train_until_resolved(
-    command: All, folder: Path, made: Design, judging: Plan, overwrite: Collection[str], stop: StopRequest
-) -> int:
-    """Train what the plan's rule asks for, look at the results, and so on until it asks for nothing more."""
-    from report.until import missing
-
-    asked: Mapping[str, tuple[int, ...]] = {}
-    while more := missing(folder, judging):
-        if more == asked:
-            raise ValueError(
-                f"the runs of {first_few(sorted(more))} are finished and yet cannot be reported: `runner.py report` "
-                "says why; make them again with --overwrite"
-            )
-        asked = more
-        for seeds in dict.fromkeys(more.values()):
-            rows = [row for row in made.rows if more.get(row.name) == seeds]
-            code = _train(command, made, rows, seeds, {row.name for row in rows} & set(overwrite), stop, judging)
-            if code != DONE or command.dry_run:
-                return code
-        overwrite = ()  # a later look adds to what was made again
-    return DONE
 
 
 def report(command: Report) -> int:
@@ -291,139 +261,7 @@ def _tell(complaint: object) -> None:
 def _source(study: str, runs: Path) -> Path:
     """The study's folder or pack that `study` names: a path, or the name of one in `runs`."""
     path = Path(study)
-    return path if path.is_file() or (path / "study.json").exists() else _study_folder(study, runs)
-
-
-def _study_folder(name: str, runs: Path) -> Path:
-    from training.study import check_name
-
-    check_name(name)
-    return runs / name
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What training comes to, when all of a request that can be refused has been looked at."""
-
-    runs: "Sequence[Run]"
-    overwrite: Collection[str]
-    execution: "Execution"
-    found: Located
-    data_dir: Path
-    cache: Path
-    short_side: int
-    sizes: "Sizes"
-
-
-def _train(
-    command: Train | All, made: Design, chosen: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str],
-    stop: StopRequest, judging: Plan | None = None,
-) -> int:  # fmt: skip
-    """Train the chosen rows with each seed. Everything that can be refused is refused before anything is written."""
-    plan = _plan(command, made, chosen, seeds, overwrite)
-    bill = _forecast(command, plan)
-    if isinstance(command, All) and command.dry_run:
-        return DONE
-    return _carry_out(command, made, plan, bill, stop, judging)
-
-
-def _plan(
-    command: Train | All, made: Design, chosen: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str]
-) -> _Plan:
-    """Which runs are asked for, and how they are to be made. Writes nothing; what needs torch comes last."""
-    from training.request import check_choice, check_machine
-    from training.study import find_study
-
-    config, folder = command.config, _study_folder(command.study or command.preset, command.runs)
-    regime = get_regime(config.regime, config.resolution)
-    made.roadmap.check(regime, config)
-    check_choice([row.name for row in chosen], seeds)
-    check_machine(command.device, command.workers, command.checkpoint_minutes)
-    found, data_dir, cache = _check_places(command)
-    if command.init_weights:
-        from ablations.fitting import check_file
-        from training.initial_weights import describe
-
-        check_file(command.init_weights, regime, {row.name: made.variant(row, regime, config) for row in chosen})
-        config = replace(config, init_weights=describe(command.init_weights))
-    find_study(folder, config)
-
-    if command.deterministic:  # before CUDA is used for the first time: cuBLAS then adds in one order
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from data.sizes import sizes
-    from training.device import find_device, find_precision, find_workers
-    from training.run import Execution, Run, share, short_side
-
-    device = find_device(command.device)
-    config = replace(config, precision=find_precision(config.precision, device))
-    study = find_study(folder, config)
-    side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
-    pictures = sizes(found, cache, side)
-    variants = [(row, made.variant(row, regime, config, pictures.classes)) for row in chosen]
-    runs = [
-        Run(study, row.name, row.number, seed, variant.architecture, variant.recipe, command.init_weights)
-        for seed in seeds for row, variant in variants
-    ]  # fmt: skip
-    for run in runs:
-        run.check_records(overwrite)
-    execution = Execution(
-        device, find_workers(command.workers, device), trial=command.trial,
-        checkpoint_minutes=command.checkpoint_minutes, deterministic=command.deterministic,
-    )  # fmt: skip
-    return _Plan(share(runs, overwrite), overwrite, execution, found, data_dir, cache, side, pictures)
-
-
-def _check_places(command: Train | All) -> tuple[Located, Path, Path]:
-    """The data set, and the folders of data sets and of decoded pictures. Raises ValueError where one is unusable."""
-    import data
-    from data.files import require_folder
-
-    require_folder(command.runs, "the runs folder", may_be_missing=True, writable=True)
-    data_dir = command.data_dir or _HERE / "datasets"
-    if command.data_dir:
-        require_folder(data_dir, "the data folder")
-    found = data.check(command.config.dataset, data_dir, create_root=command.data_dir is None)
-    cache = command.cache_dir or data_dir / "cache"
-    require_folder(cache, "the folder of decoded pictures (--cache-dir)", may_be_missing=command.cache_dir is None)
-    return found, data_dir, cache
-
-
-def _forecast(command: Train | All, plan: _Plan) -> "Bill":
-    """What the plan costs, printed for a whole study. Raises OSError where the disks have no room for it."""
-    import data
-    from training.bill import Bill
-
-    if plan.sizes.cache and plan.cache.exists():
-        data.require_writable(plan.cache, "the folder of decoded pictures (--cache-dir)")
-    bill = Bill(plan.runs, plan.sizes, plan.execution, plan.overwrite)
-    if isinstance(command, All):
-        print(bill, flush=True)
-    bill.require_disk(plan.data_dir, plan.cache, command.runs)
-    return bill
-
-
-def _carry_out(
-    command: Train | All, made: Design, plan: _Plan, bill: "Bill", stop: StopRequest, judging: Plan | None
-) -> int:
-    """Fetch and decode the pictures, make the study, train its runs."""
-    from training import series, speed
-    from training.run import open_stores
-    from training.study import note_design, note_plan, open_study
-
-    study = plan.runs[0].study
-    dataset = plan.found.load()
-    stores = open_stores(dataset, plan.cache, plan.short_side, command.skip_unreadable)
-    dataset = dataset.without(stores.skipped)
-    if dataset.skipped:
-        _tell(f"left out: {left_out(dataset.skipped)}")
-    study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
-    note_design(study.folder, made.record)
-    if judging is not None:
-        note_plan(study.folder, judging)
-    speed.remember(study.folder, bill.device_name, bill.speeds)
-    runs = [replace(run, study=study) for run in plan.runs]
-    told = bill.finished if isinstance(command, All) else None
-    return series.carry_out(runs, stores, plan.execution, stop, plan.overwrite, told)
+    return path if path.is_file() or (path / "study.json").exists() else study_folder(study, runs)
 
 
 if __name__ == "__main__":

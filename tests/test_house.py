@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 HOUSE = Path(__file__).parents[1]
-DOOR = ("runner.py", "commands.py", "command_line.py")
+DOOR = ("runner.py", "commands.py", "command_line.py", "training_command.py")
 ROOMS = ("ablations", "data", "inference", "models", "report", "training")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import runner
+import training_command
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24"]
@@ -201,7 +202,7 @@ REFUSED = {
 @pytest.mark.parametrize("request_line", REFUSED)
 def test_a_wrong_request_is_one_sentence_and_writes_nothing(request_line, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "_HERE", tmp_path)
+    monkeypatch.setattr(training_command, "_HERE", tmp_path)
     arguments = request_line.split()
     if "--preset" not in arguments and arguments and arguments[0] in ("train", "all", "report", "trian"):
         arguments += ["--preset", "pocket"]

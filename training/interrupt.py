@@ -10,8 +10,8 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-STOPPED = 75
-"""Exit code: stopped on request, the same command goes on."""
+DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
+"""Exit codes: the last is stopped on request, the same command goes on."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -11,13 +11,11 @@ import torch
 from models.builder import empty
 from training import memory, records
 from training.checkpoint import Damaged
-from training.interrupt import STOPPED, Stopped, StopRequest
+from training.interrupt import DONE, FAILED, STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
 from training.run import Execution, Run, Stores
 from training.study import MADE_AGAIN, Busy, one_trainer
 
-DONE, FAILED = 0, 1
-"""Exit codes."""
 _WORKER_DIED = "DataLoader worker"
 """So begins what torch says of it, wherever the training process is at that moment."""
 

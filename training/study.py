@@ -50,10 +50,11 @@ def must_begin_anew(run: Path) -> bool:
     return not (run / MADE_AGAIN).exists()
 
 
-def check_name(name: str) -> None:
-    """Raise ValueError unless `name` can be a folder's name everywhere."""
+def study_folder(name: str, runs: Path) -> Path:
+    """The folder in `runs` of the study of that name. Raises ValueError unless it can be a folder's name everywhere."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"the study's name is {name!r}: give up to 100 letters, digits, dots, dashes and underscores")
+    return runs / name
 
 
 def read_json(path: Path) -> dict[str, Any]:

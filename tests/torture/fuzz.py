@@ -29,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import runner
+import training_command
 from tests.torture.fuzz_requests import Request, World, draw
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def _fork(arguments, world, out, err, limit):  # type: ignore[no-untyped-def]
             _limit_memory()
             os.chdir(world.folder)
             os.environ.update(world.environment)
-            runner._HERE = world.folder
+            training_command._HERE = world.folder
             for there, here in ((os.open(os.devnull, os.O_RDONLY), 0), (out.fileno(), 1), (err.fileno(), 2)):
                 os.dup2(there, here)
             try:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from training.recipe import CLASSIC, Recipe, StudyConfig
-from training.study import Study, check_name, find_study, one_trainer, open_study
+from training.study import Study, find_study, one_trainer, open_study, study_folder
 
 CONFIG = StudyConfig("pocket", "pocket", 64, "fp32", Recipe(), CLASSIC)
 
@@ -72,9 +72,9 @@ def test_a_folder_that_is_no_study_is_left_alone(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b"])
-def test_a_name_that_is_no_folder_name_is_refused(name) -> None:
+def test_a_name_that_is_no_folder_name_is_refused(name, tmp_path) -> None:
     with pytest.raises(ValueError, match="letters, digits"):
-        check_name(name)
+        study_folder(name, tmp_path)
 
 
 def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(tmp_path) -> None:

@@ -1,0 +1,181 @@
+"""What the commands train and all do: plan what is asked for, forecast what it costs, carry it out.
+
+Everything that can be refused is refused by the plan and the forecast, before anything is written.
+"""
+
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablations import get_regime
+from ablations.designs import Design, Row
+from commands import All, Train
+from data.datasets import Located
+from data.words import first_few, left_out, one_line
+from training.interrupt import DONE, StopRequest
+from training.plan import Plan
+from training.study import find_study, note_design, note_plan, open_study, study_folder
+
+if TYPE_CHECKING:
+    from data.sizes import Sizes
+    from training.bill import Bill
+    from training.run import Execution, Run
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a request to train comes to, when all of it that can be refused has been looked at."""
+
+    command: Train | All
+    design: Design
+    judging: Plan | None
+    """How the study is to be judged, where a whole design is asked for."""
+    runs: "Sequence[Run]"
+    overwrite: Collection[str]
+    """Steps whose runs are to be made again."""
+    execution: "Execution"
+    found: Located
+    """The data set."""
+    data_dir: Path
+    cache: Path
+    """The folder of decoded pictures."""
+    short_side: int
+    sizes: "Sizes"
+
+
+def train_rows(
+    command: Train | All, made: Design, rows: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str],
+    stop: StopRequest, judging: Plan | None = None,
+) -> int:  # fmt: skip
+    """Train these rows of a design with each seed. Returns the exit code."""
+    task = plan(command, made, rows, seeds, overwrite, judging)
+    bill = forecast(task)
+    if isinstance(command, All) and command.dry_run:
+        return DONE
+    return carry_out(task, bill, stop)
+
+
+def train_until_resolved(
+    command: All, made: Design, judging: Plan, overwrite: Collection[str], stop: StopRequest
+) -> int:
+    """Train what the plan's rule asks for, look at the results, and so on until it asks for nothing more."""
+    from report.until import missing
+
+    folder = study_folder(command.study or command.preset, command.runs)
+    asked: Mapping[str, tuple[int, ...]] = {}
+    while more := missing(folder, judging):
+        if more == asked:
+            raise ValueError(
+                f"the runs of {first_few(sorted(more))} are finished and yet cannot be reported: `runner.py report` "
+                "says why; make them again with --overwrite"
+            )
+        asked = more
+        for seeds in dict.fromkeys(more.values()):
+            rows = [row for row in made.rows if more.get(row.name) == seeds]
+            code = train_rows(command, made, rows, seeds, {row.name for row in rows} & set(overwrite), stop, judging)
+            if code != DONE or command.dry_run:
+                return code
+        overwrite = ()  # a later look adds to what was made again
+    return DONE
+
+
+def plan(
+    command: Train | All, made: Design, rows: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str],
+    judging: Plan | None,
+) -> Task:  # fmt: skip
+    """Which runs are asked for, and how they are to be made. Writes nothing; what needs torch comes last."""
+    from training.request import check_choice, check_machine
+
+    config, folder = command.config, study_folder(command.study or command.preset, command.runs)
+    regime = get_regime(config.regime, config.resolution)
+    made.roadmap.check(regime, config)
+    check_choice([row.name for row in rows], seeds)
+    check_machine(command.device, command.workers, command.checkpoint_minutes)
+    found, data_dir, cache = _check_places(command)
+    if command.init_weights:
+        from ablations.fitting import check_file
+        from training.initial_weights import describe
+
+        check_file(command.init_weights, regime, {row.name: made.variant(row, regime, config) for row in rows})
+        config = replace(config, init_weights=describe(command.init_weights))
+    find_study(folder, config)
+
+    if command.deterministic:  # before CUDA is used for the first time: cuBLAS then adds in one order
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from data.sizes import sizes
+    from training.device import find_device, find_precision, find_workers
+    from training.run import Execution, Run, share, short_side
+
+    device = find_device(command.device)
+    config = replace(config, precision=find_precision(config.precision, device))
+    study = find_study(folder, config)
+    side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
+    pictures = sizes(found, cache, side)
+    variants = [(row, made.variant(row, regime, config, pictures.classes)) for row in rows]
+    runs = [
+        Run(study, row.name, row.number, seed, variant.architecture, variant.recipe, command.init_weights)
+        for seed in seeds for row, variant in variants
+    ]  # fmt: skip
+    for run in runs:
+        run.check_records(overwrite)
+    execution = Execution(
+        device, find_workers(command.workers, device), trial=command.trial,
+        checkpoint_minutes=command.checkpoint_minutes, deterministic=command.deterministic,
+    )  # fmt: skip
+    shared = share(runs, overwrite)
+    return Task(command, made, judging, shared, overwrite, execution, found, data_dir, cache, side, pictures)
+
+
+def _check_places(command: Train | All) -> tuple[Located, Path, Path]:
+    """The data set, and the folders of data sets and of decoded pictures. Raises ValueError where one is unusable."""
+    import data
+    from data.files import require_folder
+
+    require_folder(command.runs, "the runs folder", may_be_missing=True, writable=True)
+    data_dir = command.data_dir or _HERE / "datasets"
+    if command.data_dir:
+        require_folder(data_dir, "the data folder")
+    found = data.check(command.config.dataset, data_dir, create_root=command.data_dir is None)
+    cache = command.cache_dir or data_dir / "cache"
+    require_folder(cache, "the folder of decoded pictures (--cache-dir)", may_be_missing=command.cache_dir is None)
+    return found, data_dir, cache
+
+
+def forecast(task: Task) -> "Bill":
+    """What the task costs, printed for a whole study. Raises OSError where the disks have no room for it."""
+    import data
+    from training.bill import Bill
+
+    if task.sizes.cache and task.cache.exists():
+        data.require_writable(task.cache, "the folder of decoded pictures (--cache-dir)")
+    bill = Bill(task.runs, task.sizes, task.execution, task.overwrite)
+    if isinstance(task.command, All):
+        print(bill, flush=True)
+    bill.require_disk(task.data_dir, task.cache, task.command.runs)
+    return bill
+
+
+def carry_out(task: Task, bill: "Bill", stop: StopRequest) -> int:
+    """Fetch and decode the pictures, make the study, train its runs. Returns the exit code."""
+    from training import series, speed
+    from training.run import open_stores
+
+    study = task.runs[0].study
+    dataset = task.found.load()
+    stores = open_stores(dataset, task.cache, task.short_side, task.command.skip_unreadable)
+    dataset = dataset.without(stores.skipped)
+    if dataset.skipped:
+        print(one_line(f"left out: {left_out(dataset.skipped)}"), file=sys.stderr)
+    study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
+    note_design(study.folder, task.design.record)
+    if task.judging is not None:
+        note_plan(study.folder, task.judging)
+    speed.remember(study.folder, bill.device_name, bill.speeds)
+    runs = [replace(run, study=study) for run in task.runs]
+    told = bill.finished if isinstance(task.command, All) else None
+    return series.carry_out(runs, stores, task.execution, stop, task.overwrite, told)
