@@ -15,7 +15,7 @@ from models.builder import build
 from training import memory, speed
 from training.device import set_up
 from training.environment import device_name
-from training.index import State
+from training.index import Standing
 from training.layout import Layout, lay_out
 from training.recipe import Recipe
 from training.run import Execution, Run
@@ -26,8 +26,8 @@ from training.update import Learner, noise
 _FORWARD_SHARE = 3
 """Evaluation is a forward pass, a training step about three of them."""
 
-_DONE: tuple[State, ...] = ("finished", "shared")
-"""States of runs that are not to be trained."""
+_DONE: tuple[Standing, ...] = ("finished", "shared")
+"""Standings of runs that are not to be trained."""
 
 
 class Bill:
@@ -48,9 +48,9 @@ class Bill:
         precision, resolution = study.config.precision, study.config.resolution
         set_up(device, precision)  # as runs do, before they are measured
         self.sizes, self.device_name, self.runs = sizes, device_name(device), list(runs)
-        self.states = [run.state(overwrite) for run in runs]
+        self.standings = [run.standing(overwrite) for run in runs]
         self.done = [1.0 if what in _DONE else run.done_share if what == "to resume" else 0.0
-                     for run, what in zip(runs, self.states, strict=True)]  # fmt: skip
+                     for run, what in zip(runs, self.standings, strict=True)]  # fmt: skip
         self.speeds: dict[str, Speed] = {}
         self.params: dict[str, int] = {}
         remembered = speed.remembered(study.folder, self.device_name)
@@ -60,7 +60,7 @@ class Bill:
             batches_per_epoch(sizes.train, recipe.batch_size)
             model = _learner(run, device, execution.layout).model
             self.params[run.step] = sum(parameter.numel() for parameter in model.parameters())
-            if all(what in _DONE for other, what in zip(runs, self.states) if other.step == run.step):
+            if all(what in _DONE for other, what in zip(runs, self.standings) if other.step == run.step):
                 continue
             per_picture = memory.bytes_per_picture(model, resolution, precision, device)
             memory.require_fit(f"{run.step} at {resolution}x{resolution}", recipe, study.config,
@@ -116,14 +116,14 @@ class Bill:
         index = next(i for i, run in enumerate(self.runs) if (run.step, run.seed) == (step, seed))
         share = 1 - self.done[index]
         self._told.append((self.expected[index] * share, seconds))
-        self.done[index], self.states[index] = 1.0, "finished"
+        self.done[index], self.standings[index] = 1.0, "finished"
         if share == 1:
             self._actual.setdefault(step, []).append(seconds)
         expected, taken = (sum(column) for column in zip(*self._told, strict=True))
         self.factor = taken / expected if expected else 1.0
-        left = sum(what not in _DONE for what in self.states)
+        left = sum(what not in _DONE for what in self.standings)
         if not left:
-            return f"all {len(self.states)} runs are finished"
+            return f"all {len(self.standings)} runs are finished"
         return (
             f"{left} runs left, about {duration(self.seconds_left())} "
             f"(runs take {self.factor:.2f} times what was forecast)"
@@ -132,7 +132,7 @@ class Bill:
     def disk(self) -> int:
         """Bytes that the unfinished runs will write: weights, two checkpoints and one being written."""
         total = 0
-        for run, what in zip(self.runs, self.states, strict=True):
+        for run, what in zip(self.runs, self.standings, strict=True):
             if what not in _DONE:
                 total += run_bytes(self.params[run.step], run.recipe, self.sizes.test)
         return total
@@ -165,7 +165,7 @@ class Bill:
         lines.append(f"device: {self.device_name}; one process prepares {self.picture_rate:,.0f} pictures/s")
         for step in dict.fromkeys(run.step for run in runs):
             mine = [index for index, run in enumerate(runs) if run.step == step]
-            states = ", ".join(f"seed {runs[index].seed} {self.states[index]}" for index in mine)
+            states = ", ".join(f"seed {runs[index].seed} {self.standings[index]}" for index in mine)
             known = self.speeds.get(step)
             rate = "" if known is None else f"{known.images_per_second:>9,.1f} images/s {known.source:<19} "
             rest = sum(self._left(index) for index in mine)
@@ -185,7 +185,7 @@ class Bill:
         return f", give or take {error:.0%}{why}"
 
     def _totals(self) -> str:
-        counts = ((self.states.count(what), what) for what in get_args(State))
+        counts = ((self.standings.count(what), what) for what in get_args(Standing))
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 

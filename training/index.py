@@ -9,7 +9,7 @@ from typing import Literal
 
 from training.study import read_records
 
-State = Literal["finished", "shared", "to resume", "to train"]
+Standing = Literal["finished", "shared", "to resume", "to train"]
 """Of a run that is asked for; shared: its results are, or will be, another row's."""
 _SEED = re.compile(r"seed-(\d{1,10})")
 
@@ -21,7 +21,7 @@ class Found:
     folder: Path
     number: int | None
     """Of its step."""
-    state: State
+    standing: Standing
 
     @property
     def step(self) -> str:
@@ -38,20 +38,20 @@ class Index:
             records = list(read_records(folder))
             if len({record.get("digest") for record in records}) == 1:
                 self._by_folder[folder] = digest = str(records[0].get("digest"))
-                self._by_digest[digest].append(Found(folder, records[0].get("number"), state_of(folder)))
+                self._by_digest[digest].append(Found(folder, records[0].get("number"), standing_of(folder)))
 
     def find(self, digest: str, step: str = "", keep: Callable[[Found], bool] = lambda _: True) -> Found | None:
         """What there is of the run: finished rather than begun, `step`'s rather than another's; None for no update."""
-        found = [run for run in self._by_digest.get(digest, ()) if run.state != "to train" and keep(run)]
-        return min(found, key=lambda run: (run.state != "finished", run.step != step), default=None)
+        found = [run for run in self._by_digest.get(digest, ()) if run.standing != "to train" and keep(run)]
+        return min(found, key=lambda run: (run.standing != "finished", run.step != step), default=None)
 
     def home(self, folder: Path) -> Path:
         """The folder that holds the results of the run whose records lie in `folder`: most often itself."""
         digest = self._by_folder.get(folder)
-        if digest is None or state_of(folder) == "finished":
+        if digest is None or standing_of(folder) == "finished":
             return folder
         found = self.find(digest)
-        return found.folder if found and found.state == "finished" else folder
+        return found.folder if found and found.standing == "finished" else folder
 
 
 def run_folders(study: Path) -> list[Path]:
@@ -61,7 +61,7 @@ def run_folders(study: Path) -> list[Path]:
     return [folder for _, _, folder in sorted(found)]
 
 
-def state_of(folder: Path) -> State:
+def standing_of(folder: Path) -> Standing:
     """How far the run in a folder is."""
     if (folder / "result.json").exists():
         return "finished"

@@ -13,7 +13,7 @@ from data import Dataset, PictureStore, PreparedPictures, open_store
 from data.words import first_few
 from models import Architecture, SwinArchitecture, parts
 from training.identity import Identity
-from training.index import Found, Index, State, state_of
+from training.index import Found, Index, Standing, standing_of
 from training.layout import Layout
 from training.memory import available
 from training.recipe import Recipe
@@ -116,7 +116,7 @@ class Run:
 
         One that a command with this `overwrite` throws away is no obstacle.
         """
-        begun = state_of(self.folder) != "to train"
+        begun = standing_of(self.folder) != "to train"
         if begun and (found := self._differences()) and not self.begins_anew(overwrite):
             raise ValueError(
                 f"{self.folder} holds another run: {first_few(found)}; make it again with --overwrite {self.step}, or "
@@ -127,11 +127,11 @@ class Run:
         """What the records in the run's folder state that is not so of this run."""
         return next(filter(None, map(self.identity.difference, read_records(self.folder))), [])
 
-    def state(self, overwrite: Collection[str] = ()) -> State:
+    def standing(self, overwrite: Collection[str] = ()) -> Standing:
         """What a command with this `overwrite` finds."""
         if self.made_as:
             return "shared"
-        return "to train" if self.begins_anew(overwrite) else state_of(self.folder)
+        return "to train" if self.begins_anew(overwrite) else standing_of(self.folder)
 
     @property
     def done_share(self) -> float:
@@ -153,7 +153,7 @@ def share(runs: Sequence[Run], overwrite: Collection[str] = ()) -> list[Run]:
 
     for run in runs:
         found = index.find(run.digest, run.step, stays)
-        if found and found.state == "finished":
+        if found and found.standing == "finished":
             maker = found.step
         else:
             maker = makers.setdefault(run.digest, found.step if found else run.step)

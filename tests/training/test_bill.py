@@ -64,7 +64,7 @@ def test_a_finished_run_is_taken_instead_of_a_measurement(tmp_path, monkeypatch)
     assert len(measured) == 2
     assert bill.expected[1] == 1234.0
     assert bill.speeds["depthwise"].images_per_second == 50.0
-    assert bill.states == ["finished", "to train", "finished", "to train"]
+    assert bill.standings == ["finished", "to train", "finished", "to train"]
     assert bill.seconds_left() == pytest.approx(1234.0 + bill.expected[3])
 
 
@@ -74,7 +74,7 @@ def test_an_unfinished_run_counts_for_what_is_left_of_it(tmp_path) -> None:
     (folder / "checkpoint.pt").touch()
     (folder / "metrics.jsonl").write_text("{}\n" * 3)
     bill = make(planned(tmp_path, "gelu"))
-    assert bill.states == ["to resume"]
+    assert bill.standings == ["to resume"]
     assert bill.seconds_left() == pytest.approx(bill.expected[0] / 4)
 
 
