@@ -43,6 +43,11 @@ def first_few(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(listed[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def listed(names: Sequence[str]) -> str:
+    """'a, b and c' for a sentence."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
 def left_out(unreadable: Mapping[str, Sequence[str]]) -> str:
     """Which pictures were left out, by split: '4 train pictures that cannot be read (a, b, c and 1 more)'."""
     return "; ".join(f"{len(names):,} {part} picture{'s' * (len(names) != 1)} that cannot be read ({first_few(names)})"

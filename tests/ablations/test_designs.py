@@ -8,7 +8,7 @@ import pytest
 
 from ablations import PAPER, get_regime
 from ablations.designs import Design, Request, design, recorded
-from ablations.orders import Orders, passing
+from ablations.designs.precedence import Orders, passing
 from ablations.roadmaps import recipe
 from training.recipe import StudyConfig
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ablations.designs import Effect
-from ablations.orders import Orders, passing
+from ablations.designs.precedence import Orders, passing
 from report.effects import judge_effects
 from report.noise import Measured, Noise
 

@@ -1,0 +1,46 @@
+"""Designs: which combinations of a roadmap's decisions are trained, and what is read off them.
+
+A design is a list of rows and of effects; an effect weighs the accuracies of rows. Nothing is trained twice: rows of
+several designs, or of one, that are the same network and recipe share their runs (`training.index`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ablations import roadmaps
+from ablations.designs.design import Design, Effect, Kind, Request, Row
+from ablations.designs.factorial import factorial
+from ablations.designs.orders import orders
+from ablations.designs.pairs import cumulative, leave_one_out, one_at_a_time
+from ablations.regimes import Regime
+from ablations.roadmap import Roadmap
+
+__all__ = ["Design", "Effect", "Kind", "Request", "Row", "design", "recorded"]
+
+_MAKE: dict[Kind, Callable[[Roadmap, Regime, Request], Design]] = {
+    "cumulative": cumulative,
+    "leave-one-out": leave_one_out,
+    "one-at-a-time": one_at_a_time,
+    "orders": orders,
+    "factorial": factorial,
+}
+
+
+def design(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
+    """The design that `request` asks for, of the roadmap's rows in a regime.
+
+    Raises:
+        ValueError: it cannot be made, in one sentence that says what could.
+    """
+    return _MAKE[request.kind](roadmap, regime, request)
+
+
+def recorded(record: Mapping[str, Any], regime: Regime) -> Design:
+    """The design that study.json says was asked for. Raises ValueError where it says something else."""
+    request: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    try:
+        return design(roadmaps.recorded(request.pop("roadmap")), regime, Request(**request))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a design is recorded as {record!r}") from error

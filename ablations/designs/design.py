@@ -1,0 +1,133 @@
+"""A design: rows that are trained, and effects that are read off their accuracies."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from ablations import roadmaps
+from ablations.regimes import Regime
+from ablations.roadmap import Roadmap, Variant
+from ablations.step import Step
+from data.words import did_you_mean
+from training.recipe import StudyConfig
+
+Kind = Literal["cumulative", "leave-one-out", "one-at-a-time", "orders", "factorial"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network and recipe of a design."""
+
+    name: str
+    """Of its folder, and in tables."""
+    sentence: str
+    decisions: frozenset[str] = frozenset()
+    """The steps whose changes it has."""
+    step: Step | None = None
+    """The step of the roadmap that it is, if it is one."""
+
+    @property
+    def number(self) -> int | None:
+        return None if self.step is None else self.step.number
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a weighted sum of rows' accuracies says of a decision."""
+
+    name: str
+    """Of the decision, or of the two that interact."""
+    sentence: str
+    weights: Mapping[str, float]
+    """Row to weight; they add up to 0."""
+    sampled: tuple[Mapping[str, float], ...] = ()
+    """Where it is the average over orders drawn at random: the weights in each of them."""
+
+    @classmethod
+    def between(cls, name: str, row: Row, base: Row, sentence: str) -> "Effect":
+        return cls(name, sentence, {row.name: 1.0, base.name: -1.0})
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """(row, what it is compared with), where it is a difference of two."""
+        ends = {weight: row for row, weight in self.weights.items()}
+        return (ends[1.0], ends[-1.0]) if len(self.weights) == 2 and ends.keys() == {1.0, -1.0} else None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A design as it is asked for, and as study.json records it.
+
+    Raises:
+        ValueError: an impossible value, in one sentence.
+    """
+
+    kind: Kind = "cumulative"
+    base: str | None = None
+    """The step that the design starts from, whose changes every row has; the roadmap's first row if none is given."""
+    factors: tuple[str, ...] = ()
+    """Of a factorial or of orders: groups or steps, several as one with +."""
+    fraction: int = 1
+    """Of a factorial: only one in so many of all combinations, 2, 4, 8 ..."""
+    rows_at_most: int | None = None
+    """Of orders: networks that may be trained; orders are drawn at random where all would be more."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"--design is {self.kind!r}: choose {', '.join(get_args(Kind))}")
+        if self.factors and self.kind not in ("orders", "factorial"):
+            raise ValueError(f"--factors belong to the designs orders and factorial: --design is {self.kind}")
+        if self.fraction != 1 and self.kind != "factorial":
+            raise ValueError(f"--fraction belongs to the design factorial: --design is {self.kind}")
+        if self.fraction < 1 or self.fraction & (self.fraction - 1):
+            raise ValueError(f"--fraction is {self.fraction}: give 2 for a half, 4 for a quarter, 8 ... of the runs")
+
+
+@dataclass(frozen=True)
+class Design:
+    """Rows to train and effects to read off them."""
+
+    request: Request
+    roadmap: Roadmap
+    rows: tuple[Row, ...]
+    effects: tuple[Effect, ...]
+    aliases: tuple[str, ...] = ()
+    """Of a fraction: "a = b x c" for each effect that cannot be told from another."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know of it."""
+    orders: int = 0
+    """How many orders were drawn at random; 0 where all are counted."""
+
+    def row(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+    def find(self, asked: str) -> Row:
+        """The row of that name, or the step of that number.
+
+        Raises:
+            ValueError: there is none, in one sentence that says which there are.
+        """
+        for row in self.rows:
+            if asked in (row.name, str(row.number)):
+                return row
+        if self.request.kind == "cumulative":
+            self.roadmap.step(asked)
+        hint = did_you_mean(asked, [row.name for row in self.rows], after=" ")
+        known = ", ".join(row.name for row in self.rows)
+        raise ValueError(f"the design {self.request.kind} has no row {asked!r}: {hint}choose among {known}")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What study.json says of it, and `recorded` makes it of again."""
+        return {"roadmap": roadmaps.record(self.roadmap), **asdict(self.request)}
+
+    @property
+    def family(self) -> tuple[tuple[str, str], ...]:
+        """The effects that compare two rows, as pairs."""
+        return tuple(effect.pair for effect in self.effects if effect.pair)
+
+    def variant(self, row: Row, regime: Regime, config: StudyConfig, num_classes: int | None = None) -> Variant:
+        """The network and recipe of a row."""
+        if row.step is not None:
+            return self.roadmap.variant(row.step, regime, config, num_classes)
+        return self.roadmap.combine(row.decisions, regime, config, num_classes)
