@@ -34,9 +34,10 @@ PRESETS: Mapping[str, Preset] = {
         StudyConfig(
             "fashion-mnist", "small", 32,  # geometry, length and strengths: docs/decisions.md#small-study
             recipe=_SHORT.change(
-                epochs=6, warmup_epochs=1, batch_size=128, random_erasing=0.0, mixup=0.0, cutmix=0.0
+                epochs=6, warmup_epochs=1, batch_size=128, lr=8e-3, crop_scale=(0.7, 1.0), random_erasing=0.0,
+                mixup=0.0, cutmix=0.0,
             ),
-            classic=_SHORT_CLASSIC.change(epochs=6, step_epochs=2, batch_size=128),
+            classic=_SHORT_CLASSIC.change(epochs=6, step_epochs=2, batch_size=128, crop_scale=(0.7, 1.0)),
         ),
     ),
     "pocket": Preset(
