@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models import Architecture, SwinArchitecture
-from models.builder import initialize
+from models.builder import Init, initialize
 from models.resnet import ResNet
 
 
@@ -15,12 +15,12 @@ class TimmResNet(ResNet):
     """`ResNet` as a timm model. num_classes 0 leaves the classifier out, as everywhere in timm."""
 
     def __init__(
-        self, architecture: Architecture | SwinArchitecture, drop_path: float, layer_scale: float | None, name: str,
-        num_classes: int, resolution: int,
+        self, architecture: Architecture | SwinArchitecture, drop_path: float, layer_scale: float | None, init: Init,
+        name: str, num_classes: int, resolution: int,
     ) -> None:  # fmt: skip
         assert isinstance(architecture, Architecture)
         super().__init__(architecture, drop_path, layer_scale)
-        initialize(self, "truncated-normal")
+        initialize(self, init)
         self.head_hidden_size = self.head.in_features
         mlp = isinstance(self.mlp, nn.Sequential)
         self.num_features = self.mlp.get_submodule("conv").in_channels if mlp else self.head_hidden_size

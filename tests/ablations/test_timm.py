@@ -94,3 +94,15 @@ def test_the_arguments_of_timms_own_training_script_are_taken() -> None:
                   global_pool="avg", bn_momentum=None, bn_eps=None, scriptable=False, checkpoint_path="")  # fmt: skip
     assert model.get_classifier() is model.head
     assert model.default_cfg["num_classes"] == 7
+
+
+def test_layer_scale_0_and_the_initial_weights_reach_the_network_through_timms_create_model() -> None:
+    def named(**options):
+        return {name for name, _ in small(**options).named_parameters() if "layer_scale" in name}
+
+    assert named() and not named(layer_scale=0)  # timm drops arguments that are None
+    drawn, he = (
+        small(init=init).get_parameter("stages.3.block1.branch.conv2.weight").std()
+        for init in ("truncated-normal", "he")
+    )
+    assert drawn == pytest.approx(0.02, rel=0.2) and he > 2 * drawn
