@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import matplotlib
@@ -19,7 +20,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from ablations import Step
-from report import labels
 from report.facts import MINUS, amount, signed
 from report.tables import Summary
 
@@ -27,6 +27,8 @@ INK, SOFT, FAINT = "#1c2128", "#6b7580", "#d8dee4"
 _PALETTE = [sns.color_palette("colorblind").as_hex()[i] for i in (7, 0, 1, 2, 4, 3, 9, 5, 8, 6)]
 """Seaborn's colour-blind palette, in an order that keeps neighbouring groups apart."""
 _REFERENCE = "#30363d"
+_TURNS = np.radians([0, 180, 30, -30, 150, 210, 60, -60, 120, 240, 90, 270])
+"""Directions of a mark from its point: beside it first, for error bars and many arrows are upright."""
 STYLE = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("notebook", font_scale=0.85),
@@ -91,10 +93,11 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
     if rows.empty:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = empty_figure(9.6, 6.2)
+        steps = [step for step in summary.study.steps if step.name in rows.index]
+        lines = len(steps) + len({step.group for step in steps})
+        figure = empty_figure(9.6, max(6.2, 0.18 * lines + 1.2))
         axes = figure.add_subplot()
         _title(axes, "Accuracy against compute", _where(summary))
-        steps = [step for step in summary.study.steps if step.name in rows.index]
         x, y = rows["gflops_paper_convention"], rows["top1"]
         axes.errorbar(x, y, yerr=rows["top1_std"].fillna(0), fmt="none", ecolor=SOFT, elinewidth=1, zorder=2)
         path = [step for step in steps if step.number is not None]
@@ -117,33 +120,56 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
             )  # fmt: skip
         axes.set_xlabel(f"GFLOPs (convolutions and classifier, regime {summary.study.regime})")
         axes.set_ylabel("top-1 accuracy (%)")
-        axes.margins(0.14, 0.1)
+        axes.margins(0.06)
         sns.despine(ax=axes)
-        _legend(axes, steps, colours)
-        figure.draw_without_rendering()  # settles the layout: labels are placed in pixels
+        marks = _marks(steps)
+        _key(axes, steps, colours, marks)
+        figure.draw_without_rendering()  # settles the layout: marks are placed in pixels
         figure.set_layout_engine("none")
-        halo = [withStroke(linewidth=3, foreground="white")]  # readable across an error bar
-        texts = [
-            axes.text(
-                x[step.name], y[step.name], _label(step), fontsize=8.6, gid=f"label-{step.name}", zorder=5,
-                path_effects=halo,
-            )
-            for step in steps
-        ]  # fmt: skip
-        names = [step.name for step in steps]
-        labels.place(texts, np.column_stack([x[names], y[names]]), [steps.index(step) for step in path], axes)
+        _write_marks(axes, [(x[name], y[name], mark) for name, mark in marks.items()])
     return figure
 
 
-def _legend(axes: Axes, steps: list[Step], colours: Mapping[str, str]) -> None:
-    present = {step.group: step for step in reversed(steps) if not step.beside}
-    handles = [
-        Line2D([], [], ls="", marker="*" if step.reference else "o", color=colours[step.name], ms=8, label=name)
-        for name, step in reversed(present.items())
-    ]
-    if colour := next((colours[step.name] for step in steps if step.beside), None):
-        handles.append(Line2D([], [], ls="", marker="D", mfc="white", mec=colour, ms=6, label="off the path"))
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+def _marks(steps: Sequence[Step]) -> dict[str, str]:
+    """A short mark for each step: its number, or a letter where it has none."""
+    unnumbered = [step.name for step in steps if step.number is None]
+    letters = {name: ascii_lowercase[i % 26] * (1 + i // 26) for i, name in enumerate(unnumbered)}
+    return {step.name: letters.get(step.name, str(step.number)) for step in steps}
+
+
+def _key(axes: Axes, steps: list[Step], colours: Mapping[str, str], marks: Mapping[str, str]) -> None:
+    """What the marks beside the points stand for, group by group."""
+    handles = []
+    for group, members in itertools.groupby(steps, lambda step: step.group):
+        handles.append(Line2D([], [], ls="", label=group))
+        for step in members:
+            face = "white" if step.beside else colours[step.name]
+            marker = "*" if step.reference else "D" if step.beside else "o"
+            handles.append(Line2D([], [], ls="", marker=marker, mfc=face, mec=colours[step.name],
+                                  ms={"*": 9, "D": 5}.get(marker, 6),
+                                  label=f"{marks[step.name]}  {step.name}"))  # fmt: skip
+    legend = axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.6, labelspacing=0.35
+    )
+    groups = {step.group for step in steps}
+    for text in legend.get_texts():
+        text.set_fontweight("bold" if text.get_text() in groups else "normal")
+
+
+def _write_marks(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write a short mark beside each point (x, y, mark), at the nearest place that is clear of points and of marks."""
+    scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+    spots = axes.transData.transform([(x, y) for x, y, _ in points]) / scale
+    taken = [*spots]
+    for (x, y, mark), spot in zip(points, spots, strict=True):
+        around = (far * np.array([math.cos(turn), math.sin(turn)]) for far in itertools.count(13, 5) for turn in _TURNS)
+        away = next(way for way in around if min(np.hypot(*(spot + way - other)) for other in taken) > 12)
+        taken.append(spot + away)
+        axes.annotate(
+            mark, (x, y), tuple(away), textcoords="offset points", ha="center", va="center", fontsize=8.6, zorder=5,
+            gid=f"mark-{mark}", path_effects=[withStroke(linewidth=3, foreground="white")],
+            arrowprops={"arrowstyle": "-", "color": SOFT, "lw": 0.7, "patchA": None, "shrinkA": 7, "shrinkB": 5},
+        )  # fmt: skip
 
 
 def steps(summary: Summary) -> Figure | None:

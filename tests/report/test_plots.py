@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
-from report import collect, labels, plots
+from report import collect, plots
 from report.tables import Summary
 from tests.report.conftest import StudyFolder
 
@@ -27,7 +30,7 @@ def written(figure: Figure) -> str:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_labels_of_the_scatter_plot_do_not_overlap(make_study: Make, seed: int) -> None:
+def test_the_scatter_plot_marks_every_point_and_its_key_says_what_the_marks_are(make_study: Make, seed: int) -> None:
     study = make_study(test=200)
     rng = np.random.default_rng(seed)
     for step in study.steps:
@@ -36,12 +39,22 @@ def test_labels_of_the_scatter_plot_do_not_overlap(make_study: Make, seed: int) 
         study.edit("result.json", step, gflops_paper_convention=float(rng.choice([4.15, 4.15, 4.2, 4.5, 2.4])))
     figure = plots.accuracy_vs_gflops(summarise(study))
     assert figure is not None
-    names = [text for text in figure.axes[0].texts if (text.get_gid() or "").startswith("label-")]
-    assert len(names) == len(study.steps)
-    assert labels.overlaps(names) == []
-    area = figure.axes[0].get_window_extent()
-    assert all(area.contains(*text.get_window_extent().min) for text in names)
-    assert all(area.contains(*text.get_window_extent().max) for text in names)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    marks = [text for text in axes.texts if (text.get_gid() or "").startswith("mark-")]
+    key = [text.get_text() for text in legend.get_texts()]
+    assert {f"{mark.get_text()}  {step}" for mark, step in zip(marks, study.steps, strict=True)} <= set(key)
+    assert len({mark.get_text() for mark in marks}) == len(study.steps)
+    boxes = [Text.get_window_extent(text) for text in marks]  # an annotation's own goes as far as its point
+    assert not [pair for pair in itertools.combinations(boxes, 2) if Bbox.intersection(*pair)]
+    points = axes.transData.transform(np.concatenate([np.asarray(dots.get_offsets()) for dots in axes.collections[1:]]))
+    assert len(points) == len(study.steps)
+    assert not [(box, point) for box in boxes for point in points if box.contains(*point)]
+    assert all(
+        figure.bbox.contains(*corner) for box in [*boxes, legend.get_window_extent()] for corner in box.corners()
+    )
 
 
 def test_the_bar_chart_writes_accuracy_change_and_gflops_and_names_what_is_missing(make_study: Make) -> None:

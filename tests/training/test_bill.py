@@ -1,6 +1,7 @@
 """The forecast of a study, and its correction."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -159,4 +160,6 @@ def test_the_total_says_how_sure_it_is(tmp_path, monkeypatch) -> None:
     said = str(make(planned(tmp_path, "depthwise"), planned(tmp_path, "gelu")))
     last = said.splitlines()[-1]
     assert last.endswith("; 1 of 2 rates are estimated, for their batches take too long to try")
-    assert ", give or take 30%" in last or ", give or take 29%" in last  # the first pays for the pictures
+    error = re.search(r", give or take (\d+)%", last)
+    assert error
+    assert 10 < int(error[1]) < 50  # between the two, weighed by their seconds
