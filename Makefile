@@ -14,13 +14,14 @@ RUNNER = @$(VENV)/bin/python runner.py --from-make
 $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$(eval unexport $v)))
 
 # `make ablation-step 3`: the words after these targets are words of the command, not targets.
-ifneq (,$(filter ablation-step show check,$(firstword $(MAKECMDGOALS))))
+ifneq (,$(filter ablation-step show check pack merge,$(firstword $(MAKECMDGOALS))))
 export WORDS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+.PHONY: $(WORDS)
 $(foreach word,$(WORDS),$(eval $(word): ; @:))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ablation-step all-ablations ablation report steps show check predict export test lint clean
+.PHONY: help demo ablation-step all-ablations ablation report pack merge steps show check predict export test lint clean
 
 help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
@@ -40,6 +41,12 @@ ablation: $(VENV)/run.stamp  ## any roadmap and design: make ablation ROADMAP=re
 
 report: $(VENV)/run.stamp  ## write the report of whatever runs exist
 	$(RUNNER) report
+
+pack: $(VENV)/run.stamp  ## a study in one small file for its report, no weights: make pack pocket
+	$(RUNNER) pack
+
+merge: $(VENV)/run.stamp  ## parts of a study from several machines in one: make merge A.pack B.pack OUT=both.pack
+	$(RUNNER) merge
 
 steps: $(VENV)/run.stamp  ## the roadmap with parameters and FLOPs beside the paper's
 	$(RUNNER) steps

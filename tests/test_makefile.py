@@ -52,6 +52,9 @@ HANDED_ON = [
     (["all-ablations", "DRY_RUN=1", "SKIP_UNREADABLE=yes"], ["all", "--dry-run", "--skip-unreadable"]),
     (["all-ablations", "DRY_RUN=no", "CLASSIC.DECAY_ALL=0"], ["all", "--no-dry-run", "--classic.no-decay-all"]),
     (["steps", "REGIME=base"], ["steps", "--regime=base"]),
+    (["check", "README.md"], ["check", "README.md"]),  # files that exist are words too
+    (["pack", "pocket", "OUT=p.pack"], ["pack", "pocket", "--out=p.pack"]),
+    (["merge", "README.md", "LICENSE", "OUT=both.pack"], ["merge", "README.md", "LICENSE", "--out=both.pack"]),
     (["show", "5", "REGIME=base"], ["show", "5", "--regime=base"]),
     (["predict", "IMAGE=a.jpg b$x;'", "RUN=one two", "TOP=3", "JSON=yes"],
      ["predict", "a.jpg", "b$x;'", "--run=one", "--run=two", "--top=3", "--json"]),
