@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timings, their spread, and where a result was measured."""
+"""What the benchmarks share: interleaved timings, their spread, pictures, and where a result was measured."""
 
 import json
 import platform
@@ -47,13 +47,30 @@ def interleaved(
     }
 
 
+class Noise:
+    """Seeded uint8 pictures of one size in memory, as a decoded store has them; labels of 10 classes."""
+
+    def __init__(self, count: int, side: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.pictures = torch.randint(0, 256, (64, side, side, 3), dtype=torch.uint8, generator=generator)
+        self.labels = torch.randint(0, 10, (count,), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> torch.Tensor:
+        return self.pictures[index % 64]
+
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def write(name: str, device: torch.device, content: Mapping[str, Any], *libraries: str, folder: Path = RESULTS) -> None:
-    """NAME.json in `folder`: the content and its birth certificate."""
+def write(
+    name: str, device: torch.device, content: Mapping[str, Any], *libraries: str, folder: Path = RESULTS
+) -> dict[str, str]:
+    """NAME.json in `folder`: the content and its birth certificate, which is returned."""
     about = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(device),
@@ -65,3 +82,4 @@ def write(name: str, device: torch.device, content: Mapping[str, Any], *librarie
     path = folder / f"{name}.json"
     path.write_text(json.dumps({"about": about, **content}, indent=1) + "\n")
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    return about

@@ -1,0 +1,351 @@
+"""What a GPU is asked by `python -m benchmarks.gpu --check`, beside rates: each function is a job's (benchmarks.jobs).
+
+All is done by the product's own functions: its networks, its update, its loop, its loader, its answer to a lack of
+memory. Where the device is the CPU the same code runs, and what only a GPU can show is "not measured".
+"""
+
+import contextlib
+import io
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import data
+from ablations import PAPER, get_regime
+from benchmarks.jobs import NOT_MEASURED, Finding
+from benchmarks.measure import Noise
+from models.builder import build
+from training import checkpoint, memory, series
+from training.device import find_device, set_up
+from training.interrupt import STOPPED, Stopped, StopRequest
+from training.layout import Layout, lay_out
+from training.loop import train
+from training.recipe import Precision, Recipe, StudyConfig
+from training.run import Execution, Run, Stores, open_stores, short_side
+from training.study import open_study
+from training.update import Learner, gradients, noise, update
+
+CLASSES = 10
+"""Of the networks that are checked: few, so that a handful of updates is seen in the loss."""
+LOSS_BOUNDS: dict[str, float] = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.15}
+"""Largest difference to the CPU's losses in fp32, relative to the first of them (docs/scaling.md#bounds)."""
+NORM_BOUNDS: dict[str, float] = {"fp32": 0.05, "fp16": 0.2, "bf16": 0.5}
+"""Largest difference of a gradient's norm, relative to it and to 1 % of the norm of them all, tensor by tensor."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is checked, and how small."""
+
+    device: str
+    regime: str
+    resolution: int
+    """Pixels."""
+    batch: int
+    """Pictures."""
+    updates: int
+    """Of which losses are compared."""
+    workers: int
+    threads: int
+    """CPU threads of a job."""
+    folder: Path
+    """For files that jobs share."""
+
+    def start(self, precision: Precision, deterministic: bool = False) -> torch.device:
+        torch.set_num_threads(self.threads)
+        device = find_device(self.device)
+        set_up(device, precision, deterministic)
+        return device
+
+    def recipe(self, step: str) -> Recipe:
+        """The recipe of the step, for a batch of the check. Without stochastic depth, which each device draws its own
+        way, and with layer scale at 1: at 1e-6 the branches would hardly be seen in the loss."""
+        recipe = PAPER.variant(step, get_regime(self.regime), StudyConfig(regime=self.regime), CLASSES).recipe
+        scale = None if recipe.layer_scale is None else 1.0
+        return recipe.change(drop_path=0.0, layer_scale=scale, batch_size=self.batch, micro_batches=1)
+
+
+# ---------------------------------------------------------------------------------------------------------- the losses
+
+
+def _losses(
+    step: str, setting: Setting, device: torch.device, precision: Precision, layout: Layout, drop_path: float = 0.0
+) -> dict[str, Any]:
+    """Losses of updates by one batch, and the norms of the first gradients, tensor by tensor."""
+    recipe, architecture = setting.recipe(step), PAPER.architecture(step, get_regime(setting.regime), CLASSES)
+    torch.manual_seed(0)
+    model = build(architecture, drop_path=drop_path, layer_scale=recipe.layer_scale, init=recipe.init)
+    learner = Learner(lay_out(model.to(device), layout), recipe, layout, device, precision)
+    if learner.scaler.is_enabled():  # from 2^16, where it begins, the first updates would be skipped
+        learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 2.0**8})
+    torch.manual_seed(1)
+    batch = noise(setting.batch, setting.resolution, CLASSES, device)
+    gradients(learner, 0, repeat(batch))
+    scale = learner.scaler.get_scale()
+    norms = [float(p.grad.norm()) / scale for p in learner.model.parameters() if p.grad is not None]
+    learner.optimizer.zero_grad()
+    losses = []
+    for number in range(setting.updates):
+        update(learner, number, repeat(batch), 1e-3 if recipe.optimizer == "sgd" else 3e-5)
+        learner.watch.drain()
+        losses.append(learner.watch.last)
+    return {"losses": losses, "norms": norms, "learner": learner, "batch": batch}
+
+
+def _apart(found: Mapping[str, Any], truth: Mapping[str, Any]) -> float:
+    """The largest difference of two lists of losses, relative to the first."""
+    return float(np.max(np.abs(np.array(found["losses"]) - truth["losses"])) / truth["losses"][0])
+
+
+def _of_the_cpu(step: str, setting: Setting) -> dict[str, Any]:
+    """`_losses` of the plain network on the CPU in fp32, computed once for all jobs."""
+    kept = setting.folder / f"{step}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(kept.read_text()))
+    set_up(torch.device("cpu"), "fp32")
+    found = _losses(step, setting, torch.device("cpu"), "fp32", Layout(channels_last=False))
+    found = {name: found[name] for name in ("losses", "norms")}
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def losses(
+    step: str, precisions: tuple[Precision, ...], layouts: tuple[Layout, ...], setting: Setting
+) -> Iterator[Finding]:
+    """Whether the device's losses are the CPU's, in each precision and layout; and whether an update waits for it."""
+    truth = _of_the_cpu(step, setting)
+    for precision in precisions:
+        for layout in layouts:
+            device = setting.start(precision)
+            words = " ".join(["compiled" if layout.compile else "eager"] + ["rewritten"] * layout.rewritten)
+            what = f"{step}, {precision}, {words}"
+            found = _losses(step, setting, device, precision, layout)
+            apart = _apart(found, truth)
+            own, theirs = np.array(found["norms"]), np.array(truth["norms"])
+            norms = float(np.max(np.abs(own - theirs) / (theirs + 0.01 * np.linalg.norm(theirs))))
+            held = apart <= LOSS_BOUNDS[precision] and norms <= NORM_BOUNDS[precision]
+            waits = hidden_waiting(found["learner"], repeat(found["batch"]), device)
+            said = f"losses {apart:.1e} apart, norms of gradients {norms:.1e}"
+            figures = {"losses": found["losses"], "cpu": truth["losses"], "apart": apart, "norms_apart": norms}
+            yield Finding(what, held and not waits, said + (f"; {waits}" if waits else ""), figures)
+            del found
+            memory.empty_cache(device)
+
+
+def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
+    """Whether stochastic depth drops the same branches compiled and not."""
+    device = setting.start(precision)
+    eager, compiled = (
+        _losses(step, setting, device, precision, Layout(compile=compile), drop_path=0.5) for compile in (False, True)
+    )
+    apart, dropped = _apart(compiled, eager), _apart(eager, _of_the_cpu(step, setting))
+    held = apart <= LOSS_BOUNDS[precision] < dropped
+    said = f"losses {apart:.1e} apart where dropping moves them by {dropped:.1e}"
+    yield Finding(f"{step}, {precision}, stochastic depth compiled", held, said)
+
+
+# ------------------------------------------------------------------------------------------------- waiting and pictures
+
+
+def hidden_waiting(learner: Learner, batches: Iterator[data.Batch], device: torch.device) -> str:
+    """What in two updates made the processor wait for the device unasked; nothing on the CPU, where nothing can.
+
+    Raises:
+        RuntimeError: torch does not notice waiting, so that nothing could be said.
+    """
+    if device.type != "cuda":
+        return ""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for number in range(2):
+            update(learner, number, batches, 1e-6)
+        with contextlib.suppress(RuntimeError):
+            torch.ones(1, device=device).item()
+            raise AssertionError("torch.cuda.set_sync_debug_mode did not notice .item()")
+    except RuntimeError as error:
+        return f"an update waits: {error}"
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        learner.watch.drain()
+    return ""
+
+
+def waiting(step: str, precision: Precision, ema: float | None, setting: Setting) -> Iterator[Finding]:
+    """Whether an update waits that takes its pictures from the loader, mixed and erased on the device."""
+    device = setting.start(precision)
+    recipe = setting.recipe(step).change(ema=ema, drop_path=0.1)
+    model = build(PAPER.architecture(step, get_regime(setting.regime), CLASSES), drop_path=0.1)
+    learner = Learner(lay_out(model.to(device), Layout()), recipe, Layout(), device, precision)
+    batches = data.train_batches(
+        Noise(8 * setting.batch, short_side(setting.resolution)), recipe.augmentation, setting.resolution, seed=0,
+        epoch=0, batch_size=setting.batch, workers=setting.workers, device=device,
+    )  # fmt: skip
+    try:
+        for number in range(4):  # constants are moved to the device once, kernels are chosen
+            update(learner, number, batches, 1e-6)
+        waits = hidden_waiting(learner, batches, device)
+    finally:
+        batches.close()  # type: ignore[attr-defined]
+    what = f"{step}, {precision}, pictures from the loader{', averaged weights' if ema else ''}"
+    if device.type != "cuda":
+        yield Finding(what, None, f"{NOT_MEASURED}: torch notices waiting on CUDA only")
+    else:
+        yield Finding(what, not waits, waits or "two updates did not wait, and torch would have noticed")
+
+
+# ------------------------------------------------------------------------------------------------------ stop and resume
+
+
+class _After(StopRequest):
+    """Asks a run to stop after so many updates."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self.updates = updates
+
+    def __bool__(self) -> bool:
+        self.updates -= 1
+        self.asked = self.asked or self.updates <= 0
+        return self.asked
+
+
+def _study(
+    folder: Path, setting: Setting, step: str, precision: Precision, batch: int, pictures: int
+) -> tuple[Run, Stores]:
+    """A run of three epochs of the step in a study of its own, on `pictures` drawn JPEGs a class."""
+    root, side = folder / "pictures", setting.resolution + 16
+    random = np.random.default_rng(0)
+    for name in ("one", "other"):
+        (root / name).mkdir(parents=True)
+        for number in range(pictures):
+            picture = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side))
+            picture.save(root / name / f"{number:04}.jpg")
+    dataset = data.load(f"imagefolder:{root}", root)
+    stores = open_stores(dataset, folder / "cache", short_side(setting.resolution))
+    config = StudyConfig(dataset.name, setting.regime, setting.resolution, precision)
+    regime = get_regime(setting.regime)
+    variant = PAPER.variant(step, regime, config, len(dataset.classes))
+    recipe = variant.recipe.change(epochs=3, warmup_epochs=0, batch_size=batch)
+    study = open_study(folder / "runs" / "study", config, dataset.summary, dataset.fingerprint)
+    return Run(study, step, PAPER.step(step, regime).number, 0, variant.architecture, recipe), stores
+
+
+def resumed(step: str, precision: Precision, deterministic: bool, setting: Setting) -> Iterator[Finding]:
+    """Whether a run that is stopped in mid-epoch and goes on ends where one that is not stopped does."""
+    device = setting.start(precision, deterministic)
+    execution = Execution(device, setting.workers, Layout(), deterministic=deterministic)
+    states: list[dict[str, Any]] = []
+    for stops in ((7,), (4, 3)):  # of six updates an epoch
+        with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
+            run, stores = _study(Path(name), setting, step, precision, 8, 30)
+            for updates in stops:
+                with contextlib.suppress(Stopped):
+                    train(run, stores, execution, _After(updates))
+            states.append(checkpoint.load(run.folder / checkpoint.NAME, torch.device("cpu")))
+    whole, parted = (
+        dict(_tensors({name: state[name] for name in ("model", "optimizer", "scaler")})) for state in states
+    )
+    same = sum(torch.equal(whole[name], parted[name]) for name in whole)
+    apart = max(float((whole[name] - parted[name]).norm() / (whole[name].norm() + 1e-12)) for name in whole)
+    where = [(state["state"]["epoch"], state["state"]["batch"]) for state in states]
+    said = f"{same} of {len(whole)} tensors are the same to the bit, the farthest {apart:.1e} apart"
+    what = f"{step}, {precision}, stopped and resumed{', deterministic' if deterministic else ''}"
+    held = where[0] == where[1] and whole.keys() == parted.keys() and (same == len(whole) or not deterministic)
+    yield Finding(what, held, said, {"same": same, "tensors": len(whole), "apart": apart})
+
+
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """All numbers in a nested state, by their place."""
+    if isinstance(state, torch.Tensor):
+        yield name, state.double()
+    elif isinstance(state, dict | list | tuple):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _tensors(value, f"{name}.{key}")
+    elif isinstance(state, int | float):
+        yield name, torch.tensor(float(state), dtype=torch.float64)
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+
+def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
+    """Whether a batch that does not fit is answered by one that does: before a run is begun, and in mid-run."""
+    device, batch, rows = setting.start(precision), 64, 24
+    regime = get_regime(setting.regime)
+    model = build(PAPER.architecture(step, regime, 2), layer_scale=1.0).to(device)
+    per_picture = memory.bytes_per_picture(model, setting.resolution, precision, device)
+    fixed = memory.state_bytes(model, setting.recipe(step))
+    del model
+    memory.empty_cache(device)
+    room = memory.needed(rows, per_picture, fixed)
+    with tempfile.TemporaryDirectory() as name:
+        run, stores = _study(Path(name), setting, step, precision, batch, 40)
+        try:
+            memory.require_fit(step, run.recipe, run.study.config, per_picture, fixed, room)
+            said = "nothing was refused"
+        except ValueError as error:
+            said = str(error)
+        yield _again(
+            f"{step}, {precision}, a batch refused before it is begun", said, run, stores, setting, device, room
+        )
+    what = f"{step}, {precision}, a batch that ends a run"
+    if device.type != "cuda":
+        yield Finding(what, None, f"{NOT_MEASURED}: on the CPU a test stands for it (tests/test_bad_input.py)")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        run, stores = _study(Path(name), setting, step, precision, batch, 40)
+        with _room(device, room):
+            said, code = _carried_out(run, stores, setting, device, StopRequest())
+        yield _again(what, f"exit code {code}: {said}", run, stores, setting, device, room)
+
+
+def _again(
+    what: str, said: str, run: Run, stores: Stores, setting: Setting, device: torch.device, room: int
+) -> Finding:
+    """Whether two updates of `run` can be made in that room with the micro-batches that `said` names."""
+    named = re.search(r"micro-batches (\d+)", said)
+    if named is None:
+        return Finding(what, False, f"no batch was named: {said}")
+    parts = int(named[1])
+    study = replace(run.study, folder=run.study.folder.with_name("again"))
+    again = replace(run, study=study, recipe=run.recipe.change(micro_batches=parts))
+    with _room(device, room):
+        told, code = _carried_out(again, stores, setting, device, _After(2))
+        figures: dict[str, Any] = {"room": room, "parts": parts}
+        if device.type == "cuda":
+            figures["peak"] = torch.cuda.max_memory_allocated(device)
+    return Finding(what, code == STOPPED, f"{said}; and so it was{' not' * (code != STOPPED)}: {told}", figures)
+
+
+def _carried_out(
+    run: Run, stores: Stores, setting: Setting, device: torch.device, stop: StopRequest
+) -> tuple[str, int]:
+    """What a command says of the run, and its exit code."""
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        code = series.carry_out([run], stores, Execution(device, setting.workers), stop)
+    return told.getvalue().strip().removeprefix("runner.py: "), code
+
+
+@contextlib.contextmanager
+def _room(device: torch.device, room: int) -> Iterator[None]:
+    """Within the block only so many bytes of the GPU are free; the CPU's memory is left alone."""
+    if device.type != "cuda":
+        yield
+        return
+    memory.empty_cache(device)
+    taken = torch.empty(max(0, torch.cuda.mem_get_info(device)[0] - room), dtype=torch.uint8, device=device)
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield
+    finally:
+        del taken
+        memory.empty_cache(device)

@@ -1,0 +1,92 @@
+"""The check of a GPU, on the CPU with pocket networks, so that it runs the first time where there is one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu, gpu_check
+from benchmarks.gpu_check import Setting
+from benchmarks.jobs import Finding, Job
+from training.layout import Layout
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--cpu", "--regime", "pocket", "--resolution", "32", "--batch", "8", "--warm", "1", "--updates", "2",
+         "--workers", "0", "--parts", "losses", "resumed", "waiting", "memory", "rates"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    count = torch.get_num_threads()
+    yield
+    torch.set_num_threads(count)
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Setting:
+    return Setting("cpu", "pocket", 32, batch=4, updates=2, workers=0, threads=1, folder=tmp_path)
+
+
+def _here(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding]:
+    """As `carry_out`, in this process."""
+    for job in jobs:
+        yield from job.function(*job.arguments)
+
+
+def test_the_check_asks_all_it_can_on_the_cpu_and_writes_a_page(tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(gpu, "carry_out", _here)
+    gpu.main(["--check", *SMALL, "--steps", "separate-downsampling", "--precisions", "bf16", "--out", str(tmp_path)])
+    parts = json.loads((tmp_path / "gpu-check-shown-on-cpu.json").read_text())["parts"]
+    held = {name: [finding["held"] for finding in part["findings"]] for name, part in parts.items()}
+    assert held["losses"] == [True, True]  # as it is and rewritten
+    assert held["resumed"] == [True, True]  # with --deterministic and without
+    assert held["memory"] == [True, None]
+    assert held["waiting"] == held["rates"] == [None]
+    assert parts["rates"]["findings"][0]["figures"]["images_per_second"] > 0
+    assert {finding["said"] for finding in parts["compiled"]["findings"]} == {"not measured: it was left out"}
+    page = (tmp_path / "gpu-check-shown-on-cpu.md").read_text()
+    assert "**5 held, 0 did not, 5 were not measured or have no bound.**" in page
+    assert "| separate-downsampling, bf16, eager | yes |" in page
+    assert "4,292" in page
+
+
+def test_without_a_gpu_nothing_is_measured(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu.main(["--check", "--out", str(tmp_path)])
+    parts = json.loads((tmp_path / "gpu-check.json").read_text())["parts"]
+    said = [finding["said"] for part in parts.values() for finding in part["findings"]]
+    assert set(said) == {"not measured: there is no CUDA device"}
+    assert len(parts["losses"]["findings"]) == 18
+    assert len(parts["compiled"]["findings"]) == 1 + 3 * 18
+
+
+def test_losses_that_are_not_the_cpus_do_not_hold(setting) -> None:
+    ask = lambda: next(gpu_check.losses("baseline", ("fp32",), (Layout(),), setting))  # noqa: E731
+    assert ask().held
+    kept = setting.folder / "baseline.json"
+    truth = json.loads(kept.read_text())
+    for spoilt in ({**truth, "losses": [1.002 * each for each in truth["losses"]]},
+                   {**truth, "norms": [1.1 * each for each in truth["norms"]]}):  # fmt: skip
+        kept.write_text(json.dumps(spoilt))
+        assert ask().held is False
+
+
+def test_a_run_that_goes_on_elsewhere_does_not_hold(setting, monkeypatch) -> None:
+    whole = gpu_check.train
+
+    def forgetful(run, *others):
+        (run.folder / "checkpoint.pt").unlink(missing_ok=True)
+        return whole(run, *others)
+
+    monkeypatch.setattr(gpu_check, "train", forgetful)
+    assert next(gpu_check.resumed("baseline", "fp32", True, setting)).held is False
+
+
+def test_benchmarks_need_neither_fvcore_nor_tyro() -> None:
+    code = "import sys; sys.modules['fvcore'] = sys.modules['tyro'] = None; import benchmarks.gpu"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
