@@ -109,11 +109,14 @@ def plan(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from data.sizes import sizes
     from training.device import find_device, find_precision, find_workers
+    from training.environment import code_version
+    from training.holders import refuse_other_code
     from training.run import Execution, Run, share, short_side
 
     device = find_device(command.device)
     config = replace(config, precision=find_precision(config.precision, device))
     study = find_study(folder, config)
+    refuse_other_code(folder, code_version())
     side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
     pictures = sizes(found, cache, side)
     variants = [(row, made.variant(row, regime, config, pictures.classes)) for row in rows]
@@ -177,5 +180,6 @@ def carry_out(task: Task, bill: "Bill", stop: StopRequest) -> int:
         note_plan(study.folder, task.judging)
     speed.remember(study.folder, bill.device_name, bill.speeds)
     runs = [replace(run, study=study) for run in task.runs]
-    told = bill.finished if isinstance(task.command, All) else None
-    return series.carry_out(runs, stores, task.execution, stop, task.overwrite, told)
+    if isinstance(task.command, Train):
+        return series.carry_out(runs, stores, task.execution, stop, task.overwrite, others="refuse")
+    return series.carry_out(runs, stores, task.execution, stop, task.overwrite, bill.finished)

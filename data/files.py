@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from io import BufferedWriter
 from pathlib import Path
 
+from data import lease
+from data.lease import Lease
 from data.words import readable_bytes
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".avif")
@@ -88,8 +90,12 @@ def _open_alone(path: Path) -> BufferedWriter:
     """`path` opened for writing, at a time when no other process writes it."""
     while True:
         file = open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb")  # noqa: SIM115
-        with where_supported():
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            with where_supported():
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            file.close()
+            raise
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
@@ -128,13 +134,6 @@ def sync_files(folder: Path) -> None:
     sync_folder(folder)
 
 
-@contextlib.contextmanager
-def one_writer(folder: Path) -> Iterator[int]:
-    """Hold the lock on making `folder`; a second process waits here. A dead process's lock is gone with it.
-
-    Yields the lock's file descriptor: a helper process that inherits it holds the lock too.
-    """
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
-        with where_supported():
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+def one_writer(path: Path) -> Lease:
+    """The lease on making `path`, a file or a folder; a second process waits here. A dead process is no obstacle."""
+    return lease.wait_for(path.with_name(f".{path.name}.lock"))

@@ -38,13 +38,13 @@ def generate(folder: Path, pictures: dict[str, int] | None = None, workers: int 
     """
     pictures = pictures or PICTURES
     beside = folder.with_name(folder.name + ".part")
-    with one_writer(folder) as lock:
+    with one_writer(folder):
         if folder.exists():
             return
         try:
             shutil.rmtree(beside, ignore_errors=True)
             _write_lists(beside / "food-101", pictures)
-            _draw_all(beside / "food-101", workers or os.cpu_count() or 1, lock)
+            _draw_all(beside / "food-101", workers or os.cpu_count() or 1)
             os.sync()  # one for all pictures; a flush for each would take longer than drawing it
             os.replace(beside, folder)
             sync_folder(folder.parent)
@@ -53,14 +53,13 @@ def generate(folder: Path, pictures: dict[str, int] | None = None, workers: int 
             raise OSError(f"the pocket pictures could not be written to {folder} ({reason})") from error
 
 
-def _draw_all(folder: Path, workers: int, lock: int) -> None:
+def _draw_all(folder: Path, workers: int) -> None:
     # Plain processes rather than multiprocessing, which would run the caller's main script again. They end with this
-    # one, and hold its lock until then: nobody begins anew while one of them still draws.
+    # one: nobody begins anew while one of them still draws.
     command = [sys.executable, "-m", "data.pocket_pictures", str(folder.absolute())]
     house, me = Path(__file__).resolve().parents[1], str(os.getpid())
     helpers = [
-        subprocess.Popen([*command, str(part), str(workers), me], cwd=house, stderr=subprocess.PIPE, text=True,
-                         pass_fds=(lock,))
+        subprocess.Popen([*command, str(part), str(workers), me], cwd=house, stderr=subprocess.PIPE, text=True)
         for part in range(1, workers)
     ]  # fmt: skip
     try:

@@ -16,6 +16,7 @@ from torch import nn
 
 from data import PictureStore, PreparedPictures, eval_batches, randomness, train_batches
 from data.files import write_atomically
+from data.lease import Lease
 from data.loader import batches_per_epoch
 from data.words import duration
 from models.builder import build
@@ -42,12 +43,16 @@ class NonFinite(RuntimeError):
     """The loss is infinite or not a number."""
 
 
-def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> dict[str, Any]:
+def train(
+    run: Run, stores: Stores, execution: Execution, stop: StopRequest, lease: Lease | None = None
+) -> dict[str, Any]:
     """Train `run`, or go on with it, and return what it writes to result.json.
 
-    A new run begins with a trial of layouts, if `execution` has one; one that goes on keeps the layout it has.
+    A new run begins with a trial of layouts, if `execution` has one; one that goes on keeps the layout it has. `lease`
+    is this process's on the run, where others may want to train it; its readers are told how far the run is.
 
     Raises:
+        Lost: another process has taken the run over; nothing was written since it did.
         NonFinite: nothing was updated with that loss; the run's folder keeps its last checkpoint.
         Stopped: `stop` was set; the state is saved.
         ValueError: the training split holds less than one batch.
@@ -62,12 +67,13 @@ def train(run: Run, stores: Stores, execution: Execution, stop: StopRequest) -> 
         learner = Learner(model, run.recipe, execution.layout, device, precision, run.seed)
         state = State() if saved is None else resume(run, learner, saved)
         records.begin(run, stores, device, execution.layout)
-        return _train(run, stores, execution, stop, learner, state)
+        return _train(run, stores, execution, stop, learner, state, lease)
 
 
 def _train(
-    run: Run, stores: Stores, execution: Execution, stop: StopRequest, learner: Learner, state: State
-) -> dict[str, Any]:
+    run: Run, stores: Stores, execution: Execution, stop: StopRequest, learner: Learner, state: State,
+    lease: Lease | None,
+) -> dict[str, Any]:  # fmt: skip
     """`train` from `state` on."""
     recipe, clock = run.recipe, learner.clock
     per_epoch = batches_per_epoch(len(stores.train), recipe.batch_size)
@@ -79,6 +85,9 @@ def _train(
     )  # fmt: skip
     board = records.Board(run.folder, state.epoch * per_epoch + 1)
     progress = Progress(run.title, recipe.epochs * per_epoch, done, recipe.batch_size)
+    check_lease = lease.check if lease else lambda: None
+    if lease:
+        lease.note = progress.read
     saved_at = time.monotonic()
     learner.model.train()
 
@@ -94,6 +103,7 @@ def _train(
                     if stop:
                         raise Stopped
                     if time.monotonic() - saved_at > 60 * execution.checkpoint_minutes:
+                        check_lease()
                         save_checkpoint(run, execution, learner, state)
                         saved_at = time.monotonic()
 
@@ -112,6 +122,7 @@ def _train(
                     "images_per_second": round(rate, 2),
                     "seconds": seconds,
                 }
+                check_lease()
                 if seen.top1 > state.best_top1:
                     state.best_top1, state.best_epoch = seen.top1, epoch + 1
                     state.weights_sha256 = records.save_weights(run, learner.judged, stores.classes, epoch + 1)
@@ -123,6 +134,7 @@ def _train(
                 save_checkpoint(run, execution, learner, state)
                 saved_at = time.monotonic()
         except Stopped:  # within an epoch, or in the evaluation at its end, with which the run then goes on
+            check_lease()
             save_checkpoint(run, execution, learner, state)
             where = f"in epoch {state.epoch + 1} and saved; the same command resumes it"
             raise Stopped(f"{run.title} was stopped {where}") from None
@@ -133,6 +145,7 @@ def _train(
             test = _evaluate(run, execution, stop, learner, stores.test)
         except Stopped:
             raise Stopped(f"{run.title} was stopped in its test; the same command tests it again") from None
+        check_lease()
         # One update late: a process that goes on from the last checkpoint hides it and not that epoch's metrics.
         board.add_scalars({"test/top1": test.top1}, recipe.epochs * per_epoch + 1)
         result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())

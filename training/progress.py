@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -16,6 +16,7 @@ class Progress:
         self.title, self.updates, self.done, self.batch_size = title, updates, done, batch_size
         self.every = seconds_between_lines
         self.started, self.first, self.last_line = time.monotonic(), done, time.monotonic()
+        self.epoch = ""
         self.bar = None
         if sys.stderr.isatty():
             self.bar = tqdm(
@@ -26,6 +27,7 @@ class Progress:
     def update(self, epoch: str, loss: float) -> None:
         """One optimizer update more."""
         self.done += 1
+        self.epoch = epoch
         if self.bar is not None:
             self.bar.set_postfix_str(f"epoch {epoch}, loss {loss:.3f}", refresh=False)
             self.bar.update(self.batch_size)
@@ -33,10 +35,19 @@ class Progress:
         now = time.monotonic()
         if now - self.last_line >= self.every:
             self.last_line = now
-            per_update = (now - self.started) / (self.done - self.first)
-            left = per_update * (self.updates - self.done)
-            rate = self.batch_size / per_update
-            self.say(f"epoch {epoch}  {rate:,.0f} images/s  loss {loss:.3f}  {duration(left)} left")
+            far = self.read()
+            self.say(f"epoch {epoch}  {far['images_per_second']:,.0f} images/s  loss {loss:.3f}  "
+                     f"{duration(far['seconds_left'])} left")  # fmt: skip
+
+    def read(self) -> dict[str, Any]:
+        """How far the run is, and how long it will take yet, by this process's rate."""
+        made = self.done - self.first
+        per_update = (time.monotonic() - self.started) / made if made else 0.0
+        return {
+            "epoch": self.epoch, "update": self.done, "updates": self.updates,
+            "images_per_second": self.batch_size / per_update if made else None,
+            "seconds_left": per_update * (self.updates - self.done) if made else None,
+        }  # fmt: skip
 
     def say(self, text: str) -> None:
         """A line that stays."""

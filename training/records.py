@@ -26,6 +26,7 @@ from training.checkpoint import Damaged, keep_previous, previous
 from training.clock import of_updates
 from training.environment import code_version, device_name, environment
 from training.evaluation import Evaluation
+from training.holders import LEASE
 from training.layout import Layout
 from training.run import Execution, Run, Stores
 from training.study import write_json
@@ -56,12 +57,12 @@ def write_config(run: Run) -> None:
 
 
 def clear(folder: Path, mark: str) -> None:
-    """Remove a run, so that it can be made again, and leave the file `mark`. The lock, held by the caller, stays."""
+    """Remove a run, so that it can be made again, and leave the file `mark`. The lease, held by the caller, stays."""
     (folder / RESULT).unlink(missing_ok=True)  # first: what is left of an interrupted removal is no finished run
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        elif path.name != LEASE:
             path.unlink()
     (folder / mark).touch()
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.files import one_writer, read_bytes, where_supported, write_atomically
+from data.files import one_writer, read_bytes, write_atomically
 from data.words import first_few, flat
 from training.identity import hexdigest
 from training.plan import Noted, Plan, noted
@@ -197,33 +197,3 @@ def note_plan(folder: Path, plan: Plan) -> None:
         results = len(list(folder.glob("*/seed-*/result.json")))
         kept = [one.as_json() for one in before if results]
         write_json(path, read_json(path) | {"plans": [*kept, Noted(plan, results).as_json()]})
-
-
-class Busy(ValueError):
-    """Another process trains the run."""
-
-
-@contextlib.contextmanager
-def one_trainer(folder: Path) -> Iterator[None]:
-    """Hold the run folder for this process. A lock that a dead process left is no obstacle.
-
-    Raises:
-        Busy: another process trains in it; the message names it.
-    """
-    import fcntl
-    import socket
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            # Not flock: its lock would outlive the process in the workers that it forked.
-            with where_supported():
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise Busy(f"{folder} is being trained by {holder}: wait for it, or stop it first") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield

@@ -232,7 +232,7 @@ def test_food101_is_downloaded_on_first_use(
     (tmp_path / "food-101.tar.gz").write_bytes(b"half an archive")
     dataset = data.load("food101", tmp_path)
     assert len(dataset.test) == 12
-    assert {path.name for path in tmp_path.iterdir()} == {"food-101", ".food-101.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"food-101"}
 
 
 def test_a_download_with_a_wrong_checksum_is_refused(
@@ -285,7 +285,7 @@ def test_an_archive_never_writes_or_reads_outside_the_data_folder(
         data.load("food101", root)
     assert not list(tmp_path.rglob("planted"))
     assert sorted(path.name for path in outside.iterdir()) == ["secret"]
-    assert {path.name for path in root.iterdir()} == {"food-101.tar.gz", ".food-101.lock"}
+    assert {path.name for path in root.iterdir()} == {"food-101.tar.gz"}
 
 
 def test_names_of_classes_from_elsewhere_stay_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def test_the_report_of_a_pack_is_that_of_the_folder_byte_for_byte(study: StudyFo
 
 def test_a_pack_holds_every_file_that_a_report_reads_as_it_was_and_no_other(study: StudyFolder, tmp_path: Path) -> None:
     before = contents(study.root)
-    for name in ("model.safetensors", "checkpoint.pt", "events.out.tfevents.1", ".lock"):
+    for name in ("model.safetensors", "checkpoint.pt", "events.out.tfevents.1", ".lease"):
         (study.folder("width") / name).write_bytes(b"much")
     (study.root / "speeds.json").write_text("{}")
     pack.pack(study.root, tmp_path / "s.pack")

@@ -39,7 +39,7 @@ def test_of_two_rows_that_ask_for_the_same_run_the_first_makes_it(twins, stores,
     assert makers(runs) == [("separate-downsampling", None), ("twin", "separate-downsampling")]
     assert series.carry_out(runs, stores, execution, StopRequest()) == 0
     assert "twin seed 0: the run of separate-downsampling, top-1 " in capsys.readouterr().out
-    assert sorted(path.name for path in other.folder.iterdir()) == [".lock", "config.json"]
+    assert sorted(path.name for path in other.folder.iterdir()) == ["config.json"]
     assert Index(one.study.folder).home(other.folder) == one.folder
 
 

@@ -4,14 +4,12 @@ import contextlib
 import errno
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from training.recipe import CLASSIC, Recipe, StudyConfig
-from training.study import Study, find_study, one_trainer, open_study, study_folder
+from training.study import Study, find_study, open_study, study_folder
 
 CONFIG = StudyConfig("pocket", "pocket", 64, "fp32", Recipe(), CLASSIC)
 
@@ -77,52 +75,13 @@ def test_a_name_that_is_no_folder_name_is_refused(name, tmp_path) -> None:
         study_folder(name, tmp_path)
 
 
-def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(tmp_path) -> None:
-    script = (
-        "import sys, pathlib\n"
-        "from training.study import one_trainer\n"
-        "with one_trainer(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match=f"process {holder.pid} on "), one_trainer(tmp_path):
-            pass
-        holder.kill()
-    with one_trainer(tmp_path):
-        assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
-
-
-def test_a_lock_does_not_outlive_its_process_in_the_workers_that_it_forked(tmp_path) -> None:
-    script = (
-        "import os, sys, pathlib\n"
-        "from training.study import one_trainer\n"
-        "with one_trainer(pathlib.Path(sys.argv[1])):\n"
-        "    worker = os.fork()\n"
-        "    print(worker, flush=True) if worker else None\n"
-        "    sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        worker = int(holder.stdout.readline())
-        with pytest.raises(ValueError, match=f"process {holder.pid} on "), one_trainer(tmp_path):
-            pass
-        holder.kill()
-        holder.wait()
-        os.kill(worker, 0)  # is there still
-        with one_trainer(tmp_path):
-            pass
-
-
 def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path) -> None:
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "study.json.part").write_text("{")
     (folder / ".study.json.lock").touch()
     open_study(folder, CONFIG, {}, "abc")
-    assert sorted(path.name for path in folder.iterdir()) == [".study.json.lock", "study.json"]
+    assert [path.name for path in folder.iterdir()] == ["study.json"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EIO])
@@ -132,9 +91,6 @@ def test_a_disk_without_locks_is_no_obstacle_and_a_failing_one_is(number, tmp_pa
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("fcntl.lockf", refuse)
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(OSError) if number == errno.EIO else contextlib.nullcontext():
         open_study(tmp_path / "s", CONFIG, {}, "abc")
-    with pytest.raises(OSError) if number == errno.EIO else contextlib.nullcontext(), one_trainer(tmp_path / "run"):
-        assert (tmp_path / "run/.lock").exists()

@@ -1,0 +1,62 @@
+"""Who trains a run of a study, and how the last attempt at one failed: files in its folder. No torch here."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data.files import write_atomically
+from data.lease import RENEWED, Lease, Watch, read
+from training.index import run_folders
+
+LEASE, FAILURE = ".lease", "failure.json"
+LAUNCH = "ABLATIONS_LAUNCH"
+"""In the environment of workers that were started together: a name for that start."""
+
+
+def hold(run: Path, watch: Watch, code: str) -> Lease:
+    """Take a run's folder for this process, which runs the version `code`. Raises Busy if another one has it."""
+    run.mkdir(parents=True, exist_ok=True)
+    return Lease(run / LEASE, watch, {"code": code})
+
+
+def note_failure(run: Path, reason: str, *, final: bool) -> None:
+    """Write why a run ended without a result; `final` if it would end so again, in any process and on any machine."""
+    record = {"reason": reason, "final": final, "launch": os.environ.get(LAUNCH)}
+    write_atomically(run / FAILURE, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def read_failure(run: Path) -> dict[str, Any] | None:
+    """What `note_failure` wrote, if the run's last attempt failed."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((run / FAILURE).read_bytes())
+        if isinstance(record, dict) and isinstance(record.get("reason"), str):
+            return record
+    return None
+
+
+def refuse_other_code(study: Path, code: str, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Raise ValueError while a process with another version of the code trains in the study's folder.
+
+    One that gives no sign of life while it is looked at, ten seconds at most, is no obstacle.
+    """
+    watch = Watch()
+    others = {
+        path: lease
+        for path in (folder / LEASE for folder in run_folders(study))
+        if (lease := read(path)) and "unknown" not in (code, there := lease.entries.get("code", code)) and there != code
+        and not watch.has_run_out(path, lease)
+    }  # fmt: skip
+    end = time.monotonic() + 2 * RENEWED
+    while others and time.monotonic() < end:
+        for path, first in others.items():
+            if (lease := read(path)) and (lease.alive or lease != first):
+                raise ValueError(
+                    f"{path.parent} is being trained by {lease.holder} with version {first.entries['code']} of this "
+                    f"code, and this is {code}: a report takes the runs of one version, so use that one, wait until it "
+                    "is done, or give this study a name of its own with --study NAME"
+                )
+        sleep(0.5)
