@@ -21,7 +21,7 @@ $(foreach word,$(WORDS),$(eval $(word): ; @:))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ablation-step all-ablations ablation report pack merge steps show check predict export test lint clean
+.PHONY: help demo ablation-step all-ablations ablation status report pack merge steps show check predict export test lint clean
 
 help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
@@ -38,6 +38,9 @@ all-ablations: $(VENV)/run.stamp  ## train every step (SEEDS="0 1 2"), skip what
 
 ablation: $(VENV)/run.stamp  ## any roadmap and design: make ablation ROADMAP=recipe DESIGN=leave-one-out PRESET=pocket
 	$(RUNNER) all
+
+status: $(VENV)/run.stamp  ## how far a study is: queued, running, done, failed and why (WATCH=yes, FORMAT=json)
+	$(RUNNER) status
 
 report: $(VENV)/run.stamp  ## write the report of whatever runs exist
 	$(RUNNER) report

@@ -10,7 +10,7 @@ import glob
 import io
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -153,6 +153,20 @@ def parse(
     # dataclass's place, config.classic.augmentation, only what is part of these names.
     named = {part for option in options(commands[arguments[0]]) for part in option.name[2:].split(".")[:-1]}
     raise ValueError(said.replace("--", "--" + "".join(f"{part}." for part in of.split(".") if part in named)))
+
+
+def without(commands: Mapping[str, type], arguments: Sequence[str], left_out: Collection[str]) -> list[str]:
+    """The words of a command line that was read, but for some options of its command."""
+    command, known = arguments[0], {option.name: option for option in options(commands[arguments[0]])}
+    words = [command]
+    for name, values in _read(commands, arguments).items():
+        if name in left_out:
+            continue
+        if known[name].kind is bool:
+            words.append(values[-1])
+        else:
+            words += [*values] if known[name].standing_alone else [name, *values]
+    return words
 
 
 def _read(commands: Mapping[str, type], arguments: Sequence[str]) -> Given:

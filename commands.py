@@ -113,6 +113,36 @@ class All(Training):
     """Names of steps whose runs are to be thrown away, finished or not, and made again; if interrupted: repeat it."""
     dry_run: bool = False
     """Print what would be done and what it would cost, and stop."""
+    jobs: int = 1
+    """Train with so many processes at once: one a GPU or, without, one a group of cores; on Slurm, so many jobs."""
+    worker: bool = False
+    """Leave when other processes train all that is left, and write no report: what --jobs and --launcher start."""
+    launcher: Literal["local", "slurm"] = "local"
+    """slurm: submit an array of --jobs jobs, which go on with each other's runs, and one after them for the report."""
+    time_limit: str | None = None
+    """Of a Slurm job, such as 08:00:00; two minutes before it a job saves its run and goes back into the queue."""
+    partition: str | None = None
+    """Slurm's partition."""
+    gpus: int | None = None
+    """GPUs of a Slurm job."""
+    sbatch: tuple[str, ...] = ()
+    """Any other option of sbatch, without dashes: --sbatch account=mine mem=32G exclusive."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Say how far a study is: runs queued, running (where, how far, how long yet), done, failed and why."""
+
+    preset: str = "food101"
+    """The preset whose name the study has."""
+    study: str | None = None
+    """Name of the study's folder; the preset's name if none is given."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    format: Literal["table", "json"] = "table"
+    """For people, for programs."""
+    watch: bool = False
+    """Say it again every two seconds until all is done or Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +234,10 @@ class Export:
     """Licence that the model card names, such as cc-by-4.0."""
 
 
-Command = Steps | Check | Train | All | Report | Pack | Merge | Show | Predict | Export
+Command = Steps | Check | Train | All | Status | Report | Pack | Merge | Show | Predict | Export
 COMMANDS: dict[str, type[Command]] = {
-    "steps": Steps, "check": Check, "train": Train, "all": All, "report": Report, "pack": Pack, "merge": Merge,
-    "show": Show, "predict": Predict, "export": Export,
+    "steps": Steps, "check": Check, "train": Train, "all": All, "status": Status, "report": Report,
+    "pack": Pack, "merge": Merge, "show": Show, "predict": Predict, "export": Export,
 }  # fmt: skip
+LAUNCHING = ("--jobs", "--worker", "--launcher", "--time-limit", "--partition", "--gpus", "--sbatch")
+"""Options of `all` about who trains; what they start is asked for the rest."""

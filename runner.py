@@ -1,4 +1,4 @@
-"""The command line: steps, show, check, train, all, report, pack, merge, predict, export.
+"""The command line: steps, show, check, train, all, status, report, pack, merge, predict, export.
 
 `python runner.py --help` lists them, `python runner.py COMMAND --help` explains each one.
 
@@ -9,6 +9,7 @@ import errno
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +20,30 @@ from ablations import REGIMES, Roadmap, get_regime, get_roadmap
 from ablations.comparisons import planned
 from ablations.designs import Request, design
 from ablations.presets import get_preset
-from commands import COMMANDS, All, Check, Command, Export, Merge, Pack, Predict, Report, Show, Steps, Train, Training
+from commands import (
+    COMMANDS,
+    All,
+    Check,
+    Command,
+    Export,
+    Merge,
+    Pack,
+    Predict,
+    Report,
+    Show,
+    Status,
+    Steps,
+    Train,
+    Training,
+)
 from data.words import one_line, readable_bytes
+from training import jobs
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
 from training.plan import LOOKS
 from training.recipe import follow
 from training.streams import Patient
 from training.study import study_folder
-from training_command import train_rows, train_until_resolved
+from training_command import submit, train_beside, train_rows, train_until_resolved
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case Train():
                     return train(command, stop)
                 case All():
-                    return train_all(command, stop)
+                    return train_all(command, arguments, stop)
+                case Status():
+                    return status(command)
                 case Report():
                     return report(command)
                 case Pack():
@@ -137,8 +156,8 @@ def train(command: Train, stop: StopRequest) -> int:
     return train_rows(command, path, [path.row(step.name)], [command.seed], overwrite, stop)
 
 
-def train_all(command: All, stop: StopRequest) -> int:
-    """Train every row of a design, then write the report."""
+def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
+    """Train every row of a design, then write the report; or have other processes do so, which `arguments` start."""
     from training.request import check_choice
 
     seeds = command.seeds or (tuple(range(LOOKS[-1])) if command.until_resolved else (0,))
@@ -157,11 +176,17 @@ def train_all(command: All, stop: StopRequest) -> int:
         folder, made, [row.name for row in chosen], seeds,
         until_resolved=command.until_resolved, margin=command.margin, runs_at_most=command.runs_at_most,
     )  # fmt: skip
+    if command.worker:
+        jobs.end_with_starter()
+    if command.launcher == "slurm":
+        return submit(command, arguments)
+    if command.jobs != 1 and not command.dry_run and (code := train_beside(command, arguments, stop)) != DONE:
+        return code
     if command.until_resolved:
         code = train_until_resolved(command, made, judging, overwrite, stop)
     else:
         code = train_rows(command, made, chosen, seeds, overwrite, stop, judging)
-    if code in (DONE, FAILED) and not command.dry_run:
+    if code in (DONE, FAILED) and not command.dry_run and not command.worker:
         try:
             print("report:", _write_report(folder, made.roadmap.name), flush=True)
         except ValueError as nothing_to_report:
@@ -169,6 +194,24 @@ def train_all(command: All, stop: StopRequest) -> int:
                 raise
             _tell(f"runner.py: {nothing_to_report}")
     return code
+
+
+def status(command: Status) -> int:
+    """Say how far a study is."""
+    from training import status
+
+    folder = study_folder(command.study or command.preset, command.runs)
+    say = {"table": status.as_table, "json": status.as_json}[command.format]
+    while True:
+        now = status.status(folder)
+        clear = "\x1b[H\x1b[2J" if command.watch and sys.stdout.isatty() else ""
+        print(clear + say(now), end="", flush=True)
+        if not command.watch or len(now.of("done")) == len(now.runs):
+            return DONE
+        try:
+            time.sleep(2)
+        except KeyboardInterrupt:
+            return DONE
 
 
 def report(command: Report) -> int:

@@ -4,19 +4,24 @@ Everything that can be refused is refused by the plan and the forecast, before a
 """
 
 import os
+import secrets
+import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import command_line
 from ablations import get_regime
 from ablations.designs import Design, Row
-from commands import All, Train
+from commands import COMMANDS, LAUNCHING, All, Train
 from data.datasets import Located
 from data.words import first_few, left_out, one_line
-from training.interrupt import DONE, StopRequest
+from training.holders import LAUNCH, refuse_other_code
+from training.interrupt import DONE, STOPPED, StopRequest
 from training.plan import Plan
+from training.status import note_asked
 from training.study import find_study, note_design, note_plan, open_study, study_folder
 
 if TYPE_CHECKING:
@@ -54,7 +59,7 @@ def train_rows(
 ) -> int:  # fmt: skip
     """Train these rows of a design with each seed. Returns the exit code."""
     task = plan(command, made, rows, seeds, overwrite, judging)
-    bill = forecast(task)
+    bill = None if isinstance(command, All) and command.worker else forecast(task)
     if isinstance(command, All) and command.dry_run:
         return DONE
     return carry_out(task, bill, stop)
@@ -110,7 +115,6 @@ def plan(
     from data.sizes import sizes
     from training.device import find_device, find_precision, find_workers
     from training.environment import code_version
-    from training.holders import refuse_other_code
     from training.run import Execution, Run, share, short_side
 
     device = find_device(command.device)
@@ -163,7 +167,7 @@ def forecast(task: Task) -> "Bill":
     return bill
 
 
-def carry_out(task: Task, bill: "Bill", stop: StopRequest) -> int:
+def carry_out(task: Task, bill: "Bill | None", stop: StopRequest) -> int:
     """Fetch and decode the pictures, make the study, train its runs. Returns the exit code."""
     from training import series, speed
     from training.run import open_stores
@@ -178,8 +182,68 @@ def carry_out(task: Task, bill: "Bill", stop: StopRequest) -> int:
     note_design(study.folder, task.design.record)
     if task.judging is not None:
         note_plan(study.folder, task.judging)
-    speed.remember(study.folder, bill.device_name, bill.speeds)
+    if bill is not None:
+        speed.remember(study.folder, bill.device_name, bill.speeds)
     runs = [replace(run, study=study) for run in task.runs]
-    if isinstance(task.command, Train):
-        return series.carry_out(runs, stores, task.execution, stop, task.overwrite, others="refuse")
-    return series.carry_out(runs, stores, task.execution, stop, task.overwrite, bill.finished)
+    note_asked(study.folder, [(run.step, run.seed) for run in runs if run.made_as is None])
+    others: series.Others = "refuse" if isinstance(task.command, Train) else "wait"
+    if isinstance(task.command, All) and task.command.worker and not task.command.until_resolved:
+        others = "leave"  # the next look of --until-resolved needs the others' results
+    told = bill.finished if bill and isinstance(task.command, All) else None
+    return series.carry_out(runs, stores, task.execution, stop, task.overwrite, told, others)
+
+
+def train_beside(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
+    """Have as many workers as were asked for train what `arguments` ask for, as far as they can. Returns the exit code.
+
+    Raises:
+        ValueError: there are more of them than GPUs or cores.
+    """
+    import torch
+
+    from training import jobs
+    from training.device import find_device
+
+    device = find_device(command.device)
+    if command.overwrite or ":" in command.device:
+        what = "--overwrite" if command.overwrite else f"--device {command.device}"
+        raise ValueError(f"--jobs and {what} were given: {what} is for one process, give one of them")
+    environments = jobs.shares(command.jobs, torch.cuda.device_count() if device.type == "cuda" else 0)
+    program = [sys.executable, str(_HERE / "runner.py"), *command_line.without(COMMANDS, arguments, LAUNCHING)]
+    if refused := subprocess.run([*program, "--dry-run"], check=False).returncode:
+        return refused
+    os.environ[LAUNCH] = secrets.token_hex(4)
+    codes = jobs.run([*program, "--worker"], environments, stop)
+    return STOPPED if stop or STOPPED in codes else DONE
+
+
+def submit(command: All, arguments: Sequence[str]) -> int:
+    """Submit the workers to Slurm that train what `arguments` ask for. Returns the exit code.
+
+    Raises:
+        ValueError: there is no Slurm here, or it refuses; nothing is left behind.
+    """
+    from training import slurm
+    from training.environment import code_version
+
+    folder = study_folder(command.study or command.preset, command.runs)
+    if command.overwrite:
+        raise ValueError(
+            "--launcher slurm and --overwrite were given: --overwrite is for one process, give one of them"
+        )
+    if command.jobs < 1:
+        raise ValueError(f"--jobs is {command.jobs}: give how many jobs may run at once, 1 or more")
+    options = slurm.options(folder.name, command.time_limit, command.partition, command.gpus, command.sbatch)
+    find_study(folder, command.config)
+    refuse_other_code(folder, code_version())
+    words = command_line.without(COMMANDS, arguments, LAUNCHING)
+    if command.data_dir is None:
+        words += ["--data-dir", str(_HERE / "datasets")]
+    roadmap = Path(command.roadmap) if Path(command.roadmap).is_file() else None
+    launch = slurm.submit(
+        folder, options, command.jobs, words, code_version(), roadmap, command.data_dir or _HERE / "datasets"
+    )
+    print(f"submitted: job {launch.workers}, {command.jobs} at once, and job {launch.closing}, which trains what these "
+          f"leave and writes the report; `scancel {launch.workers} {launch.closing}` cancels both\n"
+          f"{launch.folder}: the script, the code as it is now, and what the jobs say")  # fmt: skip
+    return DONE

@@ -25,7 +25,7 @@ RENEWED = 5.0
 """Seconds from one sign of life to the next."""
 SILENCE = 120.0
 """Seconds without one after which a holder counts as dead, wherever it is."""
-_CLOCKS = 60.0
+CLOCKS = 60.0
 """Seconds by which two machines' clocks may differ before anybody is told."""
 _LENGTH = 2000
 """Bytes of a lease: it is written in place, and a shorter text would leave the end of a longer one."""
@@ -96,7 +96,7 @@ class Watch:
     def _compare_clocks(self, entries: Mapping[str, Any], *, renewed: bool) -> None:
         """A lease that was renewed a moment ago, or that comes from the future, shows what the holder's clock says."""
         ahead, host = entries.get("time", time.time()) - time.time(), str(entries.get("host"))
-        if self._tell and host not in self._told and (ahead > _CLOCKS or (renewed and ahead < -_CLOCKS - RENEWED)):
+        if self._tell and host not in self._told and (ahead > CLOCKS or (renewed and ahead < -CLOCKS - RENEWED)):
             self._told.add(host)
             self._tell(
                 f"the clock of {host} is {abs(ahead) / 60:.0f} minutes {'ahead of' if ahead > 0 else 'behind'} this "
