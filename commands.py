@@ -107,6 +107,9 @@ class All(Training):
     """Begin with two seeds, and add more only to rows whose comparison is still open and may yet be resolved."""
     margin: float | None = None
     """Points of top-1: what is surely smaller counts as no difference; 0.3 unless the study's plan says otherwise."""
+    sweep: str | None = None
+    """Train every row with each value of a field of its recipe, to choose its best on validation pictures:
+    lr=0.5x,1x,2x for parts and multiples of the row's own, weight_decay=0.05,0.3 for plain values."""
     steps: tuple[str, ...] = ()
     """Numbers or names of rows, if not all."""
     overwrite: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from ablations import REGIMES, Roadmap, get_regime, get_roadmap
 from ablations.comparisons import planned
 from ablations.designs import Request, design
 from ablations.presets import get_preset
+from ablations.sweep import Sweep
 from commands import (
     COMMANDS,
     All,
@@ -162,17 +163,21 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
 
     seeds = command.seeds or (tuple(range(LOOKS[-1])) if command.until_resolved else (0,))
     check_choice(["any"], seeds)
+    sweep = None if command.sweep is None else Sweep.parse(command.sweep)
+    if sweep and (command.until_resolved or command.margin is not None):
+        raise ValueError("--until-resolved and --margin belong to a study's plan, which a --sweep leaves as it is")
     most = None if command.until_resolved or command.runs_at_most is None else command.runs_at_most // len(seeds)
-    request = Request(command.design, command.base, command.factors, command.fraction, most)
+    request = Request(command.design, command.base, command.factors, command.fraction, most, sweep)
     made = design(_roadmap(command), get_regime(command.config.regime, command.config.resolution), request)
-    chosen = [made.find(asked) for asked in command.steps] or list(made.rows)
+    asked = [made.find(row) for row in command.steps]
+    chosen = [each for row in asked for each in (row, *made.settings(row))] or list(made.rows)
     overwrite = set(command.overwrite)
     if strange := overwrite - {row.name for row in chosen}:
         raise ValueError(
             f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to be trained"
         )
     folder = study_folder(command.study or command.preset, command.runs)
-    judging = planned(
+    judging = None if sweep else planned(
         folder, made, [row.name for row in chosen], seeds,
         until_resolved=command.until_resolved, margin=command.margin, runs_at_most=command.runs_at_most,
     )  # fmt: skip
@@ -182,7 +187,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         return submit(command, arguments)
     if command.jobs != 1 and not command.dry_run and (code := train_beside(command, arguments, stop)) != DONE:
         return code
-    if command.until_resolved:
+    if judging and command.until_resolved:
         code = train_until_resolved(command, made, judging, overwrite, stop)
     else:
         code = train_rows(command, made, chosen, seeds, overwrite, stop, judging)

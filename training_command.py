@@ -98,7 +98,7 @@ def plan(
 
     config, folder = command.config, study_folder(command.study or command.preset, command.runs)
     regime = get_regime(config.regime, config.resolution)
-    made.roadmap.check(regime, config)
+    made.check(rows, regime, config)
     check_choice([row.name for row in rows], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
     found, data_dir, cache = _check_places(command)

@@ -59,6 +59,8 @@ class StudyRecord:
     """Of the roadmap that is walked step by step."""
     designs: tuple[Design, ...]
     """What else was asked for."""
+    sweeps: tuple[Design, ...]
+    """Designs whose rows were trained with several values of a field of the recipe."""
     runs: tuple[RunRecord, ...]
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
@@ -147,7 +149,8 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         roadmap=roadmap,
         first_roadmap=next(iter(roadmaps)),
         steps=rows,
-        designs=tuple(made for made in its if made.request.kind != "cumulative"),
+        designs=tuple(made for made in its if made.request.kind != "cumulative" and made.request.sweep is None),
+        sweeps=tuple(made for made in its if made.request.sweep is not None),
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
         warnings=tuple(_mixtures(runs)),

@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 
 from ablations.designs import Design, Row
 from report.checks import RunRecord
+from report.collect import StudyRecord
 from report.effects import EffectJudgement, judge_effects
 from report.facts import MINUS, NOTHING, amount, signed
 from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, STYLE, empty_figure
 from report.tables import Summary
+from training.plan import Plan
 
 _TITLES = {
     "cumulative": "Step by step",
@@ -66,16 +68,7 @@ class DesignSummary:
 
     @cached_property
     def unchanged(self) -> frozenset[str]:
-        """Effects that compare a network and recipe with itself in this study."""
-        variants = {row.name: runs[0].identity.get("variant") for row in self.design.rows if (runs := self.runs(row))}
-        same = set()
-        for effect in self.design.effects:
-            weights: dict[object, float] = {}
-            for row, weight in effect.weights.items():
-                weights[variants.get(row, row)] = weights.get(variants.get(row, row), 0.0) + weight
-            if all(abs(weight) < 1e-9 for weight in weights.values()):
-                same.add(effect.name)
-        return frozenset(same)
+        return unchanged(self.summary.study, self.design)
 
     @cached_property
     def judged(self) -> tuple[EffectJudgement, ...]:
@@ -153,14 +146,7 @@ class DesignSummary:
     def _verdict(self, name: str, one: EffectJudgement | None) -> str:
         if name in self.unchanged:
             return "changes nothing here"
-        if one is None:
-            return "a run is missing"
-        answer = one.new_pictures if self.summary.plan.pictures == "new" else one.these_pictures
-        if answer is None:
-            return "one seed, no verdict"
-        if answer.verdict == "no difference":
-            return f"no difference larger than {self.summary.plan.margin:g}"
-        return answer.verdict
+        return "a run is missing" if one is None else effect_words(one, self.summary.plan)
 
     def section(self) -> dict[str, Any]:
         """What the page says of the design."""
@@ -224,6 +210,27 @@ class DesignSummary:
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
             sns.despine(ax=axes, left=True)
         return figure
+
+
+def unchanged(study: StudyRecord, design: Design) -> frozenset[str]:
+    """Effects that compare a network and recipe with itself in this study."""
+    variants = {row.name: runs[0].identity.get("variant") for row in design.rows if (runs := study.finished(row.name))}
+    same = set()
+    for effect in design.effects:
+        weights: dict[object, float] = {}
+        for row, weight in effect.weights.items():
+            weights[variants.get(row, row)] = weights.get(variants.get(row, row), 0.0) + weight
+        if all(abs(weight) < 1e-9 for weight in weights.values()):
+            same.add(effect.name)
+    return frozenset(same)
+
+
+def effect_words(one: EffectJudgement, plan: Plan) -> str:
+    """The verdict of an effect as a reader is told it."""
+    answer = one.new_pictures if plan.pictures == "new" else one.these_pictures
+    if answer is None:
+        return "one seed, no verdict"
+    return f"no difference larger than {plan.margin:g}" if answer.verdict == "no difference" else answer.verdict
 
 
 def of(summary: Summary) -> Iterator[DesignSummary]:

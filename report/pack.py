@@ -123,9 +123,12 @@ def _require_place(out: Path) -> None:
 
 
 def _joined(one: Mapping[str, Any], other: dict[str, Any], first: Path, source: Path) -> dict[str, Any]:
-    """study.json of two parts of one study, with the designs of both."""
+    """study.json of two parts of one study, with the designs of both; a part that only swept has no plan."""
     if not one:
         return other
+    if "plans" not in {*one} & {*other}:
+        plans = {"plans": plans} if (plans := one.get("plans", other.get("plans"))) else {}
+        one, other = {**one, **plans}, {**other, **plans}
     for key in sorted({*one, *other} - {"name", "designs"}):
         if key == "config" and one.get("hash") == other.get("hash"):
             continue  # they differ by where the pictures lie at most

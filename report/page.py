@@ -27,6 +27,7 @@ from report import (
     flips,
     pack,
     plots,
+    sweeps,
     web,
 )
 from report.tables import Summary
@@ -61,8 +62,9 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
 
 
 def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
-    """Those that every study can have, and one for each of its designs."""
-    return FIGURES | {one.name: (one.title, lambda _, one=one: one.figure()) for one in design_sections.of(summary)}
+    """Those that every study can have, and one for each of its designs and sweeps."""
+    designs = {one.name: (one.title, lambda _, one=one: one.figure()) for one in design_sections.of(summary)}
+    return FIGURES | designs | {one.name: (one.title, lambda _, one=one: one.figure()) for one in sweeps.of(summary)}
 
 
 def tables(summary: Summary) -> dict[str, pd.DataFrame]:
@@ -70,6 +72,8 @@ def tables(summary: Summary) -> dict[str, pd.DataFrame]:
     made = {name: make(summary) for name, make in TABLES.items()}
     for one in design_sections.of(summary):
         made |= {f"{one.name}_effects": one.effects, f"{one.name}_rows": one.rows}
+    for each in sweeps.of(summary):
+        made |= {f"{each.name}_values": each.values, f"{each.name}_effects": each.effects}
     return made
 
 
@@ -116,7 +120,7 @@ def write(
             _flush(path)
             path.replace(target / path.name)
         for old in (*target.glob("*.png"), *target.glob("*.svg")):
-            if old.stem not in drawn and (old.stem in FIGURES or old.stem.startswith("design_")):
+            if old.stem not in drawn and (old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))):
                 old.unlink()
         _flush(target)
     except OSError as error:
@@ -165,6 +169,7 @@ def render(summary: Summary, drawn: Sequence[str]) -> str:
     return environment.get_template("report.md.j2").render(
         **facts.page(summary), costs=costs.section(summary), differences=differences.section(summary), figures=drawn,
         designs=[one.section() for one in design_sections.of(summary)],
+        sweeps=[one.section() for one in sweeps.of(summary)],
         after_steps=[name for name in drawn if name in FIGURES and name not in _BESIDE_THEIR_TABLE],
     )  # fmt: skip
 

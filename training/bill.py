@@ -54,6 +54,7 @@ class Bill:
         self.speeds: dict[str, Speed] = {}
         self.params: dict[str, int] = {}
         remembered = speed.remembered(study.folder, self.device_name)
+        measured: dict[object, Speed] = {}
         free = memory.available(device)
         for run in {run.step: run for run in runs}.values():
             recipe = run.recipe
@@ -68,7 +69,8 @@ class Bill:
             self.speeds[run.step] = (
                 (None if run.step in overwrite else speed.of_a_finished_run(study.folder, run.step, self.device_name))
                 or remembered.get(run.step)
-                or _measure(run, execution)
+                or measured.get(_cost(run))
+                or measured.setdefault(_cost(run), _measure(run, execution))
             )
         rates = {
             augmentation: speed.measure_pictures(augmentation, resolution, sizes)
@@ -202,6 +204,11 @@ def run_bytes(params: int, recipe: Recipe, test_pictures: int) -> int:
 
 def _amount(count: int) -> str:
     return readable_bytes(count) if count else "nothing"
+
+
+def _cost(run: Run) -> object:
+    """What an update costs: equal for rows that differ by a learning rate or the like."""
+    return work_of(run), run.recipe.batch_size, run.recipe.ema is None
 
 
 def _learner(run: Run, device: torch.device, layout: Layout) -> Learner:

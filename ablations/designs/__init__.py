@@ -5,6 +5,7 @@ several designs, or of one, that are the same network and recipe share their run
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ablations import roadmaps
@@ -12,8 +13,10 @@ from ablations.designs.design import Design, Effect, Kind, Request, Row
 from ablations.designs.factorial import factorial
 from ablations.designs.orders import orders
 from ablations.designs.pairs import cumulative, leave_one_out, one_at_a_time
+from ablations.designs.swept import swept
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
+from ablations.sweep import Sweep
 
 __all__ = ["Design", "Effect", "Kind", "Request", "Row", "design", "recorded"]
 
@@ -32,6 +35,8 @@ def design(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
     Raises:
         ValueError: it cannot be made, in one sentence that says what could.
     """
+    if request.sweep is not None:
+        return swept(design(roadmap, regime, replace(request, sweep=None)), request.sweep)
     return _MAKE[request.kind](roadmap, regime, request)
 
 
@@ -41,6 +46,8 @@ def recorded(record: Mapping[str, Any], regime: Regime) -> Design:
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
     try:
+        if sweep := request.pop("sweep", None):
+            request["sweep"] = Sweep(sweep["field"], tuple(sweep["values"]))
         return design(roadmaps.recorded(request.pop("roadmap")), regime, Request(**request))
     except (KeyError, TypeError) as error:
         raise ValueError(f"a design is recorded as {record!r}") from error

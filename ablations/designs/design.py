@@ -1,6 +1,6 @@
 """A design: rows that are trained, and effects that are read off their accuracies."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -8,6 +8,7 @@ from ablations import roadmaps
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap, Variant
 from ablations.step import Step
+from ablations.sweep import Setting, Sweep
 from data.words import did_you_mean
 from training.recipe import StudyConfig
 
@@ -25,6 +26,9 @@ class Row:
     """The steps whose changes it has."""
     step: Step | None = None
     """The step of the roadmap that it is, if it is one."""
+    of: str | None = None
+    """Of a sweep: the row that it is but for `setting`."""
+    setting: Setting | None = None
 
     @property
     def number(self) -> int | None:
@@ -71,6 +75,8 @@ class Request:
     """Of a factorial: only one in so many of all combinations, 2, 4, 8 ..."""
     rows_at_most: int | None = None
     """Of orders: networks that may be trained; orders are drawn at random where all would be more."""
+    sweep: Sweep | None = None
+    """Values of a field of the recipe that every row is trained with in turn."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -116,10 +122,15 @@ class Design:
         known = ", ".join(row.name for row in self.rows)
         raise ValueError(f"the design {self.request.kind} has no row {asked!r}: {hint}choose among {known}")
 
+    def settings(self, row: Row) -> tuple[Row, ...]:
+        """Of a sweep: the rows that are `row` but for one value."""
+        return tuple(other for other in self.rows if other.of == row.name)
+
     @property
     def record(self) -> dict[str, Any]:
         """What study.json says of it, and `recorded` makes it of again."""
-        return {"roadmap": roadmaps.record(self.roadmap), **asdict(self.request)}
+        request = {name: value for name, value in asdict(self.request).items() if (name, value) != ("sweep", None)}
+        return {"roadmap": roadmaps.record(self.roadmap), **request}
 
     @property
     def family(self) -> tuple[tuple[str, str], ...]:
@@ -127,7 +138,25 @@ class Design:
         return tuple(effect.pair for effect in self.effects if effect.pair)
 
     def variant(self, row: Row, regime: Regime, config: StudyConfig, num_classes: int | None = None) -> Variant:
-        """The network and recipe of a row."""
+        """The network and recipe of a row. Raises ValueError where there can be none, in one sentence."""
+        if row.of is not None and row.setting is not None:
+            own = self.variant(self.row(row.of), regime, config, num_classes)
+            try:
+                return row.setting.of(own)
+            except ValueError as error:
+                raise ValueError(f"--sweep {row.setting} of the row {row.of!r}: {error}") from None
         if row.step is not None:
             return self.roadmap.variant(row.step, regime, config, num_classes)
         return self.roadmap.combine(row.decisions, regime, config, num_classes)
+
+    def check(self, rows: Collection[Row], regime: Regime, config: StudyConfig) -> None:
+        """Raise ValueError as `variant` if a row cannot be, or where two values of a sweep are the same for a row."""
+        self.roadmap.check(regime, config)
+        known: dict[tuple[str | None, Variant], Row] = {}
+        for row in rows:
+            twin = known.setdefault((row.of, self.variant(row, regime, config)), row) if row.of else row
+            if twin is not row:
+                raise ValueError(
+                    f"--sweep {twin.setting} and {row.setting} are the same for the row {row.of!r}: "
+                    "give plain values, or other --steps"
+                )

@@ -1,0 +1,127 @@
+"""A sweep: every row of a design at several values of one field of its recipe, so that each may have its best."""
+
+import re
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from types import NoneType
+from typing import Any
+
+from ablations.fields import RECIPE, value_of
+from ablations.roadmap import Variant
+from data.words import did_you_mean
+
+_FACTOR = re.compile(r"(\d+\.?\d*|\.\d+)x")
+_EXAMPLE = "--sweep lr=0.5x,1x,2x or --sweep weight_decay=0.05,0.3"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A field and the values that it is to have in turn, as words: "0.5x" is half of the row's own value, "0.3" is 0.3.
+
+    Raises:
+        ValueError: no such field, or words that can be no values of it, in one sentence.
+    """
+
+    field: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Sweep":
+        """What the option --sweep says, "lr=0.5x,1x,2x"; the two numbers of a pair are joined by a colon."""
+        field, equals, values = text.partition("=")
+        if not equals:
+            raise ValueError(f"--sweep is {text!r}: give a field of the recipe and its values, such as {_EXAMPLE}")
+        return cls(field.strip().replace("-", "_"), tuple(value.strip() for value in values.split(",")))
+
+    def __post_init__(self) -> None:
+        if self.field not in RECIPE:
+            hint = did_you_mean(self.field, RECIPE, after=" ")
+            raise ValueError(f"--sweep: a recipe has no field {self.field!r}: {hint}choose {', '.join(RECIPE)}")
+        try:
+            words = tuple(str(self._factor(value) or _word(self._plain(value))) for value in self.values)
+        except ValueError as error:
+            raise ValueError(f"--sweep {error} (commas part values, a colon the two numbers of one)") from None
+        if len(words) < 2:
+            raise ValueError(f"--sweep {self.field} has one value: give two or more, such as {_EXAMPLE}")
+        if twice := next((word for word in words if words.count(word) > 1), None):
+            raise ValueError(f"--sweep {self.field} has the value {twice} twice: give each value once")
+        object.__setattr__(self, "values", words)
+
+    @property
+    def settings(self) -> tuple["Setting", ...]:
+        return tuple(Setting(self.field, value) for value in self.values)
+
+    def _factor(self, word: str) -> "str | None":
+        """A factor in its shortest form; None where the word is none."""
+        if not (found := _FACTOR.fullmatch(word)):
+            return None
+        if RECIPE[self.field] not in (int, float, float | None):
+            raise ValueError(f"{self.field} is no number, so it has no {word}: give plain values")
+        return f"{Decimal(found[1]).normalize():f}x"
+
+    def _plain(self, word: str) -> Any:
+        parts = [_typed(part) for part in word.split(":")]
+        return value_of(self.field, parts if len(parts) > 1 else parts[0], RECIPE, "a recipe")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value of a sweep; `value` is a word of `Sweep.values`."""
+
+    field: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.value}"
+
+    @property
+    def name(self) -> str:
+        """As part of a row's: lr-0.5x."""
+        return f"{self.field}-{self.value}".replace("_", "-").replace(":", "-")
+
+    def of(self, variant: Variant) -> Variant:
+        """The row's network and recipe with this value.
+
+        Raises:
+            ValueError: its recipe cannot have it, as the end of a sentence.
+        """
+        own = variant.recipe.values()[self.field]
+        try:
+            return replace(variant, recipe=variant.recipe.change(**{self.field: self._value(own)}))
+        except ValueError as error:  # the recipe speaks of its fields as of options
+            raise ValueError(re.sub(r"--([a-z-]+)", lambda name: name[1].replace("-", "_"), str(error))) from None
+
+    def _value(self, own: Any) -> Any:
+        if not _FACTOR.fullmatch(self.value):
+            parts = [_typed(part) for part in self.value.split(":")]
+            return value_of(self.field, parts if len(parts) > 1 else parts[0], RECIPE, "a recipe")
+        if own is None:
+            raise ValueError(f"{self.field} is none there, so it has no {self.value}: give plain values")
+        # In decimals, so that half of 0.004 is the 0.002 that somebody would have written.
+        product = Decimal(str(own)) * Decimal(self.value.removesuffix("x"))
+        if not isinstance(own, int):
+            return float(product)
+        if product != int(product):
+            raise ValueError(f"{self.field} is {own} there, and {self.value} of it no whole number")
+        return int(product)
+
+
+def _typed(word: str) -> Any:
+    """What a word says: a number, true, false, none or itself."""
+    known = {"true": True, "false": False}
+    if word in known:
+        return known[word]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ":".join(map(_word, value))
+    if isinstance(value, bool | NoneType):
+        return str(value).lower()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

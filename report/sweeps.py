@@ -1,0 +1,319 @@
+"""Sweeps: each row at its own best value of a field of the recipe, chosen on validation pictures; what that changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from scipy import stats
+
+from ablations.designs import Design, Effect, Row
+from ablations.pages import plain
+from ablations.sweep import Sweep
+from report.checks import RunRecord
+from report.design_sections import effect_words, unchanged
+from report.effects import EffectJudgement, judge_effects
+from report.facts import MINUS, NOTHING, listed, plural, signed
+from report.noise import Measured, Noise, Runs
+from report.plots import INK, SOFT, STYLE, empty_figure
+from report.tables import Summary
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A row of the sweep, and what its values came to on the validation pictures."""
+
+    row: Row
+    seeds: tuple[int, ...]
+    """With which the row as it is and every value of the sweep have a finished run."""
+    validation: Mapping[str, float]
+    """Value to validation top-1, the mean over these seeds; empty where there are none."""
+    own: str | None
+    """The value that is the row's own; None where it is none of the sweep's."""
+
+    @property
+    def best(self) -> str | None:
+        """The value with the highest validation top-1; of equals the row's own, else the first."""
+        return max(self.validation, key=lambda value: (self.validation[value], value == self.own), default=None)
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """A sweep of a study, with everything computed from it."""
+
+    summary: Summary
+    design: Design
+    sweep: Sweep
+    place: int
+    """Among the study's sweeps, from 1."""
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"sweep_{self.place}_{self.sweep.field}"
+
+    @property
+    def title(self) -> str:
+        request = self.design.request
+        walked = "" if request.kind == "cumulative" else f", {request.kind}"
+        return f"Each row at its own best {self.sweep.field}: roadmap {self.design.roadmap.name}{walked}"
+
+    def _runs(self, row: str) -> dict[int, RunRecord]:
+        return {run.seed: run for run in self.summary.study.finished(row)}
+
+    @cached_property
+    def tried(self) -> tuple[Tried, ...]:
+        """The rows of which any value has a finished run."""
+        rows = [row for row in self.design.rows if row.of is None]
+        return tuple(one for row in rows if (one := self._tried(row)))
+
+    def _tried(self, row: Row) -> Tried | None:
+        own = self._runs(row.name)
+        settings = {other.setting.value: self._runs(other.name)
+                    for other in self.design.settings(row) if other.setting}  # fmt: skip
+        if not any(settings.values()):
+            return None
+        seeds = sorted(set(own).intersection(*settings.values()))
+        mine = {run.identity.get("variant") for run in own.values()}
+        return Tried(
+            row,
+            tuple(seeds),
+            {value: float(np.mean([_validation(runs[seed]) for seed in seeds])) for value, runs in settings.items()}
+            if seeds else {},
+            next((value for value, runs in settings.items()
+                  if any(run.identity.get("variant") in mine for run in runs.values())), None),
+        )  # fmt: skip
+
+    @cached_property
+    def _best(self) -> dict[str, str]:
+        """The row to its row of the best value, which is itself where that is its own value."""
+        return {
+            one.row.name: one.row.name if one.best == one.own else self._row_of(one.row, one.best)
+            for one in self.tried
+            if one.best is not None
+        }
+
+    def _row_of(self, row: Row, value: str) -> str:
+        return next(other.name for other in self.design.settings(row) if other.setting and other.setting.value == value)
+
+    @cached_property
+    def judged(self) -> dict[str, tuple[EffectJudgement, EffectJudgement]]:
+        """Each effect whose rows all have a choice: as the rows are, and each at its own best, with the same seeds."""
+        runs: dict[str, Runs] = {}
+        for one in self.tried:
+            for name in {one.row.name, self._best[one.row.name]} if one.best is not None else ():
+                runs[name] = Runs(one.seeds, np.stack([self._correct(name, seed) for seed in one.seeds]))
+        same = unchanged(self.summary.study, self.design)
+        effects = [effect for effect in self.design.effects
+                   if effect.name not in same and effect.weights.keys() <= self._best.keys()]  # fmt: skip
+        if not runs or not effects:
+            return {}
+        noise, plan = Noise(Measured.of(runs)), self.summary.plan
+        common, tuned = (
+            {one.effect.name: one for one in judge_effects(noise, asked, margin=plan.margin, level=plan.level)}
+            for asked in (effects, [self._tuned(effect) for effect in effects])
+        )
+        return {name: (common[name], tuned[name]) for name in common if name in tuned}
+
+    def _correct(self, row: str, seed: int) -> np.ndarray:
+        correct = self._runs(row)[seed].correct
+        assert correct is not None  # of a finished run
+        return correct
+
+    def _tuned(self, effect: Effect) -> Effect:
+        weights, *sampled = (
+            {self._best[row]: weight for row, weight in each.items()} for each in (effect.weights, *effect.sampled)
+        )
+        return replace(effect, weights=weights, sampled=tuple(sampled))
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """One row a row and value; percent of the validation pictures."""
+        return pd.DataFrame(
+            [
+                {
+                    "row": one.row.name,
+                    self.sweep.field: value,
+                    "own": value == one.own,
+                    "best": value == one.best,
+                    "seeds": " ".join(map(str, one.seeds)),
+                    "validation_top1": one.validation.get(value, math.nan),
+                }
+                for one in self.tried
+                for value in self.sweep.values
+            ]
+        )
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """One row an effect that can be read off; points of top-1 on the test pictures."""
+        found = []
+        for name, (common, tuned) in self.judged.items():
+            row: dict[str, object] = {"effect": name, "seeds": self._seeds(common.effect)}
+            for which, one in (("common", common), ("own_best", tuned)):
+                answer = self._answer(one)
+                row |= {
+                    f"{which}_points": one.points,
+                    f"{which}_low": answer.low if answer else math.nan,
+                    f"{which}_high": answer.high if answer else math.nan,
+                    f"{which}_verdict": effect_words(one, self.summary.plan),
+                    f"{which}_weights": " ".join(f"{weight:+.4g} {row}" for row, weight in one.effect.weights.items()),
+                }
+            found.append(row | {"change": self._change(common, tuned)})
+        sides = [f"{which}_{what}" for which in ("common", "own_best")
+                 for what in ("points", "low", "high", "verdict", "weights")]  # fmt: skip
+        return pd.DataFrame(found, columns=["effect", "seeds", *sides, "change"])
+
+    def _answer(self, one: EffectJudgement) -> Any:
+        return one.new_pictures if self.summary.plan.pictures == "new" else one.these_pictures
+
+    def _seeds(self, effect: Effect) -> str:
+        by_name = {one.row.name: one.seeds for one in self.tried}
+        return " ".join(map(str, sorted({seed for row in effect.weights for seed in by_name[row]})))
+
+    def _change(self, common: EffectJudgement, tuned: EffectJudgement) -> str:
+        """Of the verdict, or of sign and size where one seed gives none; empty where there is none."""
+        if self._answer(common) and self._answer(tuned):
+            before, after = (effect_words(one, self.summary.plan) for one in (common, tuned))
+            return "" if before == after else f"{before} becomes {after}"
+        margin, said = self.summary.plan.margin, []
+        if common.points * tuned.points < 0:
+            said.append("the sign changes")
+        large = [abs(one.points) > margin for one in (common, tuned)]
+        if large[0] != large[1]:
+            said.append(f"{'beyond' if large[1] else 'within'} {margin:g} points")
+        return ", now ".join(said)
+
+    def section(self) -> dict[str, Any]:
+        """What the page says of the sweep."""
+        more = ["common setting, all seeds"] if self._more_seeds else []
+        return {
+            "name": self.name,
+            "title": self.title,
+            "field": self.sweep.field,
+            "count": len(self.sweep.values),
+            "row_headers": ["row", *(f"validation, {plain(value)}" for value in self.sweep.values), "best", "seeds",
+                            "test, as it is", "test, at its best"],
+            "rows": [self._row_cells(one) for one in self.tried],
+            "effect_headers": ["comparison", "common setting", "verdict", "each at its own best", "verdict", "change",
+                               *more],
+            "effects": [self._effect_cells(*pair)[: 6 + len(more)] for pair in self.judged.values()],
+            "answer": self._answer_in_words(),
+            "intervals": not self.effects["common_low"].isna().all(),
+            "own": self._own_in_words(),
+            "chance": self._chance(),
+            "missing": listed(one.row.name for one in self.tried if one.best is None),
+            "not_own": listed(one.row.name for one in self.tried if one.own is None and one.validation),
+        }  # fmt: skip
+
+    def _own_in_words(self) -> str:
+        chosen = [one for one in self.tried if one.best is not None]
+        kept = sum(one.best == one.own for one in chosen)
+        do, have = ("does", "it has") if kept == 1 else ("do", "they have")
+        return f"{kept} of {plural(len(chosen), 'row')} {do} best at the value that {have}"
+
+    def _answer_in_words(self) -> str:
+        table = self.effects
+        if table.empty:
+            return "No difference can be read off yet"
+        changed = "; ".join(f"{row['effect']} ({row['change']})" for row in table.to_dict("records") if row["change"])
+        count = (table["change"] != "").sum()
+        told = f"in {count} of {plural(len(table), 'comparison')}" + (f": {changed}" if changed else "")
+        if all(self._answer(one) for pair in self.judged.values() for one in pair):
+            return told[0].upper() + told[1:]
+        margin = f"{self.summary.plan.margin:g}"
+        return f"One seed gives no verdict; the sign, or being beyond {margin} points, changes {told}"
+
+    def _chance(self) -> tuple[str, str] | None:
+        """Points by which two values, and the best of equals, are off by the chance of the validation pictures."""
+        chosen = [one for one in self.tried if one.best is not None]
+        if not chosen:
+            return None
+        share = float(np.mean([value for one in chosen for value in one.validation.values()])) / 100
+        pictures = self.summary.study.dataset.validation * min(len(one.seeds) for one in chosen)
+        error = 100 * math.sqrt(share * (1 - share) / max(1, pictures))
+        count = len(self.sweep.values)
+        luck = error * float(stats.norm.ppf((count - 0.375) / (count + 0.25)))  # Blom: the largest of so many
+        return f"{math.sqrt(2) * error:.2f}", f"{luck:.2f}"
+
+    def _top1(self, row: str, seeds: tuple[int, ...]) -> str:
+        found = [float(run.result["top1"]) for seed in seeds if (run := self._runs(row)[seed]).result]
+        return f"{np.mean(found):.2f}" if found else NOTHING
+
+    def _row_cells(self, one: Tried) -> tuple[str, ...]:
+        cells = []
+        for value in self.sweep.values:
+            said = f"{one.validation[value]:.2f}" if one.validation else NOTHING
+            said = f"**{said}**" if value == one.best else said
+            cells.append(f"{said} (own)" if value == one.own else said)
+        best = self._best.get(one.row.name)
+        return (
+            plain(one.row.name),
+            *cells,
+            plain(one.best or NOTHING),
+            str(len(one.seeds)),
+            self._top1(one.row.name, one.seeds),
+            self._top1(best, one.seeds) if best else NOTHING,
+        )
+
+    @cached_property
+    def _more_seeds(self) -> bool:
+        """Whether the study judges any of these comparisons with more seeds than the sweep has."""
+        return any(self._with_all_seeds(common) != NOTHING for common, _ in self.judged.values())
+
+    def _with_all_seeds(self, common: EffectJudgement) -> str:
+        one = self.summary.judgements.get(common.effect.pair) if common.effect.pair else None
+        most = len(self._seeds(common.effect).split())
+        return f"{signed(one.points)}, {one.words} (n = {min(one.seeds)})" if one and min(one.seeds) > most else NOTHING
+
+    def _effect_cells(self, common: EffectJudgement, tuned: EffectJudgement) -> tuple[str, ...]:
+        def cells(one: EffectJudgement) -> tuple[str, str]:
+            answer = self._answer(one)
+            interval = f" [{signed(answer.low)}, {signed(answer.high)}]" if answer else ""
+            return signed(one.points) + interval, effect_words(one, self.summary.plan)
+
+        ends = [*cells(common), *cells(tuned)]
+        return plain(common.effect.name), *ends, self._change(common, tuned) or "no", self._with_all_seeds(common)
+
+    def figure(self) -> Figure | None:
+        """Each effect with the common setting and with every row at its own best."""
+        table = self.effects
+        if table.empty:
+            return None
+        with matplotlib.rc_context(STYLE):
+            figure = empty_figure(9.6, 0.34 * len(table) + 1.7)
+            axes = figure.add_subplot()
+            axes.set_title(self.title, loc="left", fontweight="bold")
+            axes.axvline(0, color=SOFT, lw=1, zorder=1)
+            margin, places = self.summary.plan.margin, range(len(table))
+            axes.axvspan(-margin, margin, color=SOFT, alpha=0.15, lw=0, zorder=0)
+            axes.hlines(places, table["common_points"], table["own_best_points"], color=SOFT, lw=1.4, zorder=2)
+            for which, colour in (("common", "white"), ("own_best", INK)):
+                axes.scatter(table[f"{which}_points"], places, s=55, c=colour, edgecolors=INK, zorder=3)
+            axes.set_yticks(places, list(table["effect"]))
+            axes.set_ylim(len(table) - 0.4, -0.6)
+            axes.tick_params(axis="y", length=0)
+            axes.set_xlabel(f"points of top-1 (hollow: common setting, filled: own best; grey: within {margin:g})")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
+            sns.despine(ax=axes, left=True)
+        return figure
+
+
+def _validation(run: RunRecord) -> float:
+    """Validation top-1 of the weights that were tested, those of the best epoch."""
+    return max(float(epoch["validation_top1"]) for epoch in run.metrics)
+
+
+def of(summary: Summary) -> Iterator[SweepSummary]:
+    """The study's sweeps."""
+    for place, design in enumerate(summary.study.sweeps, start=1):
+        if design.request.sweep is not None:
+            yield SweepSummary(summary, design, design.request.sweep, place)

@@ -1,0 +1,111 @@
+"""Sweeps: which rows they make of a design, and what each trains."""
+
+import json
+
+import pytest
+
+from ablations import PAPER, REGIMES, get_roadmap
+from ablations.designs import Request, design, recorded
+from ablations.presets import get_preset
+from ablations.sweep import Sweep
+
+POCKET, CONFIG = REGIMES["pocket"], get_preset("pocket").config
+
+
+def swept(text: str, roadmap=PAPER, **request):
+    return design(roadmap, POCKET, Request(sweep=Sweep.parse(text), **request))
+
+
+def recipe(made, row: str):
+    return made.variant(made.row(row), POCKET, CONFIG).recipe
+
+
+def test_every_row_is_followed_by_one_for_each_value():
+    made = swept("lr=0.5x,1x,2x")
+    names = [row.name for row in made.rows]
+    assert names[:5] == ["baseline", "baseline-lr-0.5x", "baseline-lr-1x", "baseline-lr-2x", "training-recipe"]
+    assert len(names) == 4 * 18
+    assert "gelu-lr-0.5x" in names
+
+
+def test_a_factor_is_of_the_rows_own_value_and_a_plain_value_is_itself():
+    made = swept("lr=0.5x,1x,0.03")
+    assert (recipe(made, "gelu").lr, recipe(made, "gelu-lr-0.5x").lr, recipe(made, "gelu-lr-0.03").lr) == (
+        4e-3, 2e-3, 0.03
+    )  # fmt: skip
+    assert recipe(made, "gelu-lr-1x") == recipe(made, "gelu")
+    assert recipe(made, "baseline-lr-0.5x").lr == 0.05
+    assert recipe(made, "baseline-lr-0.5x").optimizer == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "field", "value"),
+    [
+        ("crop_scale=0.25:1,0.5:1", "gelu-crop-scale-0.25-1", "crop_scale", (0.25, 1)),
+        ("layer-scale=none,1e-6", "gelu-layer-scale-1e-06", "layer_scale", 1e-6),
+        ("optimizer=adamw,sgd", "gelu-optimizer-sgd", "optimizer", "sgd"),
+        ("decay_all=true,false", "gelu-decay-all-true", "decay_all", True),
+        ("epochs=0.5x,1x,2x", "gelu-epochs-0.5x", "epochs", 7),
+        ("lr=1.0x,.10x", "gelu-lr-0.1x", "lr", 4e-4),  # as somebody would write it: 0.1 * 4e-3 is 0.0004000000000000001
+        ("mixup=0,0.20", "gelu-mixup-0.2", "mixup", 0.2),
+    ],
+)
+def test_any_field_of_a_recipe_can_be_swept(text, row, field, value):
+    assert recipe(swept(text), row).values()[field] == value
+
+
+@pytest.mark.parametrize("kind", ["leave-one-out", "factorial"])
+def test_rows_of_every_design_and_roadmap_are_swept(kind):
+    factors = {"factors": ("gelu", "layer-norm")} if kind == "factorial" else {}
+    plain = design(PAPER, POCKET, Request(kind, **factors))
+    made = swept("weight_decay=0.05,0.3", kind=kind, **factors)
+    assert [row.name for row in made.rows if row.of is None] == [row.name for row in plain.rows]
+    assert made.effects == plain.effects
+    made.check(made.rows, POCKET, CONFIG)
+    of_recipe = swept("label_smoothing=0,0.1", get_roadmap("recipe"))
+    assert recipe(of_recipe, "moving-average-label-smoothing-0.1").label_smoothing == 0.1
+
+
+def test_study_json_makes_the_same_design_again():
+    for made in (swept("lr=0.5x,2x"), swept("crop_scale=0.25:1,0.5:1", kind="leave-one-out")):
+        assert recorded(json.loads(json.dumps(made.record)), POCKET) == made
+    assert "sweep" not in design(PAPER, POCKET, Request()).record  # as studies of before have it
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lr", "give a field of the recipe and its values, such as"),
+        ("lrr=1,2", "no field 'lrr': did you mean 'lr'?"),
+        ("lr=1x", "lr has one value: give two or more"),
+        ("lr=1x,1.0x", "has the value 1x twice"),
+        ("lr=0.004,4e-3", "has the value 0.004 twice"),
+        ("lr=,1", "lr is '': give a number"),
+        ("epochs=7.5,8", "epochs is 7.5: give a whole number"),
+        ("optimizer=0.5x,1x", "optimizer is no number, so it has no 0.5x"),
+        ("crop_scale=0.5x,1x", "crop_scale is no number"),
+        ("crop_scale=0.5,1", "a colon the two numbers of one"),
+    ],
+)
+def test_what_can_be_no_sweep_is_refused(text, said):
+    with pytest.raises(ValueError, match=r"^--sweep") as refused:
+        Sweep.parse(text)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("layer_scale=0.5x,1x", "layer_scale=0.5x of the row 'baseline': layer_scale is none there"),
+        ("lr=0x,1x", "lr=0x of the row 'baseline': lr is 0.0: give a number above 0"),
+        ("warmup_epochs=2,20", "warmup_epochs=20 of the row 'baseline': warmup_epochs is 20 and epochs is 14"),
+        ("epochs=0.3x,1x", "epochs=0.3x of the row 'baseline': epochs is 14 there, and 0.3x of it no whole number"),
+        ("drop_path=1x,2x", "drop_path=1x and drop_path=2x are the same for the row 'baseline'"),
+        ("lr=0.5x,2e-3", "lr=0.5x and lr=0.002 are the same for the row 'training-recipe'"),
+    ],
+)
+def test_a_value_that_a_row_cannot_have_is_refused_with_the_row(text, said):
+    made = swept(text)
+    with pytest.raises(ValueError, match=r"^--sweep") as refused:
+        made.check(made.rows, POCKET, CONFIG)
+    assert said in str(refused.value)

@@ -1,0 +1,118 @@
+"""Sweeps in the report: the best value is chosen on validation pictures alone, and what that changes is said."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ablations
+from ablations.designs import Request, design
+from ablations.sweep import Sweep
+from report import page
+
+LR = Sweep("lr", ("0.5x", "1x", "2x"))
+ROWS = ("depthwise", "width", "inverted-bottleneck")
+TOP1 = {
+    "depthwise": {"0.5x": 70, "1x": 70, "2x": 70},
+    "width": {"0.5x": 60, "1x": 76, "2x": 60},
+    "inverted-bottleneck": {"0.5x": 60, "1x": 74, "2x": 81},
+}
+"""Test top-1, about; the width gains 6 points, the inverted bottleneck loses 2, and at its own best gains 5."""
+
+
+@pytest.fixture
+def swept(make_study):
+    """swept(seeds, path, ...) -> a study of three rows, `seeds` of the sweep and `path` of the rows as they are."""
+
+    def make(seeds=1, path=None, validation=None, without=(), values=LR):
+        study = make_study(test=2000)
+        made = design(ablations.PAPER, ablations.REGIMES["pocket"], Request(sweep=values))
+        file = study.root / "study.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"designs": [made.record]}))
+        rng = np.random.default_rng(0)
+        difficulty = rng.uniform(size=2000)
+
+        def add(name: str, own: str, value: str, seed: int) -> None:
+            rights = difficulty + np.random.default_rng(seed).normal(0, 0.02, 2000) < TOP1[own][value] / 100
+            study.add(name, rights, seed=seed)
+            shown = (validation or TOP1)[own][value]
+            metrics = study.folder(name, seed) / "metrics.jsonl"
+            lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+            lines[-1]["validation_top1"] = shown
+            for line in lines[:-1]:
+                line["validation_top1"] = shown / 2
+            metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+        for own in ROWS:
+            for seed in range(path or seeds):
+                add(own, own, "1x", seed)
+            for value in values.values:
+                name = f"{own}-lr-{value}"
+                for seed in range(seeds if name not in without else 0):
+                    add(name, own, value, seed)
+                    if value == "1x":  # what a row that shares its run has
+                        for kept in ("config.json", "result.json"):
+                            study.edit(kept, name, seed, variant=own, digest=f"{own}-{seed}")
+        return study
+
+    return make
+
+
+def written(study):
+    page.write(study.root)
+    place = study.root / "report"
+    values, effects = (
+        pd.read_csv(place / f"sweep_1_lr_{name}.csv", keep_default_na=False) for name in ("values", "effects")
+    )
+    return values, effects.set_index("effect"), (place / "report.md").read_text()
+
+
+def test_the_best_is_chosen_on_validation_whatever_the_test_says(swept) -> None:
+    upside_down = {
+        row: {"0.5x": 100 - of["0.5x"], "1x": 100 - of["1x"], "2x": 100 - of["2x"]} for row, of in TOP1.items()
+    }
+    values, _, _ = written(swept(validation=upside_down))
+    best = values[values["best"]].set_index("row")["lr"]
+    assert best.to_dict() == {"depthwise": "1x", "width": "0.5x", "inverted-bottleneck": "0.5x"}  # of equals the own
+
+
+def test_a_verdict_that_its_own_best_value_changes_is_named(swept) -> None:
+    _, effects, text = written(swept(seeds=3))
+    assert effects.loc["width", "common_verdict"] == effects.loc["width", "own_best_verdict"] == "gain"
+    assert effects.loc["width", "change"] == ""
+    assert effects.loc["inverted-bottleneck", "change"] == "loss becomes gain"
+    assert "**Does a verdict change?** In 1 of 2 comparisons: inverted-bottleneck (loss becomes gain)." in text
+    assert "2 of 3 rows do best at the value that they have" in text
+    assert "winner's curse" in text
+    assert "![Each row at its own best lr: roadmap paper](sweep_1_lr.png)" in text
+
+
+def test_one_seed_gives_signs_and_sizes_and_no_verdict(swept) -> None:
+    _, effects, text = written(swept(seeds=1))
+    assert set(effects["common_verdict"]) == {"one seed, no verdict"}
+    assert effects.loc["inverted-bottleneck", "change"] == "the sign changes"
+    assert "the sign, or being beyond 0.3 points, changes in 1 of 2 comparisons: inverted-bottleneck" in text
+
+
+def test_beside_a_path_of_more_seeds_both_sides_have_the_seeds_of_the_sweep(swept) -> None:
+    study = swept(seeds=1, path=3)
+    _, effects, text = written(study)
+    assert set(effects["seeds"].astype(str)) == {"0"}
+    top1 = {row: json.loads((study.folder(row) / "result.json").read_text())["top1"] for row in ROWS}
+    assert effects.loc["width", "common_points"] == pytest.approx(top1["width"] - top1["depthwise"])
+    assert "common setting, all seeds" in text
+    assert "gain (n = 3)" in text
+
+
+def test_a_row_without_all_its_values_has_no_choice_and_no_difference(swept) -> None:
+    values, effects, text = written(swept(without=("width-lr-2x",)))
+    assert not values.set_index("row").loc["width", "best"].any()
+    assert effects.empty or "width" not in effects.index
+    assert "Not finished with every value: width." in text
+
+
+def test_a_row_whose_own_value_was_not_tried_is_named(swept) -> None:
+    _, effects, text = written(swept(values=Sweep("lr", ("0.5x", "2x"))))
+    assert "depthwise, width and inverted-bottleneck: the own value is none of these" in text
+    assert effects.loc["inverted-bottleneck", "own_best_weights"] == "+1 inverted-bottleneck-lr-2x -1 width-lr-0.5x"

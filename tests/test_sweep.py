@@ -1,0 +1,50 @@
+"""all --sweep from the command line: what is trained, what is shared, what is reported, what is refused."""
+
+import pytest
+
+import runner
+from tests.conftest import STUDY
+
+SWEEP = ["all", *STUDY, "--no-trial", "--sweep", "lr=0.5x,1x"]
+
+
+def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(house_place, tmp_path, capsys) -> None:
+    assert runner.main([*SWEEP, *house_place, "--dry-run"]) == 0
+    assert "3 runs, 1 finished, 1 shared, 1 to train" in capsys.readouterr().out
+    assert not (tmp_path / "house/runs/s/patchify-stem-lr-0.5x").exists()
+    assert runner.main([*SWEEP, *house_place]) == 0
+    study = tmp_path / "house/runs/s"
+    assert (study / "patchify-stem-lr-0.5x/seed-0/result.json").exists()
+    assert not (study / "patchify-stem-lr-1x/seed-0/result.json").exists()
+    values = (study / "report/sweep_1_lr_values.csv").read_text().splitlines()
+    assert [line.split(",")[:3] for line in values[1:]] == [
+        ["patchify-stem", "0.5x", "False"],
+        ["patchify-stem", "1x", "True"],
+    ]
+    assert runner.main(["pack", str(study)]) == 0
+    assert runner.main(["report", str(study.with_name("s.pack"))]) == 0
+    page = (study / "report/report.md").read_text()
+    assert (study.with_name("s-report") / "report.md").read_text() == page
+    assert "## Each row at its own best lr: roadmap paper" in page
+    # The study's plan is as it was, and the same command finds nothing left to do.
+    assert "was planned" not in page
+    capsys.readouterr()
+    assert runner.main([*SWEEP, *house_place]) == 0
+    assert "3 runs, 2 finished, 1 shared\n" in capsys.readouterr().out.replace(", 0 to resume, 0 to train", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sweep", "lr=1x"], "one value"),
+        (["--sweep", "layer_scale=0.5x,1x"], "layer_scale is none there"),
+        (["--sweep", "lr=0.5x,1x", "--until-resolved"], "belong to a study's plan"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_and_nothing_written(words, said, house_place, tmp_path, capsys) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert runner.main(["all", *STUDY, *house_place, *words]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert said in complaint
+    assert sorted(tmp_path.rglob("*")) == before
