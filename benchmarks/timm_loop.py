@@ -2,14 +2,16 @@
 
 Both take turns, each in a process of its own. timm's side is the inner loop of its script made of timm's own parts
 (create_model, create_optimizer_v2, LabelSmoothingCrossEntropy) under its flags --channels-last, --amp --amp-dtype
-bfloat16 and --opt-kwargs fused=True; with --torchcompile, and always on CUDA, under that flag of its as well.
-Run as: python -m benchmarks.timm_loop --help
+bfloat16 and --opt-kwargs fused=True; with --torchcompile, and always on CUDA, under that flag of its as well. On the
+CPU it takes the cores that it is given: taskset -c 0 python -m benchmarks.timm_loop for one, taskset -c 0,1 for two.
 """
 
 import argparse
 import multiprocessing
+import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
@@ -146,9 +148,10 @@ def main() -> None:
             layouts, pipes = {}, []
             for side in (partial(theirs, compiled=compiled), ours):
                 pipe, far = processes.Pipe()
-                processes.Process(
-                    target=serve, args=(side, network, resolution, batch, options.seed, far), daemon=True
-                ).start()
+                with _as_runner_has_it() if side is ours else nullcontext():
+                    processes.Process(
+                        target=serve, args=(side, network, resolution, batch, options.seed, far), daemon=True
+                    ).start()
                 names, found = pipe.recv()
                 steps |= {name: partial(_ask, pipe, name) for name in names}
                 layouts |= found
@@ -174,8 +177,31 @@ def main() -> None:
         values = [row["ratios"][name] for row in rows]
         summary[name] = {"min": min(values), "median": statistics.median(values), "max": max(values)}
         print(f"{name}: {summary[name]}")
-    name = "timm-loop" + "-torchcompile" * options.torchcompile + f"-{device.type}"
+    print(_table(rows))
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    name = "timm-loop" + "-torchcompile" * options.torchcompile + f"-{device.type}" + f"-{cores}-cores" * (cores > 1)
     write(name, device, {"options": vars(options), "summary": summary, "rows": rows}, "timm")
+
+
+@contextmanager
+def _as_runner_has_it() -> Iterator[None]:
+    """For processes started within the block, what runner.py sets of torch's threads (docs/decisions.md#spin)."""
+    before = os.environ.get("GOMP_SPINCOUNT")
+    os.environ["GOMP_SPINCOUNT"] = before or "10000"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["GOMP_SPINCOUNT"]
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    """The ratios in Markdown, a row a size, ours over timm's best flags."""
+    lines = ["| network | pixels | pictures | fp32 | bf16 | bf16 of timm's defaults |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        ratios = " | ".join(f"{ratio:.2f}" for ratio in row["ratios"].values())
+        lines.append(f"| {row['network']} | {row['resolution']} | {row['batch']} | {ratios} |")
+    return "\n".join(lines)
 
 
 def _ask(pipe: Connection, name: str) -> None:

@@ -46,7 +46,8 @@ def find_precision(asked: Precision, device: torch.device) -> Precision:
         return asked
     if device.type != "cuda":
         return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    # From compute capability 8.0 on. Older cards emulate it, slowly, which torch.cuda.is_bf16_supported() counts too.
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
 
 
 def find_workers(asked: int | None, device: torch.device) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.device import set_up, threads, wait_for
+from training.device import find_precision, set_up, threads, wait_for
 from training.environment import device_name, environment
 
 SCRIPT = '''
@@ -48,6 +48,13 @@ def test_tf32_follows_the_precision_and_can_be_asked_for_by_its_old_and_new_name
     assert (torch.backends.cuda.matmul.fp32_precision == "tf32") is tf32
     assert torch.backends.cudnn.allow_tf32 is tf32
     assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_a_card_that_only_emulates_bf16_gets_fp16(capability, precision, monkeypatch) -> None:
+    cards = {torch.device("cuda:1"): capability}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", cards.__getitem__)
+    assert find_precision("auto", torch.device("cuda:1")) == precision
 
 
 def test_the_device_asked_for_is_the_current_one(monkeypatch) -> None:
