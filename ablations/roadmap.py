@@ -58,8 +58,11 @@ class Roadmap:
         return tuple(step for step in self.path if step.after is not None)
 
     def rows(self, regime: Regime) -> tuple[Step, ...]:
-        """All rows that there are in this regime, its reference among them."""
-        return tuple(step for step in self.steps if not step.networks or regime.name in step.networks)
+        """All rows that there are in this regime, its reference among them, with sentences that are true there."""
+        there = (step for step in self.steps if not step.networks or regime.name in step.networks)
+        return tuple(
+            step.told(_network(self.way(step), regime, None)) if "{" in step.sentence else step for step in there
+        )
 
     def step(self, asked: str, regime: Regime | None = None) -> Step:
         """The step of that number or name, of those of the regime or of all.

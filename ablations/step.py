@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ablations.fields import ARCHITECTURE, RECIPE, value_of
 from ablations.regimes import REGIMES, Regime
 from data.words import did_you_mean
-from models import SwinArchitecture
+from models import Architecture, SwinArchitecture
 
 
 class RecipeOf(StrEnum):
@@ -38,7 +38,7 @@ class Step:
 
     name: str
     sentence: str
-    """What changes, in a few words."""
+    """What changes, in a few words; `{stem_stride}` and the like stand for fields of the network (see `told`)."""
     source: str = ""
     """Where it is described: a section of the paper, or another paper."""
     after: str | None = None
@@ -97,6 +97,12 @@ class Step:
     def beside(self) -> bool:
         """Whether it changes a step of the path without being on it."""
         return self.number is None and self.after is not None
+
+    def told(self, network: Architecture | SwinArchitecture) -> "Step":
+        """With a sentence that is true of `network`: its value for each field in braces."""
+        values = vars(network)
+        sentence = re.sub(r"\{(\w+)\}", lambda field: str(values.get(field[1], field[0])), self.sentence)
+        return self if sentence == self.sentence else replace(self, sentence=sentence)
 
     def changes(self, regime: Regime) -> dict[str, Any]:
         """The fields of the architecture that it changes, with their values in this regime."""

@@ -14,6 +14,7 @@ from ablations.regimes import get_regime
 from ablations.roadmaps import PAPER
 from ablations.step import Step
 from ablations.timm_network import TimmResNet
+from models import Architecture
 from models.builder import Init
 
 PREFIX = "convnext_ablation_"
@@ -42,7 +43,7 @@ def _entry(name: str, step: Step) -> Any:
 
     entry.__name__ = entry.__qualname__ = name
     entry.__module__ = __name__
-    entry.__doc__ = f"{step.sentence} ({step.source})."
+    entry.__doc__ = f"{step.told(Architecture()).sentence} ({step.source})."
     setattr(sys.modules[__name__], name, entry)
     return entry
 

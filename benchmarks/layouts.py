@@ -15,7 +15,7 @@ from training.update import noise
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--regime", default="pocket", choices=["pocket", "tiny", "base"])
+    parser.add_argument("--regime", default="pocket", choices=["pocket", "small", "tiny", "base"])
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=64, help="pictures per step")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])

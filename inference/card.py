@@ -26,6 +26,7 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
         config, result = _read(run / "config.json"), _read(run / "result.json")
         study = _read(run.parents[1] / "study.json") if len(run.absolute().parents) > 1 else {}
         step = next((step for step in PAPER.steps if step.name == predictor.step and not step.reference), None)
+        step = step and step.told(predictor.architecture)
         environment = pages.environment(Path(__file__).parent / "templates")
         dataset: dict[str, Any] = study.get("dataset", {})
         regime = get_regime(study["config"]["regime"]) if "config" in study else None

@@ -15,7 +15,7 @@ class Parts:
 
     def __init__(self, roadmap: Roadmap, regime: Regime, request: Request) -> None:
         self.roadmap, self.request = roadmap, request
-        path = list(roadmap.path)
+        path = [step for step in roadmap.rows(regime) if step.number is not None]
         start = path[0]
         if request.base is not None:
             start = roadmap.step(request.base, regime)

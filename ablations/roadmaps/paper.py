@@ -26,8 +26,8 @@ PAPER = Roadmap(
             },
         ),
         Step(
-            "patchify-stem", "4x4 stride-4 stem", "section 2.2", "stage-ratio", 3, "Macro design",
-            architecture={"stem": "patchify"},
+            "patchify-stem", "{stem_stride}x{stem_stride} stride-{stem_stride} stem", "section 2.2", "stage-ratio", 3,
+            "Macro design", architecture={"stem": "patchify"},
         ),
         Step(
             "depthwise", "depthwise 3x3 convolution", "section 2.3", "patchify-stem", 4, "ResNeXt",

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from ablations import PAPER, REGIMES, RecipeOf, Variant, get_regime, paper_row
+from ablations.designs import Request, design
 from ablations.presets import PRESETS, get_preset
+from ablations.step import Step
 from models import Architecture, build
 from training.recipe import Recipe
 
@@ -151,3 +153,13 @@ def test_the_small_regimes_maps_stand_to_a_7x7_kernel_as_the_papers_last_stages(
         network = PAPER.architecture(row, regime)
         maps = [32 // network.stem_stride // 2**stage for stage in range(len(network.depths))]
         assert maps == [16, 8, 4], row.name  # the paper's are 56, 28, 14, 7
+
+
+@pytest.mark.parametrize(("regime", "sentence"), [("tiny", "4x4 stride-4 stem"), ("small", "2x2 stride-2 stem")])
+def test_a_sentence_says_what_is_true_in_its_regime(regime, sentence) -> None:
+    of = get_regime(regime)
+    assert PAPER.step("patchify-stem", of).sentence == sentence
+    assert design(PAPER, of, Request()).row("patchify-stem").sentence == sentence
+    assert design(PAPER, of, Request("one-at-a-time", base="stage-ratio")).row("patchify-stem").sentence == sentence
+    braces = Step("own", "kernel {kernel_size} and {whatever}", architecture={"kernel_size": 5})
+    assert braces.told(Architecture(kernel_size=5)).sentence == "kernel 5 and {whatever}"
