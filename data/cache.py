@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from data.cache_build import Progress, build, forget_notes, one_sentence
 from data.files import one_writer
+from data.processes import cores
 from data.splits import Split
 from data.store import VERSION, PictureStore, names_digest, source_stamps, store_folder
 from data.words import first_few
@@ -47,7 +47,7 @@ def open_store(
     if short_side < 1:
         raise ValueError(f"pictures with a shorter side of {short_side} pixels are impossible; use at least 1")
     target = store_folder(folder, split, short_side)
-    stamps, threads = source_stamps(split), workers or os.cpu_count() or 1
+    stamps, threads = source_stamps(split), workers or cores()
     if not target.exists():
         say = announce or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
         with one_sentence(target):

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from data.files import one_writer, read_bytes, sync_folder
-from data.processes import end_with
+from data.processes import cores, end_with
 
 VERSION = 1
 """Goes into every picture's seed; raise it, with `pocket.FOLDER`, whenever a picture changes."""
@@ -44,7 +44,7 @@ def generate(folder: Path, pictures: dict[str, int] | None = None, workers: int 
         try:
             shutil.rmtree(beside, ignore_errors=True)
             _write_lists(beside / "food-101", pictures)
-            _draw_all(beside / "food-101", workers or os.cpu_count() or 1)
+            _draw_all(beside / "food-101", workers or cores())
             os.sync()  # one for all pictures; a flush for each would take longer than drawing it
             os.replace(beside, folder)
             sync_folder(folder.parent)

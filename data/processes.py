@@ -1,4 +1,4 @@
-"""Helper processes that leave no trace: they end with the process they help, however it ends."""
+"""Helper processes that leave no trace: they end with the process they help, however it ends; and how many to have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def cores() -> int:
+    """Cores that this process may use: those that Slurm or taskset leave it, where the system says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_with(parent: int) -> None:

@@ -2,13 +2,13 @@
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
+from data.processes import cores
 from training.recipe import Precision
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,7 +54,7 @@ def find_workers(asked: int | None, device: torch.device) -> int:
     """Processes that prepare pictures: a CPU that trains has no core to spare; a GPU is fed by the machine's others."""
     if asked is not None:
         return asked
-    return min(os.cpu_count() or 1, 8) if device.type == "cuda" else 0
+    return min(cores(), 8) if device.type == "cuda" else 0
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:

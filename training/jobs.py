@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from data.processes import end_with
+from data.processes import cores, end_with
 from training.interrupt import StopRequest
 
 _STARTER = "ABLATIONS_STARTER"
@@ -28,12 +28,11 @@ def shares(jobs: int, gpus: int) -> list[dict[str, str]]:
     Raises:
         ValueError: there are more processes than GPUs, or, where there are none, than cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most, what = (gpus, "CUDA devices") if gpus else (cores, "cores")
+    most, what = (gpus, "CUDA devices") if gpus else (cores(), "cores")
     if not 1 <= jobs <= most:
         raise ValueError(f"--jobs is {jobs} and this process may use {most} {what}: give 1 to {most}")
     if not gpus:
-        return [{"OMP_NUM_THREADS": str(cores // jobs + (number < cores % jobs))} for number in range(jobs)]
+        return [{"OMP_NUM_THREADS": str(most // jobs + (number < most % jobs))} for number in range(jobs)]
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     visible = names if names != [""] else [str(number) for number in range(gpus)]
     return [{"CUDA_VISIBLE_DEVICES": visible[number]} for number in range(jobs)]

@@ -1,6 +1,7 @@
 """What is set of the process and its device before it computes."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.device import find_precision, set_up, threads, wait_for
+from training.device import find_precision, find_workers, set_up, threads, wait_for
 from training.environment import device_name, environment
 
 SCRIPT = '''
@@ -55,6 +56,13 @@ def test_a_card_that_only_emulates_bf16_gets_fp16(capability, precision, monkeyp
     cards = {torch.device("cuda:1"): capability}
     monkeypatch.setattr(torch.cuda, "get_device_capability", cards.__getitem__)
     assert find_precision("auto", torch.device("cuda:1")) == precision
+
+
+def test_a_gpu_is_fed_by_the_cores_that_the_process_may_use(monkeypatch) -> None:
+    for have, workers in ((1, 1), (4, 4), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, have=have: set(range(have)))
+        assert find_workers(None, torch.device("cuda")) == workers
+    assert find_workers(None, torch.device("cpu")) == 0
 
 
 def test_the_device_asked_for_is_the_current_one(monkeypatch) -> None:
