@@ -183,6 +183,10 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     )  # fmt: skip
     if command.worker:
         jobs.end_with_starter()
+    slurms = {"--time-limit": command.time_limit, "--partition": command.partition, "--gpus": command.gpus,
+              "--sbatch": command.sbatch}  # fmt: skip
+    if command.launcher != "slurm" and (given := [name for name, value in slurms.items() if value]):
+        raise ValueError(f"{given[0]} was given, which Slurm is told: add --launcher slurm, or leave it out")
     if command.launcher == "slurm":
         return submit(command, arguments)
     if command.jobs != 1 and not command.dry_run and (code := train_beside(command, arguments, stop)) != DONE:

@@ -70,7 +70,7 @@ def differences(whole: Path, killed: Path) -> list[str]:
     for name in sorted(names[0] & names[1]):
         if name.endswith("/speeds.json"):
             continue
-        ours, theirs = (_content(root / name) for root in (whole, killed))
+        ours, theirs = (content(root / name) for root in (whole, killed))
         if ours != theirs:
             found.append(f"{name} differs{_where(ours, theirs)}")
     for run in (path.parent for path in killed.glob("runs/*/*/*/result.json")):
@@ -93,7 +93,7 @@ def _names(root: Path) -> Iterator[str]:
             yield name
 
 
-def _content(path: Path) -> Any:
+def content(path: Path) -> Any:
     """What of a file must be equal."""
     timeless = {field for field in NOT_COMPARED.get(path.name, ()) if "." not in field}
     if path.name == "metrics.jsonl":
