@@ -155,18 +155,15 @@ def parse(
     raise ValueError(said.replace("--", "--" + "".join(f"{part}." for part in of.split(".") if part in named)))
 
 
-def without(commands: Mapping[str, type], arguments: Sequence[str], left_out: Collection[str]) -> list[str]:
-    """The words of a command line that was read, but for some options of its command."""
-    command, known = arguments[0], {option.name: option for option in options(commands[arguments[0]])}
-    words = [command]
-    for name, values in _read(commands, arguments).items():
-        if name in left_out:
-            continue
-        if known[name].kind is bool:
-            words.append(values[-1])
-        else:
-            words += [*values] if known[name].standing_alone else [name, *values]
-    return words
+def without(arguments: Sequence[str], left_out: Collection[str]) -> list[str]:
+    """The words of a command line, of a command that has options only, but for some of these."""
+    kept, leaving = list[str](), False
+    for word in arguments:
+        if _looks_like_option(word):
+            leaving = word.partition("=")[0].replace("_", "-") in left_out
+        if not leaving:
+            kept.append(word)
+    return kept
 
 
 def _read(commands: Mapping[str, type], arguments: Sequence[str]) -> Given:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import command_line
 from ablations import get_regime
 from ablations.designs import Design, Row
-from commands import COMMANDS, LAUNCHING, All, Train
+from commands import LAUNCHING, All, Train
 from data.datasets import Located
 from data.words import first_few, left_out, one_line
 from training.holders import LAUNCH, refuse_other_code
@@ -209,7 +209,7 @@ def train_beside(command: All, arguments: Sequence[str], stop: StopRequest) -> i
         what = "--overwrite" if command.overwrite else f"--device {command.device}"
         raise ValueError(f"--jobs and {what} were given: {what} is for one process, give one of them")
     environments = jobs.shares(command.jobs, torch.cuda.device_count() if device.type == "cuda" else 0)
-    program = [sys.executable, str(_HERE / "runner.py"), *command_line.without(COMMANDS, arguments, LAUNCHING)]
+    program = [sys.executable, str(_HERE / "runner.py"), *command_line.without(arguments, LAUNCHING)]
     if refused := subprocess.run([*program, "--dry-run"], check=False).returncode:
         return refused
     os.environ[LAUNCH] = secrets.token_hex(4)
@@ -236,7 +236,7 @@ def submit(command: All, arguments: Sequence[str]) -> int:
     options = slurm.options(folder.name, command.time_limit, command.partition, command.gpus, command.sbatch)
     find_study(folder, command.config)
     refuse_other_code(folder, code_version())
-    words = command_line.without(COMMANDS, arguments, LAUNCHING)
+    words = command_line.without(arguments, LAUNCHING)
     if command.data_dir is None:
         words += ["--data-dir", str(_HERE / "datasets")]
     roadmap = Path(command.roadmap) if Path(command.roadmap).is_file() else None

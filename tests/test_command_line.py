@@ -87,3 +87,8 @@ def test_few_words_or_none_are_taken_and_named() -> None:
         assert (made.design, list(given)) == (expected, ["--design"])
     with pytest.raises(ValueError, match="'order' is not one of orders, factorial or None: did you mean 'orders'"):
         command_line.parse(commands, ["maybe", "--design", "order"], lambda _: {})
+
+
+def test_options_of_a_command_line_can_be_left_out_with_their_values() -> None:
+    words = ["all", "--steps", "3", "4", "--sbatch", "mem=1G", "exclusive", "--epochs=3", "--time_limit=1", "--worker"]
+    assert command_line.without(words, ("--sbatch", "--time-limit", "--worker")) == [*words[:4], "--epochs=3"]
