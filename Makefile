@@ -10,6 +10,10 @@ VENV ?= .venv
 # PRESET=pocket SEEDS="0 1" EPOCHS=3 LR=1e-3 ..., and DRY_RUN=yes or no. PRESET SEED SEEDS DEVICE count in the
 # environment too.
 RUNNER = @$(VENV)/bin/python runner.py --from-make
+# Of `make ablation-step 3 GPUS=8`: as many processes, which share the run.
+TORCHRUN = $(if $(GPUS),$(if $(filter-out 1,$(words $(GPUS)))$(filter-out $(shell seq 1024),$(GPUS)),$(error \
+  GPUS is $(GPUS): give how many processes are to share the run, one for each GPU))-m torch.distributed.run \
+  --standalone --nproc-per-node=$(GPUS))
 # Not exported one by one as well: make would take a $ in their values for variables of its own.
 $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$(eval unexport $v)))
 
@@ -30,8 +34,8 @@ help:  ## this list
 demo: $(VENV)/run.stamp  ## train all 18 networks on the embedded pictures, minutes on a CPU, then write the report
 	$(RUNNER) all --preset pocket
 
-ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=3, or a name
-	$(RUNNER) train
+ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=3, or a name; GPUS=8: on so many at once
+	@$(VENV)/bin/python $(TORCHRUN) runner.py --from-make train
 
 all-ablations: $(VENV)/run.stamp  ## train every step (SEEDS="0 1 2"), skip what is finished, then write the report
 	$(RUNNER) all

@@ -265,7 +265,7 @@ def from_make(commands: Mapping[str, type], arguments: Sequence[str], environmen
             around += _in_words(option, variable, environment[variable])
     for variable, value in _variables(environment.get("MAKEFLAGS", "")).items():
         name = variable.lower().replace("_", "-")
-        if variable in _OF_THE_MAKEFILE:
+        if variable in _OF_THE_MAKEFILE or (command, variable) == ("train", "GPUS"):
             continue
         option = known.get(name)
         if alone and name in ("n", alone[0].name, alone[0].name.removesuffix("s")):

@@ -38,12 +38,13 @@ from commands import (
     Training,
 )
 from data.words import one_line, readable_bytes
-from training import jobs
+from training import jobs, torchrun
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
 from training.plan import LOOKS
 from training.recipe import follow
 from training.streams import Patient
 from training.study import study_folder
+from training.torchrun import Place
 from training_command import submit, train_beside, train_rows, train_until_resolved
 
 
@@ -53,46 +54,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch's CPU threads wait for each other by spinning; spinning long makes a run 20 times slower as soon as another
     # program wants a core (docs/decisions.md#spin). Read when torch is imported, so it is set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    place = torchrun.place()
     try:
-        with stop_on_signals() as stop:
+        with stop_on_signals(alone=place.count == 1) as stop:
             if arguments[:1] == ["--from-make"]:
                 arguments = command_line.from_make(COMMANDS, arguments[1:], os.environ)
-                print(f"runner.py {shlex.join(arguments)}", file=sys.stderr, flush=True)
+                if place.rank == 0:
+                    print(f"runner.py {shlex.join(arguments)}", file=sys.stderr, flush=True)
             command = _parse(arguments)
-            match command:
-                case Steps():
-                    return steps(command)
-                case Check():
-                    return check(command)
-                case Train():
-                    return train(command, stop)
-                case All():
-                    return train_all(command, arguments, stop)
-                case Status():
-                    return status(command)
-                case Report():
-                    return report(command)
-                case Pack():
-                    return pack(command)
-                case Merge():
-                    return merge(command)
-                case Show():
-                    return show(command)
-                case Predict():
-                    return predict(command)
-                case Export():
-                    return export(command)
-    except ValueError as error:
-        _tell(f"runner.py: {error}")
-        return REFUSED
-    except OSError as error:
-        named = error.strerror and error.filename
-        said = f"{error.filename} could not be read or written ({error.strerror})" if named else error
-        _tell(f"runner.py: {said}")
-        return REFUSED if error.errno == errno.ENAMETOOLONG else FAILED
-    except KeyboardInterrupt:
-        _tell("runner.py: stopped; the same command begins again, with what is done already")
-        return STOPPED
+            if place.count > 1:
+                return share(command, arguments, stop, place)
+            return carry_out(command, arguments, stop)
+    except _FAILURES as failure:
+        code, said = _answer(failure)
+        if place.rank == 0:
+            _tell(f"runner.py: {said}")
+        return code
+
+
+_FAILURES = (ValueError, OSError, KeyboardInterrupt)
+"""What ends a command in a sentence."""
+
+
+def _answer(failure: BaseException) -> tuple[int, str]:
+    """The exit code for one of these, and what to say of it."""
+    if isinstance(failure, KeyboardInterrupt):
+        return STOPPED, "stopped; the same command begins again, with what is done already"
+    if not isinstance(failure, OSError):
+        return REFUSED, str(failure)
+    named = failure.strerror and failure.filename
+    said = f"{failure.filename} could not be read or written ({failure.strerror})" if named else str(failure)
+    return REFUSED if failure.errno == errno.ENAMETOOLONG else FAILED, said
+
+
+def carry_out(command: Command, arguments: Sequence[str], stop: StopRequest) -> int:
+    """Carry out a command, which these words gave, and return its exit code."""
+    match command:
+        case Steps():
+            return steps(command)
+        case Check():
+            return check(command)
+        case Train():
+            return train(command, stop)
+        case All():
+            return train_all(command, arguments, stop)
+        case Status():
+            return status(command)
+        case Report():
+            return report(command)
+        case Pack():
+            return pack(command)
+        case Merge():
+            return merge(command)
+        case Show():
+            return show(command)
+        case Predict():
+            return predict(command)
+        case Export():
+            return export(command)
+
+
+def share(command: Command, arguments: Sequence[str], stop: StopRequest, place: Place) -> int:
+    """Carry out a command that torchrun has started several times: the first process does, the others help it train."""
+    if not isinstance(command, Train | All):
+        return carry_out(command, arguments, stop) if place.rank == 0 else DONE
+    if isinstance(command, All) and (command.jobs != 1 or command.launcher != "local"):
+        raise ValueError("--jobs and --launcher start processes of their own: give them without torchrun (GPUS)")
+    from training.helper import dismiss, help_with_runs
+    from training.processes import joined
+
+    with joined(place) as processes:
+        try:
+            if place.rank > 0:
+                return help_with_runs(place, processes, stop, prepare=lambda: _roadmap(command))
+            code = carry_out(command, arguments, stop)
+            dismiss(processes)
+            return code
+        except _FAILURES as failure:  # said before the others learn of it: torchrun ends all soon after the first
+            code, said = _answer(failure)
+            _tell(f"runner.py: {f'process {place.rank} of {place.count}: ' if place.rank else ''}{said}")
+            raise SystemExit(code) from failure
 
 
 def _parse(arguments: Sequence[str]) -> Command:

@@ -113,11 +113,13 @@ def plan(
     if command.deterministic:  # before CUDA is used for the first time: cuBLAS then adds in one order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from data.sizes import sizes
+    from training import processes, torchrun
     from training.device import find_device, find_precision, find_workers
     from training.environment import code_version
     from training.run import Execution, Run, share, short_side
 
-    device = find_device(command.device)
+    place = torchrun.place()
+    device = find_device(command.device, place)
     config = replace(config, precision=find_precision(config.precision, device))
     study = find_study(folder, config)
     refuse_other_code(folder, code_version())
@@ -130,9 +132,11 @@ def plan(
     ]  # fmt: skip
     for run in runs:
         run.check_records(overwrite)
+        run.check_parts(place.count)
     execution = Execution(
-        device, find_workers(command.workers, device), trial=command.trial,
+        device, find_workers(command.workers, device, place.local_count), trial=command.trial,
         checkpoint_minutes=command.checkpoint_minutes, deterministic=command.deterministic,
+        processes=processes.here(),
     )  # fmt: skip
     shared = share(runs, overwrite)
     return Task(command, made, judging, shared, overwrite, execution, found, data_dir, cache, side, pictures)
@@ -169,12 +173,13 @@ def forecast(task: Task) -> "Bill":
 
 def carry_out(task: Task, bill: "Bill | None", stop: StopRequest) -> int:
     """Fetch and decode the pictures, make the study, train its runs. Returns the exit code."""
-    from training import series, speed
+    from training import series, speed, torchrun
     from training.run import open_stores
 
     study = task.runs[0].study
     dataset = task.found.load()
-    stores = open_stores(dataset, task.cache, task.short_side, task.command.skip_unreadable)
+    trainers = torchrun.place().local_count
+    stores = open_stores(dataset, task.cache, task.short_side, task.command.skip_unreadable, trainers)
     dataset = dataset.without(stores.skipped)
     if dataset.skipped:
         print(one_line(f"left out: {left_out(dataset.skipped)}"), file=sys.stderr)

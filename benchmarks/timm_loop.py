@@ -74,7 +74,7 @@ def our_step(
     layout = choose(work, device, 10**6 // batch, None, patient=True).layout
     model = build(architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale)
     learner = Learner(lay_out(model.to(device), layout), recipe, layout, device, precision)
-    data = Batch(images, labels, labels, torch.ones(batch, device=device), batch)
+    data = Batch(images, labels, labels, torch.ones(batch, device=device), torch.arange(batch))
 
     def ours() -> None:
         with threads(layout.threads):

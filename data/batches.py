@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,14 +20,20 @@ class Batch:
 
     images: float32 (B, 3, R, R), channels_last, normalised, mixed. labels, partner_labels: int64 (B,).
     weight: float32 (B,), the share of `labels`; 1 - weight is the share of `partner_labels`.
-    valid: how many rows are real; the rest pad the last batch of an evaluation and are to be ignored.
+    indices: int64 (valid,), on the CPU: which pictures of their split the first rows are. The others pad the last batch
+    of an evaluation and are to be ignored.
     """
 
     images: Tensor
     labels: Tensor
     partner_labels: Tensor
     weight: Tensor
-    valid: int
+    indices: Tensor
+
+    @property
+    def valid(self) -> int:
+        """How many rows are real."""
+        return len(self.indices)
 
 
 Place = tuple[int, int]
@@ -38,7 +46,7 @@ class Prepared:
 
     pictures: Tensor  # uint8 (B, R, R, 3)
     labels: Tensor
-    valid: int
+    indices: npt.NDArray[np.int64]
     draws: Draws | None = None
     mix: Mix | None = None
 
@@ -54,7 +62,7 @@ class Prepared:
             partner_labels = labels.clone()
             partner_labels[:pairs] = labels[:pairs].view(-1, 2).flip(1).flatten()
             weight[:pairs] = self.mix.weight
-        return Batch(images, labels, partner_labels, weight, self.valid)
+        return Batch(images, labels, partner_labels, weight, torch.from_numpy(self.indices))
 
 
 Work = Dataset[Prepared]

@@ -43,6 +43,11 @@ def batches_per_epoch(pictures: int, batch_size: int) -> int:
     return pictures // batch_size
 
 
+def share(items: int, rank: int, world: int) -> range:
+    """Which of `items` process `rank` of `world` has: neighbours, and nobody has more than one more than another."""
+    return range(items * rank // world, items * (rank + 1) // world)
+
+
 @lru_cache(maxsize=2)
 def epoch_order(pictures: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """The order of an epoch: a permutation of range(pictures), not to be written to."""
@@ -60,45 +65,48 @@ def train_batches(
 
     Workers go on into the next epoch while the last batches of one are used, so that no epoch begins with a wait.
 
-    batch_size counts the pictures of one optimizer update over all processes. Process `rank` of `world` gets the
-    rank-th contiguous share of each batch, handed out in `micro_batches` equal parts in turn; put together, shares and
-    parts are the single-process batch, byte for byte. The last touches (normalise, erase, mix) and the result are on
-    `device`. Close the iterator to stop its workers early. Without workers, `kept` spares work already done.
+    batch_size counts the pictures of one optimizer update over all processes. A batch is made of `micro_batches` equal
+    parts, of which process `rank` of `world` is handed its share (`share`) one by one; put together, the parts are the
+    batch in one piece, byte for byte. The last touches (normalise, erase, mix) and the result are on `device`. Close
+    the iterator to stop its workers early. Without workers, `kept` spares work already done.
 
-    Raises ValueError, before anything is read, when the shares cannot be equal, when mixing would part a pair, or when
-    the store holds less than one batch.
+    Raises ValueError, before anything is read, when the parts cannot be equal, when mixing would part a pair, when
+    there are fewer parts than processes, or when the store holds less than one batch.
     """
     count = batches_per_epoch(len(store), batch_size)
-    parts = world * micro_batches
-    pair = 2 if parts > 1 and augmentation.mixes else 1
-    if parts < 1 or batch_size % (parts * pair):
+    pair = 2 if micro_batches > 1 and augmentation.mixes else 1
+    if micro_batches < 1 or batch_size % (micro_batches * pair):
         raise ValueError(
-            f"a batch of {batch_size} cannot be shared by {world} processes in {micro_batches} micro-batches;"
-            f" it must be a multiple of {max(parts, 1) * pair}"
+            f"a batch of {batch_size} cannot be made of {micro_batches} micro-batches;"
+            f" it must be a multiple of {max(micro_batches, 1) * pair}"
         )
+    if world > micro_batches:
+        raise ValueError(f"{world} processes cannot share a batch of {micro_batches} micro-batches; start fewer")
     if not 0 <= rank < world or not 0 <= start <= count:
         raise ValueError(f"rank {rank} of {world}, batch {start} of {count}: there is no such share of the epoch")
-    work = _Training(store, augmentation, resolution, seed, batch_size, rank, world, micro_batches)
+    work = _Training(store, augmentation, resolution, seed, batch_size, micro_batches)
     places = (
-        (each, number)
+        (each, batch * micro_batches + part)
         for each in range(epoch, epoch + epochs)
-        for number in range(start * micro_batches if each == epoch else 0, count * micro_batches)
+        for batch in range(start if each == epoch else 0, count)
+        for part in share(micro_batches, rank, world)
     )
     return _batches(work, places, workers, torch.device(device), kept if workers == 0 else None)
 
 
 def eval_batches(
-    store: Pictures, resolution: int, *, batch_size: int, workers: int = 0,
+    store: Pictures, resolution: int, *, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0,
     device: torch.device | str = "cpu", kept: PreparedPictures | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded.
 
+    Process `rank` of `world` is handed its share (`share`) of the batches, which are the same for any number of them.
     `kept` spares the work already done, and the workers too if all of it is.
     """
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
     count = math.ceil(len(store) / batch_size)
-    work, places = _Evaluation(store, resolution, batch_size), [(0, number) for number in range(count)]
+    work, places = _Evaluation(store, resolution, batch_size), [(0, number) for number in share(count, rank, world)]
     if kept is not None and kept.has(work, places):
         workers = 0
     return _batches(work, places, workers, torch.device(device), kept)
@@ -106,30 +114,26 @@ def eval_batches(
 
 @dataclass(frozen=True)
 class _Training(Dataset[Prepared]):
-    """One process's micro-batches, by epoch and number."""
+    """The parts of all batches, by epoch and number."""
 
     store: Pictures
     augmentation: Augmentation
     resolution: int
     seed: int
     batch_size: int
-    rank: int
-    world: int
     micro_batches: int
 
     def __getitem__(self, place: Place) -> Prepared:
         epoch, number = place
-        batch, part = divmod(number, self.micro_batches)
-        rows = self.batch_size // (self.world * self.micro_batches)
-        first = batch * self.batch_size + (self.rank * self.micro_batches + part) * rows
-        indices = epoch_order(len(self.store), self.seed, epoch)[first : first + rows].copy()
+        rows = self.batch_size // self.micro_batches
+        indices = epoch_order(len(self.store), self.seed, epoch)[number * rows : (number + 1) * rows].copy()
         pictures = [self.store[index] for index in indices.tolist()]
         sizes = np.array([picture.shape[:2] for picture in pictures])
         draws = draw(self.augmentation, self.resolution, sizes, self.seed, epoch, indices)
         mixed = augment_batch(self.augmentation, self.resolution, draws, pictures)
         labels = self.store.labels[torch.from_numpy(indices)]
-        mix = draw_mix(self.augmentation, self.resolution, self.seed, epoch, batch)
-        return Prepared(mixed, labels, rows, draws, mix)
+        mix = draw_mix(self.augmentation, self.resolution, self.seed, epoch, number // self.micro_batches)
+        return Prepared(mixed, labels, indices, draws, mix)
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class _Evaluation(Dataset[Prepared]):
             target.copy_(centre_crop(self.store[index], size))
         labels = torch.zeros(self.batch_size, dtype=torch.int64)
         labels[: end - first] = self.store.labels[first:end]
-        return Prepared(pictures, labels, end - first)
+        return Prepared(pictures, labels, np.arange(first, end))
 
 
 def _batches(

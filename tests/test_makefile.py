@@ -73,6 +73,20 @@ def test_words_and_variables_arrive_as_they_were_given(words, expected, make) ->
     assert not (ROOT / "made").exists()
 
 
+def test_gpus_are_processes_that_torchrun_starts(make) -> None:
+    done = make("ablation-step", "3", "GPUS=8", "PRESET=pocket", script="import sys; print(*sys.argv[1:])")
+    assert done.stdout.split() == [
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8", "runner.py", "--from-make", "train"
+    ]  # fmt: skip
+    words = {"MAKEFLAGS": "-- PRESET=pocket GPUS=8", "WORDS": "3"}
+    assert command_line.from_make(runner.COMMANDS, ["train"], words) == ["train", "3", "--preset=pocket"]
+    for wrong in ("0", "many", "2 3"):
+        done = make("ablation-step", "3", f"GPUS={wrong}")
+        assert done.returncode == 2
+        assert f"GPUS is {wrong}: give how many processes are to share the run, one for each GPU" in done.stderr
+        assert done.stdout == ""
+
+
 def test_the_environment_yields_to_the_recipe_and_the_recipe_to_what_make_is_given(make) -> None:
     around = {"PRESET": "food101", "SEEDS": "0 1", "SEED": "7", "DEVICE": "$(shell touch made)", "LR": "1"}
     assert json.loads(make("demo", "SEEDS=2", **around).stdout) == [

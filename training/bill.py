@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -46,8 +47,9 @@ class Bill:
         """
         study, device = runs[0].study, execution.device
         precision, resolution = study.config.precision, study.config.resolution
+        self.processes = execution.processes.count
         set_up(device, precision)  # as runs do, before they are measured
-        self.sizes, self.device_name, self.runs = sizes, device_name(device), list(runs)
+        self.sizes, self.device_name, self.runs = sizes, device_name(device, self.processes), list(runs)
         self.standings = [run.standing(overwrite) for run in runs]
         self.done = [1.0 if what in _DONE else run.done_share if what == "to resume" else 0.0
                      for run, what in zip(runs, self.standings, strict=True)]  # fmt: skip
@@ -65,7 +67,7 @@ class Bill:
                 continue
             per_picture = memory.bytes_per_picture(model, resolution, precision, device)
             memory.require_fit(f"{run.step} at {resolution}x{resolution}", recipe, study.config,
-                               per_picture, memory.state_bytes(model, recipe), free)  # fmt: skip
+                               per_picture, memory.state_bytes(model, recipe, self.processes), free)  # fmt: skip
             self.speeds[run.step] = (
                 (None if run.step in overwrite else speed.of_a_finished_run(study.folder, run.step, self.device_name))
                 or remembered.get(run.step)
@@ -96,7 +98,7 @@ class Bill:
             return known.per_run
         made = pictures_of(run.recipe, self.sizes)
         training = made / known.images_per_second
-        preparing = made / picture_rate
+        preparing = made / picture_rate / self.processes
         if workers:
             training = max(training, preparing / workers)
         elif first or made * run.study.config.resolution**2 * 3 > 2**30:  # else runs before left them in memory
@@ -223,4 +225,5 @@ def _measure(run: Run, execution: Execution) -> Speed:
     layouts = likely(work_of(run), device, cache_file()) if execution.trial else [execution.layout]
     learners = (_learner(run, device, layout) for layout in layouts)
     resolution, classes = run.study.config.resolution, run.architecture.num_classes
-    return speed.measure(learners, run.recipe, lambda count: noise(count, resolution, classes, device))
+    pictures = partial(noise, resolution=resolution, classes=classes, device=device)
+    return speed.measure(learners, run.recipe, pictures, execution.processes.count)

@@ -10,6 +10,7 @@ import torch
 
 from data.processes import cores
 from training.recipe import Precision
+from training.torchrun import Place
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
@@ -17,14 +18,26 @@ _outside: list[int] = []
 """CPU threads outside of each block of `threads` that is open."""
 
 
-def find_device(asked: str) -> torch.device:
-    """The device of that name; `auto` is the first CUDA device if there is one, else the CPU.
+def find_device(asked: str, place: Place = Place()) -> torch.device:
+    """The device of that name; `auto` is a CUDA device if there is one, else the CPU.
+
+    Each process on a machine has a CUDA device of its own there, by its number; the CPU is shared.
 
     Raises:
-        ValueError: torch knows no such device, or this machine has none.
+        ValueError: torch knows no such device, this machine has none, or there are more processes than devices.
     """
     if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    if place.count > 1 and asked not in ("cpu", "cuda"):
+        raise ValueError(f"--device is {asked!r} and {place.count} processes share the run: give auto, cuda or cpu")
+    if place.count > 1 and asked == "cuda":
+        most = torch.cuda.device_count()
+        if place.local_count > most:
+            raise ValueError(
+                f"{place.local_count} processes were started and this machine has {most} CUDA devices, of which each "
+                f"process needs one: start {most or 'them elsewhere'}, or give --device cpu"
+            )
+        asked = f"cuda:{place.local_rank}"
     try:
         device = torch.device(asked)
     except RuntimeError:
@@ -50,11 +63,14 @@ def find_precision(asked: Precision, device: torch.device) -> Precision:
     return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
 
 
-def find_workers(asked: int | None, device: torch.device) -> int:
-    """Processes that prepare pictures: a CPU that trains has no core to spare; a GPU is fed by the machine's others."""
+def find_workers(asked: int | None, device: torch.device, trainers: int = 1) -> int:
+    """Processes that prepare pictures for each of the machine's `trainers`.
+
+    A CPU that trains has no core to spare; a GPU is fed by the machine's others.
+    """
     if asked is not None:
         return asked
-    return min(cores(), 8) if device.type == "cuda" else 0
+    return max(1, min(cores() // trainers, 8)) if device.type == "cuda" else 0
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:

@@ -18,15 +18,17 @@ _PROJECT = Path(__file__).parents[1]
 _LIBRARIES = ("torch", "torchvision", "fvcore", "numpy", "pillow", "tensorboard", "safetensors")
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: torch.device, processes: int = 1) -> str:
     """What a reader calls the device: the GPU's name, or the processor's and how many threads torch takes by itself.
 
-    The same within and without `device.threads`: runs with different layouts are runs on one device.
+    Of several `processes` that share a run each has such a device. The same within and without `device.threads`: runs
+    with different layouts are runs on one device.
     """
+    times = f"{processes} x " if processes > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return times + torch.cuda.get_device_name(device)
     count = threads_outside()
-    return f"{_processor()}, {count} thread{'s' * (count > 1)}"
+    return f"{times}{_processor()}, {count} thread{'s' * (count > 1)}"
 
 
 def _processor() -> str:
@@ -62,7 +64,7 @@ def _git(project: Path, *arguments: str) -> bytes:
     return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
     """What could explain a difference between two runs of one config, for environment.json."""
     versions = {}
     for library in _LIBRARIES:
@@ -72,7 +74,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         **versions,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "device": device_name(device),
+        "device": device_name(device, processes),
+        "processes": processes,
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

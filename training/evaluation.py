@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.batches import Batch
+from data.words import first_few
 from training.device import autocast
+from training.interrupt import Stopped
 from training.predictions import as_csv
+from training.processes import ALONE, Processes
 from training.recipe import Precision
 
 
@@ -51,21 +54,55 @@ class Evaluation:
         return as_csv(ids, *(column.tolist() for column in columns))
 
 
-@torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: Precision) -> Evaluation:
-    """Run `model` in eval mode over `batches` (`data.eval_batches` on `device`); its mode is put back afterwards."""
+class NotOnce(OSError):
+    """Pictures of a split were looked at never, or more than once. One sentence, which names them."""
+
+
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], ids: Sequence[str], device: torch.device, precision: Precision,
+    processes: Processes = ALONE,
+) -> Evaluation:  # fmt: skip
+    """What `model`, in eval mode, says of the pictures `ids`; its mode is put back afterwards.
+
+    `batches` are this process's of `data.eval_batches` on `device`. All `processes` get the whole.
+
+    Raises:
+        Stopped: between two batches, here or in another process.
+        NotOnce: together the batches are not each picture once.
+    """
     was_training = model.training
     model.eval()
-    labels, tops, p_labels, p_tops = [], [], [], []
-    for batch in batches:
-        with autocast(precision, device):
-            logits = model(batch.images)
-        probabilities = F.softmax(logits[: batch.valid].float(), dim=1)
-        own = batch.labels[: batch.valid]
-        labels.append(own)
-        best = probabilities.topk(min(5, probabilities.shape[1]))
-        tops.append(best.indices)
-        p_tops.append(best.values[:, 0])
-        p_labels.append(probabilities.gather(1, own[:, None])[:, 0])
+    try:
+        seen = list(zip(*(_look(model, batch, device, precision) for batch in batches), strict=True))
+        own = [torch.cat(parts).cpu() for parts in seen]
+    except Stopped:
+        own = None
     model.train(was_training)
-    return Evaluation(*(torch.cat(parts).cpu() for parts in (labels, tops, p_labels, p_tops)))
+    told = processes.all_of(own)
+    if None in told:
+        raise Stopped
+    return _whole([columns for columns in told if columns], ids)  # a process that had no batch has no columns
+
+
+@torch.inference_mode()
+def _look(model: nn.Module, batch: Batch, device: torch.device, precision: Precision) -> tuple[Tensor, ...]:
+    """Of a batch's pictures: their indices, then the columns of `Evaluation`."""
+    with autocast(precision, device):
+        logits = model(batch.images)
+    probabilities = F.softmax(logits[: batch.valid].float(), dim=1)
+    own = batch.labels[: batch.valid]
+    best = probabilities.topk(min(5, probabilities.shape[1]))
+    return batch.indices, own, best.indices, probabilities.gather(1, own[:, None])[:, 0], best.values[:, 0]
+
+
+def _whole(seen: Sequence[Sequence[Tensor]], ids: Sequence[str]) -> Evaluation:
+    """All that the processes have seen, in the order of `ids`. Raises NotOnce."""
+    indices, *columns = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    times = torch.bincount(indices, minlength=len(ids))
+    if wrong := [f"{ids[index]} {count} times" for index, count in enumerate(times.tolist()) if count != 1]:
+        raise NotOnce(
+            f"an evaluation looked at {len(indices):,} pictures instead of each of {len(ids):,} once "
+            f"({first_few(wrong)}): this is a fault of the program, and nothing of it is counted"
+        )
+    order = indices.argsort()
+    return Evaluation(*(column[order] for column in columns))

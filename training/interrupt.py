@@ -32,11 +32,11 @@ class StopRequest:
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Within the block somebody looks at the request often and saves first; elsewhere a signal ends the work."""
-        self.is_handled = True
+        before, self.is_handled = self.is_handled, True
         try:
             yield
         finally:
-            self.is_handled = False
+            self.is_handled = before
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:
         """`items`, as long as nobody asks to stop.
@@ -51,11 +51,14 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(alone: bool = True) -> Iterator[StopRequest]:
     """Within the block SIGTERM and SIGINT set the request, or raise KeyboardInterrupt where it is not handled.
 
     A second one ends the process at once, with exit code 75. A thread sees to that: Python's own handlers would wait
     for the main thread to come back from whatever it is computing.
+
+    A process that is not `alone` was started by torchrun, which passes on each signal that it gets, sends another when
+    the first process leaves, and after 30 seconds ends them itself: there only the first counts, now and afterwards.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
@@ -69,7 +72,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    thread = threading.Thread(target=_leave_at_the_second, args=(reader,), daemon=True)
+    thread = threading.Thread(target=_leave_at_the_second, args=(reader, alone), daemon=True)
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # every signal's number is written there, at once
     thread.start()
@@ -79,7 +82,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if alone else signal.SIG_IGN)
         signal.set_wakeup_fd(wakeup)
         os.write(writer, b"\0")
         thread.join()
@@ -87,11 +90,11 @@ def stop_on_signals() -> Iterator[StopRequest]:
         os.close(reader)
 
 
-def _leave_at_the_second(reader: int) -> None:
-    """Read numbers of signals until a 0; the second that asks to stop ends the process."""
+def _leave_at_the_second(reader: int, alone: bool) -> None:
+    """Read numbers of signals until a 0; the second that asks to stop ends a process that is alone."""
     asked = 0
     while 0 not in (numbers := os.read(reader, 64)):
         asked += sum(number in _SIGNALS for number in numbers)
-        if asked > 1:
+        if asked > 1 and alone:
             os.write(2, b"runner.py: asked twice, left at once; the same command goes on from what was saved before\n")
             os._exit(STOPPED)

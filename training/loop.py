@@ -51,22 +51,28 @@ def train(
     A new run begins with a trial of layouts, if `execution` has one; one that goes on keeps the layout it has. `lease`
     is this process's on the run, where others may want to train it; its readers are told how far the run is.
 
+    All processes of `execution` call this alike. The first of them alone has a lease, reads and writes the run's folder
+    and returns what is in result.json; helpers return nothing.
+
     Raises:
         Lost: another process has taken the run over; nothing was written since it did.
         NonFinite: nothing was updated with that loss; the run's folder keeps its last checkpoint.
         Stopped: `stop` was set; the state is saved.
         ValueError: the training split holds less than one batch.
         checkpoint.Damaged: what the run would go on from is damaged.
+        Elsewhere: in a helper, the first process raised one of these, or failed.
     """
-    device, precision = execution.device, run.study.config.precision
+    device, precision, processes = execution.device, run.study.config.precision, execution.processes
     set_up(device, precision, execution.deterministic)
-    saved = read_checkpoint(run, device)
-    execution = replace(execution, layout=_layout(run, stores, execution, saved))
-    with threads(execution.layout.threads), stop.handled():
-        model = _initial_model(run, execution)
-        learner = Learner(model, run.recipe, execution.layout, device, precision, run.seed)
+    saved = processes.from_first(lambda: read_checkpoint(run, device), device)
+    layout = processes.from_first(lambda: _layout(run, stores, execution, saved))
+    execution = replace(execution, layout=layout)
+    with threads(layout.threads), stop.handled():
+        model = _initial_model(run, execution, begun=saved is not None)
+        learner = Learner(model, run.recipe, layout, device, precision, run.seed, processes)
         state = State() if saved is None else resume(run, learner, saved)
-        records.begin(run, stores, device, execution.layout)
+        if processes.is_first:
+            records.begin(run, stores, execution)
         return _train(run, stores, execution, stop, learner, state, lease)
 
 
@@ -75,19 +81,23 @@ def _train(
     lease: Lease | None,
 ) -> dict[str, Any]:  # fmt: skip
     """`train` from `state` on."""
-    recipe, clock = run.recipe, learner.clock
+    recipe, clock, processes = run.recipe, learner.clock, execution.processes
     per_epoch = batches_per_epoch(len(stores.train), recipe.batch_size)
     done = state.epoch * per_epoch + state.batch
     batches = train_batches(
         stores.train, recipe.augmentation, run.study.config.resolution, seed=run.seed, epoch=state.epoch,
         epochs=recipe.epochs - state.epoch, batch_size=recipe.batch_size, start=state.batch,
-        micro_batches=recipe.micro_batches, workers=execution.workers, device=execution.device, kept=stores.augmented,
+        micro_batches=recipe.micro_batches, rank=processes.rank, world=processes.count, workers=execution.workers,
+        device=execution.device, kept=stores.augmented,
     )  # fmt: skip
-    board = records.Board(run.folder, state.epoch * per_epoch + 1)
-    progress = Progress(run.title, recipe.epochs * per_epoch, done, recipe.batch_size)
-    check_lease = lease.check if lease else lambda: None
+    board = records.Board(run.folder, state.epoch * per_epoch + 1) if processes.is_first else None
+    progress = Progress(run.title, recipe.epochs * per_epoch, done, recipe.batch_size, told=processes.is_first)
     if lease:
         lease.note = progress.read
+
+    def check_lease() -> None:
+        processes.from_first(lease.check if lease else _nothing)
+
     saved_at = time.monotonic()
     learner.model.train()
 
@@ -100,9 +110,11 @@ def _train(
                     update(learner, epoch * per_epoch + number, batches, lr)
                     state.batch += 1
                     progress.update(f"{epoch + 1}/{recipe.epochs}", learner.watch.last)
-                    if stop:
+                    due = time.monotonic() - saved_at > 60 * execution.checkpoint_minutes
+                    stopped, due = processes.any(bool(stop), due)
+                    if stopped:
                         raise Stopped
-                    if time.monotonic() - saved_at > 60 * execution.checkpoint_minutes:
+                    if due:
                         check_lease()
                         save_checkpoint(run, execution, learner, state)
                         saved_at = time.monotonic()
@@ -110,25 +122,26 @@ def _train(
                 with clock("backward"):
                     learner.watch.drain()
                 seen = _evaluate(run, execution, stop, learner, stores.validation, stores.evaluated)
-                seconds = {phase: round(now - before[phase], 4) for phase, now in clock.read().items()}
-                rate = (per_epoch - first) * recipe.batch_size / max(of_updates(seconds), 1e-9)
-                metrics = {
-                    "epoch": epoch + 1,
-                    "update": (epoch + 1) * per_epoch,
-                    "lr": learning_rate(recipe, (epoch + 1) * per_epoch - 1, per_epoch),
-                    "train_loss": learner.watch.loss_sum / per_epoch,
-                    "validation_loss": seen.loss,
-                    "validation_top1": seen.top1,
-                    "images_per_second": round(rate, 2),
-                    "seconds": seconds,
-                }
                 check_lease()
-                if seen.top1 > state.best_top1:
-                    state.best_top1, state.best_epoch = seen.top1, epoch + 1
-                    state.weights_sha256 = records.save_weights(run, learner.judged, stores.classes, epoch + 1)
-                state.metrics += json.dumps(metrics) + "\n"
-                write_atomically(run.folder / records.METRICS, state.metrics.encode())
-                records.log(board, metrics)
+                if board is not None:
+                    seconds = {phase: round(now - before[phase], 4) for phase, now in clock.read().items()}
+                    rate = (per_epoch - first) * recipe.batch_size / max(of_updates(seconds), 1e-9)
+                    metrics = {
+                        "epoch": epoch + 1,
+                        "update": (epoch + 1) * per_epoch,
+                        "lr": learning_rate(recipe, (epoch + 1) * per_epoch - 1, per_epoch),
+                        "train_loss": learner.watch.loss_sum / per_epoch,
+                        "validation_loss": seen.loss,
+                        "validation_top1": seen.top1,
+                        "images_per_second": round(rate, 2),
+                        "seconds": seconds,
+                    }
+                    if seen.top1 > state.best_top1:
+                        state.best_top1, state.best_epoch = seen.top1, epoch + 1
+                        state.weights_sha256 = records.save_weights(run, learner.judged, stores.classes, epoch + 1)
+                    state.metrics += json.dumps(metrics) + "\n"
+                    write_atomically(run.folder / records.METRICS, state.metrics.encode())
+                    records.log(board, metrics)
                 state.epoch, state.batch = epoch + 1, 0
                 learner.watch.reset()
                 save_checkpoint(run, execution, learner, state)
@@ -140,18 +153,25 @@ def _train(
             raise Stopped(f"{run.title} was stopped {where}") from None
 
         # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
-        learner.judged.load_state_dict(records.load_weights(run, state.weights_sha256))
+        best = processes.from_first(lambda: records.load_weights(run, state.weights_sha256))
+        learner.judged.load_state_dict(best)
         try:
             test = _evaluate(run, execution, stop, learner, stores.test)
         except Stopped:
             raise Stopped(f"{run.title} was stopped in its test; the same command tests it again") from None
         check_lease()
+        if board is None:
+            return {}
         # One update late: a process that goes on from the last checkpoint hides it and not that epoch's metrics.
         board.add_scalars({"test/top1": test.top1}, recipe.epochs * per_epoch + 1)
         result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
         took = duration(sum(clock.read().values()))
         progress.say(f"top-1 {test.top1:.2f} % on {len(test.labels):,} test pictures in {took}")
     return result
+
+
+def _nothing() -> None:
+    """What there is to check without a lease."""
 
 
 @contextmanager
@@ -174,22 +194,25 @@ def _evaluate(
     kept: PreparedPictures | None = None,
 ) -> Evaluation:  # fmt: skip
     """What the network says of `split`. Raises Stopped between two batches."""
+    device, processes = execution.device, execution.processes
     batches = eval_batches(
-        split, run.study.config.resolution, batch_size=_EVALUATION_BATCH, workers=execution.workers,
-        device=execution.device, kept=kept,
+        split, run.study.config.resolution, batch_size=_EVALUATION_BATCH, rank=processes.rank, world=processes.count,
+        workers=execution.workers, device=device, kept=kept,
     )  # fmt: skip
     with learner.clock("evaluation"):
-        return evaluate(learner.judged, stop.between(batches), execution.device, learner.precision)
+        return evaluate(learner.judged, stop.between(batches), split.ids, device, learner.precision, processes)
 
 
-def _initial_model(run: Run, execution: Execution) -> nn.Module:
-    """The network with the initial weights of its seed, or of the study's file, on the device."""
+def _initial_model(run: Run, execution: Execution, begun: bool = False) -> nn.Module:
+    """The network with the initial weights of its seed, or of the study's file unless it has `begun`, on the device."""
     recipe = run.recipe
     torch.manual_seed(randomness.key(_INITIAL_WEIGHTS, run.seed, 0))
     model = build(run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init=recipe.init)
     start = run.study.config.init_weights
-    if start and run.init_weights and not (run.folder / checkpoint.NAME).exists():
-        start_from(model, run.init_weights, start)
+    if start and run.init_weights and not begun:
+        file = run.init_weights
+        execution.processes.from_first(lambda: start_from(model, file, start))
+        model.load_state_dict(execution.processes.from_first(model.state_dict))
     return lay_out(model.to(execution.device), execution.layout)
 
 
@@ -204,6 +227,7 @@ def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any
         layout = replace(layout, channels_last=began.channels_last)
     elif execution.trial:
         recipe = run.recipe
-        steps = recipe.epochs * recipe.micro_batches * batches_per_epoch(len(stores.train), recipe.batch_size)
+        own = len(execution.processes.share(recipe.micro_batches))
+        steps = recipe.epochs * own * batches_per_epoch(len(stores.train), recipe.batch_size)
         layout = trial.choose(trial.work_of(run), execution.device, steps, trial.cache_file()).layout
     return replace(layout, threads=layout.threads or torch.get_num_threads())

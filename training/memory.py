@@ -1,6 +1,7 @@
 """Whether a batch fits: what a network keeps for its backward pass, and what the device has."""
 
 import contextlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,14 @@ def bytes_per_picture(model: nn.Module, resolution: int, precision: Precision, d
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
 
 
-def state_bytes(model: nn.Module, recipe: Recipe) -> int:
-    """Bytes of the weights, their gradients and the optimizer's moments."""
+def state_bytes(model: nn.Module, recipe: Recipe, processes: int = 1) -> int:
+    """Bytes of the weights, their gradients and the optimizer's moments.
+
+    One of several `processes` also keeps the gradients of each of its parts, and sends and receives them.
+    """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return weights * (4 if recipe.optimizer == "adamw" else 3)
+    kept = 4 * math.ceil(recipe.micro_batches / processes) + 1 if processes > 1 else 0
+    return weights * ((4 if recipe.optimizer == "adamw" else 3) + kept)
 
 
 def available(device: torch.device) -> int | None:

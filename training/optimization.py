@@ -80,9 +80,9 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 def loss_function(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
     """Cross entropy to smoothed targets of which `batch.weight` belongs to the label and the rest to the partner's.
 
-    logits: (B, classes), taken to float32. Returns the mean over the batch.
+    logits: (B, classes), taken to float32 at least. Returns the mean over the batch.
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     own = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=label_smoothing)
     if batch.partner_labels is batch.labels:
         return own.mean()

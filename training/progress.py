@@ -12,13 +12,18 @@ from data.words import duration
 class Progress:
     """Updates done, images per second, loss and time left of one run."""
 
-    def __init__(self, title: str, updates: int, done: int, batch_size: int, seconds_between_lines: float = 10) -> None:
+    def __init__(
+        self, title: str, updates: int, done: int, batch_size: int, seconds_between_lines: float = 10,
+        told: bool = True,
+    ) -> None:  # fmt: skip
+        """`told` is whether anybody is to see it: of many processes one tells."""
         self.title, self.updates, self.done, self.batch_size = title, updates, done, batch_size
+        self.told = told
         self.every = seconds_between_lines
         self.started, self.first, self.last_line = time.monotonic(), done, time.monotonic()
         self.epoch = ""
         self.bar = None
-        if sys.stderr.isatty():
+        if told and sys.stderr.isatty():
             self.bar = tqdm(
                 total=updates * batch_size, initial=done * batch_size, desc=title, unit=" images", unit_scale=True,
                 leave=False, dynamic_ncols=True, mininterval=0.5,
@@ -51,6 +56,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        if not self.told:
+            return
         if self.bar is not None:
             self.bar.write(f"{self.title}: {text}", file=sys.stderr)
         else:

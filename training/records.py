@@ -27,7 +27,6 @@ from training.clock import of_updates
 from training.environment import code_version, device_name, environment
 from training.evaluation import Evaluation
 from training.holders import LEASE
-from training.layout import Layout
 from training.run import Execution, Run, Stores
 from training.study import write_json
 
@@ -36,10 +35,11 @@ ABOUT = "about"
 """The entry of the weights' metadata: JSON that says what they are."""
 
 
-def begin(run: Run, stores: Stores, device: torch.device, layout: Layout) -> None:
+def begin(run: Run, stores: Stores, execution: Execution) -> None:
     """Write what is known before the first update: config.json and environment.json."""
     write_config(run)
-    about = {**environment(device), "layout": asdict(layout), "skipped": stores.skipped}
+    machine = environment(execution.device, execution.processes.count)
+    about = {**machine, "layout": asdict(execution.layout), "skipped": stores.skipped}
     write_json(run.folder / "environment.json", about)
 
 
@@ -184,7 +184,7 @@ def finish(
         "activations": size.activations,
         "images_per_second": pictures / of_updates(seconds),
         "seconds": {**seconds, "total": sum(seconds.values())},
-        "device": device_name(execution.device),
+        "device": device_name(execution.device, execution.processes.count),
         "code_version": code_version(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }

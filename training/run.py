@@ -16,6 +16,7 @@ from training.identity import Identity
 from training.index import Found, Index, Standing, standing_of
 from training.layout import Layout
 from training.memory import available
+from training.processes import ALONE, Processes
 from training.recipe import Recipe
 from training.study import Study, must_begin_anew, read_records, read_result
 
@@ -35,6 +36,8 @@ class Execution:
     """A checkpoint is written at the end of every epoch, and within one after this many minutes; 0: every update."""
     deterministic: bool = False
     """Whether CUDA is to use kernels that always round alike, where it has them. The CPU's do."""
+    processes: Processes = ALONE
+    """Those that share the run; this is one of them."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,16 @@ class Run:
                 "give this study a name of its own with --study NAME"
             )
 
+    def check_parts(self, processes: int) -> None:
+        """Raise ValueError where so many processes cannot share the parts of a batch."""
+        parts = self.recipe.micro_batches
+        if processes > parts:
+            raise ValueError(
+                f"{processes} processes are to share the parts of a batch, and {self.step} has {parts} "
+                f"(--micro-batches): start {parts} or fewer, or give --micro-batches {processes} or more, which makes "
+                "it a study of its own (--study NAME)"
+            )
+
     def _differences(self) -> list[str]:
         """What the records in the run's folder state that is not so of this run."""
         return next(filter(None, map(self.identity.difference, read_records(self.folder))), [])
@@ -172,13 +185,18 @@ def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -
     return math.ceil(resolution / min(0.875, math.sqrt(sum(crop_scale) / 2)))
 
 
-def open_stores(dataset: Dataset, cache: Path, short_side: int, skip_unreadable: bool = False) -> Stores:
-    """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`)."""
+def open_stores(
+    dataset: Dataset, cache: Path, short_side: int, skip_unreadable: bool = False, trainers: int = 1
+) -> Stores:
+    """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`).
+
+    Each of so many `trainers` on this machine may remember its part of the prepared pictures.
+    """
     train, validation, test = (
         open_store(split, cache, short_side, skip_unreadable=skip_unreadable) for split in dataset.splits.values()
     )
     free = available(torch.device("cpu"))
-    train_share, validation_share = (min(2**30, 2**62 if free is None else free // part) for part in (4, 8))
+    train_share, validation_share = (min(2**30, 2**62 if free is None else free // part // trainers) for part in (4, 8))
     return Stores(
         train, validation, test, dataset.classes, PreparedPictures(train_share), PreparedPictures(validation_share)
     )

@@ -15,6 +15,7 @@ from models.builder import empty
 from training import memory, records
 from training.checkpoint import Damaged
 from training.environment import code_version
+from training.helper import tell
 from training.holders import FAILURE, LAUNCH, hold, note_failure, read_failure
 from training.interrupt import DONE, FAILED, STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
@@ -131,6 +132,7 @@ def _carry_out(
             print(f"{run.title}: {what}, top-1 {result['top1']:.2f} % ({again})", flush=True)
         if result or run.made_as:
             return DONE
+        tell(run, stores, execution)
         train(run, stores, execution, stop, lease)
     except Stopped as stopped:
         _tell(stopped)
@@ -155,9 +157,11 @@ def _carry_out(
             print(finished(run.step, run.seed, time.monotonic() - started), flush=True)
         return DONE
     # Only now, for the failure's traceback held the network and all that was computed of it.
-    failed = failed or _out_of_memory(run, execution.device)
-    _tell(failed)
-    note_failure(run.folder, failed, final=True)
+    said = failed or _out_of_memory(run, execution.device)
+    note_failure(run.folder, said, final=True)
+    if not failed and execution.processes.count > 1:  # its helpers are in the middle of this run
+        raise OSError(said)
+    _tell(said)
     return FAILED
 
 

@@ -49,8 +49,10 @@ class Speed:
     """By which a forecast with it may be wrong, relative."""
 
 
-def measure(learners: Iterator[Learner], recipe: Recipe, pictures: Callable[[int], Batch]) -> Speed:
+def measure(learners: Iterator[Learner], recipe: Recipe, pictures: Callable[[int], Batch], processes: int = 1) -> Speed:
     """The training rate of a network under `recipe`, by updates on random pictures.
+
+    Of `processes` that share a batch's parts the slowest counts; the time in which they add up is not known.
 
     `learners` are the network in one layout or several, of which the fastest counts, each with a recipe of one part;
     `pictures` makes a batch of so many. The pictures at once grow from two to a part of the recipe's batch, in one
@@ -74,7 +76,7 @@ def measure(learners: Iterator[Learner], recipe: Recipe, pictures: Callable[[int
     others = [_time(other, pictures(last.rows)) for other in learners]
     best = min([last, *others], key=lambda timing: timing.gradients + timing.step)
     seconds = best.gradients / last.gradients * _continued(seen, part)
-    rate = recipe.batch_size / (recipe.micro_batches * seconds + best.step)
+    rate = recipe.batch_size / (math.ceil(recipe.micro_batches / processes) * seconds + best.step)
     if last.rows == part:
         return Speed(rate, "measured now", error=max(_SURE, best.spread))
     # What noise in the last two timings does to the line's end.

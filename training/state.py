@@ -57,15 +57,25 @@ def resume(run: Run, learner: Learner, saved: dict[str, Any]) -> State:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _another_version(run) from error
     learner.watch, learner.clock = Watch(learner.device, state.loss_sum), Clock(state.seconds)
-    if state.best_epoch:
-        records.load_weights(run, state.weights_sha256)
-    write_atomically(run.folder / records.METRICS, state.metrics.encode())
+    learner.sums.processes.from_first(lambda: _restore_files(run, state))
     return state
 
 
+def _restore_files(run: Run, state: State) -> None:
+    """Put the weights of the best epoch and the metrics where they were at `state`. Raises checkpoint.Damaged."""
+    if state.best_epoch:
+        records.load_weights(run, state.weights_sha256)
+    write_atomically(run.folder / records.METRICS, state.metrics.encode())
+
+
 def save_checkpoint(run: Run, execution: Execution, learner: Learner, state: State) -> None:
-    """Write the run's checkpoint. Raises BadLoss if a loss is not finite; the checkpoint before stays."""
+    """Write the run's checkpoint. Raises BadLoss if a loss is not finite; the checkpoint before stays.
+
+    All processes call this, so that all learn of such a loss; the first one writes.
+    """
     learner.watch.drain()
+    if not execution.processes.is_first:
+        return
     state.seconds, state.loss_sum = learner.clock.read(), learner.watch.loss_sum
     about = {**_owner(run), "device": execution.device.type, "layout": asdict(execution.layout)}
     checkpoint.save(run.folder / checkpoint.NAME, {**about, "state": asdict(state), **learner.state_dict()})

@@ -15,6 +15,8 @@ from training.clock import Clock
 from training.device import autocast
 from training.layout import Layout, forward_of
 from training.optimization import loss_function, make_optimizer, update_average
+from training.part_sums import PartSums
+from training.processes import ALONE, Processes
 from training.recipe import Precision, Recipe
 from training.watch import Watch
 
@@ -27,14 +29,15 @@ class Learner:
 
     def __init__(
         self, model: nn.Module, recipe: Recipe, layout: Layout, device: torch.device, precision: Precision,
-        seed: int = 0,
+        seed: int = 0, processes: Processes = ALONE,
     ) -> None:  # fmt: skip
-        """`model` is on `device` and was laid out (`layout.lay_out`)."""
+        """`model` is on `device` and was laid out (`layout.lay_out`). `processes` share the parts of each batch."""
         self.model, self.recipe, self.device, self.precision, self.seed = model, recipe, device, precision, seed
         self.layout, self.forward = layout, forward_of(model, layout)
         self.optimizer = make_optimizer(model, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.average = None if recipe.ema is None else copy.deepcopy(model).requires_grad_(False)
+        self.sums = PartSums(model, recipe.micro_batches, processes)
         self.watch, self.clock = Watch(device), Clock()
 
     @property
@@ -59,11 +62,12 @@ def noise(count: int, resolution: int, classes: int, device: torch.device) -> Ba
     """A batch of `count` random pictures, by torch's generator, to time updates with."""
     images = torch.randn(count, 3, resolution, resolution).to(device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(classes, (count,)).to(device)
-    return Batch(images, labels, labels, torch.ones(count, device=device), count)
+    return Batch(images, labels, labels, torch.ones(count, device=device), torch.arange(count))
 
 
 def update(learner: Learner, number: int, batches: Iterator[Batch], lr: float) -> None:
-    """Make a run's update `number`, counted from 0, with the next of `batches`, one for each part (micro-batch).
+    """Make a run's update `number`, counted from 0, with the next of `batches`, one for each part (micro-batch) that
+    this process has of the batch.
 
     Raises:
         BadLoss: the loss of this update, or of one shortly before, is not finite; nothing was changed by it.
@@ -71,7 +75,6 @@ def update(learner: Learner, number: int, batches: Iterator[Batch], lr: float) -
     for group in learner.optimizer.param_groups:
         group["lr"] = lr
     loss = gradients(learner, number, batches)
-    # Processes that share a batch's parts will add up their gradients and losses here.
     with learner.clock("backward"):
         learner.watch.add(number, loss)
     with learner.clock("optimizer"):
@@ -79,13 +82,13 @@ def update(learner: Learner, number: int, batches: Iterator[Batch], lr: float) -
 
 
 def gradients(learner: Learner, number: int, batches: Iterator[Batch]) -> Tensor:
-    """Add the gradients of an update's parts to those of the weights; the loss, in the precision of sums (a scalar).
+    """Leave the gradients of an update in the weights; its loss, in the precision of sums (a scalar).
 
     A part knows nothing of the others: batch norm sees it alone, and what is drawn for it depends on its number only.
     """
-    recipe, device, clock = learner.recipe, learner.device, learner.clock
-    whole = torch.zeros((), dtype=learner.watch.precise, device=device)
-    for part in range(recipe.micro_batches):
+    recipe, device, clock, sums = learner.recipe, learner.device, learner.clock, learner.sums
+    sums.begin()
+    for part in sums.processes.share(recipe.micro_batches):
         with clock("data"):
             batch = next(batches)
         # Stochastic depth draws from torch's own generator: put it where these draws begin.
@@ -95,8 +98,9 @@ def gradients(learner: Learner, number: int, batches: Iterator[Batch]) -> Tensor
             loss = loss_function(logits, batch, recipe.label_smoothing) / recipe.micro_batches
         with clock("backward"):
             torch.autograd.backward(learner.scaler.scale(loss))
-            whole += loss.detach()
-    return whole
+            sums.keep(loss.to(learner.watch.precise))
+    with clock("backward"):
+        return sums.add_up()
 
 
 def step(learner: Learner) -> None:

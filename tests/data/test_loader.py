@@ -20,6 +20,7 @@ from data.batches import Batch, PreparedPictures
 from data.loader import batches_per_epoch, epoch_order, eval_batches, train_batches
 
 FULL = Augmentation()
+TENSORS = ("images", "labels", "partner_labels", "weight", "indices")
 OFF = Augmentation(rand_augment_magnitude=0, color_jitter=0, random_erasing=0, mixup=0, cutmix=0)
 
 
@@ -44,17 +45,12 @@ class Store:
 def assert_same(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
-        for name in ("images", "labels", "partner_labels", "weight"):
+        for name in TENSORS:
             assert torch.equal(getattr(one, name), getattr(other, name)), name
-        assert one.valid == other.valid
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    images, labels, partners, weight = (
-        torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("images", "labels", "partner_labels", "weight")
-    )
-    return Batch(images, labels, partners, weight, sum(batch.valid for batch in batches))
+    return Batch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in TENSORS))
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +90,8 @@ def test_an_epoch_taken_up_in_its_middle_goes_on_with_the_same_bytes(
     assert_same(list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, start=start)), epoch[start:])
 
 
-@pytest.mark.parametrize(("world", "micro_batches"), [(2, 1), (1, 2), (2, 4), (4, 2)])
-def test_shares_and_micro_batches_put_together_are_the_batch(
+@pytest.mark.parametrize(("world", "micro_batches"), [(1, 2), (2, 2), (2, 4), (3, 4), (4, 4), (3, 8)])
+def test_the_parts_of_all_processes_put_together_are_the_batch(
     store: Store, epoch: list[Batch], world: int, micro_batches: int
 ) -> None:
     shares = [
@@ -103,9 +99,11 @@ def test_shares_and_micro_batches_put_together_are_the_batch(
                            micro_batches=micro_batches, start=1))
         for rank in range(world)
     ]  # fmt: skip
+    sizes = [len(each) // 3 for each in shares]
+    assert max(sizes) - min(sizes) <= 1
     whole = [
-        joined([part for share in shares for part in share[first : first + micro_batches]])
-        for first in range(0, 3 * micro_batches, micro_batches)
+        joined([part for each, size in zip(shares, sizes, strict=True) for part in each[batch * size :][:size]])
+        for batch in range(3)
     ]
     assert_same(whole, epoch[1:])
 
@@ -114,11 +112,10 @@ def _share(rank: int, world: int, workers: int, pipe: Connection) -> None:
     """What a process of its own makes, as plain arrays."""
     torch.set_num_threads(1)
     made = train_batches(
-        Store(70), FULL, 48, seed=3, epoch=2, batch_size=16, rank=rank, world=world, workers=workers, start=2
-    )
-    pipe.send(
-        [[getattr(batch, name).numpy() for name in ("images", "labels", "partner_labels", "weight")] for batch in made]
-    )
+        Store(70), FULL, 48, seed=3, epoch=2, batch_size=16, rank=rank, world=world, micro_batches=2, workers=workers,
+        start=2,
+    )  # fmt: skip
+    pipe.send([[getattr(batch, name).numpy() for name in TENSORS] for batch in made])
 
 
 def test_two_processes_with_workers_of_their_own_make_the_batches_of_one(epoch: list[Batch]) -> None:
@@ -134,7 +131,7 @@ def test_two_processes_with_workers_of_their_own_make_the_batches_of_one(epoch: 
         process.join()
     assert [len(share) for share in shares] == [2, 2]
     whole = [
-        Batch(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*halves, strict=True)), 16)
+        Batch(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*halves, strict=True)))
         for halves in zip(*shares, strict=True)
     ]
     assert_same(whole, epoch[2:])
@@ -172,7 +169,7 @@ def test_another_epoch_or_seed_is_another_order() -> None:
 
 
 def test_without_mixing_a_label_has_all_the_weight_and_odd_shares_are_fine(store: Store) -> None:
-    batches = list(train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=14, world=2, rank=1))
+    batches = list(train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=14, micro_batches=2, world=2, rank=1))
     assert len(batches) == 5
     for batch in batches:
         assert batch.labels.tolist() == batch.partner_labels.tolist()
@@ -191,6 +188,14 @@ def test_evaluation_takes_every_picture_in_order_and_pads_the_last_batch(store: 
     assert_same(list(eval_batches(store, 32, batch_size=32, workers=2)), batches)
 
 
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_an_evaluation_is_shared_by_whole_batches(store: Store, world: int) -> None:
+    alone = list(eval_batches(store, 32, batch_size=16))
+    shares = [list(eval_batches(store, 32, batch_size=16, rank=rank, world=world)) for rank in range(world)]
+    assert_same([batch for each in shares for batch in each], alone)
+    assert torch.equal(torch.cat([batch.indices for batch in alone]), torch.arange(70))
+
+
 def test_a_store_smaller_than_a_batch_names_the_batch_that_fits(store: Store) -> None:
     with pytest.raises(ValueError, match="one batch of 71 needs more than the 70 .* batch size of 70 or less fits"):
         train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=71)
@@ -204,7 +209,8 @@ def test_a_store_smaller_than_a_batch_names_the_batch_that_fits(store: Store) ->
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"world": 3}, "multiple of 6"), ({"world": 16}, "multiple of 32"), ({"micro_batches": 5}, "multiple of 10"),
+        ({"world": 3, "micro_batches": 2}, "3 processes cannot share a batch of 2 micro-batches; start fewer"),
+        ({"micro_batches": 3}, "multiple of 6"), ({"micro_batches": 16}, "multiple of 32"),
         ({"micro_batches": 0}, "0 micro-batches"), ({"rank": 1}, "rank 1 of 1"), ({"start": 5}, "batch 5 of 4"),
     ],
 )  # fmt: skip

@@ -73,6 +73,20 @@ def test_the_second_signal_ends_the_process_in_the_middle_of_a_computation() -> 
     assert "left at once" in complaint
 
 
+def test_under_torchrun_only_the_first_signal_counts() -> None:
+    """It sends one of its own to a process that is stopping, or leaving."""
+    script = (
+        "import os, signal\nfrom training.interrupt import stop_on_signals\n"
+        "with stop_on_signals(alone=False) as stop, stop.handled():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print(stop.asked)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_a_stop_between_two_runs_begins_no_other(make_run, stores, execution, capsys) -> None:
     stop = StopRequest()
     stop.asked = True

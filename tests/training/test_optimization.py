@@ -97,7 +97,7 @@ def test_the_loss_is_cross_entropy_to_mixed_and_smoothed_targets() -> None:
     logits = torch.randn(6, 5)
     labels, partners = torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([1, 0, 3, 2, 0, 4])
     weight = torch.tensor([0.3, 0.3, 1.0, 0.0, 0.7, 0.7])
-    batch = Batch(torch.empty(0), labels, partners, weight, 6)
+    batch = Batch(torch.empty(0), labels, partners, weight, torch.arange(6))
 
     smooth = 0.1
     target = torch.full((6, 5), smooth / 5)

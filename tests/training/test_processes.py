@@ -1,0 +1,212 @@
+"""Several processes that share a run: real ones, started by torchrun, that meet over gloo."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import runner
+from ablations import PAPER, REGIMES
+from data.loader import eval_batches
+from models.builder import build
+from training import checkpoint, device
+from training.device import find_device, find_workers
+from training.evaluation import NotOnce, evaluate
+from training.interrupt import STOPPED
+from training.torchrun import Place, place
+
+pytestmark = pytest.mark.timeout(900)  # several processes of torch begin, on a busy machine one after the other
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+TORCHRUN = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
+
+
+@contextmanager
+def started(processes: int, *words: str) -> Iterator["subprocess.Popen[str]"]:
+    """torchrun with a program and its words; ended with the block."""
+    around = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*TORCHRUN, f"--nproc-per-node={processes}", "--standalone", *words], cwd=ROOT, env=around, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.terminate()  # not killed: it would leave its processes behind
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    """All that it says until it ends."""
+    return process.communicate()[0]
+
+
+def process_of_rank(rank: int, torchrun: int) -> int:
+    """The number of the process that torchrun started as `rank`."""
+    for child in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"torchrun has no process {rank}")
+
+
+def codes(report: str) -> list[int]:
+    """Exit codes in torchrun's report."""
+    return [int(code) for code in re.findall(r"^ *exitcode *: (-?\d+)", report, re.MULTILINE)]
+
+
+AGREEMENT = Path(__file__).with_name("agreement.py")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What one process makes of an update of every step; see agreement.py."""
+    from tests.training import agreement
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = agreement.all_steps()
+    torch.set_num_threads(threads)
+    return made
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_step_comes_out_the_same_to_the_last_bit_however_many_share_it(processes, alone, tmp_path) -> None:
+    with started(processes, str(AGREEMENT), str(tmp_path)) as torchrun:
+        report = said(torchrun)
+        assert torchrun.returncode == 0, report
+    for rank in range(processes):
+        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert together.keys() == alone.keys()
+        different = [name for name, value in alone.items() if not torch.equal(value, together[name])]
+        assert not different, (rank, different)
+
+
+REQUEST = ["--preset", "pocket", "--study", "shared", "--resolution", "32", "--epochs", "6", "--warmup-epochs", "1",
+           "--ema", "0.9", "--batch-size", "24", "--micro-batches", "4", "--mixup", "0.8", "--cutmix", "1.0",
+           "--drop-path", "0.2", "--workers", "0", "--device", "cpu", "--no-trial"]  # fmt: skip
+
+
+def left(folder: Path) -> dict[str, object]:
+    """What of a finished run must not depend on who made it."""
+    state = checkpoint.load(folder / "checkpoint.pt", CPU)
+    timeless = ("seconds", "images_per_second")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "weights": (folder / "model.safetensors").read_bytes(),
+        "states": {part: {name: value.numpy().tobytes() for name, value in state[part].items()}
+                   for part in ("model", "average")},
+        "moments": [{name: value.numpy().tobytes() for name, value in one.items()}
+                    for one in state["optimizer"]["state"].values()],
+        "predictions": (folder / "predictions.csv").read_text(),
+        "metrics": [{name: value for name, value in line.items() if name not in timeless} for line in lines],
+        "names": sorted(path.name for path in folder.iterdir() if not path.name.startswith("events.")),
+    }  # fmt: skip
+
+
+def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_process_alone(
+    house, house_place, tmp_path
+) -> None:
+    """By two processes, then four, then three; on batch norm, with mixing, stochastic depth and an average."""
+    words = ["train", "depthwise", *REQUEST, *house_place]
+    folder = tmp_path / "house/runs/shared/depthwise/seed-0"
+    last = folder / "checkpoint.pt"
+
+    def meet(processes: int, number: signal.Signals) -> tuple[str, float]:
+        """Send a signal to process 1 when an update more is saved; what was said, and seconds until all had ended."""
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        with started(processes, "runner.py", *words, "--checkpoint-minutes", "0") as torchrun:
+            while not last.exists() or last.stat().st_mtime_ns == before:
+                assert torchrun.poll() is None, said(torchrun)
+                time.sleep(0.02)
+            os.kill(process_of_rank(1, torchrun.pid), number)
+            began = time.monotonic()
+            return said(torchrun), time.monotonic() - began
+
+    report, _ = meet(2, signal.SIGTERM)
+    assert report.count("depthwise seed 0 was stopped in epoch 1 and saved; the same command resumes it") == 1
+    assert codes(report) == [STOPPED, STOPPED]
+    stopped = checkpoint.load(last, CPU)["state"]
+    assert 0 < stopped["batch"] < 3, "stopped in mid-epoch"
+
+    report, seconds = meet(4, signal.SIGKILL)
+    assert report.count("runner.py: ") == 1
+    assert "process 1 of 4 is gone, so the others end: the same command goes on from what was saved before" in report
+    assert sorted(codes(report)) == [-9, 1, 1, 1]
+    assert seconds < 20  # of which torchrun takes its part; NCCL and gloo would wait for half an hour
+
+    with started(3, "runner.py", *words) as torchrun:
+        report = said(torchrun)
+        assert torchrun.returncode == 0, report
+    assert report.count("top-1") == 1
+    whole = [*words[:2], *REQUEST, *house_place[:-1], str(tmp_path / "alone")]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert runner.main(whole) == 0
+    torch.set_num_threads(threads)
+    assert left(folder) == left(tmp_path / "alone/shared/depthwise/seed-0")
+
+
+def test_more_processes_than_parts_are_refused_in_one_sentence(house_place, tmp_path) -> None:
+    words = ["train", "3", *REQUEST, *house_place[:-1], str(tmp_path / "none"), "--micro-batches", "1"]
+    with started(2, "runner.py", *words) as torchrun:
+        report = said(torchrun)
+    assert [line for line in report.splitlines() if line.startswith("runner.py: ")] == [
+        "runner.py: 2 processes are to share the parts of a batch, and patchify-stem has 1 (--micro-batches): start 1 "
+        "or fewer, or give --micro-batches 2 or more, which makes it a study of its own (--study NAME)"
+    ]
+    assert codes(report)[-1] == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_other_commands_are_carried_out_once() -> None:
+    with started(2, "runner.py", "steps", "--regime", "pocket", "--format", "csv") as torchrun:
+        report = said(torchrun)
+    assert torchrun.returncode == 0
+    assert report.count("separate-downsampling") == 1
+
+
+def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> None:
+    torchrun_says = {
+        "TORCHELASTIC_RUN_ID": "x",
+        "RANK": "9",
+        "WORLD_SIZE": "16",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "8",
+    }
+    here = place(torchrun_says)
+    assert here == Place(9, 16, 1, 8)
+    assert place({"RANK": "9", "WORLD_SIZE": "16"}) == Place()  # another launcher's, of another program
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert find_device("auto", here) == find_device("cuda", here) == torch.device("cuda:1")
+    assert find_device("cpu", here) == CPU
+    with pytest.raises(ValueError, match="--device is 'cuda:3' and 16 processes share the run: give auto, cuda or cpu"):
+        find_device("cuda:3", here)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(ValueError, match="8 processes were started and this machine has 4 CUDA devices.* start 4, or"):
+        find_device("auto", here)
+    monkeypatch.setattr(device, "cores", lambda: 32)
+    assert [find_workers(None, torch.device("cuda"), trainers) for trainers in (1, 8, 64)] == [8, 4, 1]
+
+
+@pytest.mark.parametrize(
+    ("batches", "named"),
+    [([0, 1], r"8 pictures instead of each of 9 once \(.* 0 times\)"), ([0, 1, 2, 2], r"10 .* 9 once \(.* 2 times\)"),
+     ([0, 0, 2], r"9 pictures instead of each of 9 once \(.* 2 times")],
+)  # fmt: skip
+def test_an_evaluation_that_misses_a_picture_or_sees_one_twice_says_so(batches, named, stores) -> None:
+    model = build(PAPER.architecture(PAPER.step("3", REGIMES["pocket"]), REGIMES["pocket"], 3))
+    made = list(eval_batches(stores.test, 32, batch_size=4))
+    with pytest.raises(NotOnce, match=named):
+        evaluate(model, [made[number] for number in batches], stores.test.ids, CPU, "fp32")
+    seen = evaluate(model, [made[number] for number in (2, 0, 1)], stores.test.ids, CPU, "fp32")
+    assert torch.equal(seen.labels, stores.test.labels)
