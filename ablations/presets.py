@@ -27,7 +27,9 @@ _SHORT_CLASSIC = CLASSIC.change(crop_scale=(0.5, 1.0))
 PRESETS: Mapping[str, Preset] = {
     "food101": Preset(
         "the study: 101 dishes, 224x224, 300 epochs of the paper's recipe, on a GPU",
-        StudyConfig("food101", "tiny", 224, recipe=Recipe(batch_size=512)),
+        # Parts for as many as eight GPUs: docs/decisions.md#food101-parts.
+        StudyConfig("food101", "tiny", 224, recipe=Recipe(batch_size=512, micro_batches=8),
+                    classic=CLASSIC.change(micro_batches=8)),
     ),
     "fashion-mnist": Preset(
         "60,000 real photographs, 32x32, small networks: 6 minutes a run and 2 hours a seed on one CPU core",

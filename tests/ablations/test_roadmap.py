@@ -136,7 +136,7 @@ def test_every_preset_is_a_valid_study(preset) -> None:
 
 
 def test_the_study_uses_the_papers_recipe() -> None:
-    assert PRESETS["food101"].config.recipe == Recipe(batch_size=512)
+    assert PRESETS["food101"].config.recipe == Recipe(batch_size=512, micro_batches=8)
 
 
 def test_the_papers_rows_are_all_there() -> None:
