@@ -1,6 +1,5 @@
 """Several workers on this machine, and the script for those on Slurm; tests.torture.slurm has a real Slurm."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ ROOT = Path(runner.__file__).parent
 
 
 def test_jobs_share_cores_or_get_a_gpu_each(monkeypatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)))
+    monkeypatch.setattr(jobs, "cores", lambda: 5)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert jobs.shares(2, 0) == [{"OMP_NUM_THREADS": "3"}, {"OMP_NUM_THREADS": "2"}]
     assert jobs.shares(2, 4) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
