@@ -25,7 +25,7 @@ $(foreach word,$(WORDS),$(eval $(word): ; @:))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ablation-step all-ablations ablation status report pack merge steps show check predict export test lint clean
+.PHONY: help demo ablation-step all-ablations ablation status report pack merge steps show check predict export test test-slurm lint clean
 
 help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
@@ -72,6 +72,9 @@ export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folde
 
 test: $(VENV)/dev.stamp  ## all tests, on all cores
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+test-slurm: $(VENV)/dev.stamp  ## a study on a Slurm that is started for it (Debian: slurm-wlm, munge), minutes
+	$(VENV)/bin/python -W ignore -m tests.torture.slurm
 
 lint: $(VENV)/dev.stamp  ## style and types
 	$(VENV)/bin/ruff check .
