@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/status.json")
     options = parser.parse_args()
-    summary: dict[str, object] = {"runs": STEPS * SEEDS, "n": TIMES, "figures": "min, median, max"}
+    summary: dict[str, object] = {"runs": STEPS * SEEDS, "n": TIMES}
     with tempfile.TemporaryDirectory() as folder:
         leases = make(Path(folder) / "runs" / "large")
         for form in ("table", "json"):
