@@ -34,7 +34,8 @@ class Recipe:
     batch_size: int = 4096
     """Pictures per optimizer update (Table 5)."""
     micro_batches: int = 1
-    """Equal parts that a batch is worked through in, to fit in memory; batch norm sees one part at a time.
+    """Equal parts of a batch, worked through one by one to fit in memory, or shared by processes (torchrun); batch norm
+    sees one part at a time.
 
     The paper's batch is accumulated likewise where it does not fit (its released commands' --update_freq).
     """

@@ -87,6 +87,7 @@ def test_a_device_has_one_name_whatever_the_layout() -> None:
         assert device_name(torch.device("cpu")) == name
     with threads(1):
         assert device_name(torch.device("cpu")) == name
+    assert device_name(torch.device("cpu"), 4) == f"4 x {name}"  # four processes have a time of their own
 
 
 def test_the_cpu_is_left_alone() -> None:

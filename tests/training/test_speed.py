@@ -93,7 +93,8 @@ def test_a_batch_that_takes_too_long_is_continued_and_called_an_estimate(kind, s
     assert clock.now < 20
 
 
-def test_parts_share_one_step_of_the_optimizer(clock, monkeypatch) -> None:
+@pytest.mark.parametrize(("processes", "parts_in_turn"), [(1, 4), (2, 2), (3, 2), (4, 1)])
+def test_parts_share_one_step_of_the_optimizer(processes, parts_in_turn, clock, monkeypatch) -> None:
     network = Network(clock, lambda count: 0.01 * count)
     learner = next(learners(network))
     real = learner.optimizer.step
@@ -103,8 +104,8 @@ def test_parts_share_one_step_of_the_optimizer(clock, monkeypatch) -> None:
         real()
 
     monkeypatch.setattr(learner.optimizer, "step", step)
-    found = measure(iter([learner]), Recipe(batch_size=32, micro_batches=4), PICTURES)
-    assert 32 / found.images_per_second == pytest.approx(0.32 + 0.5)
+    found = measure(iter([learner]), Recipe(batch_size=32, micro_batches=4), PICTURES, processes)
+    assert 32 / found.images_per_second == pytest.approx(0.08 * parts_in_turn + 0.5)
     assert max(network.sizes) == 8
 
 
