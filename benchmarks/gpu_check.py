@@ -30,7 +30,7 @@ from training.device import find_device, set_up
 from training.interrupt import STOPPED, Stopped, StopRequest
 from training.layout import Layout, lay_out
 from training.loop import train
-from training.recipe import Precision, Recipe, StudyConfig
+from training.recipe import CLASSIC, Precision, Recipe, StudyConfig
 from training.run import Execution, Run, Stores, open_stores, short_side
 from training.study import open_study
 from training.update import Learner, gradients, noise, update
@@ -244,13 +244,14 @@ def _study(
             picture = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side))
             picture.save(root / name / f"{number:04}.jpg")
     dataset = data.load(f"imagefolder:{root}", root)
-    stores = open_stores(dataset, folder / "cache", short_side(setting.resolution))
-    config = StudyConfig(dataset.name, setting.regime, setting.resolution, precision)
+    with contextlib.redirect_stderr(io.StringIO()):  # decoding says what it does
+        stores = open_stores(dataset, folder / "cache", short_side(setting.resolution))
     regime = get_regime(setting.regime)
+    modern, classic = (each.change(epochs=3, warmup_epochs=0, batch_size=batch) for each in (Recipe(), CLASSIC))
+    config = StudyConfig(dataset.name, setting.regime, setting.resolution, precision, modern, classic)
     variant = PAPER.variant(step, regime, config, len(dataset.classes))
-    recipe = variant.recipe.change(epochs=3, warmup_epochs=0, batch_size=batch)
     study = open_study(folder / "runs" / "study", config, dataset.summary, dataset.fingerprint)
-    return Run(study, step, PAPER.step(step, regime).number, 0, variant.architecture, recipe), stores
+    return Run(study, step, PAPER.step(step, regime).number, 0, variant.architecture, variant.recipe), stores
 
 
 def resumed(step: str, precision: Precision, deterministic: bool, setting: Setting) -> Iterator[Finding]:
@@ -259,7 +260,7 @@ def resumed(step: str, precision: Precision, deterministic: bool, setting: Setti
     execution = Execution(device, setting.workers, Layout(), deterministic=deterministic)
     states: list[dict[str, Any]] = []
     for stops in ((7,), (4, 3)):  # of six updates an epoch
-        with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
+        with tempfile.TemporaryDirectory() as name:
             run, stores = _study(Path(name), setting, step, precision, 8, 30)
             for updates in stops:
                 with contextlib.suppress(Stopped):
@@ -337,7 +338,8 @@ def _again(
         figures: dict[str, Any] = {"room": room, "parts": parts}
         if device.type == "cuda":
             figures["peak"] = torch.cuda.max_memory_allocated(device)
-    return Finding(what, code == STOPPED, f"{said}; and so it was{' not' * (code != STOPPED)}: {told}", figures)
+    went = "with that it was trained" if code == STOPPED else f"with that it was not trained: {told}"
+    return Finding(what, code == STOPPED, f"{said}; {went}", figures)
 
 
 def _carried_out(
@@ -346,7 +348,7 @@ def _carried_out(
     """What a command says of the run, and its exit code."""
     with contextlib.redirect_stderr(io.StringIO()) as told:
         code = series.carry_out([run], stores, Execution(device, setting.workers), stop)
-    return told.getvalue().strip().removeprefix("runner.py: "), code
+    return told.getvalue().strip().rpartition("runner.py: ")[2], code
 
 
 @contextlib.contextmanager

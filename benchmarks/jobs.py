@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 NOT_MEASURED = "not measured"
@@ -46,58 +46,62 @@ def carry_out(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Findi
     A job that ends in an exception or with its process is a finding that did not hold, and the next one gets a fresh
     process, for an error on a GPU spoils all that follows in its process.
     """
-    left, busy = deque(jobs), dict[Connection, tuple[Any, Job]]()
-    idle = list[tuple[Any, Connection, Mapping[str, str]]]()
+    left, busy, idle = deque(jobs), dict[Any, tuple[_Worker, Job]](), list[_Worker]()
     try:
         while left or busy:
             while left and len(busy) < processes:
                 job = left.popleft()
-                process, pipe = next(
-                    ((process, pipe) for process, pipe, given in idle if given == job.environment), (None, None)
-                )
-                if process is None or pipe is None:
-                    process, pipe = _process(job.environment)
-                idle = [each for each in idle if each[1] is not pipe]
-                pipe.send(job)
-                busy[pipe] = process, job
+                worker = next((each for each in idle if each.environment == job.environment), None)
+                if worker is None:
+                    worker = _Worker.start(job.environment)
+                else:
+                    idle.remove(worker)
+                worker.pipe.send(job)
+                busy[worker.pipe] = worker, job
             ready = wait(list(busy), max(0.0, end - time.monotonic()))
             if not ready:
                 break
             for pipe in ready:
-                assert isinstance(pipe, Connection)
-                process, job = busy[pipe]
+                worker, job = busy[pipe]
                 try:
-                    found = pipe.recv()
+                    found = worker.pipe.recv()
                 except EOFError:
-                    process.join()
-                    del busy[pipe]
-                    yield Finding(job.what, False, f"its process ended with exit code {process.exitcode}")
-                    continue
+                    worker.process.join()
+                    code, found = worker.process.exitcode, _FAILED
+                    yield Finding(job.what, False, f"its process ended with exit code {code}")
                 if isinstance(found, Finding):
                     yield found
                     continue
                 del busy[pipe]
                 if found == _DONE:
-                    idle.append((process, pipe, job.environment))
+                    idle.append(worker)
     finally:
-        for process in [*(process for process, _ in busy.values()), *(process for process, *_ in idle)]:
-            process.kill()
-            process.join()
+        for worker in [*(worker for worker, _ in busy.values()), *idle]:
+            worker.process.kill()
+            worker.process.join(10)  # one that hangs in a driver does not even end by this
     for job in [*(job for _, job in busy.values()), *left]:
         yield Finding(job.what, None, f"{NOT_MEASURED}: out of time")
 
 
-def _process(environment: Mapping[str, str]) -> tuple[Any, Connection]:
-    """A process that does the jobs it is sent, and its pipe."""
-    context = multiprocessing.get_context("spawn")
-    pipe, far = context.Pipe()
-    process = context.Process(target=_serve, args=(far, environment))
-    process.start()
-    far.close()
-    return process, pipe
+@dataclass(frozen=True)
+class _Worker:
+    """A process that does the jobs it is sent, one after the other."""
+
+    process: Any
+    pipe: Any
+    environment: Mapping[str, str]
+
+    @classmethod
+    def start(cls, environment: Mapping[str, str]) -> "_Worker":
+        context = multiprocessing.get_context("spawn")
+        pipe, far = context.Pipe()
+        process = context.Process(target=_serve, args=(far, environment))
+        process.start()
+        far.close()
+        return cls(process, pipe, environment)
 
 
-def _serve(pipe: Connection, environment: Mapping[str, str]) -> None:
+def _serve(pipe: Any, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     while True:
         try:
