@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -123,6 +124,7 @@ def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: 
     ]
 
 
+@cache
 def architecture_complexity(
     architecture: Architecture | SwinArchitecture, resolution: int = 224, *, layer_scale: bool = False
 ) -> Complexity:

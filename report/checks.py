@@ -20,6 +20,8 @@ import pandas as pd
 SECONDS = ("data", "forward", "backward", "optimizer", "evaluation", "other")
 METRICS = ("lr", "train_loss", "validation_loss", "validation_top1")
 RESULTS = ("top1", "top5", "loss", "params", "gflops_fvcore", "gflops_paper_convention", "images_per_second")
+MEASURED = ("activations", "inference_ms_1", "inference_ms_64", "peak_memory_mb")
+"""Of a result, in runs made since they are measured."""
 COUNTS = ("test_images", "epochs", "selected_epoch")
 
 
@@ -28,19 +30,48 @@ class OddRun(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
-    """What a run says of the n test pictures, in the order of their names."""
+class Listing:
+    """The n test pictures, in the order of their names; one for all runs that list them alike."""
 
     images: np.ndarray
     """(n,) object: the names."""
     label: np.ndarray
     """(n,) int16."""
+    order: np.ndarray
+    """(n,) int64: where in the file each is."""
+    digest: str
+    """Of names and labels: runs are comparable only where it is the same."""
+
+    @classmethod
+    def of(cls, images: np.ndarray, label: np.ndarray, file: str) -> Listing:
+        """Raises OddRun where a name is there twice."""
+        order = np.argsort(images, kind="stable")
+        images, label = images[order], label[order]
+        if bool(np.any(images[1:] == images[:-1])):
+            raise OddRun(f"{file} lists a picture twice")
+        text = "\n".join(f"{name}\t{number}" for name, number in zip(images, label.tolist(), strict=True))
+        return cls(images, label, order, hashlib.sha256(text.encode()).hexdigest())
+
+    def lists(self, images: np.ndarray, label: np.ndarray) -> bool:
+        """Whether a file with these columns lists the same pictures in the same order."""
+        alike = len(images) == len(self.order) and np.array_equal(label[self.order], self.label)
+        return alike and np.array_equal(images[self.order], self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a run says of the n test pictures, in the order of their names."""
+
+    listing: Listing
     top1: np.ndarray
     """(n,) int16: the best class."""
     p_top1: np.ndarray | None
     """(n,) float32: its probability; None in runs made before it was written."""
-    digest: str
-    """Of names and labels: runs are comparable only where it is the same."""
+
+    @property
+    def label(self) -> np.ndarray:
+        """(n,) int16."""
+        return self.listing.label
 
     @property
     def correct(self) -> np.ndarray:
@@ -79,6 +110,9 @@ def _no_constant(text: str) -> float:
     raise OddRun(f"holds {text}, which is not a finite number")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; OddRun for anything else, including NaN and infinity."""
     return _parse_object(_text(path), path.name)
@@ -102,7 +136,7 @@ def _text(path: Path) -> str:
 
 def _parse_object(text: str, name: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _DECODER.decode(text)
     except OddRun as odd:
         raise OddRun(f"{name} {odd}") from None
     except (ValueError, RecursionError):
@@ -145,25 +179,27 @@ def read_metrics(path: Path, *, finished: bool) -> tuple[Mapping[str, Any], ...]
     text = _text(path)
     if not finished:
         text = text[: text.rfind("\n") + 1]
-    records: list[Mapping[str, Any]] = []
+    name, records = path.name, list[Mapping[str, Any]]()
     for line in text.splitlines():
         if not line.strip():
             continue
-        record = _parse_object(line, f"{path.name} (line {len(records) + 1})")
-        epoch = _count(record, "epoch", path.name)
+        record = _parse_object(line, f"{name} (line {len(records) + 1})")
+        epoch = _count(record, "epoch", name)
         if epoch != len(records) + 1:
-            raise OddRun(f"{path.name} has epoch {epoch} where epoch {len(records) + 1} should be")
+            raise OddRun(f"{name} has epoch {epoch} where epoch {len(records) + 1} should be")
+        of_epoch = f"{name} (epoch {epoch})"
         for key in METRICS:
-            _number(record, key, f"{path.name} (epoch {epoch})")
-        _seconds(record, SECONDS, f"{path.name} (epoch {epoch})")
+            _number(record, key, of_epoch)
+        _seconds(record, SECONDS, of_epoch)
         records.append(record)
     return tuple(records)
 
 
-def read_predictions(path: Path, classes: int) -> Predictions:
+def read_predictions(path: Path, classes: int, known: Listing | None = None) -> Predictions:
+    """`known` is a listing that the file probably has too: sorting names takes longer than reading them."""
     _require_file(path)
     try:
-        table = pd.read_csv(path, dtype={"image": str}, keep_default_na=False)
+        table = pd.read_csv(path, dtype={"image": str}, na_filter=False)
     except (OSError, ValueError):
         # pandas' ParserError and EmptyDataError and a wrong encoding are ValueErrors.
         raise OddRun(f"{path.name} is damaged: it cannot be read as a table") from None
@@ -182,13 +218,10 @@ def read_predictions(path: Path, classes: int) -> Predictions:
         for name in ("p_label", "p_top1")  # rounding may carry a softmax a hair above one
         if name in table.columns
     ]
-    order = np.argsort(table["image"].to_numpy(dtype=object), kind="stable")
-    names = table["image"].to_numpy(dtype=object)[order]
-    if bool(np.any(names[1:] == names[:-1])):
-        raise OddRun(f"{path.name} lists a picture twice")
-    listing = "\n".join(f"{name}\t{number}" for name, number in zip(names, label[order].tolist(), strict=True))
-    p_top1 = probabilities[1][order].astype(np.float32) if len(probabilities) > 1 else None
-    return Predictions(names, label[order], top1[order], p_top1, hashlib.sha256(listing.encode()).hexdigest())
+    images = table["image"].to_numpy(dtype=object)
+    listing = known if known and known.lists(images, label) else Listing.of(images, label, path.name)
+    p_top1 = probabilities[1][listing.order].astype(np.float32) if len(probabilities) > 1 else None
+    return Predictions(listing, top1[listing.order], p_top1)
 
 
 def _column(
@@ -216,8 +249,11 @@ def _check_selection(metrics: tuple[Mapping[str, Any], ...], selected: int) -> N
         raise OddRun(f"it was tested after epoch {selected}, but epoch {best} was best on the validation pictures")
 
 
-def read_run(folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int) -> RunRecord:
-    """The run in a folder.
+def read_run(
+    folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int,
+    listing: Listing | None = None,
+) -> RunRecord:  # fmt: skip
+    """The run in a folder; `listing` is that of another run of the study.
 
     Raises:
         OddRun: it belongs to another study, is damaged, or contradicts itself.
@@ -240,7 +276,7 @@ def read_run(folder: Path, *, step: str, seed: int, study_hash: str, classes: in
     _same("the step in result.json", result.get("step"), step)
     _same("the seed in result.json", result.get("seed"), seed)
     _same("the digest in result.json", result.get("digest"), config.get("digest"))
-    for key in RESULTS:
+    for key in (*RESULTS, *(key for key in MEASURED if result.get(key) is not None)):
         _number(result, key, "result.json")
     for key in COUNTS:
         _count(result, key, "result.json")
@@ -253,7 +289,7 @@ def read_run(folder: Path, *, step: str, seed: int, study_hash: str, classes: in
     _check_selection(metrics, int(result["selected_epoch"]))
     if result["test_images"] != test_images:
         raise OddRun(f"it was tested on {result['test_images']:g} pictures, but the study has {test_images}")
-    predictions = read_predictions(folder / "predictions.csv", classes)
+    predictions = read_predictions(folder / "predictions.csv", classes, listing)
     if len(predictions.label) != test_images:
         raise OddRun(f"predictions.csv has {len(predictions.label)} pictures, but the study tests on {test_images}")
     top1 = 100 * float(predictions.correct.mean())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ablations
 from ablations import designs
 from data.words import first_few
-from report.checks import OddRun, Predictions, RunRecord, read_object, read_run
+from report.checks import Listing, OddRun, RunRecord, read_object, read_run
 from training.identity import difference
 from training.index import Index, run_folders
 from training.plan import Noted, noted
@@ -105,7 +105,7 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
     order = {row: number for number, row in enumerate(dict.fromkeys(names))}
     runs: list[RunRecord] = []
     left_out: list[LeftOut] = []
-    listings: dict[str, Predictions] = {}
+    listing: Listing | None = None
     folders, index = _run_folders(study_dir, order), Index(study_dir)
     if not folders:
         raise ValueError(f"{study_dir} holds no run yet; train a step of the study first")
@@ -123,11 +123,9 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
                 study_hash=study_hash,
                 classes=len(dataset.classes),
                 test_images=dataset.test,
+                listing=listing,
             )
-            if run.predictions:  # the names of 25,250 pictures take 2 MB: held once, not a run
-                first = listings.setdefault(run.predictions.digest, run.predictions)
-                listed = replace(run.predictions, images=first.images, label=first.label)
-                run = replace(run, predictions=listed)
+            listing = run.predictions.listing if run.predictions else listing
             runs.append(run if home == folder else replace(run, step=step, made_as=run.step))
         except OddRun as odd:
             left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
@@ -214,7 +212,7 @@ def _run_folders(study_dir: Path, order: Mapping[str, int]) -> list[tuple[Path, 
 
 # What runs are grouped by: the same for all that may be reported together, None where a run is not asked.
 def _pictures(run: RunRecord) -> object:
-    return run.predictions and run.predictions.digest
+    return run.predictions and run.predictions.listing.digest
 
 
 def _variant(run: RunRecord) -> object:

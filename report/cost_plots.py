@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import matplotlib
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -28,17 +27,14 @@ def accuracy_vs_costs(summary: Summary) -> Figure | None:
             here = table[table[cost.name].notna()]
             best = here[here[f"front_{cost.name}"]].sort_values(cost.name)
             axes.plot(best[cost.name], best["top1"], color=SOFT, lw=1.2, drawstyle="steps-post", zorder=1)
-            for row in here.to_dict("records"):
-                on = row[f"front_{cost.name}"]
-                colour = of_step[row["name"]]
-                axes.scatter(
-                    row[cost.name], row["top1"], s=42, c=colour if on else "white", edgecolors=colour, zorder=3
-                )
-                if not pd.isna(row["number"]):
-                    axes.annotate(
-                        str(int(row["number"])), (row[cost.name], row["top1"]), (4, 4), textcoords="offset points",
-                        fontsize=8, color=INK if on else SOFT, zorder=4,
-                    )  # fmt: skip
+            edges, on = [of_step[name] for name in here["name"]], here[f"front_{cost.name}"]
+            faces = ["white" if not own else edge for own, edge in zip(on, edges, strict=True)]
+            axes.scatter(here[cost.name], here["top1"], s=42, c=faces, edgecolors=edges, zorder=3)
+            for row in here[here["number"].notna()].to_dict("records"):
+                axes.annotate(
+                    str(int(row["number"])), (row[cost.name], row["top1"]), (4, 4), textcoords="offset points",
+                    fontsize=8, color=INK if row[f"front_{cost.name}"] else SOFT, zorder=4,
+                )  # fmt: skip
             axes.set_xlabel(cost.title)
             axes.margins(0.12, 0.12)
         for axes in grid.flat[len(known) :]:

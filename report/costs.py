@@ -1,4 +1,4 @@
-"""What a step's accuracy costs: FLOPs, parameters, activations, measured rate and time, each with its Pareto front.
+"""What a step's accuracy costs: FLOPs, parameters, activations, measured times and memory, each with its Pareto front.
 
 FLOPs flatter depthwise networks, which move much memory for each of them; so they are never shown alone.
 """
@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from report.checks import RunRecord
-from report.facts import NOTHING, amount, listed, signed
+from report.facts import amount, listed, signed
 from report.tables import Summary
 
+NOT_MEASURED = "not measured"
 LEAST_CHANGE = 2.0
 """Percent: a cost that changes less is called the same, and no points are divided by it."""
 
@@ -35,15 +36,18 @@ def _picture_time(result: Mapping[str, Any]) -> float | None:
     return 1000 / rate if rate else None
 
 
-def _scaled(key: str, scale: float) -> Callable[[Mapping[str, Any]], float | None]:
+def _scaled(key: str, scale: float = 1) -> Callable[[Mapping[str, Any]], float | None]:
     return lambda result: None if result.get(key) is None else result[key] / scale
 
 
 COSTS = (
-    Cost("gflops", "GFLOPs", _scaled("gflops_paper_convention", 1)),
+    Cost("gflops", "GFLOPs", _scaled("gflops_paper_convention")),
     Cost("mparams", "parameters (M)", _scaled("params", 1e6)),
     Cost("mactivations", "activations (M)", _scaled("activations", 1e6)),
     Cost("train_ms_per_picture", "training (ms a picture)", _picture_time),
+    Cost("inference_ms_1", "inference of 1 (ms)", _scaled("inference_ms_1")),
+    Cost("inference_ms_64", "inference of 64 (ms)", _scaled("inference_ms_64")),
+    Cost("peak_memory_mb", "memory of training (MB)", _scaled("peak_memory_mb")),
     Cost("train_hours", "a run (h)", lambda result: result["seconds"]["total"] / 3600),
 )
 
@@ -105,16 +109,15 @@ def devices(summary: Summary) -> tuple[str, ...]:
 def section(summary: Summary) -> dict[str, Any]:
     """What the page says of costs: two tables as rows of cells, and what the times were measured on."""
     costs = table(summary)
-    shown = known(costs)
     rows, changes = [], []
     for row in costs.to_dict("records"):
         label = row["name"] if pd.isna(row["number"]) else f"{row['number']} {row['name']}"
-        cells = [NOTHING if pd.isna(row[cost.name]) else amount(row[cost.name]) for cost in shown]
-        marked = [f"**{cell}**" if row[f"front_{cost.name}"] else cell for cost, cell in zip(shown, cells)]
+        cells = [NOT_MEASURED if pd.isna(row[cost.name]) else amount(row[cost.name]) for cost in COSTS]
+        marked = [f"**{cell}**" if row[f"front_{cost.name}"] else cell for cost, cell in zip(COSTS, cells)]
         rows.append((label, f"{row['top1']:.2f}", *marked))
         if not pd.isna(row["points"]):
-            changes.append((label, signed(row["points"]), *(_change(row, cost) for cost in shown)))
-    titles = [cost.title for cost in shown]
+            changes.append((label, signed(row["points"]), *(_change(row, cost) for cost in COSTS)))
+    titles = [cost.title for cost in COSTS]
     return {"titles": titles, "rows": rows, "changes": changes, "devices": listed(devices(summary))}
 
 
@@ -122,6 +125,6 @@ def _change(row: Mapping[str, Any], cost: Cost) -> str:
     """`+12 % (0.31)`: the change, and the points bought for each 10 % more of it."""
     change, price = row[f"change_{cost.name}"], row[f"points_per_10_percent_{cost.name}"]
     if pd.isna(change):
-        return NOTHING
+        return NOT_MEASURED
     text = f"{signed(change, 0)} %"
     return text if pd.isna(price) else f"{text} ({price:.2f})"

@@ -58,5 +58,7 @@ def table(summary: Summary) -> pd.DataFrame:
         ):  # fmt: skip
             found = np.flatnonzero(turned)
             found = found[np.argsort(-np.abs(now - before)[found], kind="stable")][:LISTED]
-            rows += [(row, after, direction, run.images[i], classes[run.label[i]], before[i], now[i]) for i in found]
+            rows += [
+                (row, after, direction, run.listing.images[i], classes[run.label[i]], before[i], now[i]) for i in found
+            ]
     return pd.DataFrame(rows, columns=["step", "after", "direction", "image", "class", "right_before", "right_now"])

@@ -14,6 +14,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -48,8 +50,11 @@ STYLE = {
 def save(figure: Figure, path: Path) -> None:
     """Write `path`.png (for reading) and `path`.svg (for print); the same figure gives the same bytes."""
     with matplotlib.rc_context(STYLE):
-        figure.savefig(f"{path}.png", dpi=150, metadata={"Software": None})
-        figure.savefig(f"{path}.svg", metadata={"Date": None, "Creator": None})
+        figure.draw_without_rendering()  # settles the layout, for both: savefig would do it twice for each
+        figure.set_layout_engine("none")
+        figure.set_dpi(150)
+        FigureCanvasAgg(figure).print_png(f"{path}.png", metadata={"Software": None})
+        FigureCanvasSVG(figure).print_svg(f"{path}.svg", metadata={"Date": None, "Creator": None})
 
 
 def empty_figure(width: float, height: float) -> Figure:
@@ -318,7 +323,10 @@ def differences(summary: Summary) -> Figure | None:
 
 
 def learning_curves(summary: Summary) -> Figure | None:
-    """Validation top-1 an epoch, one panel a part of the roadmap; dashed while a run is unfinished."""
+    """Validation top-1 an epoch, one panel a part of the roadmap; dashed while a run is unfinished.
+
+    Behind each panel all steps, by their first seed.
+    """
     curves = summary.curves
     if curves.empty:
         return None
@@ -334,9 +342,10 @@ def learning_curves(summary: Summary) -> Figure | None:
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         finished = {(run.step, run.seed) for run in summary.study.runs if run.result is not None}
         by_run = dict(iter(curves.groupby(["step", "seed"], sort=False)))
+        firsts = {key[0]: key for key in reversed(by_run)}.values()
+        behind = [by_run[key][["epoch", "validation_top1"]].to_numpy(float) for key in firsts]
         for axes, (title, members) in zip(grid.flat, panels.items(), strict=False):
-            for (_, _), data in by_run.items():
-                axes.plot(data["epoch"], data["validation_top1"], color=FAINT, lw=0.6, zorder=1)
+            axes.add_collection(LineCollection(behind, colors=FAINT, linewidths=0.6, zorder=1))
             for step, colour in zip(members, sns.color_palette("colorblind", len(members)), strict=True):
                 mine = {key: data for key, data in by_run.items() if key[0] == step.name}
                 for number, (key, data) in enumerate(mine.items()):

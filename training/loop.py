@@ -20,7 +20,7 @@ from data.lease import Lease
 from data.loader import batches_per_epoch
 from data.words import duration
 from models.builder import build
-from training import checkpoint, records, trial
+from training import checkpoint, footprint, records, trial
 from training.clock import of_updates
 from training.device import set_up, threads
 from training.evaluation import Evaluation, evaluate
@@ -64,6 +64,7 @@ def train(
     """
     device, precision, processes = execution.device, run.study.config.precision, execution.processes
     set_up(device, precision, execution.deterministic)
+    footprint.begin(device)
     saved = processes.from_first(lambda: read_checkpoint(run, device), device)
     layout = processes.from_first(lambda: _layout(run, stores, execution, saved))
     execution = replace(execution, layout=layout)
@@ -164,8 +165,10 @@ def _train(
             return {}
         # One update late: a process that goes on from the last checkpoint hides it and not that epoch's metrics.
         board.add_scalars({"test/top1": test.top1}, recipe.epochs * per_epoch + 1)
-        result = records.finish(run, stores, execution, test, state.best_epoch, clock.read())
-        took = duration(sum(clock.read().values()))
+        seconds = clock.read()
+        costs = footprint.measure(learner, run.study.config.resolution)
+        result = records.finish(run, stores, execution, test, state.best_epoch, seconds, costs)
+        took = duration(sum(seconds.values()))
         progress.say(f"top-1 {test.top1:.2f} % on {len(test.labels):,} test pictures in {took}")
     return result
 

@@ -1,13 +1,9 @@
 """What a run leaves in its folder: config, environment, metrics, TensorBoard events, weights, result."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
-import socket
-import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,6 +18,7 @@ from torch import nn
 from data.augmentation import MEAN, STD
 from data.files import write_atomically
 from models.complexity import architecture_complexity
+from training.board import Board
 from training.checkpoint import Damaged, keep_previous, previous
 from training.clock import of_updates
 from training.environment import code_version, device_name, environment
@@ -65,42 +62,6 @@ def clear(folder: Path, mark: str) -> None:
         elif path.name != LEASE:
             path.unlink()
     (folder / mark).touch()
-
-
-class Board:
-    """TensorBoard events of a run, on disk as soon as they are told.
-
-    torch's own writer works in a thread, where a full disk ends in a traceback and the run does not learn of it.
-    """
-
-    def __init__(self, folder: Path, update: int) -> None:
-        """Begin a file of events; those from `update` on that an interrupted process wrote are hidden."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tensorboard imports what setuptools and numpy call deprecated
-            from tensorboard.compat.proto import event_pb2, summary_pb2
-            from tensorboard.summary.writer.record_writer import RecordWriter
-        self._events, self._summaries, self._writer = event_pb2, summary_pb2, RecordWriter
-        # In the order of their names they are read, and processes may begin within a second of each other.
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.0"
-        self._path = folder / name
-        self._write(file_version="brain.Event:2")
-        if update:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(step=update, session_log=start)
-
-    def add_scalars(self, values: Mapping[str, float], update: int) -> None:
-        rows = [self._summaries.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        for row in rows:  # an event each, as torch writes them
-            self._write(step=update, summary=self._summaries.Summary(value=[row]))
-
-    def _write(self, **fields: Any) -> None:
-        record = io.BytesIO()
-        self._writer(record).write(self._events.Event(wall_time=time.time(), **fields).SerializeToString())
-        try:
-            with self._path.open("ab") as file:
-                file.write(record.getvalue())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def log(board: Board, metrics: Mapping[str, Any]) -> None:
@@ -155,8 +116,9 @@ def load_weights(run: Run, digest: str) -> dict[str, torch.Tensor]:
 
 
 def finish(
-    run: Run, stores: Stores, execution: Execution, test: Evaluation, selected_epoch: int, seconds: Mapping[str, float]
-) -> dict[str, Any]:
+    run: Run, stores: Stores, execution: Execution, test: Evaluation, selected_epoch: int,
+    seconds: Mapping[str, float], costs: Mapping[str, float],
+) -> dict[str, Any]:  # fmt: skip
     """Write predictions.csv, then result.json, whose presence says that the run is finished."""
     previous(run.folder / WEIGHTS).unlink(missing_ok=True)
     write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids))
@@ -182,6 +144,7 @@ def finish(
         "gflops_fvcore": size.flops / 1e9,
         "gflops_paper_convention": size.flops_paper_convention / 1e9,
         "activations": size.activations,
+        **costs,
         "images_per_second": pictures / of_updates(seconds),
         "seconds": {**seconds, "total": sum(seconds.values())},
         "device": device_name(execution.device, execution.processes.count),

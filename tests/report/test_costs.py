@@ -54,12 +54,29 @@ def test_a_price_is_named_only_where_accuracy_and_cost_rose(three: pd.DataFrame)
     assert np.isnan(three.loc["baseline", "points"]), "it changes no step"
 
 
-def test_a_cost_that_no_run_has_is_left_out(make_study: Make) -> None:
+def test_what_was_not_measured_says_so_and_is_on_no_front(make_study: Make) -> None:
+    study = make_study()
+    for step, hits in (("baseline", 200), ("training-recipe", 220), ("stage-ratio", 230)):
+        study.add(step, hits)
+    study.edit("result.json", "baseline", activations=None)
+    study.edit("result.json", "training-recipe", inference_ms_1=2.5, inference_ms_64=80.0, peak_memory_mb=90.0)
+    summary = Summary(read(study.root))
+    table = costs.table(summary).set_index("name")
+    assert table["front_inference_ms_1"].tolist() == [False, True, False]
+    names = [cost.title for cost in costs.COSTS]
+    rows = {row[0]: dict(zip(names, row[2:], strict=True)) for row in costs.section(summary)["rows"]}
+    assert rows["0 baseline"]["activations (M)"] == rows["2 stage-ratio"]["inference of 64 (ms)"] == "not measured"
+    assert rows["1 training-recipe"]["inference of 1 (ms)"] == "**2.50**"
+    assert rows["1 training-recipe"]["memory of training (MB)"] == "**90.00**"
+
+
+@pytest.mark.parametrize("value", ["fast", True, [1.0]])
+def test_a_cost_that_is_no_number_is_a_damaged_run(make_study: Make, value: object) -> None:
     study = make_study()
     study.add("baseline", 200)
-    study.edit("result.json", "baseline", activations=None)
-    summary = Summary(read(study.root))
-    assert "mactivations" not in [cost.name for cost in costs.known(costs.table(summary))]
+    study.add("stage-ratio", 200)
+    study.edit("result.json", "baseline", inference_ms_1=value)
+    assert [run.name for run in read(study.root).left_out] == ["baseline/seed-0"]
 
 
 def test_the_page_marks_the_fronts_and_says_what_flops_do_not(make_study: Make) -> None:

@@ -63,7 +63,7 @@ def test_everything_promised_is_there(whole: StudyFolder) -> None:
     files = {path.name for path in (whole.root / "report").iterdir()}
     pictures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
     tables = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "json")}
-    assert files == pictures | tables | {"report.md", "report.html"}
+    assert files == pictures | tables | {"report.md", "report.html", "tensorboard"}
     assert not list(whole.root.glob(".report-*")), "the folder it was made in is gone"
 
 
@@ -181,9 +181,9 @@ def test_every_number_of_the_steps_leads_to_its_runs(whole: StudyFolder) -> None
 
 def test_the_same_runs_give_the_same_bytes(whole: StudyFolder) -> None:
     folder = whole.root / "report"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     write(whole.root)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_report_without_a_finished_run_has_curves_and_what_is_missing(make_study: Make) -> None:

@@ -12,7 +12,7 @@ from training import checkpoint
 
 NOT_COMPARED = {
     "metrics.jsonl": ["seconds", "images_per_second"],
-    "result.json": ["seconds", "images_per_second", "finished"],
+    "result.json": ["seconds", "images_per_second", "inference_ms_1", "inference_ms_64", "finished"],
     "checkpoint.pt": ["state.seconds", "state.metrics (must be metrics.jsonl)"],
     "events": ["seconds/*", "images/per_second", "wall time"],
     "speeds.json": ["all of it: measured speeds"],

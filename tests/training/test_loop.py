@@ -64,7 +64,7 @@ def shown(run: Run) -> list[tuple[str, int, float]]:
 def contents(run: Run) -> dict[str, object]:
     """Everything of a finished run that must not depend on how it came about."""
     state = checkpoint.load(run.folder / "checkpoint.pt", torch.device("cpu"))
-    timeless = ("seconds", "images_per_second", "finished")
+    timeless = ("seconds", "images_per_second", "inference_ms_1", "inference_ms_64", "finished")
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((run.folder / "result.json").read_text())
     for record in (*lines, result):
