@@ -3,6 +3,7 @@
 Everything that can be refused is refused by the plan and the forecast, before anything is written.
 """
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -19,7 +20,7 @@ from commands import LAUNCHING, All, Train
 from data.datasets import Located
 from data.words import first_few, left_out, one_line
 from training.holders import LAUNCH, refuse_other_code
-from training.interrupt import DONE, STOPPED, StopRequest
+from training.interrupt import DONE, FAILED, STOPPED, StopRequest
 from training.plan import Plan
 from training.status import note_asked
 from training.study import find_study, note_design, note_plan, open_study, study_folder
@@ -195,7 +196,13 @@ def carry_out(task: Task, bill: "Bill | None", stop: StopRequest) -> int:
     if isinstance(task.command, All) and task.command.worker and not task.command.until_resolved:
         others = "leave"  # the next look of --until-resolved needs the others' results
     told = bill.finished if bill and isinstance(task.command, All) else None
-    return series.carry_out(runs, stores, task.execution, stop, task.overwrite, told, others)
+    code = series.carry_out(runs, stores, task.execution, stop, task.overwrite, told, others)
+    if isinstance(task.command, All) and code in (DONE, FAILED):
+        from report.flips import keep_pictures
+
+        with contextlib.suppress(ValueError):  # of a study that has nothing to report yet, as its report will say
+            keep_pictures(study.folder, task.design.roadmap.name, stores.test)
+    return code
 
 
 def train_beside(command: All, arguments: Sequence[str], stop: StopRequest) -> int:

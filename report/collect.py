@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ablations
 from ablations import designs
 from data.words import first_few
+from report import thumbnails
 from report.checks import Listing, OddRun, RunRecord, read_object, read_run
 from training.identity import difference
 from training.index import Index, run_folders
@@ -66,6 +67,8 @@ class StudyRecord:
     warnings: tuple[str, ...]
     plans: tuple[Noted, ...] = ()
     """The plan that was written first, and what became of it."""
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    """Of some test pictures, by their names (`report.thumbnails`)."""
 
     @property
     def oddities(self) -> tuple[str, ...]:
@@ -138,6 +141,12 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         kept = _agreeing(kept, left_out, _network, lambda *_: "its network differs from other runs' of the same step")
         runs = [run for run in runs if run.step != step_name or run in kept]
     runs.sort(key=lambda run: (order[run.step], run.seed))
+    warnings = list(_mixtures(runs))
+    pictures: Mapping[str, bytes] = {}
+    try:
+        pictures = thumbnails.read(study_dir).get(roadmap.name, {})
+    except ValueError as error:
+        warnings.append(f"The report has no pictures: {error}.")
     return StudyRecord(
         name=name,
         hash=study_hash,
@@ -151,8 +160,9 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         sweeps=tuple(made for made in its if made.request.sweep is not None),
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
-        warnings=tuple(_mixtures(runs)),
+        warnings=tuple(warnings),
         plans=plans,
+        thumbnails=pictures,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import matplotlib
@@ -10,8 +11,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from report import calibration, classes
-from report.plots import FAINT, SOFT, STYLE, empty_figure
+from report import calibration, classes, flips, thumbnails
+from report.plots import FAINT, INK, SOFT, STYLE, empty_figure
 from report.tables import Summary
 
 MOST_CLASSES = 40
@@ -104,3 +105,34 @@ def reliability(summary: Summary) -> Figure | None:
             axes.legend(frameon=False, fontsize=9)
         sns.despine(ax=axes)
     return figure
+
+
+def turned(summary: Summary) -> Figure | None:
+    """Test pictures that most seeds turned over the whole path, of those that the study has a thumbnail of."""
+    kept = summary.study.thumbnails
+    strips = {way: own[own["image"].isin(list(kept))] for way, own in flips.strips(summary).items()}
+    strips = {way: own for way, own in strips.items() if len(own)}
+    if not strips:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = empty_figure(1.15 * flips.SHOWN, 1.75 * len(strips) + 0.3)
+        grid = figure.subplots(len(strips), flips.SHOWN, squeeze=False)
+        for line, (way, own) in zip(grid, strips.items(), strict=True):
+            for axes, row in itertools.zip_longest(line, own.to_dict("records")):
+                axes.set_axis_off()
+                if row is None:
+                    continue
+                axes.imshow(thumbnails.pixels(kept[row["image"]]), interpolation="none")  # its own pixels in the SVG
+                seeds = f"{100 * row['right_before']:.0f} → {100 * row['right_now']:.0f} %"
+                axes.set_title(f"{_short(row['class'])}\n{seeds}", fontsize=7.5, color=INK)
+            line[0].annotate(
+                f"Turned {way}", (0, 1), (0, 26), xycoords="axes fraction", textcoords="offset points", fontsize=9.5,
+                fontweight="bold",
+            )  # fmt: skip
+        one, other = classes.pairs(summary)[-1]
+        figure.suptitle(f"From {other} to {one}: seeds that are right, before and now", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def _short(name: str, most: int = 16) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -22,7 +22,6 @@ def section(summary: Summary) -> dict[str, Any]:
     whole = classes.pairs(summary)[-1] if len(changes) else None
     ends = changes[(changes["step"] == whole[0]) & (changes["after"] == whole[1])] if whole else changes
     ranked = ends.sort_values("points", ascending=False, kind="stable") if len(ends) else ends
-    turned = flips.table(summary)
     return {
         "compared": bool(len(changes)),
         "last": classes.last(summary),
@@ -45,9 +44,8 @@ def section(summary: Summary) -> dict[str, Any]:
             for row in flips.counts(summary).to_dict("records")
         ],
         "strips": [
-            (direction, _pictures(turned[(turned["step"] == whole[0]) & (turned["after"] == whole[1])], direction))
-            for direction in ("to right", "to wrong")
-        ] if whole else [],
+            (direction, _pictures(own)) for direction, own in flips.strips(summary).items()
+        ],
     }  # fmt: skip
 
 
@@ -76,7 +74,7 @@ def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
     return rows
 
 
-def _pictures(turned: pd.DataFrame, direction: str) -> Iterable[tuple[str, str, str, str]]:
+def _pictures(turned: pd.DataFrame) -> Iterable[tuple[str, str, str, str]]:
     return [
         (
             plain(row["image"]),
@@ -84,5 +82,5 @@ def _pictures(turned: pd.DataFrame, direction: str) -> Iterable[tuple[str, str, 
             f"{100 * row['right_before']:.0f} %",
             f"{100 * row['right_now']:.0f} %",
         )
-        for row in turned[turned["direction"] == direction].head(10).to_dict("records")
+        for row in turned.to_dict("records")
     ]

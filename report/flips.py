@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
+from report import collect, thumbnails
 from report.classes import pairs
 from report.tables import Summary
 
+SHOWN = 10
+"""Pictures in each strip."""
 LISTED = 50
 """Pictures in the table for each comparison and direction: those that most seeds turned."""
 
@@ -62,3 +68,37 @@ def table(summary: Summary) -> pd.DataFrame:
                 (row, after, direction, run.listing.images[i], classes[run.label[i]], before[i], now[i]) for i in found
             ]
     return pd.DataFrame(rows, columns=["step", "after", "direction", "image", "class", "right_before", "right_now"])
+
+
+def strips(summary: Summary) -> dict[str, pd.DataFrame]:
+    """By direction, the pictures that most seeds turned over the whole path; rows of `table`."""
+    compared = pairs(summary)
+    if not compared:
+        return {}
+    turned = table(summary)
+    whole = turned[(turned["step"] == compared[-1][0]) & (turned["after"] == compared[-1][1])]
+    found = {direction: own.head(SHOWN) for direction, own in whole.groupby("direction", sort=False)}
+    return {str(direction): own for direction, own in found.items()}
+
+
+class Store(Protocol):
+    """Decoded pictures, such as a `data.PictureStore`."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """uint8 tensor (height, width, 3)."""
+
+
+def keep_pictures(study: Path, roadmap: str, store: Store) -> None:
+    """Put thumbnails of the strips into a study's folder; `store` are its test pictures.
+
+    Raises:
+        ValueError: the study has no run yet.
+    """
+    found = strips(Summary(collect.read(study, roadmap)))
+    place = {name: index for index, name in enumerate(store.ids)}
+    shown = [name for own in found.values() for name in own["image"] if name in place]
+    if shown:
+        thumbnails.keep(study, roadmap, {name: thumbnails.jpeg(store[place[name]].numpy()) for name in shown})

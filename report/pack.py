@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.files import read_bytes, write_atomically
-from report import compact
+from report import compact, thumbnails
 from training.index import run_folders
 from training.study import read_json
 
@@ -41,7 +41,8 @@ def pack(study: Path, out: Path) -> None:
     """
     _require_place(out)
     with opened(study) as folder:
-        _write(out, read_json(folder / "study.json"), {_name(run): run for run in run_folders(folder)})
+        runs = {_name(run): run for run in run_folders(folder)}
+        _write(out, read_json(folder / "study.json"), runs, thumbnails.read(folder))
 
 
 def merge(sources: Sequence[Path], out: Path) -> None:
@@ -58,12 +59,15 @@ def merge(sources: Sequence[Path], out: Path) -> None:
         folders = {source: stack.enter_context(opened(source)) for source in sources}
         study: dict[str, Any] = {}
         runs: dict[str, Path] = {}
+        pictures: dict[str, dict[str, bytes]] = {}
         for source, folder in folders.items():
             study = _joined(study, read_json(folder / "study.json"), sources[0], source)
+            for roadmap, own in thumbnails.read(folder).items():
+                pictures.setdefault(roadmap, {}).update(own)
             for run in run_folders(folder):
                 name = _name(run)
                 runs[name] = _further(runs[name], run, source) if name in runs else run
-        _write(out, study, runs)
+        _write(out, study, runs, pictures)
 
 
 @contextlib.contextmanager
@@ -107,7 +111,7 @@ def _checked(name: str) -> str:
     """`name` if it is one of a study's files; nothing else is ever written."""
     parts = PurePosixPath(name).parts
     run = len(parts) == 3 and parts[1].startswith("seed-") and parts[2] in (*FILES, PREDICTIONS)
-    if "/".join(parts) != name or {"..", "/"} & set(parts) or not (run or name == "study.json"):
+    if "/".join(parts) != name or {"..", "/"} & set(parts) or not (run or name in ("study.json", thumbnails.FILE)):
         raise ValueError(repr(name))
     return name
 
@@ -158,8 +162,9 @@ def _content(run: Path) -> dict[str, bytes]:
     return {name: read_bytes(run / name) for name in (*FILES, PREDICTIONS) if os.path.lexists(run / name)}
 
 
-def _write(out: Path, study: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
+def _write(out: Path, study: Mapping[str, Any], runs: Mapping[str, Path], pictures: thumbnails.Thumbnails) -> None:
     files = {"study.json": (json.dumps(study, indent=2) + "\n").encode()}
+    files |= {thumbnails.FILE: thumbnails.text(pictures)} if pictures else {}
 
     def predictions() -> Iterator[tuple[str, bytes]]:
         for name, run in sorted(runs.items()):

@@ -42,9 +42,10 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "classes": ("Change of each class at each step", difference_plots.class_changes),
     "confusion": ("What the last step confuses", difference_plots.confusion),
     "reliability": ("Accuracy against confidence", difference_plots.reliability),
+    "turned": ("Test pictures that most seeds turned", difference_plots.turned),
 }
 
-_BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability")
+_BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability", "turned")
 """Shown where a template of their own puts them; the other figures follow the table of the steps."""
 
 TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
