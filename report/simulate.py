@@ -1,9 +1,9 @@
 """The statistics tested as a product: thousands of studies of known truth, judged as a study is.
 
-    python -m report.simulate            writes docs/results/statistics.json and the tables in docs/statistics.md
+    python -m report.simulate            writes benchmarks/results/statistics.json and docs/statistics.md's tables
     python -m report.simulate --studies 20 --out /tmp/small.json      a minute's look, no page
 
-Every number follows from the seeds of the scenarios, whatever the number of processes.
+Every study follows from its scenario's name and its number, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from report.worlds import World
 from training.plan import Family, Plan
 
 ROOT = Path(__file__).parents[1]
+RESULT, PAGE = ROOT / "benchmarks/results/statistics.json", ROOT / "docs/statistics.md"
+_BLOCK = 25
+"""Studies that a process judges at a time."""
 NONE = (0.0,) * 16
 SOME = (2.0, 0.5, 0.0, -1.0, 1.0, 0.0, -0.5, 0.3, 0.0, 0.5, 0.0, 0.0, -0.3, 1.0, 0.3, 0.0)
 LOOKS = (2, 3, 4, 5, 6, 8, 10)
@@ -72,13 +75,22 @@ def scenarios() -> Iterator[Scenario]:
             yield Scenario(f"{word}, deviation {deviation:g}, up to 10 seeds", world, plans)
 
 
+Outcomes = dict[str, list[dict[str, float]]]
+"""By the way of judging, what came out of each study."""
+
+
 def simulate(scenario: Scenario, studies: int) -> list[dict[str, Any]]:
     """One record for each way of judging, of what came out over so many studies."""
+    return summary(scenario, outcomes(scenario, range(studies)))
+
+
+def outcomes(scenario: Scenario, studies: Iterable[int]) -> Outcomes:
+    """What comes out of these studies, by number."""
     world = scenario.world
-    # Its own name is a scenario's seed: adding another changes none.
-    rng = np.random.default_rng(zlib.crc32(scenario.name.encode()))
-    seen: dict[str, list[dict[str, float]]] = {}
-    for _ in range(studies):
+    seen: Outcomes = {}
+    for study in studies:
+        # By the scenario's name and the study's number: adding others changes none.
+        rng = np.random.default_rng((zlib.crc32(scenario.name.encode()), study))
         drawn, levels = world.draw(rng)
         every, here = Measured.of(drawn), np.diff(levels)
         for name, looks in scenario.looks.items():
@@ -91,8 +103,13 @@ def simulate(scenario: Scenario, studies: int) -> list[dict[str, Any]]:
             if len(looks) == 1 and looks[0] > 0:
                 record = before(runs, world) | {"runs": len(runs.row)}
                 seen.setdefault(f"{name}, the method before", []).append(record)
+    return seen
+
+
+def summary(scenario: Scenario, seen: Outcomes) -> list[dict[str, Any]]:
+    """One record for each way of judging: means over the studies."""
     return [
-        {"scenario": scenario.name, "judged": way, "studies": studies, **_mean(records)}
+        {"scenario": scenario.name, "judged": way, "studies": len(records), **_mean(records)}
         for way, records in seen.items()
     ]
 
@@ -240,22 +257,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--studies", type=int, default=400, help="of each scenario")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a JSON file instead of the one in docs/results and the page")
+    parser.add_argument("--out", type=Path, help="a JSON file instead of the one in benchmarks/results and the page")
     options = parser.parse_args()
-    asked = [(scenario, options.studies) for scenario in scenarios()]
-    records: list[dict[str, Any]] = []
+    every = list(scenarios())
+    blocks = [(one, range(at, min(at + _BLOCK, options.studies))) for one in every
+              for at in range(0, options.studies, _BLOCK)]  # fmt: skip
+    seen: dict[str, Outcomes] = {one.name: {} for one in every}
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        for (scenario, _), found in zip(asked, pool.imap(_simulate, asked), strict=True):
-            print(scenario.name, flush=True)
-            records += found
-    out = options.out or ROOT / "docs/results/statistics.json"
+        for (one, studies), found in zip(blocks, pool.imap(_outcomes, blocks), strict=True):
+            print(f"{one.name}: {studies.stop} studies", flush=True)
+            for way, records in found.items():
+                seen[one.name].setdefault(way, []).extend(records)
+    records = [record for one in every for record in summary(one, seen[one.name])]
+    out = options.out or RESULT
     out.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     if options.out is None:
-        write_tables(records, ROOT / "docs/statistics.md")
+        write_tables(records, PAGE)
 
 
-def _simulate(asked: tuple[Scenario, int]) -> list[dict[str, Any]]:
-    return simulate(*asked)
+def _outcomes(asked: tuple[Scenario, range]) -> Outcomes:
+    return outcomes(*asked)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import optimize, special
@@ -75,6 +75,7 @@ class World:
         return runs, 100 * (chance.mean(axis=1) + shift * bend / 2)
 
 
+@lru_cache(maxsize=256)
 def _intercept(level: float, spread: float) -> float:
     def gap(value: float) -> float:
         return float(_WEIGHTS @ special.expit(value + spread * _NODES)) - level / 100
