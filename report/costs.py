@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from report.checks import RunRecord
-from report.facts import amount, listed, signed
+from report.facts import amount, listed, signed, to_runs
 from report.tables import Summary
 
 NOT_MEASURED = "not measured"
@@ -111,7 +111,8 @@ def section(summary: Summary) -> dict[str, Any]:
     costs = table(summary)
     rows, changes = [], []
     for row in costs.to_dict("records"):
-        label = row["name"] if pd.isna(row["number"]) else f"{row['number']} {row['name']}"
+        name = row["name"]
+        label = to_runs(name, None if pd.isna(row["number"]) else f"{row['number']} {name}")
         cells = [NOT_MEASURED if pd.isna(row[cost.name]) else amount(row[cost.name]) for cost in COSTS]
         marked = [f"**{cell}**" if row[f"front_{cost.name}"] else cell for cost, cell in zip(COSTS, cells)]
         rows.append((label, f"{row['top1']:.2f}", *marked))

@@ -18,7 +18,7 @@ from ablations.designs import Design, Row
 from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.effects import EffectJudgement, judge_effects
-from report.facts import MINUS, NOTHING, amount, signed
+from report.facts import MINUS, NOTHING, amount, signed, to_runs
 from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, STYLE, empty_figure
 from report.tables import Summary
@@ -170,7 +170,8 @@ class DesignSummary:
     def _row_cells(row: dict[Any, Any]) -> tuple[str, ...]:
         top1 = NOTHING
         if row["runs"]:
-            top1 = f"{row['top1']:.2f}" + ("" if row["runs"] == 1 else f" ± {row['top1_std']:.2f} (n = {row['runs']})")
+            spread = "" if row["runs"] == 1 else f" ± {row['top1_std']:.2f} (n = {row['runs']})"
+            top1 = to_runs(row["row"], f"{row['top1']:.2f}{spread}")
         params = NOTHING if pd.isna(row["params"]) else amount(row["params"] / 1e6)
         flops = row["gflops_paper_convention"]
         return row["row"], row["what"], params, NOTHING if pd.isna(flops) else amount(flops), top1

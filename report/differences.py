@@ -9,7 +9,7 @@ import pandas as pd
 
 from ablations.pages import plain
 from report import calibration, classes, flips
-from report.facts import NOTHING, signed
+from report.facts import NOTHING, signed, to_runs
 from report.tables import Summary
 
 SHOWN = 5
@@ -35,11 +35,12 @@ def section(summary: Summary) -> dict[str, Any]:
             for row in classes.confusion(summary).head(10).to_dict("records")
         ],
         "calibration": [
-            (row["name"], f"{row['ece']:.2f} [{row['low']:.2f}, {row['high']:.2f}]", signed(row["overconfidence"]))
+            (to_runs(row["name"]), f"{row['ece']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+             signed(row["overconfidence"]))
             for row in calibration.table(summary).to_dict("records")
         ],
         "flips": [
-            (row["step"], row["after"], row["to_right"], row["to_wrong"],
+            (to_runs(row["step"]), to_runs(row["after"]), row["to_right"], row["to_wrong"],
              NOTHING if pd.isna(row["by_seed"]) else f"{row['by_seed']:.0f}")
             for row in flips.counts(summary).to_dict("records")
         ],
@@ -68,9 +69,8 @@ def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
             mine.loc[at].to_dict() for at in (mine["points"].idxmax(), mine["points"].idxmin())
         )  # fmt: skip
         clear = int(((mine["low"] > 0) | (mine["high"] < 0)).sum())
-        rows.append(
-            (step, after, plain(best["class"]), _change(best), plain(worst["class"]), _change(worst), str(clear))
-        )
+        found = plain(best["class"]), _change(best), plain(worst["class"]), _change(worst)
+        rows.append((to_runs(step), to_runs(after), *found, str(clear)))
     return rows
 
 

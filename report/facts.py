@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pandas as pd
+
 from ablations import REGIMES, RecipeOf, Step
 from ablations.pages import plain
 from data.words import duration, flat, left_out
-from report.checks import SECONDS, RunRecord
+from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.judgement import Answer, Judgement
 from report.tables import Summary
@@ -42,6 +44,11 @@ def amount(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:#.3g}"
 
 
+def to_runs(row: str, text: str | None = None) -> str:
+    """`text`, or the row's name, as a link to what its runs were made from; it has one that is finished."""
+    return f"[{row if text is None else text}](#runs-{row})"
+
+
 def _present(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
@@ -49,7 +56,7 @@ def _present(value: float | None) -> bool:
 def page(summary: Summary) -> dict[str, Any]:
     """All variables of the template."""
     study = summary.study
-    finished = [run for run in study.runs if run.result is not None]
+    finished = _finished(study)
     differences = [summary.differences[step.name] for step in study.steps if step.name in summary.differences]
     answered = [one for one in differences if one.answer is not None]
     return {
@@ -94,6 +101,26 @@ def page(summary: Summary) -> dict[str, Any]:
         "recipe_changes": _recipe_changes(study),
         "time": _time(finished),
     }
+
+
+def _finished(study: StudyRecord) -> list[RunRecord]:
+    return [run for run in study.runs if run.result is not None]
+
+
+def certificate(summary: Summary) -> pd.DataFrame:
+    """The birth certificate: what, and its value in words."""
+    return pd.DataFrame(_certificate(summary, _finished(summary.study)), columns=["what", "value"])
+
+
+def recipe(summary: Summary) -> pd.DataFrame:
+    """One row a field of the recipes, its values in words."""
+    return pd.DataFrame(_recipe(summary.study.config), columns=["field", "recipe", "classic"])
+
+
+def time(summary: Summary) -> pd.DataFrame:
+    """Seconds of all finished runs together, by what they were spent on."""
+    spent = _seconds(_finished(summary.study))
+    return pd.DataFrame({"part": list(spent), "seconds": list(spent.values())})
 
 
 def _label(study: StudyRecord, name: str) -> str:
@@ -156,7 +183,7 @@ def _row(summary: Summary, step: Step) -> tuple[str, ...]:
         top1 = f"{record['top1']:.2f}"
         if record["runs"] > 1:
             top1 += f" ± {record['top1_std']:.2f} (n = {record['runs']})"
-        top1 = f"[{top1}](#runs-{step.name})"
+        top1 = to_runs(step.name, top1)
     paper = summary.paper(step)
     theirs = summary.paper_difference(step)
     paper_top1 = NOTHING if paper is None else f"{paper.top1:.2f}"
@@ -275,13 +302,15 @@ def _shared(finished: list[RunRecord]) -> str:
 
 def _time(finished: list[RunRecord]) -> list[tuple[str, str, str]]:
     """(part, time, share) over all finished runs."""
+    spent = _seconds(finished)
+    total = sum(spent.values())
+    return [(key, duration(value), f"{100 * value / total:.1f} %") for key, value in spent.items()] if total else []
+
+
+def _seconds(finished: list[RunRecord]) -> dict[str, float]:
     results = [run.result for run in finished if run.result is not None and not run.made_as]
-    total = sum(sum(result["seconds"][key] for key in SECONDS) for result in results)
-    if not total:
-        return []
     order = ("forward", "backward", "optimizer", "evaluation", "data", "other")
-    spent = {key: sum(result["seconds"][key] for result in results) for key in order}
-    return [(key, duration(value), f"{100 * value / total:.1f} %") for key, value in spent.items()]
+    return {key: sum(result["seconds"][key] for result in results) for key in order}
 
 
 def _resolution(config: Mapping[str, Any]) -> str:

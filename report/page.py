@@ -59,6 +59,9 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "reliability": calibration.reliability,
     "flips": flips.table,
     "flip_counts": flips.counts,
+    "certificate": facts.certificate,
+    "recipe": facts.recipe,
+    "time": facts.time,
 }
 """Each is written as CSV and as JSON, with full precision."""
 

@@ -64,7 +64,9 @@ def test_what_was_not_measured_says_so_and_is_on_no_front(make_study: Make) -> N
     table = costs.table(summary).set_index("name")
     assert table["front_inference_ms_1"].tolist() == [False, True, False]
     names = [cost.title for cost in costs.COSTS]
-    rows = {row[0]: dict(zip(names, row[2:], strict=True)) for row in costs.section(summary)["rows"]}
+    section = costs.section(summary)
+    assert section["rows"][0][0] == "[0 baseline](#runs-baseline)", "numbers lead to their runs"
+    rows = {row[0].split("]")[0][1:]: dict(zip(names, row[2:], strict=True)) for row in section["rows"]}
     assert rows["0 baseline"]["activations (M)"] == rows["2 stage-ratio"]["inference of 64 (ms)"] == "not measured"
     assert rows["1 training-recipe"]["inference of 1 (ms)"] == "**2.50**"
     assert rows["1 training-recipe"]["memory of training (MB)"] == "**90.00**"
