@@ -124,11 +124,11 @@ def turned(summary: Summary) -> Figure | None:
                     continue
                 axes.imshow(thumbnails.pixels(kept[row["image"]]), interpolation="none")  # its own pixels in the SVG
                 seeds = f"{100 * row['right_before']:.0f} → {100 * row['right_now']:.0f} %"
-                axes.set_title(f"{_short(row['class'])}\n{seeds}", fontsize=7.5, color=INK)
+                axes.set_title(f"\n{_short(row['class'])}\n{seeds}", fontsize=7.5, color=INK)
             line[0].annotate(
                 f"Turned {way}", (0, 1), (0, 26), xycoords="axes fraction", textcoords="offset points", fontsize=9.5,
                 fontweight="bold",
-            )  # fmt: skip
+            ).set_in_layout(False)  # fmt: skip
         one, other = classes.pairs(summary)[-1]
         figure.suptitle(f"From {other} to {one}: seeds that are right, before and now", x=0.01, ha="left", fontsize=11)
     return figure

@@ -15,10 +15,11 @@ import pytest
 
 from ablations.pages import plain
 from data.words import duration
+from report import flips
 from report.facts import amount, listed, signed
 from report.page import FIGURES, TABLES, table, write
 from report.web import INTERACTIVE
-from tests.report.conftest import StudyFolder
+from tests.report.conftest import Store, StudyFolder
 
 Make = Callable[..., StudyFolder]
 
@@ -32,6 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
             study.add(step, 0, finished=False, epochs=3)
         elif step != "kernel-11":
             study.add(step, 300 if step == "gelu" else 200 + 10 * place)
+    flips.keep_pictures(study.root, "paper", Store(study.test))
     write(study.root)
     return study
 

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from report import collect, difference_plots, flips, pack, thumbnails
 from report.page import write
 from report.tables import Summary
-from tests.report.conftest import CLASSES, StudyFolder
+from tests.report.conftest import Store, StudyFolder
 
 Make = Callable[..., StudyFolder]
-
-
-class Store:
-    """Test pictures of one colour each."""
-
-    def __init__(self, count: int) -> None:
-        self.ids: Sequence[str] = [f"{CLASSES[i % len(CLASSES)]}/{i:05d}" for i in range(count)]
-
-    def __getitem__(self, index: int, /) -> torch.Tensor:
-        return torch.full((90, 120, 3), index % 256, dtype=torch.uint8)
 
 
 @pytest.fixture
@@ -54,7 +43,7 @@ def test_the_strips_are_drawn_from_thumbnails_that_the_study_keeps(study: StudyF
     assert len({round(grey) for grey in shown[:10]} & set(range(200, 212))) == 10
     assert shown[10:] == pytest.approx([0, 1, 2], abs=1), "by name"
     titles = [axes.get_title() for axes in figure.axes if axes.images]
-    assert [titles[0], titles[-1]] == ["apple_pie\n0 → 100 %", "ramen\n100 → 0 %"]
+    assert [titles[0], titles[-1]] == ["\napple_pie\n0 → 100 %", "\nramen\n100 → 0 %"]
     write(study.root)
     page = (study.root / "report" / "report.md").read_text()
     assert "![Test pictures that most seeds turned](turned.png)" in page
