@@ -46,7 +46,8 @@ def to_html(page: str, summary: Summary, folder: Path) -> str:
             what = f'<div class="controls"></div>{what}'
         else:
             picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-            what = f'<img alt="{title}" src="data:image/svg+xml;base64,{picture}">'
+            img = f'<img alt="{title}. {NUMBERS}" src="data:image/svg+xml;base64,{picture}">'
+            what = f'<div class="broad" role="region" tabindex="0" aria-label="Figure: {title}">{img}</div>'
         link = f'<a class="headerlink" href="#figure-{name}" title="Permanent link to this figure">#</a>'
         caption = f"{title}. Alone: <code>{name}.svg</code>, <code>{name}.png</code>.{link}"
         return f'<figure id="figure-{name}">{what}<figcaption>{caption}</figcaption></figure>'

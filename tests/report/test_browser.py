@@ -154,10 +154,10 @@ def test_dark_follows_the_system_and_the_switch(open_page: Any) -> None:
     assert background(page) == dark
 
 
-def test_a_phone_shows_all_and_only_tables_scroll_sideways(open_page: Any) -> None:
+def test_a_phone_shows_all_and_only_tables_and_drawn_figures_scroll_sideways(open_page: Any) -> None:
     page = open_page(width=390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    outside = """[...document.querySelectorAll("main *")].filter(e => !e.closest(".wide, svg")
+    outside = """[...document.querySelectorAll("main *")].filter(e => !e.closest(".wide, .broad, svg")
         && e.getBoundingClientRect().right > 391).map(e => e.outerHTML.slice(0, 80))"""
     assert page.evaluate(outside) == []
     box = page.locator(".wide").first
@@ -165,6 +165,8 @@ def test_a_phone_shows_all_and_only_tables_scroll_sideways(open_page: Any) -> No
     box.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('.wide').scrollLeft > 0")
+    drawn = page.locator(".broad").first
+    assert drawn.evaluate("e => e.scrollWidth > e.clientWidth"), "a figure as wide as the phone could not be read"
 
 
 def test_paper_gets_every_column_and_no_controls(open_page: Any) -> None:
