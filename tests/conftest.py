@@ -62,6 +62,20 @@ def pictures(made_once: MadeOnce) -> Path:
     return made_once("pictures", draw)
 
 
+def files(folder: Path) -> set[str]:
+    """What lies in a folder, at any depth."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def place(tmp_path: Path, pictures: Path) -> list[str]:
+    """Options that put everything of a quick study on small pictures under tmp_path."""
+    (tmp_path / "data").mkdir()
+    return ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(tmp_path / "runs"),
+            "--data-dir", str(tmp_path / "data"), "--study", "quick", "--resolution", "32", "--epochs", "1",
+            "--warmup-epochs", "0", "--batch-size", "24"]  # fmt: skip
+
+
 STUDY = ["--preset", "pocket", "--study", "s", "--steps", "3", "--resolution", "32", "--epochs", "2", "--warmup-epochs",
          "0", "--batch-size", "24", "--device", "cpu", "--workers", "0"]  # fmt: skip
 """A request for the study that `house` holds, without its places."""

@@ -9,27 +9,17 @@ import pytest
 import torch
 
 import runner
+from tests.conftest import files
 from training import memory, series
 from training import run as run_module
 
-QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24"]
-
-
-def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
 
 @pytest.fixture
-def own(tmp_path: Path, pictures: Path) -> Path:
-    """A copy of the pictures, to be spoilt."""
-    return Path(shutil.copytree(pictures, tmp_path / "own"))
-
-
-@pytest.fixture
-def place(tmp_path: Path, own: Path) -> list[str]:
-    (tmp_path / "data").mkdir()
-    return ["--preset", "pocket", "--dataset", f"imagefolder:{own}", "--runs", str(tmp_path / "runs"),
-            "--data-dir", str(tmp_path / "data"), "--study", "quick", *QUICK]  # fmt: skip
+def own(tmp_path: Path, pictures: Path, place: list[str]) -> Path:
+    """A copy of the pictures, to be spoilt, in the place of them."""
+    folder = Path(shutil.copytree(pictures, tmp_path / "own"))
+    place[place.index("--dataset") + 1] = f"imagefolder:{folder}"
+    return folder
 
 
 def refused(arguments: list[str], capsys, code: int) -> str:

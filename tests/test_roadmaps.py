@@ -23,21 +23,12 @@ architecture.kernel_size = 13
 name = "no-layer-scale"
 recipe.layer_scale = "none"
 """
-QUICK = ["--preset", "pocket", "--resolution", "32", "--epochs", "2", "--warmup-epochs", "0", "--batch-size", "24",
-         "--no-trial", "--device", "cpu", "--workers", "0"]  # fmt: skip
 
 
 @pytest.fixture
 def mine(tmp_path: Path) -> str:
     (tmp_path / "mine.toml").write_text(MINE)
     return str(tmp_path / "mine.toml")
-
-
-@pytest.fixture
-def place(tmp_path: Path, pictures: Path) -> list[str]:
-    (tmp_path / "data").mkdir()
-    return [*QUICK, "--dataset", f"imagefolder:{pictures}", "--runs", str(tmp_path / "runs"),
-            "--data-dir", str(tmp_path / "data"), "--study", "s"]  # fmt: skip
 
 
 def test_check_says_what_each_step_changes_in_a_preset(mine, capsys) -> None:
@@ -53,7 +44,6 @@ def test_check_says_what_each_step_changes_in_a_preset(mine, capsys) -> None:
     ("old", "new", "said"),
     [
         ("kernel_size = 13", "kernel_size = 12", "step 'kernel-13' of the roadmap 'mine': kernel_size is 12"),
-        ('layer_scale = "none"', "layer_scale = -1", "'no-layer-scale' of the roadmap 'mine': layer_scale is -1: give"),
         ("kernel_size", "kernel_sise", "mine.toml: step 'kernel-13': a network has no field 'kernel_sise', did you"),
     ],
 )
@@ -69,7 +59,7 @@ def test_a_wrong_roadmap_is_refused_and_nothing_written(mine, place, command, ol
 
 
 def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(mine, place, tmp_path, capsys) -> None:
-    study = tmp_path / "runs/s"
+    study = tmp_path / "runs/quick"
     assert runner.main(["all", "--roadmap", mine, *place]) == 0
     out = capsys.readouterr().out
     assert "no-layer-scale         seed 0 shared" in out  # the preset has none: nothing to train
@@ -116,4 +106,3 @@ def test_other_roadmaps_are_printed_and_drawn(mine, capsys) -> None:
     request = ["show", "mixup-on-depthwise", "--roadmap", "recipe", "--network", "4", "--regime", "pocket"]
     assert runner.main(request) == 0
     assert "changes mixup=modern" in capsys.readouterr().out
-    assert runner.main(["show", "1", "--network", "4"]) == 2

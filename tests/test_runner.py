@@ -13,21 +13,9 @@ import pytest
 
 import runner
 import training_command
+from tests.conftest import files
 
 ROOT = Path(__file__).parents[1]
-QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24"]
-
-
-def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-@pytest.fixture
-def place(tmp_path: Path, pictures: Path) -> list[str]:
-    """Options that put everything of a quick study on small pictures under tmp_path."""
-    (tmp_path / "data").mkdir()
-    return ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(tmp_path / "runs"),
-            "--data-dir", str(tmp_path / "data"), "--study", "quick", *QUICK]  # fmt: skip
 
 
 def test_steps_prints_every_row_in_three_formats(capsys) -> None:

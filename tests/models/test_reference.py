@@ -12,7 +12,8 @@ from torchvision.models import convnext_base, convnext_tiny, resnet50
 from ablations import PAPER, get_regime
 from models import Architecture, ResNet
 from models.builder import build, empty
-from models.weights import load_torchvision, to_torchvision, torchvision_names
+from models.naming import names
+from models.weights import export, load
 
 
 def _convnext(builder: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
@@ -39,7 +40,7 @@ def _pair(regime: str, step: str, reference: Callable[[], nn.Module], layer_scal
         for parameter in theirs.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     ours = empty(PAPER.architecture(step, get_regime(regime)), layer_scale=layer_scale).double()
-    load_torchvision(ours, theirs.state_dict())
+    load(ours, theirs.state_dict(), "torchvision")
     return ours, theirs
 
 
@@ -59,16 +60,16 @@ def test_an_end_equals_torchvision_in_eval_and_train_mode(regime, step, referenc
     for loss in losses:
         loss.backward()
     gradients = dict(theirs.named_parameters())
-    names = torchvision_names(ours)
+    theirs_of = names(ours, "torchvision")
     for name, parameter in ours.named_parameters():
-        expected = gradients[names[name]].grad
+        expected = gradients[theirs_of[name]].grad
         assert _error(parameter.grad.flatten(), expected.flatten()) < 1e-9, name
 
 
 @pytest.mark.parametrize(("regime", "step", "reference", "layer_scale"), ENDS[:2])
 def test_weights_come_back_from_torchvision_as_they_went(regime, step, reference, layer_scale, tmp_path) -> None:
     ours, theirs = _pair(regime, step, reference, layer_scale)
-    torch.save(to_torchvision(ours), tmp_path / "weights.pth")
+    torch.save(export(ours, "torchvision"), tmp_path / "weights.pth")
     fresh = reference().double()
     fresh.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True))
     for (name, ours_back), theirs_there in zip(fresh.state_dict().items(), theirs.state_dict().values(), strict=True):
@@ -77,23 +78,23 @@ def test_weights_come_back_from_torchvision_as_they_went(regime, step, reference
 
 def test_a_step_that_torchvision_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match="only the baseline .* and the last step"):
-        to_torchvision(ResNet(Architecture(depthwise=True, width=4)))
+        export(ResNet(Architecture(depthwise=True, width=4)), "torchvision")
 
 
 def test_weights_of_another_network_are_refused_by_name() -> None:
     model = empty(Architecture(width=8))
     with pytest.raises(ValueError, match=r"'conv1.weight' has shape \(64, 3, 7, 7\)"):
-        load_torchvision(model, resnet50().state_dict())
+        load(model, resnet50().state_dict(), "torchvision")
     with pytest.raises(ValueError, match="keys are missing"):
-        load_torchvision(model, convnext_tiny().state_dict())
+        load(model, convnext_tiny().state_dict(), "torchvision")
 
 
 def test_a_convnext_without_layer_scale_goes_out_with_one_of_ones() -> None:
     regime = get_regime("pocket")
     model = empty(PAPER.architecture("13", regime))
-    state = to_torchvision(model)
+    state = export(model, "torchvision")
     assert torch.equal(state["features.1.0.layer_scale"], torch.ones(24, 1, 1))
-    load_torchvision(model, state)
+    load(model, state, "torchvision")
 
 
 def test_initial_weights_are_those_of_the_recipes() -> None:
