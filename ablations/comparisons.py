@@ -9,15 +9,9 @@ from training.study import read_plans
 
 
 def planned(
-    study: Path,
-    made: Design,
-    rows: Collection[str],
-    seeds: Sequence[int],
-    *,
-    until_resolved: bool,
-    margin: float | None,
-    runs_at_most: int | None,
-) -> Plan:
+    study: Path, made: Design, rows: Collection[str], seeds: Sequence[int], *, until_resolved: bool,
+    margin: float | None, runs_at_most: int | None,
+) -> Plan:  # fmt: skip
     """The plan that the study has, with what is asked for now. Writes nothing.
 
     Raises:
@@ -33,13 +27,9 @@ def planned(
         )
     before = read_plans(study)
     return revised(
-        before[-1].plan if before else None,
-        asked,
-        seeds,
-        sequential=until_resolved,
-        margin=margin,
+        before[-1].plan if before else None, asked, seeds, sequential=until_resolved, margin=margin,
         runs_at_most=runs_at_most if until_resolved else None,
-    )
+    )  # fmt: skip
 
 
 def families(made: Design, rows: Collection[str]) -> tuple[Family, ...]:

@@ -76,17 +76,9 @@ def count_steps(
         )
 
 
-_CSV = [
-    "regime",
-    "number",
-    "name",
-    "params",
-    "gflops_fvcore",
-    "gflops_paper_convention",
-    "gflops_paper",
-    "agrees",
-    "note",
-]
+_CSV = (
+    "regime", "number", "name", "params", "gflops_fvcore", "gflops_paper_convention", "gflops_paper", "agrees", "note",
+)  # fmt: skip
 _AGREES = {True: "yes", False: "no", None: ""}
 
 

@@ -30,20 +30,9 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES",
-    "Augmentation",
-    "Batch",
-    "Dataset",
-    "PictureStore",
-    "PreparedPictures",
-    "Split",
-    "check",
-    "eval_batches",
-    "load",
-    "open_store",
-    "require_writable",
-    "train_batches",
-]
+    "NAMES", "Augmentation", "Batch", "Dataset", "PictureStore", "PreparedPictures", "Split", "check", "eval_batches",
+    "load", "open_store", "require_writable", "train_batches",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,6 @@ Decisions (`draw`) are pure functions of (seed, epoch, sample index), made for a
 CPU; `finish` turns them into the network's floats on whatever device they have been moved to.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

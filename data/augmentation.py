@@ -1,7 +1,5 @@
 """What may change a training picture, as data. No torch here; `data.augment` has the pixels."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Decode once: a split's store of decoded pictures, built where there is none and refused where it is not its own."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -5,8 +5,6 @@ All is written into `STORE.part`. Each finished chunk is flushed to disk and the
 build that was killed goes on with the next chunk; the folder is renamed when it is complete.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import itertools
@@ -37,7 +35,7 @@ LISTED = 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class Places:
     """Where every picture goes: `shapes` (N, 2) after resizing, `offsets` (N + 1,) in bytes. Unreadable: 0 x 0."""
 
     shapes: np.ndarray
@@ -69,30 +67,30 @@ def build(
     part = target.with_name(target.name + ".part")
     with ThreadPoolExecutor(workers) as pool:
         try:
-            plan = _plan(split, short_side, pool)
+            places = _plan(split, short_side, pool)
             key = {"version": VERSION, "names": names_digest(split), "stamps": zlib.crc32(stamps.tobytes())}
-            done = _take_up(part, key, plan)
-            total = int(plan.offsets[-1])
-            written = sum(int(plan.offsets[plan.chunks[n][1]] - plan.offsets[plan.chunks[n][0]]) for n in done)
+            done = _take_up(part, key, places)
+            total = int(places.offsets[-1])
+            written = sum(int(places.offsets[places.chunks[n][1]] - places.offsets[places.chunks[n][0]]) for n in done)
             require_free(target.parent, total - written, f"the picture cache of {split.name}")
             announce(
                 f"Decoding {len(split):,} pictures of {split.name} once, to {readable_bytes(total)} in {target}"
                 + (f" ({readable_bytes(written)} are there already)" if written else "")
             )
-            for chunk in _decode(split, plan, part, done, pool, progress):
+            for chunk in _decode(split, places, part, done, pool, progress):
                 done[chunk.number] = chunk
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-        bad = dict(plan.bad)
+        bad = dict(places.bad)
         for chunk in done.values():
             bad |= chunk.bad
         if bad and (not skip_unreadable or len(bad) == len(split)):
             _refuse(split, bad, target.parent)
-        _finish(split, stamps, plan, [done[n].crc for n in range(len(plan.chunks))], bad, part, target)
+        _finish(split, stamps, places, [done[n].crc for n in range(len(places.chunks))], bad, part, target)
 
 
-def _plan(split: Split, short_side: int, pool: ThreadPoolExecutor) -> Plan:
+def _plan(split: Split, short_side: int, pool: ThreadPoolExecutor) -> Places:
     bad: dict[int, str] = {}
 
     def shape(index: int) -> tuple[int, int]:
@@ -108,15 +106,15 @@ def _plan(split: Split, short_side: int, pool: ThreadPoolExecutor) -> Plan:
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1) * 3)])
     edges = [*np.searchsorted(offsets, np.arange(0, offsets[-1], CHUNK_BYTES)).tolist(), len(split)]
     chunks = tuple((a, b) for a, b in itertools.pairwise(edges) if a < b)
-    return Plan(shapes, offsets, chunks, bad)
+    return Places(shapes, offsets, chunks, bad)
 
 
-def _take_up(part: Path, key: dict[str, Any], plan: Plan) -> dict[int, Chunk]:
+def _take_up(part: Path, key: dict[str, Any], places: Places) -> dict[int, Chunk]:
     """The chunks that an earlier, interrupted build of the very same pictures has finished; else a clean start.
 
     Chunks with unreadable pictures are not among them: what was wrong may have been put right since.
     """
-    key = key | {"shapes": zlib.crc32(plan.shapes.tobytes()), "chunk_bytes": CHUNK_BYTES}
+    key = key | {"shapes": zlib.crc32(places.shapes.tobytes()), "chunk_bytes": CHUNK_BYTES}
     done: dict[int, Chunk] = {}
     try:
         if json.loads((part / "key.json").read_bytes()) != key:
@@ -126,9 +124,9 @@ def _take_up(part: Path, key: dict[str, Any], plan: Plan) -> dict[int, Chunk]:
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut short by a crash
                     row = json.loads(line)
                     chunk = Chunk(row["number"], row["crc"], {})
-                    first, last = plan.chunks[chunk.number]
-                    pictures.seek(plan.offsets[first])
-                    if zlib.crc32(pictures.read(plan.offsets[last] - plan.offsets[first])) == chunk.crc:
+                    first, last = places.chunks[chunk.number]
+                    pictures.seek(places.offsets[first])
+                    if zlib.crc32(pictures.read(places.offsets[last] - places.offsets[first])) == chunk.crc:
                         done[chunk.number] = chunk
     except (OSError, ValueError, IndexError):
         shutil.rmtree(part, ignore_errors=True)
@@ -141,10 +139,15 @@ def _take_up(part: Path, key: dict[str, Any], plan: Plan) -> dict[int, Chunk]:
 
 
 def _decode(
-    split: Split, plan: Plan, part: Path, done: dict[int, Chunk], pool: ThreadPoolExecutor, progress: Progress | None
+    split: Split,
+    places: Places,
+    part: Path,
+    done: dict[int, Chunk],
+    pool: ThreadPoolExecutor,
+    progress: Progress | None,
 ) -> Iterator[Chunk]:
     """Decode the chunks that are not yet done, in any order; each is on disk and noted before it is yielded."""
-    finished = sum(plan.chunks[number][1] - plan.chunks[number][0] for number in done)
+    finished = sum(places.chunks[number][1] - places.chunks[number][0] for number in done)
     with (
         _bar(progress, len(split)) as show,
         open(part / "pictures.bin", "r+b") as file,
@@ -152,8 +155,8 @@ def _decode(
     ):
         show(finished, len(split))
         futures: list[Future[Chunk]] = [
-            pool.submit(_decode_chunk, split, plan, number, file.fileno())
-            for number in range(len(plan.chunks))
+            pool.submit(_decode_chunk, split, places, number, file.fileno())
+            for number in range(len(places.chunks))
             if number not in done
         ]
         try:
@@ -162,30 +165,30 @@ def _decode(
                 if not chunk.bad:
                     log.write("\n" + json.dumps({"number": chunk.number, "crc": chunk.crc}))
                     log.flush()
-                finished += plan.chunks[chunk.number][1] - plan.chunks[chunk.number][0]
+                finished += places.chunks[chunk.number][1] - places.chunks[chunk.number][0]
                 show(finished, len(split))
                 yield chunk
         finally:  # nobody writes to the descriptor of a file that is closed, which by then may be another file's
             for future in futures:
                 future.cancel()
             wait(futures)
-        os.ftruncate(file.fileno(), int(plan.offsets[-1]))  # exact size even if it ends with an unreadable picture
+        os.ftruncate(file.fileno(), int(places.offsets[-1]))  # exact size even if it ends with an unreadable picture
 
 
-def _decode_chunk(split: Split, plan: Plan, number: int, descriptor: int) -> Chunk:
-    first, last = plan.chunks[number]
-    start = int(plan.offsets[first])
-    pixels = np.zeros(int(plan.offsets[last]) - start, np.uint8)
+def _decode_chunk(split: Split, places: Places, number: int, descriptor: int) -> Chunk:
+    first, last = places.chunks[number]
+    start = int(places.offsets[first])
+    pixels = np.zeros(int(places.offsets[last]) - start, np.uint8)
     bad: dict[int, str] = {}
     for index in range(first, last):
-        if not plan.shapes[index].any():
+        if not places.shapes[index].any():
             continue
         try:
-            picture = resize(split.read(index), (int(plan.shapes[index, 0]), int(plan.shapes[index, 1])))
+            picture = resize(split.read(index), (int(places.shapes[index, 0]), int(places.shapes[index, 1])))
         except UnreadablePicture as error:
             bad[index] = str(error)
             continue
-        pixels[int(plan.offsets[index]) - start : int(plan.offsets[index + 1]) - start] = picture.reshape(-1)
+        pixels[int(places.offsets[index]) - start : int(places.offsets[index + 1]) - start] = picture.reshape(-1)
     view = pixels.data
     while view:  # a write may be a part of what was asked
         view = view[os.pwrite(descriptor, view, start + len(pixels) - len(view)) :]
@@ -194,14 +197,14 @@ def _decode_chunk(split: Split, plan: Plan, number: int, descriptor: int) -> Chu
 
 
 def _finish(
-    split: Split, stamps: np.ndarray, plan: Plan, crcs: list[int], bad: dict[int, str], part: Path, target: Path
+    split: Split, stamps: np.ndarray, places: Places, crcs: list[int], bad: dict[int, str], part: Path, target: Path
 ) -> None:
     good = np.array([index for index in range(len(split)) if index not in bad], np.int64)
     index_file = io.BytesIO()
     np.savez(
         index_file,
-        offsets=plan.offsets[good],
-        shapes=plan.shapes[good],
+        offsets=places.offsets[good],
+        shapes=places.shapes[good],
         labels=np.array(split.labels, np.int64)[good],
         stamps=stamps,
     )
@@ -210,11 +213,11 @@ def _finish(
         "version": VERSION,
         "split": split.name,
         "names": names_digest(split),
-        "bytes": int(plan.offsets[-1]),
+        "bytes": int(places.offsets[-1]),
         "skipped": [split.ids[index] for index in sorted(bad)],
         "chunks": [  # first byte, end, checksum
-            [int(plan.offsets[first]), int(plan.offsets[last]), crc]
-            for (first, last), crc in zip(plan.chunks, crcs, strict=True)
+            [int(places.offsets[first]), int(places.offsets[last]), crc]
+            for (first, last), crc in zip(places.chunks, crcs, strict=True)
         ],
         "index_crc": zlib.crc32(index_file.getvalue()),
         "ids_crc": zlib.crc32(ids),

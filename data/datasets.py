@@ -1,7 +1,5 @@
 """The data sets by name. One more is a file like data/fashion_mnist.py and its line in `ORIGINS`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Nothing here trusts a file's name or header. Whatever a decoder raises becomes `
 build can list every bad picture instead of dying of the first.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders and files that survive a crash: beside, flushed, renamed; one writer at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

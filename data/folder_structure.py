@@ -2,8 +2,6 @@
 `meta/train.json` and `meta/test.json`, {CLASS: [CLASS/NUMBER, ...]}.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Food-101 (Bossard et al., ECCV 2014): 101,000 photographs of 101 dishes. Downloaded as torchvision does."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tarfile

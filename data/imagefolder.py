@@ -4,8 +4,6 @@ Either `PATH/CLASS/*.jpg`, split here 80/10/10 by a fixed stratified rule, or `P
 optional `PATH/val` (or `validation`, `valid`), else 10 % of train is held out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Pocket: synthetic pictures of ten dishes, drawn by this project's generator, for a first run without a download."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """The ten dishes of the pocket pictures. What tells them apart is shape and texture; their colours are drawn from
 one palette for all."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

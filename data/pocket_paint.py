@@ -1,7 +1,5 @@
 """Brushes for the pocket pictures: shapes in a turned and scaled frame, colours, tables, clutter, light."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

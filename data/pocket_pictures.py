@@ -5,8 +5,6 @@ versions of numpy and Pillow. `python -m data.pocket_pictures FOLDER PART PARTS 
 process PARENT.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

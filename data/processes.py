@@ -1,7 +1,5 @@
 """Helper processes that leave no trace: they end with the process they help, however it ends; and how many to have."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -5,8 +5,6 @@ arrays: equal to PIL to the bit, but for the four shifts (shear and translate), 
 2**-14 so that their float sums are exact in any order; one value in two thousand differs from PIL's, by one level.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import torch

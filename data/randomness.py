@@ -5,8 +5,6 @@ order, in another process or after a restart gives the same number. The generato
 Lea and Flood, OOPSLA 2014) applied to each word of the address in turn, on whole arrays at once.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

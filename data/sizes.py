@@ -1,7 +1,5 @@
 """How large a data set is and what disk it will take, found out without downloading or decoding it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A store is a folder: `pictures.bin` (the pictures, one after the other), `index.
 stamp of each), `ids.json`, and `meta.json`, written last, with checksums of it all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zlib
@@ -81,7 +79,7 @@ class PictureStore:
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
-    def __reduce__(self) -> tuple[type[PictureStore], tuple[Path]]:
+    def __reduce__(self) -> tuple[type["PictureStore"], tuple[Path]]:
         return PictureStore, (self.folder,)  # a worker process maps the same file instead of copying it
 
     @property

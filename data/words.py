@@ -1,7 +1,5 @@
 """Words for messages: names, numbers and complaints as a reader is told them."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Who prepares batches: this process between two updates, or processes beside it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import warnings

@@ -135,14 +135,9 @@ def _compare(predictor: Predictor, exported: Callable[[Tensor], Tensor], images:
 
 
 def _safetensors(predictor: Predictor, images: Tensor, folder: Path) -> float:
-    about = {
-        "step": predictor.step,
-        "seed": predictor.seed,
-        "architecture": asdict(predictor.architecture),
-        "layer_scale": predictor.layer_scale,
-        "classes": predictor.classes,
-        "preprocessing": _config(predictor, "safetensors")["preprocessing"],
-    }
+    config = _config(predictor, "safetensors")
+    what = {name: config[name] for name in ("architecture", "layer_scale", "classes", "preprocessing")}
+    about = {"step": predictor.step, "seed": predictor.seed, **what}
     state = {key: value.contiguous() for key, value in predictor.model.state_dict().items()}
     # Through our own writing: the libraries report a full disk by errors of their own.
     write_atomically(folder / WEIGHTS, to_safetensors(state, {"format": "pt", ABOUT: json.dumps(about)}))

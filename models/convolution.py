@@ -12,14 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_POSITIONS_PER_CHANNEL = {torch.float32: 1 / 8}
+_POSITIONS_PER_CHANNEL, _IN_16_BITS = 1 / 8, 16
 """On a CPU, a matrix product is the faster 1x1 convolution where fewer positions, in all pictures, face a channel."""
-_POSITIONS_PER_CHANNEL_HALF = 16
-"""The same in 16-bit precisions."""
 _SMALLEST_KERNEL = 5
 """Side of a depthwise filter from which on its gradient is computed here."""
-
-
 _NARROW = 16
 """Channels from which on torch's strided 1x1 convolutions are sound (docs/decisions.md#narrow-1x1)."""
 
@@ -64,10 +60,11 @@ class Pointwise(nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        dtype, on_cpu = _autocast_dtype(input) or input.dtype, input.device.type == "cpu"
+        full = (_autocast_dtype(input) or input.dtype) == torch.float32
         positions = input.numel() / (self.in_channels * self.stride[0] * self.stride[1])
         channels = min(self.in_channels, self.out_channels)
-        if not on_cpu or positions < channels * _POSITIONS_PER_CHANNEL.get(dtype, _POSITIONS_PER_CHANNEL_HALF):
+        few = positions < channels * (_POSITIONS_PER_CHANNEL if full else _IN_16_BITS)
+        if few or input.device.type != "cpu":
             positions_last = picked(input, self.stride).permute(0, 2, 3, 1)
             return F.linear(positions_last, weight.flatten(1), bias).permute(0, 3, 1, 2)
         # A dilated filter of one pixel is the filter itself. But torch takes a slower algorithm for 1x1 convolutions in

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from models.naming import Naming, detect, names, table
-from models.resnet import ResNet
 
 
 @torch.no_grad()
@@ -111,18 +110,3 @@ def export(model: nn.Module, naming: Naming) -> dict[str, Tensor]:
     else:
         own = fold_layer_scale(own)
     return {to_theirs[key]: found.shaped(key, value) for key, value in own.items()}
-
-
-def torchvision_names(model: ResNet) -> dict[str, str]:
-    """Our state-dict keys to torchvision's; see `names`."""
-    return names(model, "torchvision")
-
-
-def load_torchvision(model: ResNet, state: Mapping[str, Tensor]) -> None:
-    """Copy the weights of torchvision's resnet50 or convnext (its `state_dict()`) into `model`; see `translate`."""
-    load(model, state, "torchvision")
-
-
-def to_torchvision(model: ResNet) -> dict[str, Tensor]:
-    """The weights of `model` for torchvision's resnet50 or convnext; see `export`."""
-    return export(model, "torchvision")

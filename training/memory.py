@@ -48,11 +48,8 @@ def state_bytes(model: nn.Module, recipe: Recipe, processes: int = 1) -> int:
 def available(device: torch.device) -> int | None:
     """Bytes that the device still has for this process; None where it does not say."""
     if device.type == "cuda":
-        return (
-            torch.cuda.mem_get_info(device)[0]
-            + torch.cuda.memory_reserved(device)
-            - torch.cuda.memory_allocated(device)
-        )
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type == "mps":
         return None
     found = []

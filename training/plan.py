@@ -1,7 +1,5 @@
 """What a study will compare and how it will judge, written in study.json before its first result. No torch here."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,7 +89,7 @@ class Plan:
         return dict(json.loads(json.dumps(asdict(self))))
 
     @classmethod
-    def from_json(cls, content: object) -> Plan:
+    def from_json(cls, content: object) -> "Plan":
         """Raises ValueError where `content` is no plan."""
         try:
             assert isinstance(content, Mapping)
