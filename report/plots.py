@@ -53,8 +53,8 @@ def save(figure: Figure, path: Path) -> None:
         figure.draw_without_rendering()  # settles the layout, for both: savefig would do it twice for each
         figure.set_layout_engine("none")
         figure.set_dpi(150)
-        FigureCanvasAgg(figure).print_png(f"{path}.png", metadata={"Software": None})
-        FigureCanvasSVG(figure).print_svg(f"{path}.svg", metadata={"Date": None, "Creator": None})
+        FigureCanvasAgg(figure).print_png(f"{path}.png", metadata={"Software": None})  # type: ignore[no-untyped-call]
+        FigureCanvasSVG(figure).print_svg(f"{path}.svg", metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
 
 
 def empty_figure(width: float, height: float) -> Figure:

@@ -215,7 +215,7 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
     for name, by_way in fixed.items():
         cells = [
             [_percent(by_way[way]["covered"]) for way in ways],
-            [f"{by_way[way]['half_width']:.2f}" for way in ways],
+            [_points(by_way[way]["half_width"]) for way in ways],
         ]
         cells += [[_percent(by_way[way][key]) for way in ways] for key in ("any_false", "found")]
         rows.append([name, *(cell for group in cells for cell in group)])
@@ -248,8 +248,8 @@ def _points(value: float | None) -> str:
 def write_tables(records: Sequence[Mapping[str, Any]], page: Path) -> None:
     """Put the tables between the two marks of the page."""
     text = page.read_text(encoding="utf-8")
-    marked = re.compile(r"(<!-- report.simulate -->\n).*(\n<!-- end -->)", re.DOTALL)
-    page.write_text(marked.sub(lambda match: f"{match[1]}\n{tables(records)}\n{match[2]}", text), encoding="utf-8")
+    marked = re.compile(r"(<!-- report.simulate -->\n).*(<!-- end -->)", re.DOTALL)
+    page.write_text(marked.sub(lambda match: f"{match[1]}\n{tables(records)}\n\n{match[2]}", text), encoding="utf-8")
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from data.loader import batches_per_epoch
 from data.words import duration
 from models.builder import build
 from training import checkpoint, footprint, records, trial
+from training.board import Board
 from training.clock import of_updates
 from training.device import set_up, threads
 from training.evaluation import Evaluation, evaluate
@@ -91,7 +92,7 @@ def _train(
         micro_batches=recipe.micro_batches, rank=processes.rank, world=processes.count, workers=execution.workers,
         device=execution.device, kept=stores.augmented,
     )  # fmt: skip
-    board = records.Board(run.folder, state.epoch * per_epoch + 1) if processes.is_first else None
+    board = Board(run.folder, state.epoch * per_epoch + 1) if processes.is_first else None
     progress = Progress(run.title, recipe.epochs * per_epoch, done, recipe.batch_size, told=processes.is_first)
     if lease:
         lease.note = progress.read

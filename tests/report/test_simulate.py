@@ -5,6 +5,7 @@ The full table is in docs/statistics.md; here the same code on so few and small 
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from report.noise import Measured
 from report.sequential import judge
-from report.simulate import NONE, Scenario, plan_of, simulate, trained
+from report.simulate import NONE, PAGE, RESULT, Scenario, plan_of, simulate, tables, trained
 from report.worlds import World
 
 SMALL = World(effects=NONE, seeds=3, pictures=600, deviation=1.0)
@@ -99,3 +100,7 @@ def test_no_difference_is_hardly_ever_said_of_what_is_as_large_as_the_margin() -
         )
     assert false < 10
     assert said > 40
+
+
+def test_the_page_has_the_tables_of_the_committed_records() -> None:
+    assert tables(json.loads(RESULT.read_text())) in PAGE.read_text()

@@ -138,7 +138,7 @@ def outcome(folder: Path) -> dict[str, object]:
 
 
 EVENTS = {
-    "full at events": ((records, "Board", 1), lambda d: d.fill(), "events.out", "No space left"),
+    "full at events": ((loop, "Board", 1), lambda d: d.fill(), "events.out", "No space left"),
     "full at weights": ((records, "save_weights", 1), lambda d: d.fill(12_288), "model.safetensors", "No space left"),
     "full at metrics": ((loop, "write_atomically", 2), lambda d: d.fill(), "metrics.jsonl", "No space left"),
     "full at checkpoint": ((checkpoint, "save", 2), lambda d: d.fill(12_288), "checkpoint.pt", "No space left"),

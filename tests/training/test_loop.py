@@ -174,7 +174,7 @@ DEATHS = (
     (records, "log", 2),
     (checkpoint, "keep_previous", 1),
     (checkpoint, "save", 2),  # after the last epoch
-    (records.Board, "add_scalars", 3),  # of the test
+    (loop.Board, "add_scalars", 3),  # of the test
     (records, "architecture_complexity", 1),  # between predictions.csv and result.json
 )
 
