@@ -167,7 +167,7 @@ def forecast(task: Task) -> "Bill":
         data.require_writable(task.cache, "the folder of decoded pictures (--cache-dir)")
     bill = Bill(task.runs, task.sizes, task.execution, task.overwrite)
     if isinstance(task.command, All):
-        print(bill, flush=True)
+        print(bill.expectation, bill, sep="\n", flush=True)
     bill.require_disk(task.data_dir, task.cache, task.command.runs)
     return bill
 

@@ -35,7 +35,7 @@ def test_check_says_what_each_step_changes_in_a_preset(mine, capsys) -> None:
     assert runner.main(["check", mine, "--preset", "pocket"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[1:3] == ["kernel-13: kernel_size 7 to 13", "no-layer-scale: changes nothing here"]
-    assert said[-1].endswith("mine.toml is sound (regime pocket, preset pocket)")
+    assert said[-1].endswith("mine.toml is sound (regime small, preset pocket)")
     assert runner.main(["check", mine]) == 0
     assert "no-layer-scale: layer_scale 1e-06 to None" in capsys.readouterr().out
 

@@ -155,6 +155,15 @@ class Bill:
             what = shared[0][2] if len(shared) == 1 else "the study (pictures and runs)"
             require_free(shared[-1][0], sum(amount for _, amount, _ in shared), what)
 
+    @property
+    def expectation(self) -> str:
+        """For who begins: what is trained, how long it takes and where the report will be, in a line."""
+        runs, config, left = self.runs, self.runs[0].study.config, self.seconds_left()
+        networks = len({(run.architecture, run.recipe) for run in runs})
+        what = f"{networks} network{'s' * (networks != 1)} on {self.sizes.train:,} pictures of {config.dataset}"
+        time = f"about {duration(left)} of training on this machine{self._sureness()}" if left else "all trained"
+        return f"{what}, {config.resolution}x{config.resolution}: {time}; the report: {runs[0].study.folder / 'report'}"
+
     def __str__(self) -> str:
         sizes, runs = self.sizes, self.runs
         lines = [f"{runs[0].study.folder}: {len(runs)} runs, {self._totals()}"]

@@ -14,9 +14,10 @@ def study(made_once: MadeOnce, pictures: Path) -> Path:
 
     def train(root: Path) -> None:
         (root / "data").mkdir()
-        place = ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(root / "runs"), "--study",
-                 "s", "--data-dir", str(root / "data"), "--resolution", "48", "--epochs", "2", "--warmup-epochs", "0",
-                 "--batch-size", "24", "--layer-scale", "0.5", "--device", "cpu"]  # fmt: skip
+        place = ["--preset", "pocket", "--regime", "pocket", "--dataset", f"imagefolder:{pictures}",
+                 "--runs", str(root / "runs"), "--study", "s", "--data-dir", str(root / "data"), "--resolution", "48",
+                 "--epochs", "2", "--warmup-epochs", "0", "--batch-size", "24", "--layer-scale", "0.5",
+                 "--device", "cpu"]  # fmt: skip
         for step in ("4", "13"):
             assert runner.main(["train", step, *place]) == 0
 

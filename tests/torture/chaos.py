@@ -35,8 +35,8 @@ from data.pocket_pictures import generate
 from tests.torture.chaos_compare import NOT_COMPARED, differences, phase
 
 ROOT = Path(__file__).parents[2]
-COMMON = ("--preset", "pocket", "--dataset", "food101", "--no-trial", "--resolution", "32", "--batch-size", "16",
-          "--epochs", "3", "--warmup-epochs", "1")  # fmt: skip
+COMMON = ("--preset", "pocket", "--regime", "pocket", "--dataset", "food101", "--no-trial", "--resolution", "32",
+          "--batch-size", "16", "--epochs", "3", "--warmup-epochs", "1")  # fmt: skip
 MIXED = ("--mixup", "0.8", "--cutmix", "1", "--drop-path", "0.3", "--random-erasing", "0.25")
 Setting = tuple[str, tuple[str, ...]]
 # Step and options. Between them: SGD and AdamW, batch norm and layer norm, stochastic depth, layer scale, mixing,
@@ -53,8 +53,8 @@ SETTINGS: tuple[Setting, ...] = (
     ("kernel-7", ("--color-jitter", "0.4", "--crop-scale", "0.08", "1", "--init", "truncated-normal")),
 )
 # One that draws its own pictures and decodes enough of them for the cache to be built in several parts.
-WHOLE_SET: Setting = ("gelu", ("--preset", "pocket", "--no-trial", "--resolution", "64", "--epochs", "1",
-                               "--warmup-epochs", "0", "--batch-size", "120"))  # fmt: skip
+WHOLE_SET: Setting = ("gelu", ("--preset", "pocket", "--regime", "pocket", "--no-trial", "--resolution", "64",
+                               "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "120"))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from tests.torture.fuzz_damages import DAMAGES
 
 ROOT = Path(__file__).parents[2]
 COMMANDS: Mapping[str, type] = runner.COMMANDS
-STEPS = [step.name for step in PAPER.rows(get_regime("pocket"))]
+STEPS = [step.name for step in PAPER.rows(get_regime("small"))]
 
 PLACE = ["--preset", "pocket", "--runs", "runs", "--study", "sound"]
 QUICK = [*PLACE, "--data-dir", "data", "--dataset", "imagefolder:pictures", "--resolution", "32", "--epochs", "1",
          "--warmup-epochs", "0", "--batch-size", "8", "--device", "cpu"]  # fmt: skip
 # Requests that are answered quickly: what they train is trained already, and the rest is only planned.
 SOUND: dict[str, list[str]] = {name: [] for name in COMMANDS} | {
-    "steps": ["--regime", "pocket", "--resolution", "32"],
-    "show": ["3", "--regime", "pocket", "--resolution", "32"],
+    "steps": ["--regime", "small", "--resolution", "32"],
+    "show": ["3", "--regime", "small", "--resolution", "32"],
     "train": ["depthwise", *QUICK],
     "all": ["--steps", "depthwise", "width", "--dry-run", *QUICK],
     "report": PLACE,
@@ -203,7 +203,7 @@ def _typo(rng: random.Random, world: World, plain: bool) -> Request:
     places: list[tuple[list[str], Callable[[str], list[str]]]] = [
         (sorted(spellings), lambda w: [command, *SOUND[command], f"--{w}", *["1"] * option.least]),
         (list(COMMANDS), lambda w: [w, *SOUND[command]]),
-        (STEPS, lambda w: ["show", w, "--regime", "pocket"]),
+        (STEPS, lambda w: ["show", w, "--regime", "small"]),
         (STEPS, lambda w: ["all", *SOUND["all"], "--steps", w]),
         (list(PRESETS), lambda w: ["report", "--preset", w]),
         (list(REGIMES), lambda w: ["train", *SOUND["train"], "--regime", w]),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,27 @@ def test_the_forecast_is_corrected_by_what_runs_took(tmp_path) -> None:
     bill.finished("gelu", 0, second)
     assert bill.finished("depthwise", 1, 1.0) == "all 3 runs are finished"
     assert bill.seconds_left() == 0
+
+
+def test_the_first_line_says_what_is_trained_how_long_and_where_the_report_will_be(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(speed, "measure", lambda *_: FIFTY)
+    runs = [planned(tmp_path, step, seed) for step in ("depthwise", "gelu") for seed in (0, 1)]
+    assert re.fullmatch(
+        r"2 networks on 100 pictures of pocket, 32x32: about \d+ s of training on this machine, give or take 15%; "
+        rf"the report: {re.escape(str(tmp_path / 'report'))}",
+        make(*runs).expectation,
+    )
+
+
+def test_rows_that_differ_by_a_rate_alone_are_measured_once(tmp_path, monkeypatch) -> None:
+    measured = []
+    monkeypatch.setattr(speed, "measure", lambda *_: measured.append(1) or FIFTY)
+    run = planned(tmp_path, "depthwise")
+    other = replace(run, step="depthwise-lr-0.5x", recipe=run.recipe.change(lr=2e-3))
+    assert make(run, other, replace(other, step="larger", recipe=RECIPE.change(batch_size=24))).speeds.keys() == {
+        "depthwise", "depthwise-lr-0.5x", "larger"
+    }  # fmt: skip
+    assert len(measured) == 2
 
 
 def test_a_finished_run_is_taken_instead_of_a_measurement(tmp_path, monkeypatch) -> None:
