@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from data.augmentation import Augmentation
+from data.datasets import NAMES
 from data.words import require_option
 
 Optimizer = Literal["adamw", "sgd"]
@@ -172,8 +173,10 @@ class StudyConfig:
         ValueError: a value that no study can use, in one sentence.
     """
 
-    dataset: str = "food101"
-    """food101, fashion-mnist, pocket, or imagefolder:PATH for pictures of your own (one folder a class)."""
+    dataset: Annotated[str, tyro.conf.arg(help=f"{', '.join(NAMES)}; PATH holds your own, one folder a class.")] = (
+        "food101"
+    )
+    """As `data.datasets` knows it."""
     regime: str = "tiny"
     """Size of the networks: tiny (ResNet-50 to ConvNeXt-T), base (ResNet-200 to ConvNeXt-B), small (for 32 pixels) or
     pocket."""
