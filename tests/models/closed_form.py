@@ -44,9 +44,9 @@ def closed_form(a: Architecture, side: int) -> tuple[int, int, int]:
         conv(3, a.width, a.stem_stride, s * s, norm_follows=True)
         norm(a.width, s * s)
     elif a.stem == "overlap":
-        for c_in, stride in ((3, 1 if a.stem_stride < 4 else 2), (a.width, 1 if a.stem_stride < 2 else 2)):
+        for number, stride in enumerate({4: (2, 2), 2: (1, 2), 1: (1, 1)}[a.stem_stride]):
             s = math.ceil(s / stride)
-            conv(c_in, a.width, 3, s * s, norm_follows=c_in != 3)
+            conv(a.width if number else 3, a.width, 3, s * s, norm_follows=number == 1)
         norm(a.width, s * s)
     else:
         k, stride, pool = {4: (7, 2, 2), 2: (3, 1, 2), 1: (3, 1, 1)}[a.stem_stride]
