@@ -26,9 +26,11 @@ class Board:
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.summary.writer.record_writer import RecordWriter
         self._events, self._summaries, self._writer, self._at = event_pb2, summary_pb2, RecordWriter, at
-        # In the order of their names they are read, and processes may begin within a second of each other.
-        who = "0" if at is not None else f"{socket.gethostname()}.{os.getpid()}.0"
-        name = f"events.out.tfevents.{self._time():.6f}.{who}"
+        # They are read in the order of their names, processes may begin within a second of each other, and the clock of
+        # the machine that began a run may be minutes ahead of that of the one that goes on with it.
+        before = [".".join(path.name.split(".")[3:5]) for path in folder.glob("events.out.tfevents.*.*.*")]
+        now = max([time.time(), *(float(number) + 1e-6 for number in before)])
+        name = f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}.0"
         self._path = folder / name
         self._write(file_version="brain.Event:2")
         if update:

@@ -181,3 +181,17 @@ def test_another_version_of_the_code_is_refused_beside_a_live_process_and_not_af
     started = time.monotonic()
     refuse_other_code(study, "def", lambda _: looks.append(time.monotonic() - started))
     assert len(looks) > 3
+
+
+def test_tensorboard_is_in_order_though_a_later_machines_clock_is_behind(
+    make_run, carry_out, stores, execution, monkeypatch
+) -> None:
+    run, real = make_run("13", epochs=2), time.time
+    stop = StopRequest()
+    monkeypatch.setattr(series, "train", lambda *arguments: (setattr(stop, "asked", True), loop.train(*arguments))[1])
+    monkeypatch.setattr(time, "time", lambda: real() + 300)
+    assert series.carry_out([run], stores, execution, stop) == 75
+    monkeypatch.setattr(time, "time", real)
+    (first,) = run.folder.glob("events.*")
+    assert carry_out([run]) == 0
+    assert sorted(run.folder.glob("events.*"))[0] == first
