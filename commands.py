@@ -145,7 +145,7 @@ class Status:
     format: Literal["table", "json"] = "table"
     """For people, for programs."""
     watch: bool = False
-    """Say it again every two seconds until all is done or Ctrl-C."""
+    """Say it again every two seconds, until all is done or failed, or Ctrl-C."""
 
 
 @dataclass(frozen=True)

@@ -256,7 +256,7 @@ def status(command: Status) -> int:
         now = status.status(folder)
         clear = "\x1b[H\x1b[2J" if command.watch and sys.stdout.isatty() else ""
         print(clear + say(now), end="", flush=True)
-        if not command.watch or len(now.of("done")) == len(now.runs):
+        if not command.watch or len(now.of("done") + now.of("failed")) == len(now.runs):
             return DONE
         try:
             time.sleep(2)

@@ -29,8 +29,9 @@ class Board:
         # They are read in the order of their names, processes may begin within a second of each other, and the clock of
         # the machine that began a run may be minutes ahead of that of the one that goes on with it.
         before = [".".join(path.name.split(".")[3:5]) for path in folder.glob("events.out.tfevents.*.*.*")]
-        now = max([time.time(), *(float(number) + 1e-6 for number in before)])
-        name = f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}.0"
+        begun = self._time() if at is not None else max([time.time(), *(float(number) + 1e-6 for number in before)])
+        who = "0" if at is not None else f"{socket.gethostname()}.{os.getpid()}.0"
+        name = f"events.out.tfevents.{begun:.6f}.{who}"
         self._path = folder / name
         self._write(file_version="brain.Event:2")
         if update:

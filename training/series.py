@@ -107,9 +107,9 @@ def _ends(folder: Path) -> tuple[bytes | None, bytes | None]:
 def _failed_since(run: Run, before: bytes | None) -> str | None:
     """Why a run failed for good since this command or its launch began; what failed earlier is tried again."""
     failure = read_failure(run.folder)
-    if failure is None or not failure["final"]:
+    if failure is None or not failure.get("final"):
         return None
-    ours = failure["launch"] is not None and failure["launch"] == os.environ.get(LAUNCH)
+    ours = failure.get("launch") is not None and failure["launch"] == os.environ.get(LAUNCH)
     return str(failure["reason"]) if ours or _ends(run.folder)[1] != before else None
 
 

@@ -33,6 +33,7 @@ SOUND: dict[str, list[str]] = {name: [] for name in COMMANDS} | {
     "show": ["3", "--regime", "small", "--resolution", "32"],
     "train": ["depthwise", *QUICK],
     "all": ["--steps", "depthwise", "width", "--dry-run", *QUICK],
+    "status": PLACE,
     "report": PLACE,
     "check": ["paper", "--preset", "pocket"],
     "pack": ["runs/sound", "--out", "sound.pack"],
