@@ -138,7 +138,11 @@ class Summary:
         if self.judged is None or not rows:
             return None
         noise = self.judged.noise
-        known = np.sqrt(np.diag(noise.covariance_of_levels("new"))) if noise.freedom else np.zeros(len(noise.levels))
+        known = (
+            np.sqrt(np.maximum(0, np.diag(noise.covariance_of_levels("new"))))
+            if noise.freedom
+            else np.zeros(len(noise.levels))
+        )
         place = {row: index for index, row in enumerate(noise.measured.rows)}
         here = [place[step.name] for step, _ in rows]
         theirs = Side(np.array([paper.top1 for _, paper in rows]), np.array([_error(paper) for _, paper in rows]))

@@ -59,7 +59,7 @@ def test_after_each_run_the_forecast_is_corrected(place, capsys) -> None:
     ("options", "message"),
     [
         (["--batch-size", "400"], "a batch size of 72 or less fits"),
-        (["--batch-size", "18", "--micro-batches", "6"], "give parts of an even number"),
+        (["--batch-size", "18", "--micro-batches", "6", "--mixup", "0.2"], "give parts of an even number"),
     ],
 )
 def test_an_impossible_batch_is_refused_before_anything_is_written(

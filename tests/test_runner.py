@@ -44,7 +44,7 @@ def test_train_makes_a_run_then_leaves_it_alone_until_it_is_named(place, tmp_pat
 def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(place, tmp_path, capsys) -> None:
     runner.main(["train", "4", *place])
     capsys.readouterr()
-    chosen = ["--steps", "3", "depthwise", "swin-pocket"]
+    chosen = ["--steps", "3", "depthwise", "swin-small"]
     assert runner.main(["all", *place, *chosen, "--dry-run"]) == 0
     assert "3 runs, 1 finished, 2 to train" in capsys.readouterr().out
     assert not (tmp_path / "runs/quick/patchify-stem").exists()
@@ -53,7 +53,7 @@ def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(pla
     assert out.index("1 finished, 2 to train") < out.index("report:")
     report = (tmp_path / "runs/quick/report/report.md").read_text()
     assert "depthwise" in report
-    for name in ("patchify-stem", "depthwise", "swin-pocket"):
+    for name in ("patchify-stem", "depthwise", "swin-small"):
         assert (tmp_path / f"runs/quick/{name}/seed-0/result.json").exists()
 
 
@@ -124,7 +124,7 @@ def test_another_config_in_the_same_study_is_refused(place, tmp_path, capsys) ->
     runner.main(["train", "4", *place])
     before = files(tmp_path)
     assert runner.main(["train", "4", *place, "--lr", "0.5"]) == 2
-    assert "lr (0.004 there, 0.5 here)" in capsys.readouterr().err
+    assert "lr (0.008 there, 0.5 here)" in capsys.readouterr().err
     assert files(tmp_path) == before
 
 

@@ -354,7 +354,7 @@ def test_a_new_data_set_needs_its_object_alone_and_a_dry_run_does_not_fetch_it(
     assert runner.main(["all", *asked, *place, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "123.0 MB of data set to come" in said
-    assert "12,544 a run in training" in said  # 14 epochs of 14 batches of 64, of 900 pictures
+    assert "8,960 a run in training" in said  # 10 epochs of 14 batches of 64, of 900 pictures
     assert not list(tmp_path.iterdir())
 
 

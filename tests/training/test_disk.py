@@ -206,6 +206,10 @@ def finished(disk, make_run, stores, execution) -> Path:
     return run.folder
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys) -> None:
     study = finished.parents[1]
     described = read_json(study / "study.json")
@@ -213,12 +217,12 @@ def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys
                             "train": 72, "validation": 9, "test": 9, "skipped": {}}  # fmt: skip
     records.write_json(study / "study.json", described)
     page.write(study)
-    before = {path.name: path.read_bytes() for path in (study / "report").iterdir()}
+    before = contents(study / "report")
     disk.fill(30_000)
     assert runner.main(["report", "--study", str(study)]) == 1
     assert "the report of" in (said := capsys.readouterr().err)
     assert "could not be written (No space left on device)" in said
-    assert {path.name: path.read_bytes() for path in (study / "report").iterdir()} == before
+    assert contents(study / "report") == before
     assert not list(study.glob(".report*"))
 
 

@@ -45,7 +45,7 @@ def test_a_batch_is_finished_on_the_gpu(mix) -> None:
     draws = draw(Augmentation(random_erasing=1.0), 32, np.full((4, 2), 40), 0, 0, np.arange(4))
     with FakeTensorMode(allow_non_fake_inputs=True):
         pictures, labels = torch.zeros(4, 32, 32, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
-        batch = Prepared(pictures, labels, 4, draws, mix).finish(CUDA)
+        batch = Prepared(pictures, labels, np.arange(4), draws, mix).finish(CUDA)
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
     for part in (batch.images, batch.labels, batch.partner_labels, batch.weight):
         assert part.device == CUDA

@@ -66,7 +66,7 @@ def test_weights_are_left_as_the_last_good_update_left_them(optimizer, make_run,
     """The third loss is no number; the host learns it two updates later, when it stops, and no weight has moved."""
     real, models, seen = update.loss_function, [], []
     build = loop._initial_model
-    monkeypatch.setattr(loop, "_initial_model", lambda *a: models.append(build(*a)) or models[-1])
+    monkeypatch.setattr(loop, "_initial_model", lambda *a, **how: models.append(build(*a, **how)) or models[-1])
 
     def loss(*arguments):
         seen.append([p.detach().clone() for p in models[0].parameters()])
