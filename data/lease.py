@@ -31,6 +31,10 @@ _LENGTH = 2000
 """Bytes of a lease: it is written in place, and a shorter text would leave the end of a longer one."""
 
 
+_held = set[str]()
+"""Tokens of the leases that this process holds: one that a failing disk did not let it remove is nobody's."""
+
+
 class Busy(ValueError):
     """Another process holds the lease. One sentence, which names it."""
 
@@ -66,6 +70,8 @@ class Seen:
         entries, here = self.entries, _here()
         if here is None or entries.get("here") != here:
             return None
+        if entries["pid"] == os.getpid() and entries.get("token") not in _held:
+            return False
         return bool(entries.get("started") == _started(entries["pid"]))
 
 
@@ -132,6 +138,7 @@ class Lease:
             os.close(self._file)
             path.unlink(missing_ok=True)
             raise
+        _held.add(self.token)
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
@@ -180,6 +187,7 @@ class Lease:
         self._released.set()
         self._thread.join()
         os.close(self._file)
+        _held.discard(self.token)
         with contextlib.suppress(Lost, OSError):  # of a disk that is gone; elsewhere it would run out by itself
             self.check()
             self.path.unlink()

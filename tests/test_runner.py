@@ -50,7 +50,7 @@ def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(pla
     assert not (tmp_path / "runs/quick/patchify-stem").exists()
     assert runner.main(["all", *place, *chosen]) == 0
     out = capsys.readouterr().out
-    assert out.index("1 finished, 2 to train") < out.index("report:")
+    assert out.index("1 finished, 2 to train") < out.index("\nreport:")
     report = (tmp_path / "runs/quick/report/report.md").read_text()
     assert "depthwise" in report
     for name in ("patchify-stem", "depthwise", "swin-small"):
