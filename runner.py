@@ -82,8 +82,8 @@ def _answer(failure: BaseException) -> tuple[int, str]:
         return STOPPED, "stopped; the same command begins again, with what is done already"
     if not isinstance(failure, OSError):
         return REFUSED, str(failure)
-    named = failure.strerror and failure.filename
-    said = f"{failure.filename} could not be read or written ({failure.strerror})" if named else str(failure)
+    what = failure.filename or "a file"
+    said = f"{what} could not be read or written ({failure.strerror})" if failure.strerror else str(failure)
     return REFUSED if failure.errno == errno.ENAMETOOLONG else FAILED, said
 
 

@@ -82,3 +82,12 @@ def test_all_keeps_thumbnails_of_the_pictures_that_turned_and_the_report_draws_t
     turned = {name for own in flips.strips(Summary(found)).values() for name in own["image"]}
     assert turned == set(found.thumbnails) != set()
     assert (study / "report/turned.png").exists()
+
+
+def test_a_file_that_the_disk_refuses_is_told_in_words(monkeypatch, capsys) -> None:
+    def refuse(command) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(runner, "pack", refuse)
+    assert runner.main(["pack", "any"]) == 1
+    assert capsys.readouterr().err == "runner.py: a file could not be read or written (Input/output error)\n"
