@@ -8,6 +8,7 @@ import tyro
 
 from ablations.designs import Kind
 from training.recipe import StudyConfig
+from training.study import study_folder
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,28 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Training(_Roadmap):
-    """What `train` and `all` have in common."""
+class _Study:
+    """What commands about one study's folder have in common."""
 
     preset: str = "food101"
-    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all that follows."""
+    """The preset whose name the study has."""
     study: str | None = None
     """Name of the study's folder; the preset's name if none is given."""
     runs: Path = Path("runs")
     """Folder of all studies."""
+
+    @property
+    def folder(self) -> Path:
+        """The study's. Raises ValueError where its name is none."""
+        return study_folder(self.study or self.preset, self.runs)
+
+
+@dataclass(frozen=True)
+class Training(_Roadmap, _Study):
+    """What `train` and `all` have in common."""
+
+    preset: str = "food101"
+    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all that follows."""
     data_dir: Path | None = None
     """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is given."""
     cache_dir: Path | None = None
@@ -133,15 +147,9 @@ class All(Training):
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(_Study):
     """Say how far a study is: runs queued, running (where, how far, how long yet), done, failed and why."""
 
-    preset: str = "food101"
-    """The preset whose name the study has."""
-    study: str | None = None
-    """Name of the study's folder; the preset's name if none is given."""
-    runs: Path = Path("runs")
-    """Folder of all studies."""
     format: Literal["table", "json"] = "table"
     """For people, for programs."""
     watch: bool = False

@@ -217,7 +217,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         raise ValueError(
             f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to be trained"
         )
-    folder = study_folder(command.study or command.preset, command.runs)
+    folder = command.folder
     judging = None if sweep else planned(
         folder, made, [row.name for row in chosen], seeds,
         until_resolved=command.until_resolved, margin=command.margin, runs_at_most=command.runs_at_most,
@@ -250,7 +250,7 @@ def status(command: Status) -> int:
     """Say how far a study is."""
     from training import status
 
-    folder = study_folder(command.study or command.preset, command.runs)
+    folder = command.folder
     say = {"table": status.as_table, "json": status.as_json}[command.format]
     while True:
         now = status.status(folder)

@@ -23,7 +23,7 @@ from training.holders import LAUNCH, refuse_other_code
 from training.interrupt import DONE, FAILED, STOPPED, StopRequest
 from training.plan import Plan
 from training.status import note_asked
-from training.study import find_study, note_design, note_plan, open_study, study_folder
+from training.study import find_study, note_design, note_plan, open_study
 
 if TYPE_CHECKING:
     from data.sizes import Sizes
@@ -72,7 +72,7 @@ def train_until_resolved(
     """Train what the plan's rule asks for, look at the results, and so on until it asks for nothing more."""
     from report.until import missing
 
-    folder = study_folder(command.study or command.preset, command.runs)
+    folder = command.folder
     asked: Mapping[str, tuple[int, ...]] = {}
     while more := missing(folder, judging):
         if more == asked:
@@ -97,7 +97,7 @@ def plan(
     """Which runs are asked for, and how they are to be made. Writes nothing; what needs torch comes last."""
     from training.request import check_choice, check_machine
 
-    config, folder = command.config, study_folder(command.study or command.preset, command.runs)
+    config, folder = command.config, command.folder
     regime = get_regime(config.regime, config.resolution)
     made.check(rows, regime, config)
     check_choice([row.name for row in rows], seeds)
@@ -238,7 +238,7 @@ def submit(command: All, arguments: Sequence[str]) -> int:
     from training import slurm
     from training.environment import code_version
 
-    folder = study_folder(command.study or command.preset, command.runs)
+    folder = command.folder
     if command.overwrite:
         raise ValueError(
             "--launcher slurm and --overwrite were given: --overwrite is for one process, give one of them"

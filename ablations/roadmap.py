@@ -1,6 +1,5 @@
 """A roadmap as data: named steps, each a change of the architecture, of the recipe or of both."""
 
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -8,7 +7,7 @@ from typing import Any
 
 from ablations.regimes import REGIMES, Regime
 from ablations.step import NAME, RecipeOf, Step
-from data.words import did_you_mean
+from data.words import did_you_mean, of_fields
 from models import Architecture, SwinArchitecture
 from training.recipe import Recipe, StudyConfig
 
@@ -162,9 +161,7 @@ class Roadmap:
             raise self._impossible(name, error) from None
 
     def _impossible(self, name: str, error: ValueError) -> ValueError:
-        # The recipe speaks of its fields as of options.
-        said = re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(error))
-        return ValueError(f"step {name!r} of the roadmap {self.name!r}: {said}")
+        return ValueError(f"step {name!r} of the roadmap {self.name!r}: {of_fields(error)}")
 
 
 def _network(way: Iterable[Step], regime: Regime, num_classes: int | None) -> Architecture | SwinArchitecture:

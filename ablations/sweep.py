@@ -8,7 +8,7 @@ from typing import Any
 
 from ablations.fields import RECIPE, value_of
 from ablations.roadmap import Variant
-from data.words import did_you_mean
+from data.words import did_you_mean, of_fields
 
 _FACTOR = re.compile(r"(\d+\.?\d*|\.\d+)x")
 _EXAMPLE = "--sweep lr=0.5x,1x,2x or --sweep weight_decay=0.05,0.3"
@@ -38,7 +38,7 @@ class Sweep:
             hint = did_you_mean(self.field, RECIPE, after=" ")
             raise ValueError(f"--sweep: a recipe has no field {self.field!r}: {hint}choose {', '.join(RECIPE)}")
         try:
-            words = tuple(str(self._factor(value) or _word(self._plain(value))) for value in self.values)
+            words = tuple(str(self._factor(value) or _word(_plain(self.field, value))) for value in self.values)
         except ValueError as error:
             raise ValueError(f"--sweep {error} (commas part values, a colon the two numbers of one)") from None
         if len(words) < 2:
@@ -58,10 +58,6 @@ class Sweep:
         if RECIPE[self.field] not in (int, float, float | None):
             raise ValueError(f"{self.field} is no number, so it has no {word}: give plain values")
         return f"{Decimal(found[1]).normalize():f}x"
-
-    def _plain(self, word: str) -> Any:
-        parts = [_typed(part) for part in word.split(":")]
-        return value_of(self.field, parts if len(parts) > 1 else parts[0], RECIPE, "a recipe")
 
 
 @dataclass(frozen=True)
@@ -88,13 +84,12 @@ class Setting:
         own = variant.recipe.values()[self.field]
         try:
             return replace(variant, recipe=variant.recipe.change(**{self.field: self._value(own)}))
-        except ValueError as error:  # the recipe speaks of its fields as of options
-            raise ValueError(re.sub(r"--([a-z-]+)", lambda name: name[1].replace("-", "_"), str(error))) from None
+        except ValueError as error:
+            raise ValueError(of_fields(error)) from None
 
     def _value(self, own: Any) -> Any:
         if not _FACTOR.fullmatch(self.value):
-            parts = [_typed(part) for part in self.value.split(":")]
-            return value_of(self.field, parts if len(parts) > 1 else parts[0], RECIPE, "a recipe")
+            return _plain(self.field, self.value)
         if own is None:
             raise ValueError(f"{self.field} is none there, so it has no {self.value}: give plain values")
         # In decimals, so that half of 0.004 is the 0.002 that somebody would have written.
@@ -104,6 +99,12 @@ class Setting:
         if product != int(product):
             raise ValueError(f"{self.field} is {own} there, and {self.value} of it no whole number")
         return int(product)
+
+
+def _plain(field: str, word: str) -> Any:
+    """The value of a field that a word says. Raises ValueError where it can be none of it."""
+    parts = [_typed(part) for part in word.split(":")]
+    return value_of(field, parts if len(parts) > 1 else parts[0], RECIPE, "a recipe")
 
 
 def _typed(word: str) -> Any:

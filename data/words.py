@@ -1,6 +1,7 @@
 """Words for messages: names, numbers and complaints as a reader is told them."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -41,9 +42,15 @@ def first_few(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(listed[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def listed(names: Sequence[str]) -> str:
-    """'a, b and c' for a sentence."""
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+def listed(words: Iterable[str]) -> str:
+    """Words as English lists them: a, b and c; none."""
+    *most, last = list(words) or ["none"]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def of_fields(said: object) -> str:
+    """What a recipe says of its fields, which it names as options (--min-lr), with their own names (min_lr)."""
+    return re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(said))
 
 
 def left_out(unreadable: Mapping[str, Sequence[str]]) -> str:

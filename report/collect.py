@@ -30,7 +30,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class DatasetRecord:
     """What study.json says about the pictures; sizes in pictures."""
 
     name: str
@@ -51,7 +51,7 @@ class StudyRecord:
     name: str
     hash: str
     config: Mapping[str, Any]
-    dataset: Dataset
+    dataset: DatasetRecord
     regime: str
     roadmap: Roadmap
     first_roadmap: str
@@ -177,14 +177,14 @@ def _read_designs(study_dir: Path, regime: ablations.Regime) -> list[Design]:
         raise ValueError(f"{study_dir / 'study.json'} is damaged: {error}") from None
 
 
-def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Dataset, tuple[Noted, ...]]:
+def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], DatasetRecord, tuple[Noted, ...]]:
     path = study_dir / "study.json"
     if not path.is_file():
         raise ValueError(f"{study_dir} is not a study's folder: it has no study.json")
     try:
         study = read_object(path)
         config, data = study["config"], study["dataset"]
-        dataset = Dataset(
+        dataset = DatasetRecord(
             name=str(data["name"]),
             description=str(data["description"]),
             synthetic=bool(data["synthetic"]),

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.words import listed
 from report.checks import RunRecord
-from report.facts import amount, listed, signed, to_runs
+from report.facts import amount, signed, to_runs
 from report.tables import Summary
 
 NOT_MEASURED = "not measured"

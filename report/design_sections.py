@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from ablations.designs import Design, Row
+from ablations.pages import plain
 from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.effects import EffectJudgement, judge_effects
-from report.facts import MINUS, NOTHING, amount, signed, to_runs
+from report.facts import NOTHING, amount, signed, to_runs
 from report.noise import Measured, Noise, Runs
-from report.plots import INK, SOFT, STYLE, empty_figure
+from report.plots import INK, SOFT, points_axes
 from report.tables import Summary
 from training.plan import Plan
 
@@ -148,6 +147,14 @@ class DesignSummary:
             return "changes nothing here"
         return "a run is missing" if one is None else effect_words(one, self.summary.plan)
 
+    def in_short(self) -> str:
+        """The design's effects in a line, by what may be said of them."""
+        told: dict[str, list[str]] = {}
+        for effect in self.effects.to_dict("records"):
+            points = "" if pd.isna(effect["points"]) else f" ({signed(effect['points'])})"
+            told.setdefault(effect["verdict"], []).append(plain(effect["effect"]) + points)
+        return "; ".join(f"{verdict}: {', '.join(effects)}" for verdict, effects in told.items())
+
     def section(self) -> dict[str, Any]:
         """What the page says of the design."""
         drawn, shares = self.design.orders, self.effects["variance_from_orders"].dropna()
@@ -158,6 +165,7 @@ class DesignSummary:
         return {
             "name": self.name,
             "title": self.title,
+            "in_short": self.in_short(),
             "reads": _READS[self.design.request.kind],
             "notes": notes,
             "aliases": self.design.aliases,
@@ -193,23 +201,15 @@ class DesignSummary:
         table = self.effects.dropna(subset="points")
         if table.empty:
             return None
-        with matplotlib.rc_context(STYLE):
-            figure = empty_figure(9.6, 0.34 * len(table) + 1.7)
-            axes = figure.add_subplot()
+        what = "filled: a gain or a loss; thick: these pictures, thin: new ones, 95 %"
+        with points_axes(list(table["effect"]), f"points of top-1 ({what})") as (figure, axes):
             axes.set_title(self.title, loc="left", fontweight="bold")
-            axes.axvline(0, color=SOFT, lw=1, zorder=1)
             for place, effect in enumerate(table.to_dict("records")):
                 for which, width in (("new_pictures", 1.4), ("these_pictures", 4.0)):
                     ends = [effect[f"{which}_low"], effect[f"{which}_high"]]
                     axes.plot(ends, [place, place], color=SOFT, lw=width, solid_capstyle="butt", zorder=2)
                 sure = effect["verdict"] in ("gain", "loss")
                 axes.scatter(effect["points"], place, s=55, c=INK if sure else "white", edgecolors=INK, zorder=3)
-            axes.set_yticks(range(len(table)), list(table["effect"]))
-            axes.set_ylim(len(table) - 0.4, -0.6)
-            axes.tick_params(axis="y", length=0)
-            axes.set_xlabel("points of top-1 (filled: a gain or a loss; thick: these pictures, thin: new ones, 95 %)")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
-            sns.despine(ax=axes, left=True)
         return figure
 
 
@@ -228,7 +228,7 @@ def unchanged(study: StudyRecord, design: Design) -> frozenset[str]:
 
 def effect_words(one: EffectJudgement, plan: Plan) -> str:
     """The verdict of an effect as a reader is told it."""
-    answer = one.new_pictures if plan.pictures == "new" else one.these_pictures
+    answer = one.answer(plan.pictures)
     if answer is None:
         return "one seed, no verdict"
     return f"no difference larger than {plan.margin:g}" if answer.verdict == "no difference" else answer.verdict

@@ -11,6 +11,7 @@ from ablations.designs import Effect
 from report.contrast import Contrast
 from report.judgement import Answer, Track, answer, correct
 from report.noise import Noise, Uncertainty
+from training.plan import Pictures
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class EffectJudgement:
     new_pictures: Answer | None
     shares: Shares | None
     """Of the uncertainty for new pictures."""
+
+    def answer(self, pictures: Pictures) -> Answer | None:
+        """To the question that a plan chose for its verdicts."""
+        return self.new_pictures if pictures == "new" else self.these_pictures
 
 
 def judge_effects(

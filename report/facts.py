@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablations import REGIMES, RecipeOf, Step
 from ablations.pages import plain
-from data.words import duration, flat, left_out
+from data.words import duration, flat, left_out, listed
 from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.judgement import Answer, Judgement
@@ -23,12 +23,6 @@ NOTHING = "–"
 
 def plural(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
-def listed(words: Iterable[str]) -> str:
-    """Words as English lists them: a, b and c."""
-    words = list(words)
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -62,6 +63,25 @@ def empty_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+@contextmanager
+def points_axes(names: Sequence[str], what: str, room: float = 1.7) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of one line a name, from the top down, over points of top-1, to be drawn into within the block.
+
+    `what` stands under the axis; `room` is for what is above and below the lines, in inches.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = empty_figure(9.6, 0.34 * len(names) + room)
+        axes = figure.add_subplot()
+        axes.axvline(0, color=SOFT, lw=1, zorder=1)
+        yield figure, axes
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(what)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
+        sns.despine(ax=axes, left=True)
 
 
 def _label(step: Step) -> str:
@@ -280,12 +300,10 @@ def differences(summary: Summary) -> Figure | None:
     rows = [step for step in summary.study.steps if step.name in summary.differences]
     if not rows:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure = empty_figure(9.6, 0.34 * len(rows) + 2.0)
-        axes = figure.add_subplot()
+    names, what = [_label(step) for step in rows], "difference in top-1 to the step it changes (points)"
+    with points_axes(names, what, room=2.0) as (figure, axes):
         beside = " here and in the paper" if summary.held_against_the_paper else ""
         _title(axes, f"What each step changes{beside and ','}{beside}", _where(summary, mean="mean"))
-        axes.axvline(0, color=SOFT, lw=1, zorder=1)
         colours = group_colours(summary)
         for place, step in enumerate(rows):
             ours, paper = summary.differences[step.name], summary.paper_difference(step)
@@ -298,11 +316,6 @@ def differences(summary: Summary) -> Figure | None:
             )
             face = colour if ours.sign else "white"
             axes.scatter(ours.points, place, s=70, c=face, edgecolors=colour, linewidths=1.6, zorder=4)
-        axes.set_yticks(range(len(rows)), [_label(step) for step in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("difference in top-1 to the step it changes (points)")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
         handles = [
             Line2D([], [], marker="o", color=SOFT, ms=8, label="here, a gain or a loss (line: 95 % interval)"),
             Line2D(
@@ -318,7 +331,6 @@ def differences(summary: Summary) -> Figure | None:
         if summary.held_against_the_paper:
             handles.append(Line2D([], [], ls="", marker="D", color=INK, ms=5, label="paper (ImageNet-1K)"))
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-        sns.despine(ax=axes, left=True)
     return figure
 
 

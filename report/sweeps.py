@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from scipy import stats
 
 from ablations.designs import Design, Effect, Row
 from ablations.pages import plain
 from ablations.sweep import Sweep
+from data.words import listed
 from report.checks import RunRecord
 from report.design_sections import effect_words, unchanged
 from report.effects import EffectJudgement, judge_effects
-from report.facts import MINUS, NOTHING, listed, plural, signed
+from report.facts import NOTHING, plural, signed
+from report.judgement import Answer
 from report.noise import Measured, Noise, Runs
-from report.plots import INK, SOFT, STYLE, empty_figure
+from report.plots import INK, SOFT, points_axes
 from report.tables import Summary
 
 
@@ -172,8 +172,8 @@ class SweepSummary:
                  for what in ("points", "low", "high", "verdict", "weights")]  # fmt: skip
         return pd.DataFrame(found, columns=["effect", "seeds", *sides, "change"])
 
-    def _answer(self, one: EffectJudgement) -> Any:
-        return one.new_pictures if self.summary.plan.pictures == "new" else one.these_pictures
+    def _answer(self, one: EffectJudgement) -> Answer | None:
+        return one.answer(self.summary.plan.pictures)
 
     def _seeds(self, effect: Effect) -> str:
         by_name = {one.row.name: one.seeds for one in self.tried}
@@ -288,22 +288,14 @@ class SweepSummary:
         table = self.effects
         if table.empty:
             return None
-        with matplotlib.rc_context(STYLE):
-            figure = empty_figure(9.6, 0.34 * len(table) + 1.7)
-            axes = figure.add_subplot()
+        margin, places = self.summary.plan.margin, range(len(table))
+        what = f"hollow: common setting, filled: own best; grey: within {margin:g}"
+        with points_axes(list(table["effect"]), f"points of top-1 ({what})") as (figure, axes):
             axes.set_title(self.title, loc="left", fontweight="bold")
-            axes.axvline(0, color=SOFT, lw=1, zorder=1)
-            margin, places = self.summary.plan.margin, range(len(table))
             axes.axvspan(-margin, margin, color=SOFT, alpha=0.15, lw=0, zorder=0)
             axes.hlines(places, table["common_points"], table["own_best_points"], color=SOFT, lw=1.4, zorder=2)
             for which, colour in (("common", "white"), ("own_best", INK)):
                 axes.scatter(table[f"{which}_points"], places, s=55, c=colour, edgecolors=INK, zorder=3)
-            axes.set_yticks(places, list(table["effect"]))
-            axes.set_ylim(len(table) - 0.4, -0.6)
-            axes.tick_params(axis="y", length=0)
-            axes.set_xlabel(f"points of top-1 (hollow: common setting, filled: own best; grey: within {margin:g})")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0")
-            sns.despine(ax=axes, left=True)
         return figure
 
 

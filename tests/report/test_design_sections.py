@@ -74,6 +74,15 @@ def test_one_seed_gets_no_verdict_and_a_missing_run_is_said(note) -> None:
     assert found.loc["layer-norm", "verdict"] == "one seed, no verdict"
 
 
+def test_the_page_begins_with_what_the_design_found(note) -> None:
+    study, _ = note(Request("leave-one-out"))
+    effects(study, "leave_one_out")
+    short = (study.root / "report/report.md").read_text().partition("## In short")[2].partition("## The steps")[0]
+    [line] = [line for line in short.splitlines() if line.startswith("- **Leave one out: roadmap paper**: ")]
+    assert "; gain: gelu (+" in line
+    assert "; loss: layer-norm (−" in line
+
+
 def test_rows_that_are_one_network_and_recipe_have_no_effect(note) -> None:
     study, _ = note(Request("one-at-a-time"))
     for seed in range(3):

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from ablations.pages import plain
-from data.words import duration
+from data.words import duration, listed
 from report import flips
-from report.facts import amount, listed, signed
+from report.facts import amount, signed
 from report.page import FIGURES, TABLES, table, write
 from report.web import INTERACTIVE
 from tests.report.conftest import Store, StudyFolder
