@@ -128,6 +128,7 @@ class Lease:
         self._about = {"token": self.token, **_me(), **(about or {})}
         if (seen := read(path)) is not None:
             self._take_away(seen, watch or Watch())
+        _held.add(self.token)  # before anybody can read it there
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
@@ -138,7 +139,6 @@ class Lease:
             os.close(self._file)
             path.unlink(missing_ok=True)
             raise
-        _held.add(self.token)
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
@@ -187,10 +187,10 @@ class Lease:
         self._released.set()
         self._thread.join()
         os.close(self._file)
-        _held.discard(self.token)
         with contextlib.suppress(Lost, OSError):  # of a disk that is gone; elsewhere it would run out by itself
             self.check()
             self.path.unlink()
+        _held.discard(self.token)
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """Leases, between real processes; holders on other machines are leases whose `here` is another's."""
 
+import errno
 import json
 import os
 import subprocess
@@ -90,6 +91,21 @@ def test_a_lease_does_not_outlive_its_process_in_the_workers_that_it_forked(path
         holder.wait()
         os.kill(worker, 0)  # is there still
         Lease(path).release()
+
+
+def test_a_lease_that_a_failing_disk_did_not_let_this_process_remove_is_free_at_once(path, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    lease = Lease(path)
+    with pytest.raises(Busy):
+        Lease(path)
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", refuse)
+        lease.release()
+    assert path.exists()
+    with Lease(path) as again:
+        assert again.from_dead
 
 
 def test_of_ten_processes_one_gets_the_lease_of_a_dead_one(path) -> None:
