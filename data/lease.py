@@ -2,7 +2,7 @@
 
 Needs nothing of the disk but that a file is made by one process only (O_EXCL) and renamed at once, as network disks do
 too where they have no locks. No two clocks are compared: a lease has run out when its holder is known to be dead, or
-when its content did not change for `SILENCE` seconds of the reader's own clock.
+when its content did not change for `SILENCE` seconds of the reader's own clock (`UNSIGNED` where it names nobody).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ RENEWED = 5.0
 """Seconds from one sign of life to the next."""
 SILENCE = 120.0
 """Seconds without one after which a holder counts as dead, wherever it is."""
+UNSIGNED = 10.0
+"""Seconds after which the maker of an empty lease counts as dead: its name follows within milliseconds."""
 CLOCKS = 60.0
 """Seconds by which two machines' clocks may differ before anybody is told."""
 _LENGTH = 2000
@@ -97,7 +99,7 @@ class Watch:
             self._since[path] = lease.content, now
             self._compare_clocks(lease.entries, renewed=content is not None)
             since = now
-        return lease.alive is False or now - since > SILENCE
+        return lease.alive is False or now - since > (SILENCE if lease.entries else UNSIGNED)
 
     def _compare_clocks(self, entries: Mapping[str, Any], *, renewed: bool) -> None:
         """A lease that was renewed a moment ago, or that comes from the future, shows what the holder's clock says."""

@@ -154,7 +154,7 @@ def test_a_lease_that_was_never_written_runs_out_as_well(path, monkeypatch) -> N
     watch = Watch()
     with pytest.raises(Busy, match="another process"):
         Lease(path, watch)
-    monkeypatch.setattr(lease, "SILENCE", 0.0)
+    monkeypatch.setattr(lease, "UNSIGNED", 0.0)
     Lease(path, watch).release()
 
 

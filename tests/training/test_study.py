@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from data import lease
 from training.recipe import CLASSIC, Recipe, StudyConfig
 from training.study import Study, find_study, open_study, study_folder
 
@@ -75,7 +76,8 @@ def test_a_name_that_is_no_folder_name_is_refused(name, tmp_path) -> None:
         study_folder(name, tmp_path)
 
 
-def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path) -> None:
+def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(lease, "UNSIGNED", 0.3)
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "study.json.part").write_text("{")
