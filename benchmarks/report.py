@@ -1,4 +1,5 @@
-"""What a report costs: time and memory of `runner.py report` on made-up studies, each in a process of its own.
+"""What a report costs: time and memory of `runner.py report` on made-up studies, each in a process of its own, and the
+size of the page and of the study's pack.
 
 The studies are written as training writes them: all 18 networks of the roadmap, 300 epochs, and what they say of
 Food-101's 25,250 test pictures; five seeds each, and then enough for 1,000 runs. Processor time is user and system time
@@ -26,6 +27,7 @@ from ablations.comparisons import planned
 from ablations.designs import Request, design
 from ablations.presets import get_preset
 from benchmarks.measure import write
+from report.pack import pack
 from report.worlds import World
 from training import records
 from training.evaluation import Evaluation
@@ -128,7 +130,10 @@ def main() -> None:
             runs = len(list(study.glob("*/seed-*/result.json"))) or make(study, seeds)
             rounds = [measure(study) for _ in range(options.rounds)]
             files = {path.suffix[1:]: path.stat().st_size for path in (study / "report").glob("report.*")}
-            found.append({"runs": runs, "pictures": PICTURES, "bytes_of_report": files, "reports": rounds})
+            packed = Path(temporary) / f"seeds-{seeds}.pack"
+            pack(study, packed)
+            sizes = {"bytes_of_report": files, "bytes_of_pack": packed.stat().st_size}
+            found.append({"runs": runs, "pictures": PICTURES, **sizes, "reports": rounds})
             print(json.dumps(found[-1]), flush=True)
     load = {"load_average": [round(value, 1) for value in os.getloadavg()], "cores": os.cpu_count()}
     write("report", CPU, {"goal": {"90": [15, 1000], "1000": [60]}, **load, "studies": found}, "pandas", "matplotlib")
