@@ -64,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         draw(root / "pictures")
-        study = ["--preset", "pocket", "--study", "trivial", "--dataset", f"imagefolder:{root / 'pictures'}",
-                 "--data-dir", str(root), "--runs", str(root / "runs"), "--device", "cpu", "--workers", "0",
+        study = ["--preset", "pocket", "--regime", "pocket", "--study", "trivial", "--data-dir", str(root),
+                 "--dataset", f"imagefolder:{root / 'pictures'}", "--runs", str(root / "runs"),
+                 "--device", "cpu", "--workers", "0",
                  "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "32", "--no-trial",
                  "--steps", *steps, "--seeds", *options.seeds, *further]  # fmt: skip
         start = seconds_of(["all", *study, "--dry-run"])
