@@ -102,7 +102,9 @@ def _name(module: "nn.Module") -> str:
             return f"inception conv 3x3, 1x{k}, {k}x1 on {part} of {module.channels} channels each{stride}"
         case layers.StarReLU():
             return "StarReLU"
-    return type(module).__name__ if any(True for _ in module.children()) else " ".join(repr(module).split())
+    if any(True for _ in module.children()):
+        return type(module).__name__
+    return " ".join(repr(module).split()).removesuffix("()")
 
 
 def _swin(a: SwinArchitecture) -> list[str]:

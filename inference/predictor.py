@@ -138,7 +138,7 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
             "restore it, or train the run again"
         )
     if fold_layer_scale:
-        state, layer_scale = weights.fold_layer_scale(state), None
+        state, layer_scale = weights.fold_layer_scale(state, model), None
     try:
         weights.load(model, state, "ours")
     except ValueError as error:

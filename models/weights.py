@@ -14,17 +14,22 @@ from models.naming import Naming, detect, names, table
 
 
 @torch.no_grad()
-def fold_layer_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fold_layer_scale(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The same function without layer scale: its factors multiplied into the last convolution of each branch.
 
     `state` has our names; where the last convolution is followed by a norm, the norm's weight and bias are scaled.
+    `model` is the network that the weights are of, or one that differs from it in layer scale only.
+
+    Raises:
+        ValueError: something that is not linear stands between the last convolution and layer scale.
     """
     folded = dict(state)
+    ends = any(name.endswith("branch.end") for name, _ in model.named_modules())  # a part may have no weights
     for key in [key for key in state if key.endswith(".layer_scale")]:
         branch = key.removesuffix("layer_scale") + "branch."
         if f"{branch}conv3.weight" not in state:
             continue
-        if any(other.startswith(f"{branch}end.") for other in state):
+        if ends:
             raise ValueError("layer scale cannot be folded into a branch that ends in a part such as se: keep it")
         factor = folded.pop(key).flatten()
         last = "norm3" if f"{branch}norm3.weight" in state else "conv3"
@@ -53,7 +58,7 @@ def translate(
     found = {ours.get(key, f"?{key}" if naming != "ours" else key): value for key, value in state.items()}
     scaled = {key for key in own if key.endswith(".layer_scale")}
     if not scaled and any(key.endswith(".layer_scale") for key in found):
-        found = fold_layer_scale(found)
+        found = fold_layer_scale(found, model)
     for key in scaled - found.keys():
         found[key] = torch.ones_like(own[key])
     missing, unknown = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
@@ -108,5 +113,5 @@ def export(model: nn.Module, naming: Naming) -> dict[str, Tensor]:
             last = own[key.replace("layer_scale", "branch.conv3.weight")]
             own[key] = torch.ones(len(last), 1, 1, dtype=last.dtype, device=last.device)
     else:
-        own = fold_layer_scale(own)
+        own = fold_layer_scale(own, model)
     return {to_theirs[key]: found.shaped(key, value) for key, value in own.items()}

@@ -1,13 +1,15 @@
 """Any combination of flags is a valid network."""
 
-from dataclasses import fields
+import contextlib
+from dataclasses import fields, replace
 
+import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from models import Architecture
-from models.builder import build
+from models.builder import build, empty
 from models.complexity import complexity
 from models.parts import BUILT_IN
 from tests.models.closed_form import closed_form
@@ -43,6 +45,17 @@ def test_every_flag_is_among_those_that_are_combined() -> None:
     assert FLAGS.keys() == {field.name for field in fields(Architecture)}
     words = {field.name for field in fields(Architecture) if isinstance(field.default, str)}
     assert words == BUILT_IN.keys()  # else a wrong word would be taken for a right one
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_every_flag_changes_some_network(flag: str) -> None:
+    def changes(a: Architecture) -> bool:
+        with contextlib.suppress(ValueError):  # the default does not go with the other flags
+            return str(empty(a)) != str(empty(replace(a, **{flag: getattr(Architecture(), flag)})))
+        return False
+
+    # find raises if there is none.
+    find(architectures, changes, settings=settings(phases=[Phase.generate], derandomize=True, database=None))
 
 
 @settings(max_examples=160, deadline=None, derandomize=True)

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import convnext_base, convnext_tiny, resnet50
 
 from ablations import PAPER, get_regime
-from models import weight_files, weights
+from models import Architecture, build, parts, weight_files, weights
 from models.builder import empty
 from models.naming import Naming, detect
 
@@ -88,7 +88,7 @@ def test_the_naming_is_found_from_the_keys(naming: Naming, step) -> None:
 def test_a_folded_layer_scale_computes_the_same(step) -> None:
     model = ours("pocket", step, 0.7)
     plain = ours("pocket", step)
-    plain.load_state_dict(weights.fold_layer_scale(model.state_dict()))
+    plain.load_state_dict(weights.fold_layer_scale(model.state_dict(), plain))
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(plain(images), model(images), rtol=1e-4, atol=1e-5)
@@ -97,6 +97,16 @@ def test_a_folded_layer_scale_computes_the_same(step) -> None:
     assert torch.equal(again.get_parameter("head.weight"), model.get_parameter("head.weight"))
     assert torch.equal(again.state_dict()["stages.2.block1.branch.conv1.weight"],
                        plain.state_dict()["stages.2.block1.branch.conv1.weight"])  # fmt: skip
+
+
+def test_layer_scale_stays_behind_a_part_even_one_without_weights(monkeypatch) -> None:
+    monkeypatch.setattr(parts, "_registered", {})
+    parts.register("branch_end", "mine", lambda channels: nn.Tanh())
+    architecture = Architecture(depths=(1,), width=8, branch_end="mine")
+    scaled = build(architecture, layer_scale=0.5)
+    with pytest.raises(ValueError, match="layer scale cannot be folded into a branch that ends in a part"):
+        weights.load(build(architecture), scaled.state_dict())
+    weights.load(build(architecture, layer_scale=0.1), scaled.state_dict())
 
 
 def test_the_release_checkpoint_starts_a_network_with_other_classes(tmp_path) -> None:

@@ -109,4 +109,4 @@ def test_nothing_to_draw_is_no_figure(make_study: Make) -> None:
     study.add("depthwise", 0, finished=False, epochs=0)
     summary = summarise(study)
     draws = (plots.steps, plots.accuracy_vs_gflops, plots.differences, plots.learning_curves)
-    assert [draw(summary) for draw in draws] == [None] * 4
+    assert not [draw for draw in draws if draw(summary) is not None]
