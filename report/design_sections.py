@@ -41,6 +41,9 @@ _READS = {
     "interaction is half of what one factor changes in the effect of the other.",
 }
 
+_FEW_ORDERS = 6
+"""With fewer, chance may not show that an effect depends on the order: docs/decisions.md#few-orders."""
+
 
 @dataclass(frozen=True)
 class DesignSummary:
@@ -162,6 +165,11 @@ class DesignSummary:
         if drawn:
             told = f": {shares.min():.0%} to {shares.max():.0%} of the variance of an effect" if len(shares) else ""
             notes.append(f"{drawn} orders were drawn at random; which ones is part of the uncertainty{told}")
+            if drawn < _FEW_ORDERS:
+                notes.append(
+                    "so few orders may happen to be alike where a decision's effect depends on the order, and its "
+                    "interval is then too short: six or more seldom are, give a larger --runs-at-most"
+                )
         return {
             "name": self.name,
             "title": self.title,

@@ -63,7 +63,8 @@ def test_known_effects_are_found_and_no_others(note, request_) -> None:
     text = (study.root / "report/report.md").read_text()
     assert (study.root / f"report/design_1_{request_.kind.replace('-', '_')}.png").exists()
     if request_.rows_at_most:
-        assert "orders were drawn at random" in text
+        assert "3 orders were drawn at random" in text
+        assert "so few orders may happen to be alike" in text
         assert found["variance_from_orders"].notna().all()
 
 
