@@ -1,6 +1,7 @@
 """The statistics tested as a product: thousands of studies of known truth, judged as a study is.
 
     python -m report.simulate            writes benchmarks/results/statistics.json and docs/statistics.md's tables
+    python -m report.simulate --only design         only the scenarios with this in their name; others stay as they are
     python -m report.simulate --studies 20 --out /tmp/small.json      a minute's look, no page
 
 Every study follows from its scenario's name and its number, whatever the number of processes.
@@ -14,7 +15,7 @@ import multiprocessing
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
+from ablations.designs import Request
 from report.contrast import holm
+from report.design_worlds import NOTHING, SEVERAL, DesignWorld
+from report.effects import EffectJudgement, judge_effects
 from report.judgement import Judgement
 from report.noise import Measured, Noise
 from report.sequential import judge, next_seeds
@@ -40,11 +44,11 @@ LOOKS = (2, 3, 4, 5, 6, 8, 10)
 
 @dataclass(frozen=True)
 class Scenario:
-    """A world in which studies are drawn, and the plans by which each is judged, by name."""
+    """A world in which studies are drawn, and the plans by which each is judged, by name; designs have no looks."""
 
     name: str
-    world: World
-    looks: Mapping[str, tuple[int, ...]]
+    world: World | DesignWorld
+    looks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def scenarios() -> Iterator[Scenario]:
@@ -54,6 +58,7 @@ def scenarios() -> Iterator[Scenario]:
         **{f"{count} seeds": {"seeds": count} for count in (1, 2, 3, 5, 10)},
         "deviation 0.1": {"deviation": 0.1},
         "deviation 0.6": {"deviation": 0.6},
+        "5, 3 and 2 seeds in turn": {"seeds": 5, "in_turn": (5, 3, 2)},
         "1,000 pictures": {"pictures": 1000},
         "25,250 pictures": {"pictures": 25_250},
         "same seeds correlate 0.5": {"correlation": 0.5},
@@ -73,6 +78,27 @@ def scenarios() -> Iterator[Scenario]:
             world = replace(usual, effects=effects, seeds=10, deviation=deviation)
             plans = {"5 seeds": (5,), "10 seeds": (10,), "until resolved": LOOKS}
             yield Scenario(f"{word}, deviation {deviation:g}, up to 10 seeds", world, plans)
+    for name, request in designs().items():
+        for worth, word in ((NOTHING, "no effect"), (SEVERAL, "effects")):
+            for count in (2, 3, 5):
+                yield Scenario(f"design {name}, {word}, {count} seeds", DesignWorld(request, worth, count))
+
+
+def designs() -> dict[str, Request]:
+    """Of the paper's roadmap; three of the factors have to come in their order, the others whenever they like."""
+    base = "training-recipe"
+    chain = ("resnext", "inverted-bottleneck", "large-kernels")
+    factors = ("stage-ratio", "layer-norm", "gelu")
+    seven = ("stage-ratio", "patchify-stem", *chain, "gelu", "layer-norm")
+    return {
+        "leave-one-out": Request("leave-one-out"),
+        "one-at-a-time": Request("one-at-a-time"),
+        "factorial of 3": Request("factorial", base, factors),
+        "half factorial of 4": Request("factorial", base, (*factors, "separate-downsampling"), fraction=2),
+        "orders of 4, all": Request("orders", base, ("macro-design", *chain)),
+        "orders of 7, 24 of 64 networks": Request("orders", base, seven, rows_at_most=24),
+        "orders of 7, 40 of 64 networks": Request("orders", base, seven, rows_at_most=40),
+    }
 
 
 Outcomes = dict[str, list[dict[str, float]]]
@@ -86,24 +112,49 @@ def simulate(scenario: Scenario, studies: int) -> list[dict[str, Any]]:
 
 def outcomes(scenario: Scenario, studies: Iterable[int]) -> Outcomes:
     """What comes out of these studies, by number."""
-    world = scenario.world
     seen: Outcomes = {}
     for study in studies:
         # By the scenario's name and the study's number: adding others changes none.
         rng = np.random.default_rng((zlib.crc32(scenario.name.encode()), study))
-        drawn, levels = world.draw(rng)
-        every, here = Measured.of(drawn), np.diff(levels)
-        for name, looks in scenario.looks.items():
-            plan = plan_of(world, looks)
-            runs = trained(every, plan)
-            judged = judge(runs, plan)
-            for question in ("new", "these"):
-                record = _outcome(judged.families["steps"], question, world, here) | {"runs": len(runs.row)}
-                seen.setdefault(f"{name}, {question} pictures", []).append(record)
-            if len(looks) == 1 and looks[0] > 0:
-                record = before(runs, world) | {"runs": len(runs.row)}
-                seen.setdefault(f"{name}, the method before", []).append(record)
+        world = scenario.world
+        found = _of_design(world, rng) if isinstance(world, DesignWorld) else _of_steps(world, scenario.looks, rng)
+        for way, record in found.items():
+            seen.setdefault(way, []).append(record)
     return seen
+
+
+def _of_steps(
+    world: World, plans: Mapping[str, tuple[int, ...]], rng: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    drawn, levels = world.draw(rng)
+    every, here, effects = Measured.of(drawn), np.diff(levels), np.array(world.effects)
+    found = {}
+    for name, looks in plans.items():
+        plan = plan_of(world, looks)
+        runs = trained(every, plan)
+        judged = judge(runs, plan)
+        for question in ("new", "these"):
+            record = _outcome(judged.families["steps"], question, effects, here)
+            found[f"{name}, {question} pictures"] = record | {"runs": len(runs.row)}
+        if len(looks) == 1 and looks[0] > 0:
+            found[f"{name}, the method before"] = before(runs, effects) | {"runs": len(runs.row)}
+    return found
+
+
+def _of_design(world: DesignWorld, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    design, drawn, here = world.draw(rng)
+    runs, plan = Measured.of(drawn), Plan((), tuple(range(world.seeds)), (world.seeds,))
+    judged = judge_effects(Noise(runs), design.effects, margin=plan.margin, level=plan.level)
+    effects = world.effects(world.levels)
+    found = {
+        f"design, {question} pictures": _outcome(judged, question, effects, here)
+        | {"runs": len(runs.row), "from_orders": float(np.mean([one.shares.orders for one in judged if one.shares]))}
+        for question in ("new", "these")
+    }
+    for one, truth in zip(judged, effects, strict=True):
+        if answer := one.new_pictures:
+            found["design, new pictures"][f"covered, {one.effect.name}"] = float(answer.low <= truth <= answer.high)
+    return found
 
 
 def summary(scenario: Scenario, seen: Outcomes) -> list[dict[str, Any]]:
@@ -131,24 +182,25 @@ def trained(every: Measured, plan: Plan) -> Measured:
     return every.some(kept)
 
 
-def _outcome(found: Sequence[Judgement], question: str, world: World, here: np.ndarray) -> dict[str, float]:
+def _outcome(
+    found: Sequence[Judgement | EffectJudgement], question: str, effects: np.ndarray, here: np.ndarray
+) -> dict[str, float]:
     """What is right and wrong in the answers to one question; the truth of "these" is that on the drawn pictures."""
-    truth = here if question == "these" else np.array(world.effects)
+    truth = here if question == "these" else effects
     answers = [one.new_pictures if question == "new" else one.these_pictures for one in found]
     if any(answer is None for answer in answers):  # one seed: nothing is claimed of other seeds
         nothing = np.full((len(found), 2), np.nan)
         none = np.zeros(len(found), dtype=bool)
-        return _scores(nothing, np.zeros(len(found)), none, world, truth) | {"covered": np.nan}
+        return _scores(nothing, np.zeros(len(found)), none, effects, truth) | {"covered": np.nan}
     bounds = np.array([(answer.low, answer.high) for answer in answers if answer])
     verdicts = [answer.verdict for answer in answers if answer]
     signs = np.array([{"gain": 1, "loss": -1}.get(verdict, 0) for verdict in verdicts])
-    return _scores(bounds, signs, np.array([verdict == "no difference" for verdict in verdicts]), world, truth)
+    return _scores(bounds, signs, np.array([verdict == "no difference" for verdict in verdicts]), effects, truth)
 
 
 def _scores(
-    bounds: np.ndarray, signs: np.ndarray, none: np.ndarray, world: World, truth: np.ndarray
+    bounds: np.ndarray, signs: np.ndarray, none: np.ndarray, effects: np.ndarray, truth: np.ndarray
 ) -> dict[str, float]:
-    effects = np.array(world.effects)
     # Of these pictures a true difference is never exactly 0; what is said of a step without effect is then not
     # wrong, but it is counted, for it would not be said again.
     wrong = (signs != 0) & (signs != np.sign(effects))
@@ -162,7 +214,7 @@ def _scores(
     }
 
 
-def before(runs: Measured, world: World) -> dict[str, float]:
+def before(runs: Measured, effects: np.ndarray) -> dict[str, float]:
     """Until November 2026: a bootstrap over pictures and seeds (here its limit of many draws), Holm, Student.
 
     The bootstrap over pictures holds the chance of single pictures, and so does the spread between seeds; a row's
@@ -188,7 +240,7 @@ def before(runs: Measured, world: World) -> dict[str, float]:
         p.append(2 * stats.t.sf(abs(points[-1]) / error, df))
     signs = np.where(holm(p) < 0.05, np.sign(points), 0)
     bounds = np.stack([np.array(points) - halves, np.array(points) + halves], axis=1)
-    return _scores(bounds, signs, np.zeros(len(points), dtype=bool), world, np.array(world.effects))
+    return _scores(bounds, signs, np.zeros(len(points), dtype=bool), effects, effects)
 
 
 def _mean(records: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
@@ -200,9 +252,12 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
     """The tables of docs/statistics.md, in percent and points."""
     fixed: dict[str, dict[str, Mapping[str, Any]]] = {}
     several: list[Mapping[str, Any]] = []
+    of_designs: dict[str, dict[str, Mapping[str, Any]]] = {}
     for record in records:
         if record["judged"].startswith("fixed"):
             fixed.setdefault(record["scenario"], {})[record["judged"].removeprefix("fixed, ")] = record
+        elif record["judged"].startswith("design"):
+            of_designs.setdefault(record["scenario"], {})[record["judged"].removeprefix("design, ")] = record
         elif "these" not in record["judged"]:
             several.append(record)
     ways = ("these pictures", "new pictures", "the method before")
@@ -234,7 +289,25 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
         for record in several
         if "before" not in record["judged"]
     ]
-    return f"{first}\n\n{tabulate(rows, head, tablefmt='pipe', disable_numparse=True)}"
+    second = tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
+    head = ["studies", "runs", "coverage: these", "new", "least covered effect: new", "half-width: these", "new"]
+    head += ["false verdict: these", "new", "found: these", "new", "variance from orders"]
+    rows = []
+    for name, by_way in of_designs.items():
+        new, both = by_way["new pictures"], [by_way[way] for way in ways[:2]]
+        rows.append(
+            [
+                name.removeprefix("design "),
+                f"{new['runs']:.0f}",
+                *(_percent(record["covered"]) for record in both),
+                _percent(min(value for key, value in new.items() if key.startswith("covered, "))),
+                *(_points(record["half_width"]) for record in both),
+                *(_percent(record[key]) for key in ("any_false", "found") for record in both),
+                _percent(new["from_orders"] or None),
+            ]
+        )
+    third = tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
+    return f"{first}\n\n{second}\n\n{third}"
 
 
 def _percent(value: float | None) -> str:
@@ -256,23 +329,28 @@ def main() -> None:
     """Simulate everything, or a little of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--studies", type=int, default=400, help="of each scenario")
+    parser.add_argument("--only", default="", help="scenarios with this in their name; others keep their records")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a JSON file instead of the one in benchmarks/results and the page")
     options = parser.parse_args()
-    every = list(scenarios())
-    blocks = [(one, range(at, min(at + _BLOCK, options.studies))) for one in every
+    asked = [one for one in scenarios() if options.only in one.name]
+    blocks = [(one, range(at, min(at + _BLOCK, options.studies))) for one in asked
               for at in range(0, options.studies, _BLOCK)]  # fmt: skip
-    seen: dict[str, Outcomes] = {one.name: {} for one in every}
+    seen: dict[str, Outcomes] = {one.name: {} for one in asked}
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         for (one, studies), found in zip(blocks, pool.imap(_outcomes, blocks), strict=True):
             print(f"{one.name}: {studies.stop} studies", flush=True)
-            for way, records in found.items():
-                seen[one.name].setdefault(way, []).extend(records)
-    records = [record for one in every for record in summary(one, seen[one.name])]
-    out = options.out or RESULT
-    out.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+            for way, more in found.items():
+                seen[one.name].setdefault(way, []).extend(more)
+    records = {one.name: summary(one, seen[one.name]) for one in asked}
     if options.out is None:
-        write_tables(records, PAGE)
+        for record in json.loads(RESULT.read_text(encoding="utf-8")) if options.only else []:
+            if record["scenario"] not in seen:
+                records.setdefault(record["scenario"], []).append(record)
+    kept = [record for one in scenarios() for record in records.get(one.name, [])]
+    (options.out or RESULT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    if options.out is None:
+        write_tables(kept, PAGE)
 
 
 def _outcomes(asked: tuple[Scenario, range]) -> Outcomes:

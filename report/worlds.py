@@ -34,6 +34,8 @@ class World:
     first: float = 80.0
     difficulty: float = 3.0
     own_difficulty: float = 0.7
+    in_turn: tuple[int, ...] = ()
+    """Where rows have unequal numbers of seeds: the first row's, the second's and so on, and again from the first."""
 
     @property
     def levels(self) -> np.ndarray:
@@ -68,7 +70,8 @@ class World:
         for row in range(rows):
             shifted = special.expit(right[row] + seed[row, :, None].astype(np.float32))
             correct = rng.random((self.seeds, self.pictures), dtype=np.float32) < shifted
-            runs[f"row-{row}"] = Runs(tuple(range(self.seeds)), correct.view(np.uint8))
+            count = self.in_turn[row % len(self.in_turn)] if self.in_turn else self.seeds
+            runs[f"row-{row}"] = Runs(tuple(range(count)), correct[:count].view(np.uint8))
         # The mean over seeds, to second order of a shift of a few hundredths of a logit.
         shift = (scale / (100 * slope.mean(axis=1))) ** 2
         bend = (slope * (1 - 2 * chance)).mean(axis=1)

@@ -14,8 +14,11 @@ _MOST_EXACT = 64
 """Sets of decisions that are all trained if nothing else is said."""
 
 
-def orders(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
-    """Every set of decisions that an order passes through, or those of orders drawn at random."""
+def orders(roadmap: Roadmap, regime: Regime, request: Request, seed: int = 0) -> Design:
+    """Every set of decisions that an order passes through, or those of orders drawn at random.
+
+    `seed` is that of the draw: 0 in every study, another where many are simulated.
+    """
     parts = Parts(roadmap, regime, request)
     factors = parts.factors() if request.factors else parts.singles()
     combinations = Combinations(parts, factors)
@@ -28,7 +31,7 @@ def orders(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
     most = request.rows_at_most
     drawn: list[tuple[int, ...]] = []
     if most is not None and len(allowed.sets) > most:
-        drawn = allowed.within(most)
+        drawn = allowed.within(most, seed)
         if len(drawn) < 2:
             raise ValueError(
                 f"--runs-at-most leaves {most} networks: two orders of {len(names)} decisions pass through more, give "

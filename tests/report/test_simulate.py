@@ -11,15 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from report.design_worlds import SEVERAL, DesignWorld
 from report.noise import Measured
 from report.sequential import judge
-from report.simulate import NONE, PAGE, RESULT, Scenario, plan_of, simulate, tables, trained
+from report.simulate import NONE, PAGE, RESULT, Scenario, designs, plan_of, simulate, tables, trained
 from report.worlds import World
 
 SMALL = World(effects=NONE, seeds=3, pictures=600, deviation=1.0)
 
 
-def by_way(world: World, studies: int, **looks: tuple[int, ...]) -> dict[str, dict[str, float]]:
+def by_way(world: World | DesignWorld, studies: int, **looks: tuple[int, ...]) -> dict[str, dict[str, float]]:
     records = simulate(Scenario("a test", world, looks or {"fixed": (world.seeds,)}), studies)
     return {record["judged"]: record for record in records}
 
@@ -100,6 +101,32 @@ def test_no_difference_is_hardly_ever_said_of_what_is_as_large_as_the_margin() -
         )
     assert false < 10
     assert said > 40
+
+
+@pytest.mark.parametrize("name", designs())
+def test_designs_say_what_is_true_of_their_decisions(name: str) -> None:
+    world = DesignWorld(designs()[name], SEVERAL, seeds=3, pictures=600)
+    if "networks" in name:  # where runs vary little, it is seen whether what orders vary by is added
+        world = replace(world, pictures=4000, deviation=0.1)
+    found = by_way(world, 60)
+    for way in ("design, new pictures", "design, these pictures"):
+        assert 0.92 <= found[way]["covered"] <= 0.985, way
+    # 5 % of 60 is 3; 9 or more would happen once in 350.
+    assert found["design, new pictures"]["any_false"] * 60 < 9
+    assert (found["design, new pictures"]["from_orders"] > 0) == ("networks" in name)
+
+
+def test_the_truth_of_orders_drawn_by_lot_is_that_of_all_orders() -> None:
+    request = designs()["orders of 7, 40 of 64 networks"]
+    world = DesignWorld(request, SEVERAL, seeds=2)
+    known = dict(zip((row.name for row in world.whole.rows), world.levels, strict=True))
+    rng, points = np.random.default_rng(0), []
+    for _ in range(150):
+        made, runs, _ = replace(world, pictures=2).draw(rng)
+        assert len(runs) == len(made.rows) <= 40
+        points.append([sum(weight * known[row] for row, weight in one.weights.items()) for one in made.effects])
+    assert np.std(points, axis=0).max() > 0.15  # they are other orders in every study
+    np.testing.assert_allclose(np.mean(points, axis=0), world.effects(world.levels), atol=0.07)
 
 
 def test_the_page_has_the_tables_of_the_committed_records() -> None:
