@@ -31,7 +31,6 @@ from report.pack import pack
 from report.worlds import World
 from training import records
 from training.evaluation import Evaluation
-from training.layout import Layout
 from training.run import Execution, Run, Stores
 from training.study import note_design, note_plan, open_study
 
@@ -73,7 +72,7 @@ def make(folder: Path, seeds: int) -> int:
         variant = made.variant(row, regime, config, CLASSES)
         for seed, right in zip(own.seeds, own.correct, strict=True):
             run = Run(study, row.name, row.number, seed, variant.architecture, variant.recipe)
-            records.begin(run, stores, CPU, Layout())
+            records.begin(run, stores, Execution(CPU))
             lines = map(json.dumps, _epochs(variant.recipe.epochs, seconds, 100 * right.mean()))
             (run.folder / records.METRICS).write_text("".join(f"{line}\n" for line in lines))
             (run.folder / records.WEIGHTS).write_bytes(b"")
