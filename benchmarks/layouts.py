@@ -3,6 +3,7 @@
 import argparse
 import statistics
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ def main() -> None:
     chosen = [PAPER.step(name, regime) for name in options.steps or ()] or [
         step for step in PAPER.rows(regime) if not step.reference
     ]
-    rows = []
+    rows: list[dict[str, Any]] = []
     print(f"{'step':<22} {'choice':<26} images/s  of best fixed  of torch's defaults")
     for step in chosen:
         work = Work(PAPER.architecture(step, regime, 10), options.resolution, options.batch, options.precision, 0.1)

@@ -38,11 +38,10 @@ def photograph() -> np.ndarray:
     """matplotlib's sample photograph, brought to Food-101's longest side."""
     from matplotlib import cbook
 
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-        image.thumbnail((512, 512), Image.Resampling.LANCZOS)
-        return np.asarray(image)
+    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((512, 512), Image.Resampling.LANCZOS)
+    return np.asarray(image)
 
 
 def boxes_in(shape: tuple[int, int], scale: tuple[float, float]) -> np.ndarray:
@@ -79,7 +78,7 @@ def measure(picture: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
     """By short side and scale: mean absolute difference of crops (0 to 255), and their detail as a share."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for side in SHORT_SIDES:
-        stored = shrink(picture, resized_shape(*picture.shape[:2], side))
+        stored = shrink(picture, resized_shape(picture.shape[0], picture.shape[1], side))
         down = stored.shape[0] / picture.shape[0], stored.shape[1] / picture.shape[1]
         rows[str(side)] = {}
         for scale in SCALES:
@@ -108,7 +107,7 @@ def figure(pictures: list[np.ndarray], path: Path) -> dict[str, float]:
     """Rows: ours, torchvision's reference, their difference 32 times enlarged. Returns the differences seen."""
     columns, worst, total, count = [], 0, 0.0, 0
     for number, picture in enumerate(pictures):
-        stored = shrink(picture, resized_shape(*picture.shape[:2], short_side(RESOLUTION)))
+        stored = shrink(picture, resized_shape(picture.shape[0], picture.shape[1], short_side(RESOLUTION)))
         boxes = boxes_in((stored.shape[0], stored.shape[1]), (0.08, 1.0))
         ours = crops(stored, boxes)
         channels_first = torch.from_numpy(stored.copy()).permute(2, 0, 1)

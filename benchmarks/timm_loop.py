@@ -46,7 +46,7 @@ def timm_step(
     model = create_model(network, num_classes=1000, drop_path_rate=RECIPE.drop_path).to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    kwargs = {"fused": True} if fused else {}
+    kwargs: dict[str, Any] = {"fused": True} if fused else {}
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=RECIPE.weight_decay, **kwargs)
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
     loss_of = LabelSmoothingCrossEntropy(RECIPE.label_smoothing)
@@ -100,7 +100,8 @@ def theirs(
 
 def ours(network: str, images: Tensor, labels: Tensor) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
     """Our update in both precisions, and the layouts that were chosen."""
-    steps, layouts = {}, {}
+    steps: dict[str, Callable[[], None]] = {}
+    layouts: dict[str, str] = {}
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for precision in precisions:
         set_up(images.device, precision)
@@ -145,7 +146,8 @@ def main() -> None:
             resolution, batch = map(int, size.split("x"))
             # A process for each side: ours changes how its process keeps memory (training.device.keep_memory).
             steps: dict[str, Callable[[], object]] = {}
-            layouts, pipes = {}, []
+            layouts: dict[str, str] = {}
+            pipes = []
             for side in (partial(theirs, compiled=compiled), ours):
                 pipe, far = processes.Pipe()
                 with _as_runner_has_it() if side is ours else nullcontext():

@@ -249,7 +249,7 @@ DISHES: dict[str, Dish] = {
 
 NATURAL = 0.9
 """Share of the pictures that have their dish's own colours."""
-SIZES = ((112, 112), (128, 96), (96, 128), (120, 100), (100, 120), (128, 112))
+SIZES: tuple[tuple[int, int], ...] = ((112, 112), (128, 96), (96, 128), (120, 100), (100, 120), (128, 112))
 """(width, height) in pixels, one drawn for each picture."""
 
 
