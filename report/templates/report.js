@@ -101,8 +101,10 @@ const draw = {
         line: { width: 1.2, dash: run.done ? "solid" : "dot", color: row ? hue(row) : colour("soft") },
         hovertemplate: `<b>${plain(run.row)}/seed-${run.seed}</b><br>epoch %{x}: %{y:.2f} %<extra></extra>` };
     });
-    return [traces, { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "validation top-1 (%)" } }, height: 480,
-      ...(root.clientWidth < 640 && !printing ? { legend: { orientation: "h", y: -0.2 }, height: 720 } : {}) }];
+    return [traces, { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "validation top-1 (%)" } },
+      ...(root.clientWidth < 640 && !printing ? { legend: { orientation: "h", y: -0.2 }, height: 720 }
+        // High enough for all names: paper does not scroll.
+        : { legend: { tracegroupgap: 0 }, height: Math.min(1000, Math.max(480, 130 + 20 * seen.size)) }) }];
   },
   classes() {
     const { rows: names, columns, points: z, low, high } = data.classes;
