@@ -88,7 +88,8 @@ def page(summary: Summary) -> dict[str, Any]:
         ],
         "signs": summary.signs,
         "paper_regime": summary.paper_regime,
-        "missing": _missing(study),
+        # Where a study may stop early, seeds that no comparison asked for are not missing.
+        "missing": _missing(study, () if summary.plan.sequential or not study.plans else summary.plan.seeds),
         "runs": _runs(finished),
         "certificate": _certificate(summary, finished),
         "recipe": _recipe(study.config),
@@ -210,8 +211,10 @@ def _verdict(summary: Summary, step: Step) -> str:
     return NOTHING if step.after is None else f"{step.after} has no finished run"
 
 
-def _missing(study: StudyRecord) -> list[str]:
-    """One sentence a step that was begun and has no result, one for all not begun, one a seed that steps lack."""
+def _missing(study: StudyRecord, planned: tuple[int, ...]) -> list[str]:
+    """One sentence a step that was begun and has no result, one for all not begun, one a seed that steps lack, and one
+    for the planned seeds that all of them lack.
+    """
     lines: list[str] = []
     unseen: list[str] = []
     lacking: dict[int, list[str]] = {}
@@ -231,6 +234,12 @@ def _missing(study: StudyRecord) -> list[str]:
             lines.append(f"{_label(study, step.name)}: {'; '.join(parts)}.")
     lines += [f"Not run yet: {listed(unseen)}."] if unseen else []
     lines += [f"Seed {seed} was not run for {listed(names)}." for seed, names in sorted(lacking.items())]
+    unmade = [str(seed) for seed in planned if seed not in study.seeds]
+    lines += (
+        [f"In the plan and not run for any step: {'seeds' if len(unmade) > 1 else 'seed'} {listed(unmade)}."]
+        if unmade
+        else []
+    )
     return lines
 
 

@@ -20,6 +20,8 @@ from report.facts import amount, signed
 from report.page import FIGURES, TABLES, table, write
 from report.web import INTERACTIVE
 from tests.report.conftest import Store, StudyFolder
+from training.plan import Family, Plan
+from training.study import note_plan
 
 Make = Callable[..., StudyFolder]
 
@@ -111,6 +113,15 @@ def test_what_is_missing_is_listed(whole: StudyFolder) -> None:
     assert "- 12 layer-norm: seed 0 is unfinished (3 epochs done)." in missing
     assert len(re.findall("^- ", missing, flags=re.MULTILINE)) == 2
     assert "16 of 18 steps have a finished run" in page(whole)
+
+
+def test_seeds_of_the_plan_that_no_run_has_are_missing(make_study: Make) -> None:
+    study = make_study(test=200)
+    for step in study.steps:
+        study.add(step, 100)
+    note_plan(study.root, Plan((Family("paper", (("training-recipe", "baseline"),)),), (0, 1, 2), (3,)))
+    write(study.root)
+    assert "- In the plan and not run for any step: seeds 1 and 2." in section(study, "What is missing")
 
 
 def test_the_page_is_honest_about_pictures_seeds_and_the_paper(whole: StudyFolder) -> None:
