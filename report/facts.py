@@ -234,12 +234,8 @@ def _missing(study: StudyRecord, planned: tuple[int, ...]) -> list[str]:
             lines.append(f"{_label(study, step.name)}: {'; '.join(parts)}.")
     lines += [f"Not run yet: {listed(unseen)}."] if unseen else []
     lines += [f"Seed {seed} was not run for {listed(names)}." for seed, names in sorted(lacking.items())]
-    unmade = [str(seed) for seed in planned if seed not in study.seeds]
-    lines += (
-        [f"In the plan and not run for any step: {'seeds' if len(unmade) > 1 else 'seed'} {listed(unmade)}."]
-        if unmade
-        else []
-    )
+    if unmade := [str(seed) for seed in planned if seed not in study.seeds]:
+        lines.append(f"In the plan and not run for any step: seed{'s' * (len(unmade) > 1)} {listed(unmade)}.")
     return lines
 
 
