@@ -208,7 +208,7 @@ def waiting(step: str, precision: Precision, ema: float | None, setting: Setting
             update(learner, number, batches, 1e-6)
         waits = hidden_waiting(learner, batches, device)
     finally:
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
     what = f"{step}, {precision}, pictures from the loader{', averaged weights' if ema else ''}"
     if device.type != "cuda":
         yield Finding(what, None, f"{NOT_MEASURED}: torch notices waiting on CUDA only")

@@ -73,7 +73,7 @@ def measure(step_name: str, rates: Rates, device: torch.device) -> dict[str, obj
             update(learner, number, batches, recipe.peak_lr)
         learner.watch.drain()
     seconds, waiting = time.perf_counter() - started, learner.clock.read()["data"]
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     rate = rates.updates * rates.batch / seconds
     row: dict[str, object] = {
         "step": step_name, "layout": str(choice.layout), "updates": rates.updates, "images_per_second": round(rate, 1),

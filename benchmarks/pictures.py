@@ -26,7 +26,7 @@ from PIL import Image
 
 from benchmarks.photographs import write
 from data import Augmentation, PictureStore, open_store, train_batches
-from data.splits import Split
+from data.splits import Files, Split
 from training.device import keep_memory
 from training.environment import code_version, device_name
 from training.run import short_side
@@ -42,10 +42,12 @@ def timm_pipeline(split: Split) -> Callable[[int], int]:
         224, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4, re_prob=0.25, re_mode="pixel",
         interpolation="bicubic",
     )  # fmt: skip
+    files = split.source
+    assert isinstance(files, Files)
 
     def run(epoch: int) -> int:
         failed = 0
-        for path in split.source.paths:  # type: ignore[attr-defined]
+        for path in files.paths:
             with Image.open(path) as image:
                 picture = image.convert("RGB")
             try:

@@ -11,6 +11,7 @@ import argparse
 import importlib.metadata
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,16 +141,17 @@ def main() -> None:
         sets = {"given": [read_picture(path) for path in arguments.pictures]}
     else:
         sets = {"photograph": [photograph()], "drawn": [np.asarray(draw(number)) for number in range(10)]}
+    shown: dict[str, Any] = {name: {"n": len(some), "by_short_side": mean_of([measure(one) for one in some])}
+                             for name, some in sets.items()}  # fmt: skip
     result = {
         "what": "crops at 224 from a cache against crops of the original, levels of 0 to 255",
         "boxes_per_picture": BOXES,
-        "sets": {name: {"n": len(some), "by_short_side": mean_of([measure(one) for one in some])}
-                 for name, some in sets.items()},
+        "sets": shown,
         "to_torchvision_on_PIL_pictures": figure([one for some in sets.values() for one in some][:6], FIGURE),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }  # fmt: skip
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    for name, some in result["sets"].items():  # type: ignore[attr-defined]
+    for name, some in shown.items():
         for side, row in some["by_short_side"].items():
             cells = "  ".join(f"{cell['mean_absolute_difference']:.2f}/{cell['detail']:.3f}" for cell in row.values())
             print(f"{name:<11} {side}: {cells}  {next(iter(row.values()))['bytes'] / 1000:.0f} kB")

@@ -130,17 +130,17 @@ class Lease:
         self._about = {"token": self.token, **_me(), **(about or {})}
         if (seen := read(path)) is not None:
             self._take_away(seen, watch or Watch())
-        _held.add(self.token)  # before anybody can read it there
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            raise Busy((read(path) or Seen(b"")).holder) from None
-        try:
+        with contextlib.ExitStack() as undo:
+            _held.add(self.token)  # before anybody can read it there
+            undo.callback(_held.discard, self.token)
+            try:
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:
+                raise Busy((read(path) or Seen(b"")).holder) from None
+            undo.callback(path.unlink, missing_ok=True)
+            undo.callback(os.close, self._file)
             self._write(0)
-        except BaseException:
-            os.close(self._file)
-            path.unlink(missing_ok=True)
-            raise
+            undo.pop_all()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -60,7 +60,7 @@ def train_batches(
     store: Pictures, augmentation: Augmentation, resolution: int, *, seed: int, epoch: int, batch_size: int,
     start: int = 0, epochs: int = 1, rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0,
     device: torch.device | str = "cpu", kept: PreparedPictures | None = None,
-) -> Iterator[Batch]:  # fmt: skip
+) -> Generator[Batch, None, None]:  # fmt: skip
     """The training batches of `epochs` epochs, from batch number `start` of `epoch` on; ragged last ones are dropped.
 
     Workers go on into the next epoch while the last batches of one are used, so that no epoch begins with a wait.
@@ -97,7 +97,7 @@ def train_batches(
 def eval_batches(
     store: Pictures, resolution: int, *, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0,
     device: torch.device | str = "cpu", kept: PreparedPictures | None = None,
-) -> Iterator[Batch]:  # fmt: skip
+) -> Generator[Batch, None, None]:  # fmt: skip
     """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded.
 
     Process `rank` of `world` is handed its share (`share`) of the batches, which are the same for any number of them.
@@ -158,7 +158,7 @@ class _Evaluation(Dataset[Prepared]):
 
 def _batches(
     work: Work, places: Iterable[Place], workers: int, device: torch.device, kept: PreparedPictures | None
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     pin = device.type == "cuda"
     unfinished = in_workers(work, places, workers, pin, kept) if workers else here(work, places, pin, kept)
     if not pin:

@@ -14,6 +14,8 @@ from data.files import PICTURE_SUFFIXES
 from data.words import first_few, printable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from inference.predictor import Predictor
 
 Best = Sequence[tuple[str, float]]
@@ -160,7 +162,7 @@ def plot(
     write_atomically(path, drawn.getvalue())
 
 
-def bars(axes, best: Best, title: str) -> None:  # type: ignore[no-untyped-def]
+def bars(axes: Axes, best: Best, title: str) -> None:
     """Draw classes and probabilities, best on top, into matplotlib `axes`."""
     names, values = [printable(name).replace("_", " ") for name, _ in best], [100 * value for _, value in best]
     drawn = axes.barh(range(len(best)), values, color="#4c72b0")

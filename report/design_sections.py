@@ -236,7 +236,7 @@ def unchanged(study: StudyRecord, design: Design) -> frozenset[str]:
 
 def effect_words(one: EffectJudgement, plan: Plan) -> str:
     """The verdict of an effect as a reader is told it."""
-    answer = one.answer(plan.pictures)
+    answer = one.answer_to(plan.pictures)
     if answer is None:
         return "one seed, no verdict"
     return f"no difference larger than {plan.margin:g}" if answer.verdict == "no difference" else answer.verdict

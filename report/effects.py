@@ -9,9 +9,8 @@ import numpy as np
 
 from ablations.designs import Effect
 from report.contrast import Contrast
-from report.judgement import Answer, Track, answer, correct
+from report.judgement import Answer, Answered, Track, answer, correct
 from report.noise import Noise, Uncertainty
-from training.plan import Pictures
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class EffectJudgement:
+class EffectJudgement(Answered):
     """An effect of a design in points, and what may be said of it; the answers are None where a row has one seed."""
 
     effect: Effect
@@ -38,10 +37,6 @@ class EffectJudgement:
     new_pictures: Answer | None
     shares: Shares | None
     """Of the uncertainty for new pictures."""
-
-    def answer(self, pictures: Pictures) -> Answer | None:
-        """To the question that a plan chose for its verdicts."""
-        return self.new_pictures if pictures == "new" else self.these_pictures
 
 
 def judge_effects(

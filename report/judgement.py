@@ -8,6 +8,7 @@ from math import comb
 from typing import Literal
 
 from report.contrast import Contrast, detectable, holm
+from training.plan import Pictures
 
 Verdict = Literal["gain", "loss", "no difference", "not resolved", "one seed"]
 
@@ -35,8 +36,18 @@ class Answer:
     """How many in both rows would find a gap as large as the observed with 80 % power; None: 1,000 would not."""
 
 
+class Answered:
+    """What has been asked both questions; an answer is None where a row has one seed."""
+
+    these_pictures: Answer | None
+    new_pictures: Answer | None
+
+    def answer_to(self, question: Pictures) -> Answer | None:
+        return self.new_pictures if question == "new" else self.these_pictures
+
+
 @dataclass(frozen=True)
-class Judgement:
+class Judgement(Answered):
     """Top-1 of `row` minus top-1 of `after`, in points, and what may be said of it.
 
     The two answers are None where a row has one seed: then `these_runs`, an interval for these very networks on
@@ -55,7 +66,7 @@ class Judgement:
     hopeless: bool
     """It gets no more seeds, for they were unlikely to resolve it."""
     margin: float
-    question: Literal["new", "these"]
+    question: Pictures
     these_pictures: Answer | None
     new_pictures: Answer | None
     these_runs: tuple[float, float]
@@ -63,7 +74,7 @@ class Judgement:
     @property
     def answer(self) -> Answer | None:
         """To the question that the plan chose for the verdict."""
-        return self.new_pictures if self.question == "new" else self.these_pictures
+        return self.answer_to(self.question)
 
     @property
     def verdict(self) -> Verdict:

@@ -31,7 +31,7 @@ from report.judgement import Judgement
 from report.noise import Measured, Noise
 from report.sequential import judge, next_seeds
 from report.worlds import World
-from training.plan import Family, Plan
+from training.plan import Family, Pictures, Plan
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/statistics.json", ROOT / "docs/statistics.md"
@@ -40,6 +40,7 @@ _BLOCK = 25
 NONE = (0.0,) * 16
 SOME = (2.0, 0.5, 0.0, -1.0, 1.0, 0.0, -0.5, 0.3, 0.0, 0.5, 0.0, 0.0, -0.3, 1.0, 0.3, 0.0)
 LOOKS = (2, 3, 4, 5, 6, 8, 10)
+_QUESTIONS: tuple[Pictures, ...] = ("new", "these")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _of_steps(
         plan = plan_of(world, looks)
         runs = trained(every, plan)
         judged = judge(runs, plan)
-        for question in ("new", "these"):
+        for question in _QUESTIONS:
             record = _outcome(judged.families["steps"], question, effects, here)
             found[f"{name}, {question} pictures"] = record | {"runs": len(runs.row)}
         if len(looks) == 1 and looks[0] > 0:
@@ -149,7 +150,7 @@ def _of_design(world: DesignWorld, rng: np.random.Generator) -> dict[str, dict[s
     found = {
         f"design, {question} pictures": _outcome(judged, question, effects, here)
         | {"runs": len(runs.row), "from_orders": float(np.mean([one.shares.orders for one in judged if one.shares]))}
-        for question in ("new", "these")
+        for question in _QUESTIONS
     }
     for one, truth in zip(judged, effects, strict=True):
         if answer := one.new_pictures:
@@ -183,11 +184,11 @@ def trained(every: Measured, plan: Plan) -> Measured:
 
 
 def _outcome(
-    found: Sequence[Judgement | EffectJudgement], question: str, effects: np.ndarray, here: np.ndarray
+    found: Sequence[Judgement | EffectJudgement], question: Pictures, effects: np.ndarray, here: np.ndarray
 ) -> dict[str, float]:
     """What is right and wrong in the answers to one question; the truth of "these" is that on the drawn pictures."""
     truth = here if question == "these" else effects
-    answers = [one.new_pictures if question == "new" else one.these_pictures for one in found]
+    answers = [one.answer_to(question) for one in found]
     if any(answer is None for answer in answers):  # one seed: nothing is claimed of other seeds
         nothing = np.full((len(found), 2), np.nan)
         none = np.zeros(len(found), dtype=bool)

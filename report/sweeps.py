@@ -173,7 +173,7 @@ class SweepSummary:
         return pd.DataFrame(found, columns=["effect", "seeds", *sides, "change"])
 
     def _answer(self, one: EffectJudgement) -> Answer | None:
-        return one.answer(self.summary.plan.pictures)
+        return one.answer_to(self.summary.plan.pictures)
 
     def _seeds(self, effect: Effect) -> str:
         by_name = {one.row.name: one.seeds for one in self.tried}

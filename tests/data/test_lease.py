@@ -97,15 +97,32 @@ def test_a_lease_that_a_failing_disk_did_not_let_this_process_remove_is_free_at_
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    lease = Lease(path)
+    held = Lease(path)
     with pytest.raises(Busy):
         Lease(path)
+    assert held.token in lease._held
     with monkeypatch.context() as disk:
         disk.setattr(Path, "unlink", refuse)
-        lease.release()
+        held.release()
     assert path.exists()
+    assert not lease._held
     with Lease(path) as again:
         assert again.from_dead
+
+
+def test_a_lease_that_could_not_be_written_leaves_nothing(path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            Lease(path)
+    assert not path.exists()
+    assert not lease._held
+    with Lease(path):
+        assert lease._held
+    assert not lease._held
 
 
 def test_of_ten_processes_one_gets_the_lease_of_a_dead_one(path) -> None:
