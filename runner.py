@@ -219,7 +219,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         )
     folder = command.folder
     judging = None if sweep else planned(
-        folder, made, [row.name for row in chosen], seeds,
+        folder, made, command.config, [row.name for row in chosen], seeds,
         until_resolved=command.until_resolved, margin=command.margin, runs_at_most=command.runs_at_most,
     )  # fmt: skip
     if command.worker:

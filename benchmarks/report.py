@@ -60,7 +60,7 @@ def make(folder: Path, seeds: int) -> int:
     note_design(folder, made.record)
     chosen = [row.name for row in made.rows]
     how: dict[str, Any] = {"until_resolved": False, "margin": None, "runs_at_most": None}
-    note_plan(folder, planned(folder, made, chosen, range(seeds), **how))
+    note_plan(folder, planned(folder, made, config, chosen, range(seeds), **how))
 
     rng = np.random.default_rng(0)
     correct, _ = World(STEPS, seeds, PICTURES).draw(rng)

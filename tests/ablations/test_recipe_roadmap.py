@@ -3,6 +3,8 @@
 import pytest
 
 from ablations import PAPER, REGIMES, get_regime, get_roadmap
+from ablations.comparisons import families
+from ablations.designs import Request, design
 from ablations.fields import RECIPE
 from ablations.presets import PRESETS
 
@@ -46,3 +48,14 @@ def test_rows_on_another_network_say_so() -> None:
     assert not names[0] & names[1] | names[1] & names[2]
     with pytest.raises(ValueError, match="swin-t has a recipe of its own kind"):
         get_roadmap("recipe", "swin-t")
+
+
+def test_a_decision_that_changes_nothing_in_a_study_is_not_among_its_comparisons() -> None:
+    roadmap = get_roadmap("recipe")
+    compared = {}
+    for name, preset in PRESETS.items():
+        made = design(roadmap, get_regime(preset.config.regime), Request())
+        path, *_ = families(made, preset.config, [row.name for row in made.rows])
+        compared[name] = [row for row, _ in path.comparisons]
+    assert compared["pocket"] == ["optimizer", "schedule", "label-smoothing", "moving-average"]
+    assert compared["food101"] == [step.name for step in roadmap.rows(get_regime("tiny"))[1:] if step.name != "crops"]
