@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from ablations import pages
+from data.files import one_writer
 from report import (
     calibration,
     classes,
@@ -94,8 +95,8 @@ def write(
     `tell` hears a sentence for each run that is left out, and why. `mixed_code`: as in `collect.read`.
 
 
-    Everything is made in a folder beside and then renamed into place, file by file; a figure that the study
-    cannot have (any more) is removed.
+    Everything is made in a folder beside and then renamed into place, file by file, by one process at a time; a figure
+    that the study cannot have (any more) is removed.
 
     Raises:
         ValueError: `source` is no study's folder nor a whole pack, or holds no run at all.
@@ -107,7 +108,8 @@ def write(
         tell(sentence)
     study = summary.study
     place, name = (source, "report") if source.is_dir() else (source.parent, f"{source.stem}-report")
-    target = place / name / ("" if study.roadmap.name == study.first_roadmap else study.roadmap.name)
+    whole = place / name
+    target = whole / ("" if study.roadmap.name == study.first_roadmap else study.roadmap.name)
     try:
         work = Path(tempfile.mkdtemp(prefix=".report-", dir=place))
     except OSError as error:
@@ -120,17 +122,18 @@ def write(
         page = render(summary, drawn)
         (work / "report.md").write_text(page, encoding="utf-8")
         (work / "report.html").write_text(web.to_html(page, summary, work), encoding="utf-8")
-        target.mkdir(parents=True, exist_ok=True)
-        made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
-        for path in made:  # the page last: it names the others
-            _flush(path)
-            if path.is_dir():
-                shutil.rmtree(target / path.name, ignore_errors=True)
-            path.replace(target / path.name)
-        for old in (*target.glob("*.png"), *target.glob("*.svg")):
-            if old.stem not in drawn and (old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))):
-                old.unlink()
-        _flush(target)
+        with one_writer(whole):  # processes that share a study end it at the same moment
+            target.mkdir(parents=True, exist_ok=True)
+            made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
+            for path in made:  # the page last: it names the others
+                _flush(path)
+                if path.is_dir():
+                    shutil.rmtree(target / path.name, ignore_errors=True)
+                path.replace(target / path.name)
+            for old in (*target.glob("*.png"), *target.glob("*.svg")):
+                if old.stem not in drawn and (old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))):
+                    old.unlink()
+            _flush(target)
     except OSError as error:
         raise OSError(
             f"the report of {source} could not be written ({error.strerror or error}); the one before is kept"

@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pandas as pd
 import pytest
 
 from ablations.pages import plain
+from data.files import one_writer
 from data.words import duration, listed
 from report import flips
 from report.facts import amount, signed
@@ -113,6 +116,21 @@ def test_what_is_missing_is_listed(whole: StudyFolder) -> None:
     assert "- 12 layer-norm: seed 0 is unfinished (3 epochs done)." in missing
     assert len(re.findall("^- ", missing, flags=re.MULTILINE)) == 2
     assert "16 of 18 steps have a finished run" in page(whole)
+
+
+def test_processes_put_a_report_in_its_place_one_after_the_other(make_study: Make) -> None:
+    study = make_study(test=200)
+    study.add("depthwise", 100)
+    with ThreadPoolExecutor(1) as pool:
+        with one_writer(study.root / "report"):
+            other = pool.submit(write, study.root)
+            while not (list(study.root.glob(".report-*/report.html")) or other.done()):
+                time.sleep(0.05)
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.5)
+            assert not (study.root / "report").exists()
+        assert other.result().exists()
+    assert [path.name for path in study.root.glob(".report*")] == []
 
 
 def test_seeds_of_the_plan_that_no_run_has_are_missing(make_study: Make) -> None:
