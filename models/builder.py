@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torchvision.models.swin_transformer import SwinTransformer
 
 from models.architecture import Architecture, SwinArchitecture
 from models.resnet import ResNet
@@ -31,6 +30,8 @@ def build(
             0.02, cut at 2 units, biases 0, for both, as the modern recipe has it.
     """
     if isinstance(architecture, SwinArchitecture):
+        from torchvision.models.swin_transformer import SwinTransformer  # docs/decisions.md#imports
+
         swin: nn.Module = SwinTransformer(
             patch_size=[architecture.stem_stride] * 2,
             embed_dim=architecture.embed_dim,

@@ -89,6 +89,23 @@ class InceptionConvolution(nn.Module):
         return torch.cat((picked(same, self.stride), self.square(square), self.wide(wide), self.tall(tall)), 1)
 
 
+class StochasticDepth(nn.Module):
+    """In training, each picture's branch is left out with probability `p` and otherwise scaled by 1 / (1 - p).
+
+    Draws what torchvision's draws (Huang et al., ECCV 2016), without importing it (docs/decisions.md#imports).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.p)
+        return x * kept.div_(1 - self.p)
+
+
 _MAKERS: Mapping[tuple[str, str], Callable[..., nn.Module]] = {
     ("norm", "batch"): nn.BatchNorm2d,
     ("norm", "layer"): LayerNorm,

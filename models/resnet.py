@@ -8,12 +8,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from models import parts
 from models.architecture import Architecture
 from models.convolution import convolution
-from models.layers import InceptionConvolution, LayerNorm, part
+from models.layers import InceptionConvolution, LayerNorm, StochasticDepth, part
 
 
 def _norm(a: Architecture, channels: int) -> nn.Module:
@@ -102,7 +101,7 @@ class Block(nn.Module):
         self.layer_scale = None
         if layer_scale is not None:
             self.layer_scale = nn.Parameter(torch.full((channels_out, 1, 1), layer_scale))
-        self.drop_path = StochasticDepth(drop_path, "row") if drop_path else nn.Identity()
+        self.drop_path = StochasticDepth(drop_path) if drop_path else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             projection = convolution(channels_in, channels_out, 1, stride, bias=_bias(a, norm_follows=True))

@@ -49,3 +49,12 @@ def test_every_file_that_the_page_names_is_there() -> None:
         assert (page.parent / link).exists(), link
     for test in re.findall(r"`(tests/[^`]+)`", page.read_text()):
         assert (HOUSE / test).exists(), test
+
+
+def test_no_file_imports_torchvision_before_it_is_needed() -> None:
+    """It takes as long to import as torch itself (docs/decisions.md#imports)."""
+    for file in (path for room in (*ROOMS, *DOOR) for path in [HOUSE / room, *(HOUSE / room).rglob("*.py")]):
+        at_once = ast.parse(file.read_text()).body if file.suffix else []
+        names = {alias.name for node in at_once if isinstance(node, ast.Import) for alias in node.names}
+        names |= {str(node.module) for node in at_once if isinstance(node, ast.ImportFrom)}
+        assert not [name for name in names if name.partition(".")[0] == "torchvision"], file

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 
 from ablations import PAPER, get_regime
 from models import Architecture
 from models.architecture import SwinArchitecture
 from models.builder import build
+from models.layers import StochasticDepth
 from models.resnet import Block, ResNet
 
 SMALL = Architecture(depths=(1, 2), width=4, num_classes=3)
@@ -60,6 +62,17 @@ def test_a_convolution_has_a_bias_unless_batch_norm_follows_it() -> None:
     assert biases() == [False, False, False]
     assert biases(fewer_norms=True) == [False, True, True]
     assert biases(norm="layer") == [True, True, True]
+
+
+def test_stochastic_depth_draws_and_scales_as_torchvisions() -> None:
+    ours, theirs = StochasticDepth(0.3), torchvision.ops.StochasticDepth(0.3, "row")
+    x = torch.randn(64, 3, 2, 2)
+    for module in (ours.train(), theirs.train()):
+        torch.manual_seed(5)
+        module.seen = module(x)
+    assert torch.equal(ours.seen, theirs.seen)
+    assert 0 < (ours.seen == 0).flatten(1).all(1).sum() < 64
+    assert torch.equal(ours.eval()(x), x)
 
 
 def test_drop_path_rises_linearly_with_depth() -> None:
