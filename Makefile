@@ -71,7 +71,7 @@ export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folde
 	$(RUNNER) export
 
 test: $(VENV)/dev.stamp  ## all tests, on all cores
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 test-slurm: $(VENV)/dev.stamp  ## a study on a Slurm that is started for it (Debian: slurm-wlm, munge), minutes
 	$(VENV)/bin/python -W ignore -m tests.torture.slurm

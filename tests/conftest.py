@@ -18,6 +18,21 @@ from data.files import one_writer
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores, eight at most: a test that waits for a process of its own leaves its core to another."""
+    return min(8, (os.cpu_count() or 1) + 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each process begins with its share of the slow tests, so that none is left alone with one at the end."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    items.clear()
+    for worker in range(workers):
+        items += slow[worker::workers] + quick[len(quick) * worker // workers : len(quick) * (worker + 1) // workers]
+
+
 @pytest.fixture(autouse=True)
 def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes what this user's runs remember."""

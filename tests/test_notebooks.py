@@ -8,6 +8,8 @@ from data.pocket import FOLDER
 from data.pocket_pictures import generate
 from tests.conftest import MadeOnce
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 nbformat = pytest.importorskip("nbformat")

@@ -217,6 +217,7 @@ def test_help_and_refusals_import_nothing_heavy(request_line) -> None:
     assert "HEAVY []" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(place, tmp_path) -> None:
     command = [sys.executable, "runner.py", "train", "1", *place, "--epochs", "200"]
     folder = tmp_path / "runs/quick/training-recipe/seed-0"

@@ -10,6 +10,8 @@ import pytest
 from ablations import PAPER, get_regime, paper_row, table
 from tests.conftest import MadeOnce
 
+pytestmark = pytest.mark.slow
+
 CONTRADICTED = {"layer-norm", "separate-downsampling"}
 """Rows of the smaller regime for which the paper prints two different numbers."""
 

@@ -132,6 +132,7 @@ def test_a_point_tells_its_seeds_and_interval_and_leads_to_its_runs(open_page: A
     told.wait_for()
     assert "seeds 0, 1, 2" in told.text_content()
     assert "new seeds on new pictures [" in told.text_content()
+    page.wait_for_timeout(100)  # plotly takes no click on what it is still drawing
     page.mouse.down()
     page.mouse.up()
     page.wait_for_function("location.hash.startsWith('#runs-')")

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_killed_at_random_moments_ends_as_one_never_killed(tmp_path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.torture.chaos", "--kills", "7", "--plain", "0",

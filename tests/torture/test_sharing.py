@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_workers_started_at_once_of_which_one_is_killed_make_what_one_worker_makes() -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.torture.sharing", "--workers", "3", "--kills", "1",

@@ -14,6 +14,8 @@ from training import jobs, slurm
 from training.environment import code_version
 from training.interrupt import STOPPED, StopRequest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(runner.__file__).parent
 
 

@@ -153,8 +153,7 @@ def test_every_network_of_a_study_is_compiled(monkeypatch) -> None:
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    monkeypatch.setattr(inductor, "fallback_random", False)
-    with torch._dynamo.config.patch(recompile_limit=2):
+    with inductor.patch(fallback_random=False), torch._dynamo.config.patch(recompile_limit=2):
         for width in (8, 16, 24, 32):
             model = build(replace(WORK.architecture, width=width, depths=(1, 1, 1, 1)))
             update.forward_of(model, Layout(compile=True))(torch.rand(2, 3, 32, 32))
