@@ -1,6 +1,6 @@
 """A step of a finished Fashion-MNIST study, trained again by timm's own train.py under the same recipe.
 
-    python -m benchmarks.timm_script --script pytorch-image-models/train.py --study runs/fashion-mnist --seeds 0 1 2
+    python -m benchmarks.timm_script --script pytorch-image-models/train.py --seeds 0 1
 
 timm's script is not part of its package: take it from timm's repository at the version that is installed. It trains the
 same network (`ablations.timm_models`) on the same pictures, written out as PNG files, and its last epoch is held
@@ -25,6 +25,7 @@ from ablations import PAPER
 from benchmarks.measure import write
 from data.datasets import check
 from data.splits import Split
+from report.pack import opened
 from training.study import read_json, read_result
 
 _RUN = (
@@ -79,19 +80,22 @@ def top1(script: Path, pictures: Path, step: str, words: list[str], seed: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--script", type=Path, required=True, help="timm's train.py")
-    parser.add_argument("--study", type=Path, default=Path("runs/fashion-mnist"))
+    parser.add_argument(
+        "--study", type=Path, default=Path("docs/results/fashion-mnist.pack"), help="its folder or its pack"
+    )
     parser.add_argument("--data-dir", type=Path, default=Path("datasets"))
     parser.add_argument("--step", default="separate-downsampling")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     asked = parser.parse_args()
     step = PAPER.step(asked.step).name
     found = check("fashion-mnist", asked.data_dir).load()
-    config = read_json(asked.study / "study.json")["config"]
-    runs = sorted((asked.study / step).glob("seed-*"))
-    results = {run.name.removeprefix("seed-"): read_result(run) for run in runs}
+    with opened(asked.study) as study:
+        config = read_json(study / "study.json")["config"]
+        runs = sorted((study / step).glob("seed-*"))
+        results = {run.name.removeprefix("seed-"): read_result(run) for run in runs}
+        recipe = read_json(runs[0] / "config.json")["recipe"]
     ours = {seed: result["top1"] for seed, result in results.items() if result}
-    words = flags(read_json(runs[0] / "config.json")["recipe"], config["regime"], config["resolution"],
-                  len(found.classes))  # fmt: skip
+    words = flags(recipe, config["regime"], config["resolution"], len(found.classes))
     theirs: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder)
