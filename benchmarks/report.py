@@ -27,8 +27,8 @@ from ablations.comparisons import planned
 from ablations.designs import Request, design
 from ablations.presets import get_preset
 from benchmarks.measure import write
+from benchmarks.worlds import World
 from report.pack import pack
-from report.worlds import World
 from training import records
 from training.evaluation import Evaluation
 from training.run import Execution, Run, Stores

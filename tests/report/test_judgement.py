@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from benchmarks.worlds import World
 from report.contrast import holm
 from report.judgement import Judgement
 from report.noise import Measured, Runs
 from report.sequential import judge, next_seeds
-from report.worlds import World
 from training.plan import Family, Plan, fixed
 
 

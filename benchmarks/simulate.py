@@ -1,8 +1,8 @@
 """The statistics tested as a product: thousands of studies of known truth, judged as a study is.
 
-    python -m report.simulate            writes benchmarks/results/statistics.json and docs/statistics.md's tables
-    python -m report.simulate --only design         only the scenarios with this in their name; others stay as they are
-    python -m report.simulate --studies 20 --out /tmp/small.json      a minute's look, no page
+    python -m benchmarks.simulate                   writes benchmarks/results/statistics.json and docs/statistics.md's tables
+    python -m benchmarks.simulate --only design     only the scenarios with this in their name; others stay as they are
+    python -m benchmarks.simulate --studies 20 --out /tmp/small.json      a minute's look, no page
 
 Every study follows from its scenario's name and its number, whatever the number of processes.
 """
@@ -24,13 +24,13 @@ from scipy import stats
 from tabulate import tabulate
 
 from ablations.designs import Request
+from benchmarks.design_worlds import NOTHING, SEVERAL, DesignWorld
+from benchmarks.worlds import World
 from report.contrast import holm
-from report.design_worlds import NOTHING, SEVERAL, DesignWorld
 from report.effects import EffectJudgement, judge_effects
 from report.judgement import Judgement
 from report.noise import Measured, Noise
 from report.sequential import judge, next_seeds
-from report.worlds import World
 from training.plan import Family, Pictures, Plan
 
 ROOT = Path(__file__).parents[1]
@@ -322,7 +322,7 @@ def _points(value: float | None) -> str:
 def write_tables(records: Sequence[Mapping[str, Any]], page: Path) -> None:
     """Put the tables between the two marks of the page."""
     text = page.read_text(encoding="utf-8")
-    marked = re.compile(r"(<!-- report.simulate -->\n).*(<!-- end -->)", re.DOTALL)
+    marked = re.compile(r"(<!-- benchmarks.simulate -->\n).*(<!-- end -->)", re.DOTALL)
     page.write_text(marked.sub(lambda match: f"{match[1]}\n{tables(records)}\n\n{match[2]}", text), encoding="utf-8")
 
 

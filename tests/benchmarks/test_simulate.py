@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from report.design_worlds import SEVERAL, DesignWorld
+from benchmarks.design_worlds import SEVERAL, DesignWorld
+from benchmarks.simulate import NONE, PAGE, RESULT, Scenario, designs, plan_of, simulate, tables, trained
+from benchmarks.worlds import World
 from report.noise import Measured
 from report.sequential import judge
-from report.simulate import NONE, PAGE, RESULT, Scenario, designs, plan_of, simulate, tables, trained
-from report.worlds import World
 
 SMALL = World(effects=NONE, seeds=3, pictures=600, deviation=1.0)
 

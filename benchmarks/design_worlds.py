@@ -12,8 +12,8 @@ from ablations.designs import Design, Request, design
 from ablations.designs.orders import orders
 from ablations.regimes import REGIMES
 from ablations.roadmaps import PAPER
+from benchmarks.worlds import World
 from report.noise import Runs
-from report.worlds import World
 
 Worth = Mapping[frozenset[str], float]
 """Points that a row gains where it has all of these decisions: of one its effect, of two their interaction."""
