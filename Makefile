@@ -18,14 +18,14 @@ TORCHRUN = $(if $(GPUS),$(if $(filter-out 1,$(words $(GPUS)))$(filter-out $(shel
 $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$(eval unexport $v)))
 
 # `make ablation-step 3`: the words after these targets are words of the command, not targets.
-ifneq (,$(filter ablation-step show check pack merge,$(firstword $(MAKECMDGOALS))))
+ifneq (,$(filter ablation-step show check pack unpack merge,$(firstword $(MAKECMDGOALS))))
 export WORDS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
 .PHONY: $(WORDS)
 $(foreach word,$(WORDS),$(eval $(word): ; @:))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ablation-step all-ablations ablation status report pack merge steps show check predict export test test-slurm lint clean
+.PHONY: help demo ablation-step all-ablations ablation status report pack unpack merge steps show check predict export test test-slurm lint clean
 
 help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
@@ -51,6 +51,9 @@ report: $(VENV)/run.stamp  ## write the report of whatever runs exist
 
 pack: $(VENV)/run.stamp  ## a study in one small file for its report, no weights: make pack pocket
 	$(RUNNER) pack
+
+unpack: $(VENV)/run.stamp  ## a study's folder of a pack, to go on with it here: make unpack both.pack
+	$(RUNNER) unpack
 
 merge: $(VENV)/run.stamp  ## parts of a study from several machines in one: make merge A.pack B.pack OUT=both.pack
 	$(RUNNER) merge

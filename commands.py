@@ -197,6 +197,18 @@ class Merge:
 
 
 @dataclass(frozen=True)
+class Unpack:
+    """Make a study's folder of a pack, to go on with it here: its runs are known as finished, but have no weights."""
+
+    pack: tyro.conf.Positional[Path] = tyro.MISSING
+    """The file."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    study: str | None = None
+    """Name of the study's folder; the pack's own without its ending if none is given."""
+
+
+@dataclass(frozen=True)
 class Show(_Roadmap):
     """Draw one step's network beside the step before, changed lines marked, with parameters and FLOPs per stage."""
 
@@ -245,10 +257,10 @@ class Export:
     """Licence that the model card names, such as cc-by-4.0."""
 
 
-Command = Steps | Check | Train | All | Status | Report | Pack | Merge | Show | Predict | Export
+Command = Steps | Check | Train | All | Status | Report | Pack | Unpack | Merge | Show | Predict | Export
 COMMANDS: dict[str, type[Command]] = {
     "steps": Steps, "check": Check, "train": Train, "all": All, "status": Status, "report": Report,
-    "pack": Pack, "merge": Merge, "show": Show, "predict": Predict, "export": Export,
+    "pack": Pack, "unpack": Unpack, "merge": Merge, "show": Show, "predict": Predict, "export": Export,
 }  # fmt: skip
 LAUNCHING = ("--jobs", "--worker", "--launcher", "--time-limit", "--partition", "--gpus", "--sbatch")
 """Options of `all` about who trains; what they start is asked for the rest."""

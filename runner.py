@@ -1,4 +1,4 @@
-"""The command line: steps, show, check, train, all, status, report, pack, merge, predict, export.
+"""The command line: steps, show, check, train, all, status, report, pack, unpack, merge, predict, export.
 
 `python runner.py --help` lists them, `python runner.py COMMAND --help` explains each one.
 
@@ -36,6 +36,7 @@ from commands import (
     Steps,
     Train,
     Training,
+    Unpack,
 )
 from data.words import one_line, readable_bytes
 from training import jobs, torchrun
@@ -104,6 +105,8 @@ def carry_out(command: Command, arguments: Sequence[str], stop: StopRequest) -> 
             return report(command)
         case Pack():
             return pack(command)
+        case Unpack():
+            return unpack(command)
         case Merge():
             return merge(command)
         case Show():
@@ -281,6 +284,17 @@ def pack(command: Pack) -> int:
     out = command.out or study.with_name(f"{study.name}.pack")
     pack.pack(study, out)
     print(f"pack: {out} ({readable_bytes(out.stat().st_size)})")
+    return DONE
+
+
+def unpack(command: Unpack) -> int:
+    """Make a study's folder of a pack."""
+    from report import pack
+
+    study = study_folder(command.study or command.pack.stem, command.runs)
+    finished, left_out = pack.unpack(command.pack, study)
+    rest = f"; {left_out} unfinished left out" if left_out else ""
+    print(f"study: {study} ({finished} finished runs, without weights{rest})")
     return DONE
 
 

@@ -1,6 +1,6 @@
 """The statistics tested as a product: thousands of studies of known truth, judged as a study is.
 
-    python -m benchmarks.simulate                   writes benchmarks/results/statistics.json and docs/statistics.md's tables
+    python -m benchmarks.simulate     writes benchmarks/results/statistics.json and the tables of docs/statistics.md
     python -m benchmarks.simulate --only design     only the scenarios with this in their name; others stay as they are
     python -m benchmarks.simulate --studies 20 --out /tmp/small.json      a minute's look, no page
 

@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from data.files import read_bytes, write_atomically
 from report import compact, thumbnails
-from training.index import run_folders
+from training.index import Index, run_folders, standing_of
 from training.study import read_json
 
 FORMAT = 1
@@ -68,6 +69,31 @@ def merge(sources: Sequence[Path], out: Path) -> None:
                 name = _name(run)
                 runs[name] = _further(runs[name], run, source) if name in runs else run
         _write(out, study, runs, pictures)
+
+
+def unpack(source: Path, study: Path) -> tuple[int, int]:
+    """Make the folder `study` of a pack, to go on with it: how many finished runs it has, and how many were left out.
+
+    A run that is not finished is left out, for a pack has no checkpoint from which it could go on.
+
+    Raises:
+        ValueError: `study` is there already, or `source` is no pack.
+        OSError: a file cannot be read or written.
+    """
+    if not source.is_file():
+        raise ValueError(f"{source} is no pack of a study: give a file that runner.py pack wrote")
+    if study.exists() or study.is_symlink():
+        raise ValueError(f"{study} is there already: give the study another name with --study")
+    with opened(source) as folder:
+        runs, index = run_folders(folder), Index(folder)
+        left_out = [run for run in runs if standing_of(index.home(run)) != "finished"]
+        for run in left_out:
+            shutil.rmtree(run)
+        study.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=study.parent) as place:
+            shutil.copytree(folder, Path(place) / study.name)
+            (Path(place) / study.name).rename(study)
+    return len(runs) - len(left_out), len(left_out)
 
 
 @contextlib.contextmanager

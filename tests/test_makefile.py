@@ -54,6 +54,7 @@ HANDED_ON = [
     (["steps", "REGIME=base"], ["steps", "--regime=base"]),
     (["check", "README.md"], ["check", "README.md"]),  # files that exist are words too
     (["pack", "pocket", "OUT=p.pack"], ["pack", "pocket", "--out=p.pack"]),
+    (["unpack", "README.md", "STUDY=again"], ["unpack", "README.md", "--study=again"]),
     (["merge", "README.md", "LICENSE", "OUT=both.pack"], ["merge", "README.md", "LICENSE", "--out=both.pack"]),
     (["show", "5", "REGIME=base"], ["show", "5", "--regime=base"]),
     (["predict", "IMAGE=a.jpg b$x;'", "RUN=one two", "TOP=3", "JSON=yes"],

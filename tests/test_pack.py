@@ -8,6 +8,9 @@ import pytest
 import runner
 from report import collect, flips
 from report.tables import Summary
+from tests.conftest import STUDY
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -35,6 +38,34 @@ def test_a_study_is_packed_and_reported_from_its_pack(study: Path, tmp_path: Pat
     assert files(tmp_path / "else-report") == files(study / "report")
 
 
+def test_a_study_goes_on_from_its_pack(
+    study: Path, tmp_path: Path, house_place: list[str], capsys, monkeypatch
+) -> None:
+    unfinished = study / "patchify-stem/seed-7"
+    shutil.copytree(study / "patchify-stem/seed-0", unfinished)
+    (unfinished / "result.json").unlink()
+    for record in unfinished.glob("*.json"):
+        record.write_text(record.read_text().replace('"digest": "', '"digest": "7'))
+    assert runner.main(["pack", str(study)]) == 0
+    shutil.rmtree(tmp_path / "house/runs/s")
+    runs = house_place[house_place.index("--runs") + 1]
+    assert runner.main(["unpack", str(study.with_name("s.pack")), "--runs", runs]) == 0
+    assert "(1 finished runs, without weights; 1 unfinished left out)" in capsys.readouterr().out
+    shutil.rmtree(unfinished)
+    for folder in (study, Path(runs) / "s"):
+        assert runner.main(["report", "--study", str(folder)]) == 0
+    assert files(study / "report") == files(Path(runs) / "s/report")
+
+    monkeypatch.chdir(tmp_path / "house")
+    assert runner.main(["predict", str(ROOT / "docs/images/pocket.jpg")]) == 2
+    assert "holds no finished one with weights" in capsys.readouterr().err
+    before = files(Path(runs) / "s/patchify-stem/seed-0")
+    assert runner.main(["all", *STUDY, *house_place, "--seeds", "0", "1", "--no-trial"]) == 0
+    assert "2 runs, 1 finished, 1 to train" in capsys.readouterr().out
+    assert files(Path(runs) / "s/patchify-stem/seed-0") == before
+    assert collect.read(Path(runs) / "s").seeds == (0, 1)
+
+
 def test_parts_are_merged(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "other")
     shutil.rmtree(tmp_path / "other/patchify-stem")
@@ -51,6 +82,12 @@ def test_parts_are_merged(study: Path, tmp_path: Path) -> None:
         ("pack ../s", "the study's name"),
         ("pack", "study"),
         ("pack s --out thesis.tex", "exists and is no pack"),
+        ("unpack runs/s", "runs/s is no pack of a study"),
+        ("unpack none.pack", "none.pack is no pack of a study"),
+        ("unpack s.pack", "runs/s is there already"),
+        ("unpack s.pack --study ../s", "the study's name"),
+        ("unpack cut.pack --study new", "cut.pack is cut, damaged or no pack"),
+        ("unpack", "pack"),
         ("merge runs/s --out a.pack", "two or more"),
         ("merge runs/s thesis.tex --out a.pack", "thesis.tex is no pack of a study"),
         ("merge runs/s runs/none --out a.pack", "runs/none holds no study"),
@@ -66,6 +103,7 @@ def test_wrong_requests_are_one_sentence_and_write_nothing(words, said, study, t
     monkeypatch.chdir(tmp_path)
     (tmp_path / "thesis.tex").write_text("...")
     assert runner.main(["pack", "s", "--out", "cut.pack"]) == 0
+    shutil.copy("cut.pack", "s.pack")
     Path("cut.pack").write_bytes(Path("cut.pack").read_bytes()[:-100])
     before = files(tmp_path)
     capsys.readouterr()

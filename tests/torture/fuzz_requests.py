@@ -37,6 +37,7 @@ SOUND: dict[str, list[str]] = {name: [] for name in COMMANDS} | {
     "report": PLACE,
     "check": ["paper", "--preset", "pocket"],
     "pack": ["runs/sound", "--out", "sound.pack"],
+    "unpack": ["whole.pack", "--study", "again"],
     "merge": ["runs/sound", "runs/sound", "--out", "merged.pack"],
     "predict": ["pictures/a/0.png", "--run", "runs/sound/depthwise/seed-0"],
     "export": ["--run", "runs/sound/depthwise/seed-0", "--out", "exported"],
@@ -129,6 +130,7 @@ for name in "abc":
         pixels = rng.integers(0, 256, (40, 40, 3), dtype=numpy.uint8)
         Image.fromarray(pixels).save(f"pictures/{name}/{i}.png")
 assert runner.main(["all", "--steps", "depthwise", "width", "--no-trial", *sys.argv[1:]]) == 0
+assert runner.main(["pack", "runs/sound", "--out", "whole.pack"]) == 0
 """
 _ECHO = """
 import json, os, sys, command_line, runner
