@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on req
 """
 
 import errno
+import gc
 import os
 import shlex
 import sys
@@ -372,5 +373,8 @@ def _source(study: str, runs: Path) -> Path:
 
 
 if __name__ == "__main__":
+    # A full search for garbage, of which importing torch causes five, looks at 300,000 objects that stay: done as
+    # rarely as this, commands that train start half a second sooner (docs/decisions.md#garbage).
+    gc.set_threshold(700, 10, 200)
     sys.stdout, sys.stderr = cast(TextIO, Patient(sys.stdout)), cast(TextIO, Patient(sys.stderr))
     sys.exit(main())

@@ -1,5 +1,6 @@
 """Real pictures, few and small, that the tests of training and of the command line share."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -31,6 +32,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.clear()
     for worker in range(workers):
         items += slow[worker::workers] + quick[len(quick) * worker // workers : len(quick) * (worker + 1) // workers]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays: not looked at again by every full search for garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

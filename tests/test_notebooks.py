@@ -8,13 +8,11 @@ from data.pocket import FOLDER
 from data.pocket_pictures import generate
 from tests.conftest import MadeOnce
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 nbformat = pytest.importorskip("nbformat")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the kernel's own libraries
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # warnings of the kernel's own libraries
 EPOCHS = 24  # far more than pass between the first checkpoint and the stop, on a machine however busy
 QUICK = f"--resolution 32 --epochs {EPOCHS} --warmup-epochs 0 --batch-size 24 --device cpu"
 

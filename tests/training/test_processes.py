@@ -24,9 +24,8 @@ from training.evaluation import NotOnce, evaluate
 from training.interrupt import STOPPED
 from training.torchrun import Place, place
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.timeout(900)  # several processes of torch begin, on a busy machine one after the other
+# Several processes of torch begin, on a busy machine one after the other.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
