@@ -68,12 +68,20 @@ def test_without_them_there_is_no_figure(study: StudyFolder) -> None:
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"paper": {"a": "AAAA"}}', b'{"paper": {"a": 1}}', b"\xff"])
 def test_damaged_ones_are_told_and_left_out(study: StudyFolder, content: bytes) -> None:
     (study.root / thumbnails.FILE).write_bytes(content)
-    told: list[str] = []
-    write(study.root, tell=told.append)
-    assert len(told) == 1
-    assert "thumbnails.json is damaged" in told[0]
+    read = collect.read(study.root)
+    assert len(read.oddities) == 1
+    assert "thumbnails.json is damaged" in read.oddities[0]
+    assert not read.thumbnails
     flips.keep_pictures(study.root, "paper", Store(400))
     assert len(thumbnails.read(study.root)["paper"]) == 13
+
+
+def test_a_report_is_made_without_damaged_ones(study: StudyFolder) -> None:
+    (study.root / thumbnails.FILE).write_bytes(b"[1]")
+    told: list[str] = []
+    write(study.root, tell=told.append)
+    assert ["thumbnails.json is damaged" in sentence for sentence in told] == [True]
+    assert not list((study.root / "report").glob("turned.*"))
 
 
 def test_a_picture_that_is_too_large_for_a_thumbnail_is_none(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ it, with another number of workers and another time between checkpoints, are kil
 file appears that says what the run is at. When they have finished at last, everything they wrote is compared byte for
 byte, but for the fields in `NOT_COMPARED`, which are times. Exit code 1 if anything differs.
 
-Four of five processes are forked from this one, which has imported torch already (2 seconds each time); they then call
+Four of five processes are forked from this one, which has imported torch already (3 seconds each time); they then call
 `runner.main` as the command line does. The others are whole processes, so that the start is hit too.
 Run as: python -m tests.torture.chaos --help
 """
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which every optimizer imports
 from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: F401
 
 import runner

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+import report.page  # noqa: F401  so that forked processes have it already
 from benchmarks.measure import write
 from data.pocket_pictures import generate
 from tests.torture.chaos import COMMON, MIXED, Process
