@@ -18,6 +18,7 @@ from typing import Any
 from data.files import read_bytes, write_atomically
 from report import compact, thumbnails
 from training.index import Index, run_folders, standing_of
+from training.plan import noted, together
 from training.study import read_json
 
 FORMAT = 1
@@ -153,20 +154,23 @@ def _require_place(out: Path) -> None:
 
 
 def _joined(one: Mapping[str, Any], other: dict[str, Any], first: Path, source: Path) -> dict[str, Any]:
-    """study.json of two parts of one study, with the designs of both; a part that only swept has no plan."""
+    """study.json of two parts of one study, with the designs and the plans of both."""
     if not one:
         return other
-    if "plans" not in {*one} & {*other}:
-        plans = {"plans": plans} if (plans := one.get("plans", other.get("plans"))) else {}
-        one, other = {**one, **plans}, {**other, **plans}
-    for key in sorted({*one, *other} - {"name", "designs"}):
+    for key in sorted({*one, *other} - {"name", "designs", "plans"}):
         if key == "config" and one.get("hash") == other.get("hash"):
             continue  # they differ by where the pictures lie at most
         if one.get(key) != other.get(key):
             raise ValueError(f"{first} and {source} are of different studies: their {key} differs in study.json")
+    own, others = noted(one), noted(other)
+    try:
+        plans = [plan.as_json() for plan in together(own, others)]
+    except ValueError as error:
+        raise ValueError(f"{first} and {source} cannot be one study: their plans {error}") from None
     designs = one.get("designs", [])
     designs = [*designs, *(design for design in other.get("designs", []) if design not in designs)]
-    return {**one, "designs": designs} if designs else dict(one)
+    both = {"designs": designs, "plans": plans}
+    return {**one, **{key: value for key, value in both.items() if value}}
 
 
 def _further(one: Path, other: Path, source: Path) -> Path:

@@ -147,6 +147,27 @@ class Noted:
         return {"results": self.results, "digest": self.plan.digest, **self.plan.as_json()}
 
 
+def together(one: tuple[Noted, ...], other: tuple[Noted, ...]) -> tuple[Noted, ...]:
+    """The plans of a study of two parts, whose plans these are.
+
+    Each part may have planned rows and seeds of its own before its first result: the study's plan is then both.
+
+    Raises ValueError where they do not make one plan; the message goes on from "their plans".
+    """
+    if one == other or not other:
+        return one
+    if not one:
+        return other
+    (first, *more), (second, *others) = ((noted.plan for noted in plans) for plans in (one, other))
+    if more or others or first.sequential or second.sequential or one[0].results or other[0].results:
+        raise ValueError("differ, and one was changed later or looks several times")
+    seeds = tuple(sorted({*first.seeds, *second.seeds}))
+    whole = revised(replace(first, seeds=seeds, looks=(len(seeds),)), second.families, (), sequential=False)
+    if replace(second, families=whole.families, seeds=whole.seeds, looks=whole.looks) != whole:
+        raise ValueError("judge differently")
+    return (Noted(whole, 0),)
+
+
 def noted(study: Mapping[str, Any]) -> tuple[Noted, ...]:
     """The plans in a study.json, the first and then each later one. Raises ValueError where they are damaged."""
     plans = []

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from training.plan import Family, Plan, deviations, fixed
+from training.plan import Family, Noted, Plan, deviations, fixed, together
 
 PLAN = Plan((Family("steps", (("b", "a"), ("c", "b"))),), seeds=(0, 1, 2, 3), looks=(2, 4), runs_at_most=9)
 
@@ -70,3 +70,29 @@ def test_a_damaged_plan_is_refused() -> None:
             Plan.from_json(bad)
     with pytest.raises(ValueError, match="margin"):
         Plan.from_json(good | {"margin": -1})
+
+
+def test_parts_that_planned_their_own_seeds_and_rows_are_one_plan() -> None:
+    micro, macro = Family("micro", (("gelu", "kernel-7"),)), Family("macro", (("width", "depthwise"),))
+    one, other = fixed([micro], [2]), fixed([macro], [0, 1])
+    whole = (Noted(fixed([micro, macro], [0, 1, 2]), 0),)
+    assert together((Noted(one, 0),), (Noted(other, 0),)) == whole
+    assert together(whole, (Noted(one, 0),)) == whole
+    assert together((), whole) == together(whole, ()) == whole
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ((Noted(fixed([], [1], margin=0.5), 0),), "judge differently"),
+        ((Noted(fixed([], [1]), 3),), "changed later or looks several times"),
+        ((Noted(fixed([], [1]), 0), Noted(fixed([], [1, 2]), 1)), "changed later or looks several times"),
+        ((Noted(Plan((), (0, 1, 2), (2, 3)), 0),), "changed later or looks several times"),
+    ],
+)
+def test_plans_that_are_not_of_one_kind_are_not_put_together(other, why) -> None:
+    one = (Noted(fixed([], [0]), 0),)
+    assert together(other, other) == other
+    for plans in ((one, other), (other, one)):
+        with pytest.raises(ValueError, match=why):
+            together(*plans)
