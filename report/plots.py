@@ -51,11 +51,17 @@ STYLE = {
 def save(figure: Figure, path: Path) -> None:
     """Write `path`.png (for reading) and `path`.svg (for print); the same figure gives the same bytes."""
     with matplotlib.rc_context(STYLE):
-        figure.draw_without_rendering()  # settles the layout, for both: savefig would do it twice for each
-        figure.set_layout_engine("none")
+        settle(figure)  # for both: savefig would do it twice for each
         figure.set_dpi(150)
         FigureCanvasAgg(figure).print_png(f"{path}.png", metadata={"Software": None})  # type: ignore[no-untyped-call]
         FigureCanvasSVG(figure).print_svg(f"{path}.svg", metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out as it is now, for good, without drawing anything."""
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def empty_figure(width: float, height: float) -> Figure:
@@ -149,8 +155,7 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
         sns.despine(ax=axes)
         marks = _marks(steps)
         _key(axes, steps, colours, marks)
-        figure.draw_without_rendering()  # settles the layout: marks are placed in pixels
-        figure.set_layout_engine("none")
+        settle(figure)  # marks are placed in pixels
         _write_marks(axes, [(x[name], y[name], mark) for name, mark in marks.items()])
     return figure
 
