@@ -49,6 +49,10 @@ from training.study import study_folder
 from training.torchrun import Place
 from training_command import submit, train_beside, train_rows, train_until_resolved
 
+GARBAGE = (700, 10, 200)
+"""Python's thresholds for looking for garbage. A full search, of which importing torch causes five, looks at 300,000
+objects that stay: done as rarely as this, commands that train start a second sooner (docs/decisions.md#garbage)."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
@@ -373,8 +377,6 @@ def _source(study: str, runs: Path) -> Path:
 
 
 if __name__ == "__main__":
-    # A full search for garbage, of which importing torch causes five, looks at 300,000 objects that stay: done as
-    # rarely as this, commands that train start half a second sooner (docs/decisions.md#garbage).
-    gc.set_threshold(700, 10, 200)
+    gc.set_threshold(*GARBAGE)
     sys.stdout, sys.stderr = cast(TextIO, Patient(sys.stdout)), cast(TextIO, Patient(sys.stderr))
     sys.exit(main())

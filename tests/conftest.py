@@ -35,8 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported by now stays: not looked at again by every full search for garbage."""
+    """Full searches for garbage pass over what has been imported by now, and are as rare as in a command."""
     gc.freeze()
+    gc.set_threshold(*runner.GARBAGE)
 
 
 @pytest.fixture(autouse=True)
