@@ -40,6 +40,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(*runner.GARBAGE)
 
 
+def pytest_unconfigure() -> None:
+    """At its end Python clears away everything, or libraries complain of leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes what this user's runs remember."""
