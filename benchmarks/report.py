@@ -121,6 +121,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 56], help="one study each")
     parser.add_argument("--rounds", type=int, default=3, help="reports of each study")
     parser.add_argument("--folder", type=Path, help="where studies are made, or found; a temporary one if none")
+    parser.add_argument(
+        "--pack", action=argparse.BooleanOptionalAction, default=True, help="takes minutes of 1,000 runs"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         found = []
@@ -129,9 +132,11 @@ def main() -> None:
             runs = len(list(study.glob("*/seed-*/result.json"))) or make(study, seeds)
             rounds = [measure(study) for _ in range(options.rounds)]
             files = {path.suffix[1:]: path.stat().st_size for path in (study / "report").glob("report.*")}
-            packed = Path(temporary) / f"seeds-{seeds}.pack"
-            pack(study, packed)
-            sizes = {"bytes_of_report": files, "bytes_of_pack": packed.stat().st_size}
+            sizes: dict[str, Any] = {"bytes_of_report": files}
+            if options.pack:
+                packed = Path(temporary) / f"seeds-{seeds}.pack"
+                pack(study, packed)
+                sizes["bytes_of_pack"] = packed.stat().st_size
             found.append({"runs": runs, "pictures": PICTURES, **sizes, "reports": rounds})
             print(json.dumps(found[-1]), flush=True)
     load = {"load_average": [round(value, 1) for value in os.getloadavg()], "cores": os.cpu_count()}
