@@ -121,9 +121,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 56], help="one study each")
     parser.add_argument("--rounds", type=int, default=3, help="reports of each study")
     parser.add_argument("--folder", type=Path, help="where studies are made, or found; a temporary one if none")
-    parser.add_argument(
-        "--pack", action=argparse.BooleanOptionalAction, default=True, help="takes minutes of 1,000 runs"
-    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         found = []
@@ -133,7 +130,7 @@ def main() -> None:
             rounds = [measure(study) for _ in range(options.rounds)]
             files = {path.suffix[1:]: path.stat().st_size for path in (study / "report").glob("report.*")}
             sizes: dict[str, Any] = {"bytes_of_report": files}
-            if options.pack:
+            if runs <= 100:  # it takes minutes of 1,000
                 packed = Path(temporary) / f"seeds-{seeds}.pack"
                 pack(study, packed)
                 sizes["bytes_of_pack"] = packed.stat().st_size
