@@ -32,7 +32,7 @@ from report.pack import pack
 from training import records
 from training.evaluation import Evaluation
 from training.run import Execution, Run, Stores
-from training.study import note_design, note_plan, open_study
+from training.study import WEIGHTS, note_design, note_plan, open_study
 
 CPU = torch.device("cpu")
 CLASSES, TRAIN, PICTURES = 101, 68_175, 25_250
@@ -75,7 +75,7 @@ def make(folder: Path, seeds: int) -> int:
             records.begin(run, stores, Execution(CPU))
             lines = map(json.dumps, _epochs(variant.recipe.epochs, seconds, 100 * right.mean()))
             (run.folder / records.METRICS).write_text("".join(f"{line}\n" for line in lines))
-            (run.folder / records.WEIGHTS).write_bytes(b"")
+            (run.folder / WEIGHTS).write_bytes(b"")
             test = _evaluation(labels, right.astype(bool), rng)
             costs = {"inference_ms_1": 9.0, "inference_ms_64": 300.0, "peak_memory_mb": 9000.0}
             records.finish(run, stores, Execution(CPU), test, variant.recipe.epochs, seconds, costs)
@@ -129,11 +129,9 @@ def main() -> None:
             runs = len(list(study.glob("*/seed-*/result.json"))) or make(study, seeds)
             rounds = [measure(study) for _ in range(options.rounds)]
             files = {path.suffix[1:]: path.stat().st_size for path in (study / "report").glob("report.*")}
-            sizes: dict[str, Any] = {"bytes_of_report": files}
-            if runs <= 100:  # it takes minutes of 1,000
-                packed = Path(temporary) / f"seeds-{seeds}.pack"
-                pack(study, packed)
-                sizes["bytes_of_pack"] = packed.stat().st_size
+            packed = Path(temporary) / f"seeds-{seeds}.pack"
+            pack(study, packed)
+            sizes = {"bytes_of_report": files, "bytes_of_pack": packed.stat().st_size}
             found.append({"runs": runs, "pictures": PICTURES, **sizes, "reports": rounds})
             print(json.dumps(found[-1]), flush=True)
     load = {"load_average": [round(value, 1) for value in os.getloadavg()], "cores": os.cpu_count()}

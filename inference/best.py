@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from data.files import read_bytes
+from training.study import WEIGHTS
 
 
 def best_run(runs: Path) -> Path:
@@ -16,7 +17,7 @@ def best_run(runs: Path) -> Path:
     """
     finished: list[tuple[str, float, Path]] = []
     for result in sorted(runs.glob("*/*/seed-*/result.json")):
-        if not (result.parent / "model.safetensors").exists():
+        if not (result.parent / WEIGHTS).exists():
             continue
         try:
             epochs = [json.loads(line) for line in read_bytes(result.parent / "metrics.jsonl").splitlines()]

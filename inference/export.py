@@ -25,9 +25,10 @@ from data.files import sync_files, sync_folder, write_atomically
 from inference import card
 from inference.optional import require
 from inference.output import find_pictures
-from inference.predictor import ABOUT, WEIGHTS, Predictor, load
+from inference.predictor import ABOUT, Predictor, load
 from models import Architecture, weights
 from models.builder import empty
+from training.study import WEIGHTS
 
 Format = Literal["safetensors", "torchvision", "onnx", "torch-export"]
 FILES: dict[Format, str] = {

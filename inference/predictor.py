@@ -19,8 +19,9 @@ from data.files import read_bytes
 from models import Architecture, SwinArchitecture, parts, weights
 from models.builder import empty
 from training.index import Index
+from training.study import WEIGHTS
 
-WEIGHTS, ABOUT = "model.safetensors", "about"
+ABOUT = "about"
 """The file of a run (`training.records`) and the entry of its metadata that says what it holds."""
 
 

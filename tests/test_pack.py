@@ -63,7 +63,7 @@ def test_a_study_goes_on_from_its_pack(
     assert runner.main(["all", *STUDY, *house_place, "--seeds", "0", "1", "--no-trial"]) == 0
     assert "2 runs, 1 finished, 1 to train" in capsys.readouterr().out
     assert files(Path(runs) / "s/patchify-stem/seed-0") == before
-    assert collect.read(Path(runs) / "s", mixed_code=True).seeds == (0, 1)  # whoever edits while tests run
+    assert collect.read(Path(runs) / "s").seeds == (0, 1)
 
 
 def test_parts_are_merged(study: Path, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from training.environment import code_version, device_name, environment
 from training.evaluation import Evaluation
 from training.holders import LEASE
 from training.run import Execution, Run, Stores
-from training.study import write_json
+from training.study import WEIGHTS, write_json
 
-METRICS, WEIGHTS, RESULT = "metrics.jsonl", "model.safetensors", "result.json"
+METRICS, RESULT = "metrics.jsonl", "result.json"
 ABOUT = "about"
 """The entry of the weights' metadata: JSON that says what they are."""
 

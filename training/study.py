@@ -41,6 +41,8 @@ class Study:
         return self.folder / step / f"seed-{seed}"
 
 
+WEIGHTS = "model.safetensors"
+"""In a run's folder, from its first epoch on; not in one that came out of a pack."""
 MADE_AGAIN = ".made-again"
 """In a run's folder while a command with --overwrite that has begun it anew is not done."""
 

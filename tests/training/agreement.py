@@ -1,13 +1,13 @@
-"""An update of steps of the paper's roadmap, by however many processes torchrun started this with.
+"""An update of every step of the paper's roadmap, by however many processes torchrun started this with.
 
-    torchrun --nproc-per-node=K tests/training/agreement.py FOLDER STEP...
+    torchrun --nproc-per-node=K tests/training/agreement.py FOLDER
 
 leaves what process k holds then in FOLDER/k.pt: weights, batch norm's statistics, their average, what it says of
 pictures, losses; by name.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,15 +74,15 @@ def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, T
     }
 
 
-def updated(steps: Sequence[str], processes: Processes = ALONE) -> dict[str, Tensor]:
+def all_steps(processes: Processes = ALONE) -> dict[str, Tensor]:
     """By precision, step and tensor."""
     made = {}
     for dtype in (torch.float64, torch.float32):
-        for step in steps:
-            made |= {f"{dtype} {key}": value for key, value in one_step(step, dtype, processes).items()}
+        for step in PAPER.rows(REGIMES["pocket"]):
+            made |= {f"{dtype} {key}": value for key, value in one_step(step.name, dtype, processes).items()}
     return made
 
 
 if __name__ == "__main__":
     with joined(place()) as processes:
-        torch.save(updated(sys.argv[2:], processes), Path(sys.argv[1]) / f"{processes.rank}.pt")
+        torch.save(all_steps(processes), Path(sys.argv[1]) / f"{processes.rank}.pt")

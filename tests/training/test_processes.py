@@ -65,22 +65,23 @@ def codes(report: str) -> list[int]:
 
 
 AGREEMENT = Path(__file__).with_name("agreement.py")
-EVERY_STEP = [step.name for step in PAPER.rows(REGIMES["pocket"])]
 
 
-# Steps differ in what a network computes, numbers of processes in who adds it up: four get each optimizer, norm and
-# kind of network.
-@pytest.mark.parametrize(
-    ("processes", "steps"), [(2, EVERY_STEP), (4, ["baseline", "separate-downsampling", "swin-pocket"])], ids=["2", "4"]
-)
-def test_every_step_comes_out_the_same_to_the_last_bit_however_many_share_it(processes, steps, tmp_path) -> None:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What one process makes of an update of every step; see agreement.py."""
     from tests.training import agreement
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = agreement.updated(steps)
+    made = agreement.all_steps()
     torch.set_num_threads(threads)
-    with started(processes, str(AGREEMENT), str(tmp_path), *steps) as torchrun:
+    return made
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_step_comes_out_the_same_to_the_last_bit_however_many_share_it(processes, alone, tmp_path) -> None:
+    with started(processes, str(AGREEMENT), str(tmp_path)) as torchrun:
         report = said(torchrun)
         assert torchrun.returncode == 0, report
     for rank in range(processes):
@@ -115,7 +116,7 @@ def left(folder: Path) -> dict[str, object]:
 def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_process_alone(
     house, house_place, tmp_path
 ) -> None:
-    """By two processes, then three, then two; on batch norm, with mixing, stochastic depth and an average."""
+    """By two processes, then four, then three; on batch norm, with mixing, stochastic depth and an average."""
     words = ["train", "depthwise", *REQUEST, *house_place]
     folder = tmp_path / "house/runs/shared/depthwise/seed-0"
     last = folder / "checkpoint.pt"
@@ -135,12 +136,12 @@ def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_pr
     assert codes(report) == [STOPPED, STOPPED]
     assert checkpoint.load(last, CPU)["state"]["batch"] > 0
 
-    report = meet(3, signal.SIGKILL)
+    report = meet(4, signal.SIGKILL)
     assert report.count("runner.py: ") == 1
-    assert "process 1 of 3 is gone, so the others end: the same command goes on from what was saved before" in report
-    assert sorted(codes(report)) == [-9, 1, 1]  # the others left by themselves
+    assert "process 1 of 4 is gone, so the others end: the same command goes on from what was saved before" in report
+    assert sorted(codes(report)) == [-9, 1, 1, 1]  # the others left by themselves
 
-    with started(2, "runner.py", *words) as torchrun:
+    with started(3, "runner.py", *words) as torchrun:
         report = said(torchrun)
         assert torchrun.returncode == 0, report
     assert report.count("top-1") == 1
