@@ -15,10 +15,12 @@ from PIL import Image
 
 import runner
 from data.files import one_writer
+from training.environment import code_version
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than cores, eight at most: a test that waits for a process of its own leaves its core to another."""
     return min(8, (os.cpu_count() or 1) + 1)
@@ -38,6 +40,7 @@ def pytest_collection_finish() -> None:
     """Full searches for garbage pass over what has been imported by now, and are as rare as in a command."""
     gc.freeze()
     gc.set_threshold(*runner.GARBAGE)
+    code_version()  # found once: a test may take git from the PATH
 
 
 def pytest_unconfigure() -> None:
