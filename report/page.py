@@ -70,7 +70,10 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
 def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
     """Those that every study can have, and one for each of its designs and sweeps."""
     designs = {one.name: (one.title, lambda _, one=one: one.figure()) for one in design_sections.of(summary)}
-    return FIGURES | designs | {one.name: (one.title, lambda _, one=one: one.figure()) for one in sweeps.of(summary)}
+    made = FIGURES | designs
+    for one in sweeps.of(summary):
+        made |= one.figures()
+    return made
 
 
 def tables(summary: Summary) -> dict[str, pd.DataFrame]:
@@ -79,7 +82,8 @@ def tables(summary: Summary) -> dict[str, pd.DataFrame]:
     for one in design_sections.of(summary):
         made |= {f"{one.name}_effects": one.effects, f"{one.name}_rows": one.rows}
     for each in sweeps.of(summary):
-        made |= {f"{each.name}_values": each.values, f"{each.name}_effects": each.effects}
+        made |= {f"{each.name}_values": each.values, f"{each.name}_effects": each.effects,
+                 f"{each.name}_differences": each.differences}  # fmt: skip
     return made
 
 

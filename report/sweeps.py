@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from ablations.designs import Design, Effect, Row
 from ablations.pages import plain
 from ablations.sweep import Sweep
 from data.words import listed
+from report import sweep_curves
 from report.checks import RunRecord
 from report.design_sections import effect_words, unchanged
 from report.effects import EffectJudgement, judge_effects
@@ -110,7 +111,7 @@ class SweepSummary:
         runs: dict[str, Runs] = {}
         for one in self.tried:
             for name in {one.row.name, self._best[one.row.name]} if one.best is not None else ():
-                runs[name] = Runs(one.seeds, np.stack([self._correct(name, seed) for seed in one.seeds]))
+                runs[name] = self._correct(name, one.seeds)
         same = unchanged(self.summary.study, self.design)
         effects = [effect for effect in self.design.effects
                    if effect.name not in same and effect.weights.keys() <= self._best.keys()]  # fmt: skip
@@ -123,10 +124,10 @@ class SweepSummary:
         )
         return {name: (common[name], tuned[name]) for name in common if name in tuned}
 
-    def _correct(self, row: str, seed: int) -> np.ndarray:
-        correct = self._runs(row)[seed].correct
-        assert correct is not None  # of a finished run
-        return correct
+    def _correct(self, row: str, seeds: tuple[int, ...]) -> Runs:
+        own = self._runs(row)
+        correct = [own[seed].correct for seed in seeds]
+        return Runs(seeds, np.stack([one for one in correct if one is not None]))  # all are, of finished runs
 
     def _tuned(self, effect: Effect) -> Effect:
         weights, *sampled = (
@@ -172,6 +173,18 @@ class SweepSummary:
                  for what in ("points", "low", "high", "verdict", "weights")]  # fmt: skip
         return pd.DataFrame(found, columns=["effect", "seeds", *sides, "change"])
 
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """Each effect that can be read off with all rows at one value; see `sweep_curves.differences`."""
+        chosen = [one for one in self.tried if one.best is not None]
+        rows = {value: {one.row.name: self._row_of(one.row, value) for one in chosen} for value in self.sweep.values}
+        runs = {
+            rows[value][one.row.name]: self._correct(rows[value][one.row.name], one.seeds)
+            for one in chosen for value in self.sweep.values
+        }  # fmt: skip
+        effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
+        return sweep_curves.differences(runs, effects, rows, plan.pictures, plan.level)
+
     def _answer(self, one: EffectJudgement) -> Answer | None:
         return one.answer_to(self.summary.plan.pictures)
 
@@ -207,12 +220,21 @@ class SweepSummary:
                                *more],
             "effects": [self._effect_cells(*pair)[: 6 + len(more)] for pair in self.judged.values()],
             "answer": self._answer_in_words(),
+            "value_headers": [plain(value) for value in self.sweep.values],
+            "at_values": self._at_values(),
             "intervals": not self.effects["common_low"].isna().all(),
             "own": self._own_in_words(),
             "chance": self._chance(),
             "missing": listed(one.row.name for one in self.tried if one.best is None),
             "not_own": listed(one.row.name for one in self.tried if one.own is None and one.validation),
         }  # fmt: skip
+
+    def _at_values(self) -> list[tuple[str, ...]]:
+        return [
+            (plain(name), *(f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]"
+                            for one in own.to_dict("records")))
+            for name, own in self.differences.groupby("effect", sort=False)
+        ]  # fmt: skip
 
     def _own_in_words(self) -> str:
         chosen = [one for one in self.tried if one.best is not None]
@@ -283,7 +305,15 @@ class SweepSummary:
         ends = [*cells(common), *cells(tuned)]
         return plain(common.effect.name), *ends, self._change(common, tuned) or "no", self._with_all_seeds(common)
 
-    def figure(self) -> Figure | None:
+    def figures(self) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
+        """By the name of their files: what each stands for, and how it is drawn."""
+        each = f"Each comparison at each value of {self.sweep.field}: roadmap {self.design.roadmap.name}"
+        return {
+            self.name: (self.title, lambda _: self._figure()),
+            f"{self.name}_differences": (each, lambda _: sweep_curves.panels(self.differences, self.sweep.field, each)),
+        }
+
+    def _figure(self) -> Figure | None:
         """Each effect with the common setting and with every row at its own best."""
         table = self.effects
         if table.empty:

@@ -116,3 +116,21 @@ def test_a_row_whose_own_value_was_not_tried_is_named(swept) -> None:
     _, effects, text = written(swept(values=Sweep("lr", ("0.5x", "2x"))))
     assert "depthwise, width and inverted-bottleneck: the own value is none of these" in text
     assert effects.loc["inverted-bottleneck", "own_best_weights"] == "+1 inverted-bottleneck-lr-2x -1 width-lr-0.5x"
+
+
+def test_each_comparison_is_made_at_each_value(swept) -> None:
+    study = swept(seeds=2)
+    _, _, text = written(study)
+    table = pd.read_csv(study.root / "report/sweep_1_lr_differences.csv").set_index(["effect", "value"])
+
+    def top1(row: str, value: str) -> float:
+        return sum(json.loads((study.folder(f"{row}-lr-{value}", seed) / "result.json").read_text())["top1"]
+                   for seed in (0, 1)) / 2  # fmt: skip
+
+    for value in LR.values:
+        one = table.loc[("inverted-bottleneck", value)]
+        assert one["points"] == pytest.approx(top1("inverted-bottleneck", value) - top1("width", value))
+        assert one["high"] - one["points"] == pytest.approx(one["points"] - one["low"])
+    assert table.loc[("inverted-bottleneck", "2x"), "low"] > 0 > table.loc[("inverted-bottleneck", "1x"), "high"]
+    assert "the interval is for new pictures" in text
+    assert (study.root / "report/sweep_1_lr_differences.png").stat().st_size > 5000

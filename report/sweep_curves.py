@@ -1,0 +1,67 @@
+"""A sweep's comparisons at each of its values, both rows at the same one: whether a difference lasts as it grows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from ablations.designs import Effect
+from report.contrast import Contrast
+from report.facts import MINUS
+from report.noise import Measured, Noise, Runs
+from report.plots import INK, SOFT, STYLE, empty_figure
+
+COLUMNS = ("effect", "value", "points", "low", "high")
+_ACROSS = 4
+"""Panels side by side."""
+
+
+def differences(
+    runs: Mapping[str, Runs], effects: Sequence[Effect], rows: Mapping[str, Mapping[str, str]], question: str,
+    level: float,
+) -> pd.DataFrame:  # fmt: skip
+    """One row an effect and value, in points of top-1 on the test pictures; `rows` has each value's row of each row.
+
+    The interval is for these or new pictures, as `question` says, and where a row has one seed for these runs.
+    """
+    if not effects:
+        return pd.DataFrame(columns=COLUMNS)
+    found, noise = [], Noise(Measured.of(runs))
+    for effect in effects:
+        for value, named in rows.items():
+            one = Contrast.between(noise, {named[row]: weight for row, weight in effect.weights.items()})
+            reach = one.of.get(question, one.these_runs).reach(level / 2)
+            found.append((effect.name, value, one.points, one.points - reach, one.points + reach))
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def panels(table: pd.DataFrame, field: str, title: str) -> Figure | None:
+    """What `differences` found, a panel for each comparison."""
+    if table.empty:
+        return None
+    names, values = list(dict.fromkeys(table["effect"])), list(dict.fromkeys(table["value"]))
+    columns = min(_ACROSS, len(names))
+    lines = math.ceil(len(names) / columns)
+    with matplotlib.rc_context(STYLE):
+        figure = empty_figure(max(4.8, 2.4 * columns), 1.9 * lines + 0.9)
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (name, own) in zip(grid.flat, table.groupby("effect", sort=False), strict=False):
+            axes.axhline(0, color=SOFT, lw=1, zorder=1)
+            reach = own["high"] - own["points"]
+            axes.errorbar(range(len(own)), own["points"], reach, color=INK, marker="o", ms=5, lw=1.2, capsize=2)
+            axes.set_title(str(name), loc="left", fontsize=9)
+            axes.set_xticks(range(len(values)), values)
+            axes.set_xlim(-0.4, len(values) - 0.6)
+            axes.yaxis.set_major_formatter(lambda y, _: f"{y:+g}".replace("-", MINUS) if y else "0")
+            sns.despine(ax=axes)
+        for axes in list(grid.flat)[len(names) :]:
+            axes.set_axis_off()
+        figure.supxlabel(field, fontsize=10)
+        figure.supylabel("points of top-1", fontsize=10)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
