@@ -198,9 +198,9 @@ class SweepSummary:
             before, after = (effect_words(one, self.summary.plan) for one in (common, tuned))
             return "" if before == after else f"{before} becomes {after}"
         margin, said = self.summary.plan.margin, []
-        if common.points * tuned.points < 0:
-            said.append("the sign changes")
         large = [abs(one.points) > margin for one in (common, tuned)]
+        if common.points * tuned.points < 0 and any(large):
+            said.append("the sign changes")
         if large[0] != large[1]:
             said.append(f"{'beyond' if large[1] else 'within'} {margin:g} points")
         return ", now ".join(said)
@@ -252,7 +252,7 @@ class SweepSummary:
         if all(self._answer(one) for pair in self.judged.values() for one in pair):
             return told[0].upper() + told[1:]
         margin = f"{self.summary.plan.margin:g}"
-        return f"One seed gives no verdict; the sign, or being beyond {margin} points, changes {told}"
+        return f"One seed gives no verdict; being beyond {margin} points, or the sign beyond it, changes {told}"
 
     def _chance(self) -> tuple[str, str] | None:
         """Points by which two values, and the best of equals, are off by the chance of the validation pictures."""

@@ -92,7 +92,17 @@ def test_one_seed_gives_signs_and_sizes_and_no_verdict(swept) -> None:
     _, effects, text = written(swept(seeds=1))
     assert set(effects["common_verdict"]) == {"one seed, no verdict"}
     assert effects.loc["inverted-bottleneck", "change"] == "the sign changes"
-    assert "the sign, or being beyond 0.3 points, changes in 1 of 2 comparisons: inverted-bottleneck" in text
+    assert "being beyond 0.3 points, or the sign beyond it, changes in 1 of 2 comparisons: inverted-bottleneck" in text
+
+
+def test_a_sign_within_the_margin_is_no_change(swept, monkeypatch) -> None:
+    monkeypatch.setitem(TOP1, "inverted-bottleneck", {"0.5x": 76.1, "1x": 75.9, "2x": 60})
+    monkeypatch.setitem(TOP1, "depthwise", {"0.5x": 70, "1x": 70, "2x": 70})
+    _, effects, text = written(swept(seeds=1))
+    row = effects.loc["inverted-bottleneck"]
+    assert -0.3 < row["common_points"] < 0 < row["own_best_points"] < 0.3
+    assert row["change"] == ""
+    assert "changes in 0 of 2 comparisons" in text
 
 
 def test_beside_a_path_of_more_seeds_both_sides_have_the_seeds_of_the_sweep(swept) -> None:
