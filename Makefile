@@ -17,15 +17,19 @@ TORCHRUN = $(if $(GPUS),$(if $(filter-out 1,$(words $(GPUS)))$(filter-out $(shel
 # Not exported one by one as well: make would take a $ in their values for variables of its own.
 $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$(eval unexport $v)))
 
+TARGETS = help demo ablation-step all-ablations ablation status report pack unpack merge steps show check predict \
+  export test test-slurm lint clean
 # `make ablation-step 3`: the words after these targets are words of the command, not targets.
 ifneq (,$(filter ablation-step show check pack unpack merge,$(firstword $(MAKECMDGOALS))))
 export WORDS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+$(if $(filter $(TARGETS),$(WORDS)),$(error $(filter $(TARGETS),$(WORDS)) is a target of this Makefile: \
+  python runner.py $(firstword $(MAKECMDGOALS)) takes it as a name))
 .PHONY: $(WORDS)
 $(foreach word,$(WORDS),$(eval $(word): ; @:))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ablation-step all-ablations ablation status report pack unpack merge steps show check predict export test test-slurm lint clean
+.PHONY: $(TARGETS)
 
 help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"

@@ -4,8 +4,12 @@ Nothing here trusts a file's name or header. Whatever a decoder raises becomes `
 build can list every bad picture instead of dying of the first.
 """
 
+import errno
 import os
 import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused as decompression bombs (a quarter of a GiB of 24-bit pixels, Pillow's own limit)."""
 
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+"""Errors that say nothing about the picture: it must not be left out for them."""
 _EXIF_ORIENTATION = 0x0112
+
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is refused, or mended, in a word of our own
 
 
 class UnreadablePicture(ValueError):
@@ -29,34 +38,38 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         UnreadablePicture: not a picture, truncated, too large, not permitted, or in a format without a plain meaning.
-        OSError: there is too little memory to decode it.
+        OSError: there is too little memory to decode it, or too many files are open.
     """
-    try:
-        _refuse_what_is_no_file(path)
-        with Image.open(path) as image:
-            _refuse_bomb(image)
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except MemoryError:  # says nothing about the picture: it must not be skipped for it
-        raise OSError(f"there is not enough memory to decode {path}; end other programs and start again") from None
-    except Exception as error:  # decoders raise anything, from struct.error to SyntaxError
-        raise UnreadablePicture(_reason(error, path)) from error
+    with _opened(path) as image:
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(height, width) in pixels that `read_picture` will give, from the file's header alone.
 
     Raises:
-        UnreadablePicture: as `read_picture`, as far as the header shows it.
+        UnreadablePicture, OSError: as `read_picture`, as far as the header shows it.
     """
+    with _opened(path) as image:
+        width, height = image.size
+        # Pillow turns TIFF pictures itself, its size included.
+        turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """The picture, within the block; whatever it or the block raises is made one of `read_picture`'s errors."""
     try:
         _refuse_what_is_no_file(path)
         with Image.open(path) as image:
             _refuse_bomb(image)
-            width, height = image.size
-            # Pillow turns TIFF pictures itself, its size included.
-            turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            return (width, height) if turned else (height, width)
-    except Exception as error:
+            yield image
+    except MemoryError:
+        raise OSError(f"there is not enough memory to decode {path}; end other programs and start again") from None
+    except Exception as error:  # decoders raise anything, from struct.error to SyntaxError
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise OSError(f"{path} cannot be read now ({error.strerror}); start again") from None
         raise UnreadablePicture(_reason(error, path)) from error
 
 

@@ -18,6 +18,19 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".t
 """What counts as a picture in a folder: torchvision's `IMG_EXTENSIONS`, GIF and AVIF."""
 
 
+def pictures_below(folder: Path) -> list[str]:
+    """The pictures at any depth, relative to `folder`, in order of name; nothing that is hidden.
+
+    A Mac leaves ._NAME.jpg beside NAME.jpg on foreign disks.
+    """
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names = (name for name in files if name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith("."))
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in names]
+    return sorted(found)
+
+
 def require_folder(folder: Path, what: str, *, may_be_missing: bool = False, writable: bool = False) -> None:
     """Raise ValueError unless `folder` is an existing folder (or a missing one that could be made, if allowed)."""
     if os.path.isdir(folder):

@@ -9,11 +9,12 @@ import os
 import re
 from pathlib import Path
 
-from data.files import PICTURE_SUFFIXES, require_folder
+from data.files import pictures_below, require_folder
 from data.splits import HELD_OUT, Dataset, Files, Origin, Split, hold_out
 from data.words import first_few
 
 VALIDATION_NAMES = ("val", "validation", "valid")
+_SPLIT_NAMES = ("train", "training", "test", "testing", *VALIDATION_NAMES)
 
 Listing = dict[str, list[str]]
 """Names of pictures relative to their class folder, sorted, by class."""
@@ -67,7 +68,7 @@ def _parts(path: Path) -> dict[str, Path]:
     require_folder(path, "the folder of pictures")
     parts = {"train": path / "train", "test": path / "test"}
     if not all(folder.is_dir() for folder in parts.values()):
-        named = sorted({"train", "test", *VALIDATION_NAMES} & set(_classes(path)))
+        named = [name for name in _classes(path) if name.lower() in _SPLIT_NAMES]
         if named:
             raise ValueError(
                 f"{path} has a folder {' and '.join(named)} but not both train and test: name them train and test (and "
@@ -82,7 +83,7 @@ def _listing(folder: Path, needed: int) -> Listing:
     """Pictures by class, at least `needed` of each."""
     try:
         classes = _classes(folder)
-        listing = {cls: _pictures(folder / cls) for cls in classes}
+        listing = {cls: pictures_below(folder / cls) for cls in classes}
     except OSError as error:
         raise ValueError(f"{folder} cannot be read ({error.strerror})") from error
     if len(classes) < 2:
@@ -113,15 +114,6 @@ def _split(name: str, path: Path, folder: Path, listing: Listing) -> Split:
 
 def _classes(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _pictures(folder: Path) -> list[str]:
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names = (name for name in files if name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith("."))
-        found += [os.path.relpath(os.path.join(place, name), folder) for name in names]
-    return sorted(found)
 
 
 ORIGIN = Origin("imagefolder:PATH", read)

@@ -1,5 +1,5 @@
-"""The ten dishes of the pocket pictures. What tells them apart is shape and texture; their colours are drawn from
-one palette for all."""
+"""The ten dishes of the pocket pictures. What tells them apart is shape and texture; nine in ten have colours of
+their own dish, the others any of the palette."""
 
 import math
 from collections.abc import Callable

@@ -20,7 +20,7 @@ PALETTE: dict[str, Color] = {
     "herbs": (110, 150, 62), "spinach": (52, 92, 48), "mint": (150, 200, 180), "blueberry": (90, 110, 160),
     "seaweed": (46, 54, 56), "beetroot": (130, 60, 110), "steel": (190, 190, 200),
 }  # fmt: skip
-"""Every colour there is. Half of all dishes take theirs from all of it, so that colours tell little about the class."""
+"""Every colour there is."""
 
 
 def any_color(rng: np.random.Generator, palette: Sequence[Color] = tuple(PALETTE.values())) -> Color:

@@ -3,12 +3,13 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from ablations import PAPER, get_regime, pages
+from ablations import PAPER, REGIMES, Regime, Step, get_regime, pages
 from data.files import read_bytes
 from data.words import flat
 from inference.predictor import Predictor
@@ -21,18 +22,18 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
     Raises:
         ValueError: one of the run's files is damaged.
     """
-    run = predictor.folder
+    run = predictor.folder.absolute()
     try:
         config, result = _read(run / "config.json"), _read(run / "result.json")
-        study = _read(run.parents[1] / "study.json") if len(run.absolute().parents) > 1 else {}
-        step = next((step for step in PAPER.steps if step.name == predictor.step and not step.reference), None)
-        step = step and step.told(predictor.architecture)
+        study = _read(run.parents[1] / "study.json") if len(run.parents) > 1 else {}
         environment = pages.environment(Path(__file__).parent / "templates")
         dataset: dict[str, Any] = study.get("dataset", {})
         regime = get_regime(study["config"]["regime"]) if "config" in study else None
+        step = _step(predictor, [regime] if regime else list(REGIMES.values()))
         return environment.get_template("card.md.j2").render(
             predictor=predictor, form=form, difference=difference, checked=checked, license=license, result=result,
             recipe=flat(config.get("recipe", {})), dataset=dataset, regime=regime, step=step,
+            swin=isinstance(predictor.architecture, SwinArchitecture),
             initial=study.get("config", {}).get("init_weights"), build=_in_torchvision(predictor.architecture),
             short=math.floor(predictor.view.resolution / 0.875), flops=_flops(result.get("gflops_paper_convention")),
         )  # fmt: skip
@@ -43,12 +44,21 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
         ) from None
 
 
+def _step(predictor: Predictor, regimes: Sequence[Regime]) -> Step | None:
+    """The paper's step that this network is, in one of the regimes: not one of the same name in another roadmap."""
+    a = predictor.architecture
+    step = next((step for step in PAPER.steps if step.name == predictor.step and not step.reference), None)
+    if step and any(PAPER.architecture(step, regime, a.num_classes) == a for regime in regimes):
+        return step.told(a)
+    return None
+
+
 def _in_torchvision(a: Architecture | SwinArchitecture) -> tuple[str, str]:
     """The import and the statements that build `model` with torchvision alone, where it has such a network."""
     if isinstance(a, SwinArchitecture):
         options = {
-            "patch_size": [4, 4], "embed_dim": a.embed_dim, "depths": list(a.depths), "num_heads": list(a.num_heads),
-            "window_size": [a.window_size] * 2, "num_classes": a.num_classes,
+            "patch_size": [a.stem_stride] * 2, "embed_dim": a.embed_dim, "depths": list(a.depths),
+            "num_heads": list(a.num_heads), "window_size": [a.window_size] * 2, "num_classes": a.num_classes,
         }  # fmt: skip
         listed = ["model = SwinTransformer(", *(f"    {name}={value}," for name, value in options.items()), ")"]
         network = "\n".join(listed)

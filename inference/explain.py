@@ -29,14 +29,14 @@ def grad_cam(predictor: Predictor, picture: Path, label: str | None = None) -> t
         raise ValueError(f"there is no class {label!r}: choose one of {', '.join(predictor.classes)}")
     image = predictor.prepare([picture])
     place = predictor.classes.index(label) if label else int(predictor.probabilities(image).argmax())
-    with torch.enable_grad(), library.GradCAM(predictor.model, [_last_map(stages, predictor.view.resolution)]) as cam:
+    with torch.enable_grad(), library.GradCAM(predictor.model, [_last_map(stages, predictor)]) as cam:
         heat = cam(image, [targets.ClassifierOutputTarget(place)])[0]
     return _as_picture(predictor, image[0]), np.asarray(heat, dtype=np.float32)
 
 
-def _last_map(stages: nn.Sequential, resolution: int) -> nn.Module:
-    """The deepest stage whose map still has 4x4 places (all four at 128 pixels and more): one place shows nothing."""
-    sides = [resolution // (4 * 2**i) for i in range(len(stages))]
+def _last_map(stages: nn.Sequential, predictor: Predictor) -> nn.Module:
+    """The deepest stage whose map still has 4x4 places: one place shows nothing."""
+    sides = [predictor.view.resolution // (predictor.architecture.stem_stride * 2**i) for i in range(len(stages))]
     deepest: nn.Module = stages[max(sum(side >= 4 for side in sides) - 1, 0)]
     return deepest
 

@@ -25,10 +25,10 @@ from data.files import sync_files, sync_folder, write_atomically
 from inference import card
 from inference.optional import require
 from inference.output import find_pictures
-from inference.predictor import ABOUT, Predictor, load
+from inference.predictor import Predictor, load
 from models import Architecture, weights
 from models.builder import empty
-from training.study import WEIGHTS
+from training.study import ABOUT, WEIGHTS
 
 Format = Literal["safetensors", "torchvision", "onnx", "torch-export"]
 FILES: dict[Format, str] = {
@@ -70,6 +70,8 @@ def write(
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         difference = _WRITERS[form](predictor, images, work)
+        if fold_layer_scale:
+            difference = max(difference, _compare(load(run), predictor.model, images))
         config = _config(predictor, form)
         (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         checked = f"{len(found)} pictures" if found else "noise"
@@ -115,15 +117,14 @@ def _config(predictor: Predictor, form: str) -> dict[str, Any]:
         "layer_scale": predictor.layer_scale,
         "classes": predictor.classes,
         "preprocessing": {
-            "resolution": predictor.view.resolution,
-            "mean": predictor.view.mean,
-            "std": predictor.view.std,
-            "view": "short side to resolution / 0.875, bicubic and antialiased, then the central square",
+            **asdict(predictor.view),
+            "view": "short side down to short_side, then to resolution / 0.875, each bicubic and antialiased, then the "
+            "central square",
         },
     }
 
 
-def _compare(predictor: Predictor, exported: Callable[[Tensor], Tensor], images: Tensor) -> float:
+def _compare(predictor: Predictor, exported: Callable[[Tensor], Tensor] | nn.Module, images: Tensor) -> float:
     """The largest difference of a logit over batches of two sizes, relative to the largest logit."""
     worst = 0.0
     for batch in (images, images[:1]):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from data.files import PICTURE_SUFFIXES
+from data.files import PICTURE_SUFFIXES, pictures_below
 from data.words import first_few, printable
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if _is_picture(path))
+            inside = [place / name for name in pictures_below(place)]
             if not inside:
                 raise ValueError(f"the folder {place} holds no pictures ({', '.join(PICTURE_SUFFIXES)}): name another")
             found += inside
@@ -84,11 +84,6 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     if not found:
         raise ValueError("no picture was given: give the path of one or more pictures or folders")
     return found
-
-
-def _is_picture(path: Path) -> bool:
-    # Hidden files are no pictures whatever their ending: a Mac leaves ._NAME.jpg beside NAME.jpg on foreign disks.
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 def titles(predictors: Sequence[Predictor]) -> list[str]:

@@ -14,15 +14,12 @@ from torch import Tensor, nn
 
 from ablations.fitting import explain
 from data.augment import centre_crop, finish
-from data.decode import UnreadablePicture, read_picture
+from data.decode import UnreadablePicture, read_picture, resize, resized_shape
 from data.files import read_bytes
 from models import Architecture, SwinArchitecture, parts, weights
 from models.builder import empty
 from training.index import Index
-from training.study import WEIGHTS
-
-ABOUT = "about"
-"""The file of a run (`training.records`) and the entry of its metadata that says what it holds."""
+from training.study import ABOUT, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,13 @@ class View:
     """How a network looks at pictures, as in its run's evaluation: side in pixels, mean and deviation of colours."""
 
     resolution: int
+    short_side: int
+    """Pixels to which larger pictures were brought down when they were decoded, before they were cropped."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.resolution < 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        if min(self.resolution, self.short_side) < 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"pictures cannot be looked at with {self}")
 
 
@@ -50,20 +49,21 @@ class Predictor:
     seed: int
     view: View
     folder: Path
+    """The run's own: where another row shares it, not that row's."""
 
     @property
     def title(self) -> str:
         return f"{self.step} seed {self.seed}"
 
     def prepare(self, pictures: Sequence[Path]) -> Tensor:
-        """float32 (N, 3, R, R): short side to R / 0.875, centre crop, normalised as in the run's evaluation.
+        """float32 (N, 3, R, R): brought down as the run's own, short side to R / 0.875, centre crop, normalised.
 
         Raises:
             ValueError: a file is not a picture; names it.
         """
         crops = torch.empty((len(pictures), self.view.resolution, self.view.resolution, 3), dtype=torch.uint8)
         for crop, path in zip(crops, pictures, strict=True):
-            crop.copy_(centre_crop(_read(path), self.view.resolution).permute(1, 2, 0))
+            crop.copy_(centre_crop(_read(path, self.view.short_side), self.view.resolution).permute(1, 2, 0))
         return finish(crops, mean=self.view.mean, std=self.view.std)
 
     @torch.inference_mode()
@@ -89,9 +89,10 @@ class Predictor:
         return found
 
 
-def _read(path: Path) -> Tensor:
+def _read(path: Path, short_side: int) -> Tensor:
     try:
-        return torch.from_numpy(read_picture(path).copy())
+        picture = read_picture(path)
+        return torch.from_numpy(resize(picture, resized_shape(picture.shape[0], picture.shape[1], short_side)).copy())
     except UnreadablePicture as error:
         raise UnreadablePicture(f"{path} cannot be read: {error}; give pictures, or a folder of them") from None
 
@@ -125,7 +126,7 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
         about: dict[str, Any] = json.loads(metadata[ABOUT])
         classes, layer_scale, look = tuple(map(str, about["classes"])), about["layer_scale"], about["preprocessing"]
         step, seed = str(about["step"]), int(about["seed"])
-        view = View(int(look["resolution"]), tuple(look["mean"]), tuple(look["std"]))
+        view = View(int(look["resolution"]), int(look["short_side"]), tuple(look["mean"]), tuple(look["std"]))
         architecture = _architecture(about["architecture"])
         model = empty(architecture, layer_scale=None if fold_layer_scale else layer_scale).eval()
     except parts.NoSuchPart as error:
@@ -144,7 +145,7 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
         weights.load(model, state, "ours")
     except ValueError as error:
         raise explain(state, error, str(path)) from None
-    return Predictor(model, architecture, layer_scale, classes, step, seed, view, run)
+    return Predictor(model, architecture, layer_scale, classes, step, seed, view, path.parent)
 
 
 def _require_checksum(path: Path) -> None:

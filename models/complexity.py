@@ -108,7 +108,9 @@ def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: 
     model = empty(architecture)
     if isinstance(architecture, SwinArchitecture):
         parts = {"stem": ["features.0"], "stage 1": ["features.1"]}
-        parts |= {f"stage {i + 1}": [f"features.{2 * i}", f"features.{2 * i + 1}"] for i in (1, 2, 3)}
+        parts |= {
+            f"stage {i + 1}": [f"features.{2 * i}", f"features.{2 * i + 1}"] for i in range(1, len(architecture.depths))
+        }
     else:
         parts = {"stem": ["stem"]} | {f"stage {i + 1}": [f"stages.{i}"] for i in range(len(architecture.depths))}
     parts["head"] = ["norm", "mlp", "head"] if isinstance(architecture, Architecture) else ["norm", "head"]

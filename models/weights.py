@@ -24,13 +24,16 @@ def fold_layer_scale(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
         ValueError: something that is not linear stands between the last convolution and layer scale.
     """
     folded = dict(state)
-    ends = any(name.endswith("branch.end") for name, _ in model.named_modules())  # a part may have no weights
+    modules = {name: module for name, module in model.named_modules() if not isinstance(module, nn.Identity)}
+    ends = any(name.endswith("branch.end") for name in modules)  # a part may have no weights
     for key in [key for key in state if key.endswith(".layer_scale")]:
         branch = key.removesuffix("layer_scale") + "branch."
         if f"{branch}conv3.weight" not in state:
             continue
         if ends:
             raise ValueError("layer scale cannot be folded into a branch that ends in a part such as se: keep it")
+        if f"{branch}norm3" in modules and f"{branch}norm3.weight" not in state:
+            raise ValueError("layer scale cannot be folded into a branch that ends in a norm without weights: keep it")
         factor = folded.pop(key).flatten()
         last = "norm3" if f"{branch}norm3.weight" in state else "conv3"
         weight, bias = f"{branch}{last}.weight", f"{branch}{last}.bias"

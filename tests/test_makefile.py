@@ -96,6 +96,13 @@ def test_the_environment_yields_to_the_recipe_and_the_recipe_to_what_make_is_giv
     assert not (ROOT / "made").exists()
 
 
+def test_a_word_that_is_a_target_is_refused_instead_of_being_made(make) -> None:
+    done = make("pack", "demo", script="print('ran')")
+    assert done.returncode == 2
+    assert "demo is a target of this Makefile: python runner.py pack takes it as a name" in done.stderr
+    assert "ran" not in done.stdout
+
+
 def test_a_path_that_is_there_is_one_path_blanks_and_all(tmp_path, make) -> None:
     picture = tmp_path / "my photo.jpg"
     picture.touch()

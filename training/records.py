@@ -24,12 +24,10 @@ from training.clock import of_updates
 from training.environment import code_version, device_name, environment
 from training.evaluation import Evaluation
 from training.holders import LEASE
-from training.run import Execution, Run, Stores
-from training.study import WEIGHTS, write_json
+from training.run import Execution, Run, Stores, short_side
+from training.study import ABOUT, WEIGHTS, write_json
 
 METRICS, RESULT = "metrics.jsonl", "result.json"
-ABOUT = "about"
-"""The entry of the weights' metadata: JSON that says what they are."""
 
 
 def begin(run: Run, stores: Stores, execution: Execution) -> None:
@@ -74,6 +72,7 @@ def log(board: Board, metrics: Mapping[str, Any]) -> None:
 
 def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: int) -> str:
     """model.safetensors, which also says what the weights are and how pictures are to be prepared for them; sha256."""
+    config = run.study.config
     about = {
         "study_hash": run.study.hash,
         "digest": run.digest,
@@ -84,7 +83,8 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
         "layer_scale": run.recipe.layer_scale,
         "classes": classes,
         "preprocessing": {
-            "resolution": run.study.config.resolution,
+            "resolution": config.resolution,
+            "short_side": short_side(config.resolution, config.recipe.augmentation.crop_scale),
             "mean": MEAN,
             "std": STD,
         },

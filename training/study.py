@@ -43,6 +43,8 @@ class Study:
 
 WEIGHTS = "model.safetensors"
 """In a run's folder, from its first epoch on; not in one that came out of a pack."""
+ABOUT = "about"
+"""The entry of its metadata that says, as JSON, what it holds."""
 MADE_AGAIN = ".made-again"
 """In a run's folder while a command with --overwrite that has begun it anew is not done."""
 

@@ -20,6 +20,13 @@ def test_every_step_is_shown(step, capsys) -> None:
     assert "\nall " in said
 
 
+def test_swin_of_three_stages_is_shown(capsys) -> None:
+    assert runner.main(["show", "swin-small", "--regime", "small", "--resolution", "32"]) == 0
+    said = capsys.readouterr().out
+    assert "\nstage 3" in said
+    assert "\nstage 4" not in said
+
+
 def test_show_marks_what_a_step_changes(capsys) -> None:
     assert runner.main(["show", "depthwise", "--regime", "pocket", "--resolution", "64"]) == 0
     marked = [line for line in capsys.readouterr().out.splitlines() if "  ~ " in line and "->" in line]

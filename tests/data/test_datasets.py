@@ -441,11 +441,12 @@ def test_two_folders_of_the_same_name_are_two_data_sets(tmp_path: Path) -> None:
     assert os.sep not in here.train.name
 
 
-def test_train_and_val_without_test_is_refused_instead_of_being_taken_for_classes(tmp_path: Path) -> None:
-    for part in ("train", "val"):
+@pytest.mark.parametrize("names", [("train", "val"), ("Test", "Train"), ("Testing", "Training")])
+def test_folders_named_as_splits_are_refused_instead_of_being_taken_for_classes(names, tmp_path: Path) -> None:
+    for part in names:
         for name in ("a", "b"):
             (tmp_path / part / name).mkdir(parents=True)
             for number in range(5):
                 Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.png")
-    with pytest.raises(ValueError, match="train and val but not both train and test"):
+    with pytest.raises(ValueError, match=f"{' and '.join(names)} but not both train and test"):
         data.check(f"imagefolder:{tmp_path}", tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import struct
@@ -274,6 +275,18 @@ def test_resizing_is_pillows_antialiased_bicubic() -> None:
     expected = np.asarray(Image.fromarray(picture).resize((30, 20), Image.Resampling.BICUBIC))
     assert np.array_equal(resize(picture, (20, 30)), expected)
     assert resize(picture, (60, 90)) is picture
+
+
+@pytest.mark.parametrize("read", [decode.read_picture, decode.picture_size])
+def test_too_many_open_files_are_not_taken_for_a_bad_picture(read, tmp_path: Path, monkeypatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+
+    def exhausted(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(decode.Image, "open", exhausted)
+    with pytest.raises(OSError, match=r"good\.png cannot be read now \(Too many open files\); start again$"):
+        read(tmp_path / "good.png")
 
 
 def test_memory_that_runs_out_is_not_taken_for_a_bad_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

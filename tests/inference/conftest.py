@@ -3,9 +3,23 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import runner
 from tests.conftest import MadeOnce
+
+
+@pytest.fixture(scope="session")
+def pictures(made_once: MadeOnce, pictures: Path) -> Path:
+    """The striped pictures at three times the size: larger than a study's cache keeps them."""
+
+    def enlarge(root: Path) -> None:
+        for path in pictures.glob("*/*.jpg"):
+            (root / path.parent.name).mkdir(exist_ok=True)
+            with Image.open(path) as image:
+                image.resize((3 * image.width, 3 * image.height)).save(root / path.relative_to(pictures))
+
+    return made_once("large-pictures", enlarge)
 
 
 @pytest.fixture(scope="session")

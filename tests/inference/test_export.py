@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 import runner
+from ablations import PAPER, get_regime
 from inference import export
 from inference.predictor import load
+from models import build
 
 
 def ask(run, out, form, *options: str) -> int:
@@ -119,3 +121,38 @@ def test_what_cannot_be_exported_is_refused(convnext, depthwise, tmp_path, capsy
     assert ask(tmp_path / "none", tmp_path / "out", "safetensors") == 2
     assert "there is no run" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_run_of_one_part_is_exported(convnext, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(convnext.parent)
+    assert ask(Path(convnext.name), tmp_path / "out", "safetensors") == 0
+    assert "Step 13 of the way" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_card_names_the_papers_step_only_where_the_network_is_it(convnext) -> None:
+    predictor = load(convnext)
+    other = replace(predictor, architecture=replace(predictor.architecture, kernel_size=5))
+    for one in (other, replace(predictor, step="only-gelu")):
+        card = export.card.render(one, "onnx", 0.0, "noise", "a: b")
+        assert "of the way from ResNet" not in card
+        assert "measures itself against" not in card
+        assert card.startswith('---\nlicense: "a: b"\n')
+
+
+def test_a_row_that_shares_its_run_is_exported_as_the_run(study, convnext, tmp_path) -> None:
+    shutil.copytree(study, tmp_path / "s")
+    shared = tmp_path / "s/mine/seed-0"
+    shared.mkdir(parents=True)
+    shutil.copy(convnext / "config.json", shared)
+    assert ask(shared, tmp_path / "out", "safetensors") == 0
+    card = (tmp_path / "out/README.md").read_text()
+    assert "Step 13 of the way" in card
+    assert "The run is not finished" not in card
+
+
+def test_swins_card_builds_swins_network() -> None:
+    architecture = PAPER.architecture("swin-small", get_regime("small"), 3)
+    lines = "\n".join(export.card._in_torchvision(architecture))
+    made: dict = {}
+    exec(lines, made)
+    made["model"].load_state_dict(build(architecture).state_dict())

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,16 @@ from safetensors.torch import load_file, save_file
 
 import data
 import runner
-from inference.explain import grad_cam
-from inference.predictor import ABOUT, load
-from training import records
-
-
-def test_the_run_is_read_under_the_names_that_training_writes() -> None:
-    assert records.ABOUT == ABOUT
+from inference.explain import _last_map, grad_cam
+from inference.predictor import load
+from training.study import ABOUT
 
 
 def test_predictions_are_those_of_the_runs_own_evaluation(convnext, pictures) -> None:
-    """predictions.csv was written by training's loader, cache and evaluation; nothing of that is used here."""
+    """predictions.csv was written by training's loader, cache and evaluation; nothing of that is used here.
+
+    The pictures are larger than the cache keeps them, so they are resized twice.
+    """
     with (convnext / "predictions.csv").open() as file:
         rows = {row["image"]: row for row in csv.DictReader(file)}
     test = data.load(f"imagefolder:{pictures}", pictures.parent).test
@@ -74,6 +74,8 @@ def test_of_a_folder_only_visible_pictures_are_asked_about(convnext, pictures, t
     shutil.copy(pictures / "down/01.jpg", tmp_path / "seen.JPG")
     (tmp_path / "._seen.JPG").write_bytes(b"a Mac's notes on seen.JPG")
     (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / ".thumbnails").mkdir()
+    shutil.copy(pictures / "down/01.jpg", tmp_path / ".thumbnails")
     assert runner.main(["predict", str(tmp_path), "--run", str(convnext), "--json"]) == 0
     assert [Path(row["image"]).name for row in json.loads(capsys.readouterr().out)] == ["seen.JPG"]
 
@@ -84,7 +86,8 @@ def test_preprocessing_comes_from_the_run(convnext, pictures, tmp_path) -> None:
     with safe_open(convnext / "model.safetensors", "pt") as file:
         about = json.loads(file.metadata()[ABOUT])
     assert about["preprocessing"]["resolution"] == 48
-    about["preprocessing"] = {"resolution": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    assert about["preprocessing"]["short_side"] == 55
+    about["preprocessing"] = {"resolution": 64, "short_side": 74, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
     state = load_file(convnext / "model.safetensors")
     save_file(state, tmp_path / "run/model.safetensors", {ABOUT: json.dumps(about)})
     white = tmp_path / "white.png"
@@ -242,6 +245,14 @@ def test_grad_cam_lights_the_place_that_speaks_for_the_class(convnext, pictures,
     assert float(heat.min()) < 0.5
     with pytest.raises(ValueError, match="there is no class 'up'"):
         grad_cam(predictor, pictures / "down/01.jpg", "up")
+
+
+def test_grad_cam_looks_at_the_deepest_stage_of_4x4_places(convnext) -> None:
+    predictor = load(convnext)  # four stages; behind a stem of stride 4 maps of 12, 6, 3 and 1 pixels
+    stages = predictor.model.stages
+    assert _last_map(stages, predictor) is stages[1]
+    finer = replace(predictor, architecture=replace(predictor.architecture, stem_stride=2))
+    assert _last_map(stages, finer) is stages[2]
 
 
 def test_a_missing_library_is_named_with_what_to_install(convnext, pictures, tmp_path, monkeypatch, capsys) -> None:

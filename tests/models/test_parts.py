@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import Architecture, parts
+from models import Architecture, parts, source
 from models.builder import build, empty
 from models.complexity import complexity
 from models.weights import load
@@ -154,6 +154,21 @@ def test_the_digest_of_a_part_is_that_of_what_it_names_in_its_file(tmp_path) -> 
     parts.register("norm", "mine", partial(RMSNorm))
     assert parts.sources(Architecture(norm="mine")) == {"norm": parts.source_digest("norm", "mine")}
     assert parts.sources(Architecture()) == {}
+
+
+def test_a_decorated_part_is_known_by_its_own_text(tmp_path) -> None:
+    def digest(factor: float, decorator: str) -> str:
+        path = tmp_path / f"own_{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(f"import torch\n\ndef mark(make):\n    return make\n\n\n{decorator}\ndef mine(channels):\n"
+                        f"    return torch.nn.Dropout2d({factor})\n")  # fmt: skip
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return source.digest(module.mine)
+
+    for decorator in ("@mark", "@torch.no_grad()"):
+        assert digest(0.1, decorator) != digest(0.2, decorator)
+    assert digest(0.1, "@mark") == digest(0.1, "@mark")
 
 
 def test_a_part_without_a_file_is_refused_a_digest() -> None:

@@ -109,6 +109,14 @@ def test_layer_scale_stays_behind_a_part_even_one_without_weights(monkeypatch) -
     weights.load(build(architecture, layer_scale=0.1), scaled.state_dict())
 
 
+def test_layer_scale_stays_before_a_norm_without_weights(monkeypatch) -> None:
+    monkeypatch.setattr(parts, "_registered", {})
+    parts.register("norm", "bare", lambda channels: nn.BatchNorm2d(channels, affine=False))
+    architecture = Architecture(depths=(1,), width=8, norm="bare")
+    with pytest.raises(ValueError, match="a branch that ends in a norm without weights: keep it"):
+        weights.load(build(architecture), build(architecture, layer_scale=0.5).state_dict())
+
+
 def test_the_release_checkpoint_starts_a_network_with_other_classes(tmp_path) -> None:
     released = weights.export(ours("pocket", "13", 0.7), "release")
     torch.save({"model": released}, tmp_path / "convnext.pth")

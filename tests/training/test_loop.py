@@ -20,6 +20,7 @@ from training.checkpoint import Damaged
 from training.interrupt import Item, Stopped, StopRequest
 from training.optimization import learning_rate
 from training.run import Run
+from training.study import ABOUT
 
 NEVER = StopRequest()
 
@@ -114,7 +115,7 @@ def test_a_run_leaves_its_records(make_run, stores, execution) -> None:
     assert result["selected_epoch"] == best["epoch"]
 
     with safe_open(run.folder / "model.safetensors", "pt") as file:
-        about = json.loads(file.metadata()[records.ABOUT])
+        about = json.loads(file.metadata()[ABOUT])
     assert about["classes"] == list(stores.classes)
     assert about["epoch"] == best["epoch"]
     depths = tuple(about["architecture"].pop("depths"))
