@@ -74,7 +74,7 @@ def train_until_resolved(
 
     folder = command.folder
     asked: Mapping[str, tuple[int, ...]] = {}
-    while more := missing(folder, judging):
+    while more := missing(folder, judging, made):
         if more == asked:
             raise ValueError(
                 f"the runs of {first_few(sorted(more))} are finished and yet cannot be reported: `runner.py report` "

@@ -168,9 +168,12 @@ def show(roadmap: Roadmap, regime: Regime, step: Step, resolution: int = 224) ->
     both = [step] if step.after is None else [roadmap.step(step.after), step]
     counted = [stage_complexity(roadmap.architecture(each, regime), resolution) for each in both]
     rows = []
-    for parts in zip(*counted, strict=True):
-        cells = [cell for part in parts for cell in (f"{part.params / 1e6:.3f} M", f"{part.flops / 1e9:.3f} G")]
-        rows.append([parts[0].name, *cells, *("~" if part != parts[0] else "" for part in parts[1:])])
+    named = [{part.name: part for part in parts} for parts in counted]
+    for name in max(named, key=len):  # a step may add a stage
+        parts = [own.get(name) for own in named]
+        cells = [cell for part in parts for cell in (
+            (f"{part.params / 1e6:.3f} M", f"{part.flops / 1e9:.3f} G") if part else ("", ""))]  # fmt: skip
+        rows.append([name, *cells, *("~" if part != parts[0] else "" for part in parts[1:])])
     totals = [
         cell
         for parts in counted

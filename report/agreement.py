@@ -15,7 +15,7 @@ FEWEST = 5
 
 @dataclass(frozen=True)
 class Side:
-    """One side's numbers in points, and the standard errors with which they are known; both (steps,)."""
+    """One side's numbers in points, and the standard errors with which they are known, or NaN; both (steps,)."""
 
     values: np.ndarray
     errors: np.ndarray
@@ -25,9 +25,10 @@ class Side:
 class RankCorrelation:
     """Spearman's, as observed, and a 95 % interval for what it would be without noise on either side."""
 
-    steps: int
+    rows: int
     observed: float
     low: float
+    """With `high` NaN where the noise is not known."""
     high: float
 
 
@@ -56,6 +57,8 @@ def rank_correlation(ours: Side, paper: Side, *, draws: int = DRAWS, seed: int =
     if steps < FEWEST or np.ptp(both, axis=0).min() == 0:
         return None
     observed = float(stats.spearmanr(*both.T).statistic)
+    if np.isnan(ours.errors).any():
+        return RankCorrelation(steps, observed, np.nan, np.nan)
     noise = np.stack([ours.errors, paper.errors], axis=1) ** 2
     rng = np.random.default_rng(seed)
     centred = both - both.mean(axis=0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from report.noise import LEVEL, Measured, Noise, Runs
+from report.noise import LEVEL, Measured, Noise
 from report.tables import Summary
 
 Pair = tuple[str, str]
@@ -19,7 +20,8 @@ def pairs(summary: Summary) -> list[Pair]:
     found = [(step.name, step.after) for step in summary.study.steps if step.after is not None]
     path = [step.name for step in summary.study.steps if step.number is not None and step.name in summary.correct]
     ends = [(path[-1], path[0])] if len(path) > 2 else []
-    return [(row, after) for row, after in [*found, *ends] if {row, after} <= summary.correct.keys()]
+    return [(row, after) for row, after in [*found, *ends]
+            if {row, after} <= summary.correct.keys() and row not in summary.unchanged]  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -37,8 +39,7 @@ def table(summary: Summary) -> pd.DataFrame:
         if not mine.any():
             continue
         noise = Noise(Measured.of({
-            row: Runs(tuple(run.seed for run in summary.study.finished(row)), correct[:, mine])
-            for row, correct in summary.correct.items()
+            row: replace(own, correct=own.correct[:, mine]) for row, own in summary.runs_of_steps.items()
         }))  # fmt: skip
         accuracy = dict(zip(noise.measured.rows, noise.levels.tolist(), strict=True))
         for row, after in pairs(summary):

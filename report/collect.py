@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,10 +98,10 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
     name, study_hash, config, dataset, plans = _read_description(study_dir)
     regime = ablations.REGIMES[config["regime"]]
     noted = _read_designs(study_dir, regime)
-    roadmaps = {made.roadmap.name: made.roadmap for made in noted} or {ablations.PAPER.name: ablations.PAPER}
-    if asked is not None and asked not in roadmaps:
-        raise ValueError(f"{study_dir} was not asked for the roadmap {asked!r}: choose {', '.join(roadmaps)}")
-    roadmap = roadmaps[asked or next(iter(roadmaps))]
+    known = _roadmaps(noted)
+    if asked is not None and asked not in known:
+        raise ValueError(f"{study_dir} was not asked for the roadmap {asked!r}: choose {', '.join(known)}")
+    roadmap = known[asked or next(iter(known))]
     rows, its = roadmap.rows(regime), [made for made in noted if made.roadmap == roadmap]
     others = {row.name for made in noted for row in made.rows}
     names = [step.name for step in rows] + [row.name for made in its for row in made.rows]
@@ -154,7 +154,7 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         dataset=dataset,
         regime=config["regime"],
         roadmap=roadmap,
-        first_roadmap=next(iter(roadmaps)),
+        first_roadmap=next(iter(known)),
         steps=rows,
         designs=tuple(made for made in its if made.request.kind != "cumulative" and made.request.sweep is None),
         sweeps=tuple(made for made in its if made.request.sweep is not None),
@@ -164,6 +164,18 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         plans=plans,
         thumbnails=pictures,
     )
+
+
+def roadmaps(study_dir: Path) -> Collection[str]:
+    """The roadmaps that a study was asked for, the first one first; none of a study that is not yet there."""
+    if not (study_dir / "study.json").exists():
+        return ()
+    regime = ablations.REGIMES[_read_description(study_dir)[2]["regime"]]
+    return _roadmaps(_read_designs(study_dir, regime)).keys()
+
+
+def _roadmaps(noted: Iterable[Design]) -> dict[str, ablations.Roadmap]:
+    return {made.roadmap.name: made.roadmap for made in noted} or {ablations.PAPER.name: ablations.PAPER}
 
 
 def _read_designs(study_dir: Path, regime: ablations.Regime) -> list[Design]:

@@ -18,9 +18,9 @@ from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.effects import EffectJudgement, judge_effects
 from report.facts import NOTHING, amount, signed, to_runs
-from report.noise import Measured, Noise, Runs
+from report.noise import Measured, Noise
 from report.plots import INK, SOFT, points_axes
-from report.tables import Summary
+from report.tables import Summary, runs_of
 from training.plan import Plan
 
 _TITLES = {
@@ -74,13 +74,7 @@ class DesignSummary:
 
     @cached_property
     def judged(self) -> tuple[EffectJudgement, ...]:
-        correct = {
-            row.name: Runs(
-                tuple(run.seed for run in runs), np.stack([run.correct for run in runs if run.correct is not None])
-            )
-            for row in self.design.rows
-            if (runs := self.runs(row))
-        }
+        correct = {row.name: runs_of(runs) for row in self.design.rows if (runs := self.runs(row))}
         if not correct:
             return ()
         effects = [effect for effect in self.design.effects if effect.name not in self.unchanged]

@@ -62,14 +62,16 @@ def _change(row: dict[str, Any]) -> str:
 
 
 def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
-    """For each comparison its most gained and most lost class."""
+    """For each comparison its most gained and most lost class, where any did so."""
     rows: list[tuple[str, ...]] = []
     for (step, after), mine in changes.groupby(["step", "after"], sort=False):
         best, worst = (
             mine.loc[at].to_dict() for at in (mine["points"].idxmax(), mine["points"].idxmin())
         )  # fmt: skip
         clear = int(((mine["low"] > 0) | (mine["high"] < 0)).sum())
-        found = plain(best["class"]), _change(best), plain(worst["class"]), _change(worst)
+        gained, lost = ((plain(one["class"]), _change(one)) if one["points"] * sign > 0 else (NOTHING, NOTHING)
+                        for one, sign in ((best, 1), (worst, -1)))  # fmt: skip
+        found = *gained, *lost
         rows.append((to_runs(step), to_runs(after), *found, str(clear)))
     return rows
 

@@ -16,6 +16,7 @@ from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.judgement import Answer, Judgement
 from report.tables import Summary
+from training.plan import Plan
 
 MINUS = "−"
 NOTHING = "–"
@@ -63,6 +64,7 @@ def page(summary: Summary) -> dict[str, Any]:
         "many_seeds": any(len(array) > 1 for array in summary.correct.values()),
         "one_seed": [name for name, array in summary.correct.items() if len(array) == 1],
         "compared": len(differences),
+        "referred": any(step.reference for step in study.steps),
         "answered": len(answered),
         "gains": _verdicts(study, differences, "gain"),
         "losses": _verdicts(study, differences, "loss"),
@@ -88,8 +90,7 @@ def page(summary: Summary) -> dict[str, Any]:
         ],
         "signs": summary.signs,
         "paper_regime": summary.paper_regime,
-        # Where a study may stop early, seeds that no comparison asked for are not missing.
-        "missing": _missing(study, () if summary.plan.sequential or not study.plans else summary.plan.seeds),
+        "missing": _missing(study, summary.plan if study.plans else None),
         "runs": _runs(finished),
         "certificate": _certificate(summary, finished),
         "recipe": _recipe(study.config),
@@ -158,8 +159,7 @@ def _sureness(study: StudyRecord, one: Judgement) -> tuple[str, ...]:
     return (
         f"{_label(study, one.row)} against {_label(study, one.after)}",
         signed(one.points),
-        _p(one.answer.p_holm),
-        _p(one.answer.p_margin_holm),
+        *(_p(p) if one.look else NOTHING for p in (one.answer.p_holm, one.answer.p_margin_holm)),
         f"{one.answer.detectable:.2f}",
         NOTHING if one.sign else f"{needed:,}" if needed else "more than 1,000",
         f"{one.words} ({plural(one.look, 'look')})" if one.look > 1 else one.words,
@@ -211,24 +211,29 @@ def _verdict(summary: Summary, step: Step) -> str:
     return NOTHING if step.after is None else f"{step.after} has no finished run"
 
 
-def _missing(study: StudyRecord, planned: tuple[int, ...]) -> list[str]:
+def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
     """One sentence a step that was begun and has no result, one for all not begun, one a seed that steps lack, and one
     for the planned seeds that all of them lack.
+
+    Where a study may stop early, seeds that no comparison asked for are not missing.
     """
+    planned = () if plan is None or plan.sequential else plan.seeds
+    wanted = () if plan is not None and plan.sequential else study.seeds
     lines: list[str] = []
     unseen: list[str] = []
     lacking: dict[int, list[str]] = {}
     for step in study.steps:
         begun = {run.seed: len(run.metrics) for run in study.unfinished(step.name)}
         seen = {run.seed for run in study.finished(step.name)} | begun.keys()
+        left_out = {int(run.name.rpartition("-")[2]) for run in study.left_out if run.name.startswith(f"{step.name}/")}
         parts = [f"seed {seed} is unfinished ({plural(n, 'epoch')} done)" for seed, n in begun.items()]
         if not seen:
-            if any(run.name.startswith(f"{step.name}/") for run in study.left_out):
+            if left_out:
                 parts.append("no run that can be reported")
             else:
                 unseen.append(_label(study, step.name))
         else:
-            for seed in set(study.seeds) - seen:
+            for seed in set(wanted) - seen - left_out:
                 lacking.setdefault(seed, []).append(_label(study, step.name))
         if parts:
             lines.append(f"{_label(study, step.name)}: {'; '.join(parts)}.")

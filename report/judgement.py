@@ -88,6 +88,8 @@ class Judgement(Answered):
     @property
     def words(self) -> str:
         """The verdict as a reader is told it."""
+        if self.look == 0 and self.answer is not None:
+            return "not looked at yet"
         if self.verdict == "no difference":
             return f"no difference larger than {self.margin:g}"
         return "one seed, no verdict" if self.verdict == "one seed" else self.verdict

@@ -35,9 +35,12 @@ class Runs:
 
     seeds: tuple[int, ...]
     correct: np.ndarray
+    digests: tuple[str, ...] = ()
+    """What each run is known by: of equal digests are one run, which rows share. Without them every run is its own."""
 
     def __post_init__(self) -> None:
         assert self.correct.ndim == 2
+        assert len(self.digests) in (0, len(self.seeds))
         assert len(self.seeds) == len(self.correct) == len(set(self.seeds)) > 0
 
 
@@ -45,12 +48,14 @@ class Runs:
 class Measured:
     """The runs of a study as numbers; N runs, in any order.
 
-    `accuracy` is in points, (N,); `covariance` is over pictures, (N, N), in squared points a picture.
+    `accuracy` is in points, (N,); `covariance` is over pictures, (N, N), in squared points a picture. `run` is equal
+    for entries that are one and the same run, which rows share.
     """
 
     rows: tuple[str, ...]
     row: np.ndarray
     seed: np.ndarray
+    run: np.ndarray
     accuracy: np.ndarray
     covariance: np.ndarray
     pictures: int
@@ -68,10 +73,14 @@ class Measured:
             both_right += block @ block.T
         right = np.diag(both_right)
         covariance = (both_right - np.outer(right, right) / pictures) * (100**2 / max(1, pictures - 1))
+        known = [(digest or (row, seed)) for row, own in runs.items()
+                 for digest, seed in zip(own.digests or [""] * len(own.seeds), own.seeds, strict=True)]  # fmt: skip
+        number = {one: index for index, one in enumerate(dict.fromkeys(known))}
         return cls(
             tuple(runs),
             np.repeat(np.arange(len(arrays)), [len(array) for array in arrays]),
             np.concatenate([np.asarray(own.seeds, dtype=np.int64) for own in runs.values()]),
+            np.array([number[one] for one in known]),
             100 * right / pictures,
             covariance,
             pictures,
@@ -89,6 +98,7 @@ class Measured:
             tuple(self.rows[i] for i in left),
             row,
             self.seed[index],
+            self.run[index],
             self.accuracy[index],
             self.covariance[np.ix_(index, index)],
             self.pictures,
@@ -181,14 +191,16 @@ class Noise:
         return found
 
     @cached_property
+    def _distinct(self) -> np.ndarray:
+        """The first entry of each run: one that rows share is one run. In order of their numbers."""
+        return np.unique(self.measured.run, return_index=True)[1]
+
+    @cached_property
     def _several(self) -> np.ndarray:
-        """The runs of rows with more than one; a run that two rows share counts for the first."""
-        runs = self.measured
-        own = np.diag(runs.covariance)
-        same = (runs.covariance >= own[:, None]) & (runs.covariance >= own[None, :]) & (own > 0)
-        same &= (runs.seed[:, None] == runs.seed[None, :]) & (runs.accuracy[:, None] == runs.accuracy[None, :])
-        again = np.triu(same, 1).any(axis=0)
-        return np.flatnonzero((self.counts[runs.row] > 1) & ~again)
+        """The runs of rows with more than one; a run that rows share counts for the first."""
+        found = np.sort(self._distinct)
+        kept: np.ndarray = found[self.counts[self.measured.row[found]] > 1]
+        return kept
 
     @cached_property
     def _unpaired(self) -> tuple[np.ndarray, np.ndarray]:
@@ -302,8 +314,10 @@ class Noise:
         """Of a contrast, were the study done again with new seeds on these pictures; None if no row has two."""
         if not self.freedom:
             return None
-        own = float((weights**2 / self.counts) @ self.spread)
         per_run = self._per_run(weights)
+        # A run that rows share varies once, by the sum of what it counts in them.
+        counted = per_run @ _dummies(self.measured.run)
+        own = float(counted**2 @ self.spread[self.measured.row[self._distinct]])
         _, place = np.unique(self.measured.seed, return_inverse=True)
         unbalanced = float((np.bincount(place, per_run) ** 2).sum()) * self.shared
         freedom = self.freedom
@@ -324,7 +338,9 @@ class Noise:
         """Of the rows' levels over new seeds on these pictures or, for "new", on new ones, (rows, rows)."""
         members = _dummies(self.measured.row) / self.counts
         seeds = (self.measured.seed[:, None] == self.measured.seed[None, :]).astype(float)
-        found: np.ndarray = np.diag(self.spread / self.counts) + self.shared * (members.T @ seeds @ members)
+        alone = _dummies(self.measured.run).T @ members  # (distinct runs, rows)
+        own = alone.T @ (self.spread[self.measured.row[self._distinct]][:, None] * alone)
+        found: np.ndarray = own + self.shared * (members.T @ seeds @ members)
         return found + self.of_pictures / self.measured.pictures if question == "new" else found
 
     def these_runs(self, weights: np.ndarray) -> Uncertainty:
@@ -342,6 +358,6 @@ class Noise:
 
 
 def _dummies(labels: np.ndarray) -> np.ndarray:
-    """(runs, labels) of 0 and 1."""
+    """(runs, distinct labels) of 0 and 1."""
     found: np.ndarray = (labels[:, None] == np.unique(labels)[None, :]).astype(float)
     return found

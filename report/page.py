@@ -38,7 +38,7 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "steps": ("Top-1 accuracy step by step", plots.steps),
     "accuracy_vs_gflops": ("Accuracy against GFLOPs", plots.accuracy_vs_gflops),
     "costs": ("Accuracy against what it costs", cost_plots.accuracy_vs_costs),
-    "differences": ("What each step changes, here and in the paper", plots.differences),
+    "differences": ("What each step changes", plots.differences),
     "learning_curves": ("Learning curves on the validation pictures", plots.learning_curves),
     "classes": ("Change of each class at each step", difference_plots.class_changes),
     "confusion": ("What the last step confuses", difference_plots.confusion),

@@ -286,12 +286,12 @@ def _points_per_unit(axes: Axes) -> float:
 def _group_bands(axes: Axes, steps: tuple[Step, ...], colours: Mapping[str, str]) -> None:
     """A coloured line and a name on the far left for each part of the roadmap."""
     transform = axes.get_yaxis_transform()
-    places: dict[str, list[int]] = {}
-    for place, step in enumerate(steps):
-        places.setdefault(step.group, []).append(place)
-    for name, rows in places.items():
-        top, bottom = rows[0] - 0.4, rows[-1] + 0.4
-        colour = colours[steps[rows[0]].name]
+    place = 0
+    for name, group in itertools.groupby(steps, key=lambda step: step.group):
+        own = list(group)
+        top, bottom = place - 0.4, place + len(own) - 0.6
+        place += len(own)
+        colour = colours[own[0].name]
         line = Line2D([-0.375, -0.375], [top, bottom], transform=transform, color=colour, lw=3, clip_on=False)
         axes.add_line(line)
         axes.text(

@@ -25,7 +25,7 @@ from report.facts import NOTHING, plural, signed
 from report.judgement import Answer
 from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, points_axes
-from report.tables import Summary
+from report.tables import Summary, runs_of
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ class SweepSummary:
 
     def _correct(self, row: str, seeds: tuple[int, ...]) -> Runs:
         own = self._runs(row)
-        correct = [own[seed].correct for seed in seeds]
-        return Runs(seeds, np.stack([one for one in correct if one is not None]))  # all are, of finished runs
+        return runs_of([own[seed] for seed in seeds])
 
     def _tuned(self, effect: Effect) -> Effect:
         weights, *sampled = (

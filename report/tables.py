@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,13 @@ from report.sequential import Judged, judge
 from training.plan import Family, Plan, deviations, fixed
 
 
+def runs_of(records: Sequence[RunRecord]) -> Runs:
+    """Finished runs of a row as statistics know them."""
+    correct = [run.correct for run in records if run.correct is not None]  # all have it
+    digests = tuple(str(run.identity.get("digest", run.name)) for run in records)
+    return Runs(tuple(run.seed for run in records), np.stack(correct), digests)
+
+
 @dataclass(frozen=True, eq=False)
 class Summary:
     """A study with everything computed from it."""
@@ -30,17 +38,25 @@ class Summary:
     @cached_property
     def correct(self) -> dict[str, np.ndarray]:
         """For each step with a finished run, bool (seeds, pictures)."""
+        return {row: runs.correct for row, runs in self.runs_of_steps.items()}
+
+    @cached_property
+    def runs_of_steps(self) -> dict[str, Runs]:
+        """For each step with a finished run."""
         steps = {step.name for step in self.study.steps}
-        return {row: runs.correct for row, runs in self._runs.items() if row in steps}
+        return {row: runs for row, runs in self._runs.items() if row in steps}
+
+    @cached_property
+    def _rows(self) -> list[str]:
+        """Of the roadmap and its designs, run or not."""
+        return [step.name for step in self.study.steps] + [row.name for made in self.study.designs for row in made.rows]
 
     @cached_property
     def _runs(self) -> dict[str, Runs]:
-        rows = [step.name for step in self.study.steps] + [row.name for made in self.study.designs for row in made.rows]
         found: dict[str, Runs] = {}
-        for row in rows:
-            own = {run.seed: run.correct for run in self.study.finished(row) if run.correct is not None}
-            if own:
-                found[row] = Runs(tuple(own), np.stack(list(own.values())))
+        for row in self._rows:
+            if own := self.study.finished(row):
+                found[row] = runs_of(own)
         return found
 
     @cached_property
@@ -60,7 +76,7 @@ class Summary:
             if step.name not in self.unchanged
         ]
         path = [step.name for step in self.study.steps if step.number is not None]
-        others = [*path[:1], *(step.name for step in self.study.steps if step.reference)]
+        others = [*path[: len(path) > 2], *(step.name for step in self.study.steps if step.reference)]
         ends = [(last, other) for last in path[-1:] for other in others if {last, other} <= self._runs.keys()]
         if not self.study.plans:
             return fixed((Family("steps", tuple(steps)), Family("ends", tuple(ends))), self.study.seeds or (0,))
@@ -87,13 +103,16 @@ class Summary:
     @cached_property
     def judged(self) -> Judged | None:
         """None where no run is finished."""
-        return judge(self.measured, self.plan) if self.measured else None
+        return judge(self.measured, self.plan.within(self._rows)) if self.measured else None
 
     @cached_property
     def judgements(self) -> dict[tuple[str, str], Judgement]:
         """All comparisons of the plan that have runs, by (row, the row it is compared with)."""
-        families = self.judged.families.values() if self.judged else ()
-        return {(one.row, one.after): one for family in families for one in family}
+        found: dict[tuple[str, str], Judgement] = {}
+        for family in self.judged.families.values() if self.judged else ():
+            for one in family:
+                found.setdefault((one.row, one.after), one)  # of a pair in two families, as it was planned first
+        return found
 
     @cached_property
     def differences(self) -> dict[str, Judgement]:
@@ -138,11 +157,9 @@ class Summary:
         if self.judged is None or not rows:
             return None
         noise = self.judged.noise
-        known = (
-            np.sqrt(np.maximum(0, np.diag(noise.covariance_of_levels("new"))))
-            if noise.freedom
-            else np.zeros(len(noise.levels))
-        )
+        known = np.full(len(noise.levels), np.nan)
+        if noise.freedom:
+            known = np.sqrt(np.maximum(0, np.diag(noise.covariance_of_levels("new"))))
         place = {row: index for index, row in enumerate(noise.measured.rows)}
         here = [place[step.name] for step, _ in rows]
         theirs = Side(np.array([paper.top1 for _, paper in rows]), np.array([_error(paper) for _, paper in rows]))
@@ -168,7 +185,7 @@ class Summary:
     def _both_differences(self) -> tuple[Side, Side]:
         steps = {step.name: step for step in self.study.steps}
         shown = self._with_paper
-        errors = [one.answer.standard_error if one.answer else np.ptp(one.these_runs) / 4 for one in shown.values()]
+        errors = [one.answer.standard_error if one.answer else math.nan for one in shown.values()]
         rows = [
             (self.paper(steps[name]), ablations.paper_row(self.paper_regime, one.after)) for name, one in shown.items()
         ]

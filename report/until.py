@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ablations.designs import Design
 from report import collect
 from report.sequential import next_seeds
 from report.tables import Summary
 from training.plan import Plan
 
 
-def missing(study_dir: Path, plan: Plan) -> Mapping[str, tuple[int, ...]]:
-    """The further seeds of each row that the plan's rule asks for, by the finished runs in a study's folder.
+def missing(study_dir: Path, plan: Plan, made: Design) -> Mapping[str, tuple[int, ...]]:
+    """The further seeds of each row of a design that the plan's rule asks for, by a study's finished runs.
 
     Raises:
         ValueError: the folder is another thing than a study's.
     """
-    begun = (study_dir / "study.json").exists() and any(study_dir.glob("*/seed-*/result.json"))
-    return next_seeds(Summary(collect.read(study_dir)).measured if begun else None, plan)
+    plan = plan.within({row.name for row in made.rows})
+    if not any(study_dir.glob("*/seed-*/result.json")) or made.roadmap.name not in collect.roadmaps(study_dir):
+        return next_seeds(None, plan)
+    return next_seeds(Summary(collect.read(study_dir, made.roadmap.name)).measured, plan)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -75,6 +75,10 @@ class Plan:
     def rows(self) -> tuple[str, ...]:
         """Every row that any comparison needs."""
         return tuple(dict.fromkeys(row for family in self.families for row in family.rows))
+
+    def within(self, rows: Collection[str]) -> "Plan":
+        """Of its families those that compare these rows only."""
+        return replace(self, families=tuple(family for family in self.families if set(family.rows) <= set(rows)))
 
     def schedule(self, look: int) -> tuple[int, ...]:
         """The seeds that a look (0 is the first) uses."""

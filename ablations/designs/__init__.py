@@ -42,12 +42,12 @@ def design(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
 
 def recorded(record: Mapping[str, Any], regime: Regime) -> Design:
     """The design that study.json says was asked for. Raises ValueError where it says something else."""
-    request: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
-    }
     try:
+        request: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+        }
         if sweep := request.pop("sweep", None):
             request["sweep"] = Sweep(sweep["field"], tuple(sweep["values"]))
         return design(roadmaps.recorded(request.pop("roadmap")), regime, Request(**request))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a design is recorded as {record!r}") from error

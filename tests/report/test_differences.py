@@ -10,6 +10,7 @@ import pytest
 
 from report import calibration, classes, flips
 from report.collect import read
+from report.noise import Runs
 from report.page import write
 from report.tables import Summary
 from tests.report.conftest import CLASSES, StudyFolder
@@ -63,7 +64,7 @@ def test_class_intervals_cover_what_new_seeds_and_pictures_would_give() -> None:
         rows = {}
         for row, level in (("a", 0.5), ("b", 0.7)):
             seeds = [level + hard + rng.normal(0, 0.6, 100) > 0 for _ in range(3)]
-            rows[row] = classes.Runs((0, 1, 2), np.stack(seeds))
+            rows[row] = Runs((0, 1, 2), np.stack(seeds))
         noise = classes.Noise(classes.Measured.of(rows))
         weights = noise.weights({"b": 1.0, "a": -1.0})
         uncertainty = noise.new_pictures(weights)

@@ -21,7 +21,8 @@ def runs_of(game: Game, sets: tuple[int, ...], deviation: float, seeds: int, rng
     row = np.repeat(np.arange(len(sets)), seeds)
     accuracy = np.array([game(sets[i]) for i in row]) + deviation * rng.standard_normal(len(row))
     nothing = np.zeros((len(row), len(row)))
-    return Noise(Measured(tuple(map(str, sets)), row, np.tile(np.arange(seeds), len(sets)), accuracy, nothing, 10**6))
+    seed = np.tile(np.arange(seeds), len(sets))
+    return Noise(Measured(tuple(map(str, sets)), row, seed, np.arange(len(row)), accuracy, nothing, 10**6))
 
 
 def exact(orders: Orders) -> list[Effect]:

@@ -131,6 +131,30 @@ def test_seeds_that_agree_to_the_picture_are_not_taken_for_certainty() -> None:
         assert 2 * uncertainty.tail(0.0) == pytest.approx(1)
 
 
+def test_a_run_that_rows_share_varies_once() -> None:
+    rng = np.random.default_rng(8)
+    a, b = (draw(rng, np.full(900, chance), 3) for chance in (0.7, 0.6))
+
+    def of(*names: str) -> Measured:
+        made = {"a": a, "b": b}
+        return Measured.of({
+            name: Runs((0, 1, 2), made[name[0]], tuple(f"{name[0]}-{seed}" for seed in range(3))) for name in names
+        })  # fmt: skip
+
+    plain, shared = Noise(of("a", "b")), Noise(of("a", "a again", "b", "b again"))
+    halves = {"a": 0.5, "a again": 0.5, "b": -0.5, "b again": -0.5}
+    for question in ("these_pictures", "new_pictures"):
+        found = getattr(shared, question)(shared.weights(halves))
+        expected = getattr(plain, question)(plain.weights({"a": 1.0, "b": -1.0}))
+        assert (found.seeds, found.freedom) == pytest.approx((expected.seeds, expected.freedom))
+        assert found.pictures == pytest.approx(expected.pictures)
+    covariance = shared.covariance_of_levels("these")
+    assert covariance[0, 1] == pytest.approx(covariance[0, 0])
+    assert covariance[0, 2] == pytest.approx(0)
+    itself = shared.these_pictures(shared.weights({"a": 1.0, "a again": -1.0}))
+    assert itself.seeds == 0
+
+
 @pytest.mark.parametrize(
     ("uncertainty", "quantile"),
     [
