@@ -236,7 +236,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
               "--sbatch": command.sbatch}  # fmt: skip
     if command.launcher != "slurm" and (given := [name for name, value in slurms.items() if value]):
         raise ValueError(f"{given[0]} was given, which Slurm is told: add --launcher slurm, or leave it out")
-    if command.launcher == "slurm":
+    if command.launcher == "slurm" and not command.dry_run:
         return submit(command, arguments)
     if command.jobs != 1 and not command.dry_run and (code := train_beside(command, arguments, stop)) != DONE:
         return code

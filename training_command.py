@@ -28,6 +28,7 @@ from training.study import find_study, note_design, note_plan, open_study
 if TYPE_CHECKING:
     from data.sizes import Sizes
     from training.bill import Bill
+    from training.recipe import StudyConfig
     from training.run import Execution, Run
 
 _HERE = Path(__file__).parent
@@ -105,16 +106,15 @@ def plan(
     found, data_dir, cache = _check_places(command)
     if command.init_weights:
         from ablations.fitting import check_file
-        from training.initial_weights import describe
 
         check_file(command.init_weights, regime, {row.name: made.variant(row, regime, config) for row in rows})
-        config = replace(config, init_weights=describe(command.init_weights))
+    config = _with_weights(command)
     find_study(folder, config)
 
     if command.deterministic:  # before CUDA is used for the first time: cuBLAS then adds in one order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from data.sizes import sizes
-    from training import processes, torchrun
+    from training import jobs, processes, torchrun
     from training.device import find_device, find_precision, find_workers
     from training.environment import code_version
     from training.run import Execution, Run, share, short_side
@@ -135,12 +135,21 @@ def plan(
         run.check_records(overwrite)
         run.check_parts(place.count)
     execution = Execution(
-        device, find_workers(command.workers, device, place.local_count), trial=command.trial,
+        device, find_workers(command.workers, device, jobs.beside() * place.local_count), trial=command.trial,
         checkpoint_minutes=command.checkpoint_minutes, deterministic=command.deterministic,
         processes=processes.here(),
     )  # fmt: skip
     shared = share(runs, overwrite)
     return Task(command, made, judging, shared, overwrite, execution, found, data_dir, cache, side, pictures)
+
+
+def _with_weights(command: Train | All) -> "StudyConfig":
+    """The study's config, which says of a file of initial weights what is in it."""
+    if not command.init_weights:
+        return command.config
+    from training.initial_weights import describe
+
+    return replace(command.config, init_weights=describe(command.init_weights))
 
 
 def _check_places(command: Train | All) -> tuple[Located, Path, Path]:
@@ -174,12 +183,12 @@ def forecast(task: Task) -> "Bill":
 
 def carry_out(task: Task, bill: "Bill | None", stop: StopRequest) -> int:
     """Fetch and decode the pictures, make the study, train its runs. Returns the exit code."""
-    from training import series, speed, torchrun
+    from training import jobs, series, speed, torchrun
     from training.run import open_stores
 
     study = task.runs[0].study
     dataset = task.found.load()
-    trainers = torchrun.place().local_count
+    trainers = jobs.beside() * torchrun.place().local_count
     stores = open_stores(dataset, task.cache, task.short_side, task.command.skip_unreadable, trainers)
     dataset = dataset.without(stores.skipped)
     if dataset.skipped:
@@ -246,7 +255,9 @@ def submit(command: All, arguments: Sequence[str]) -> int:
     if command.jobs < 1:
         raise ValueError(f"--jobs is {command.jobs}: give how many jobs may run at once, 1 or more")
     options = slurm.options(folder.name, command.time_limit, command.partition, command.gpus, command.sbatch)
-    find_study(folder, command.config)
+    if command.gpus and command.gpus > 1:
+        raise ValueError(f"--gpus is {command.gpus}: a job trains on one GPU, give --gpus 1 and more --jobs")
+    find_study(folder, _with_weights(command))
     refuse_other_code(folder, code_version())
     words = command_line.without(arguments, LAUNCHING)
     if command.data_dir is None:

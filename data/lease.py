@@ -165,8 +165,11 @@ class Lease:
 
     def _write(self, beat: int) -> None:
         entries = {**self._about, "beat": beat, "time": time.time(), "note": self.note()}
-        os.pwrite(self._file, json.dumps(entries).encode().ljust(_LENGTH), 0)
-        os.fsync(self._file)
+        try:
+            os.pwrite(self._file, json.dumps(entries).encode().ljust(_LENGTH), 0)
+            os.fsync(self._file)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _renew(self) -> None:
         beat = 0

@@ -19,6 +19,7 @@ from training.environment import device_name
 from training.index import Standing
 from training.layout import Layout, lay_out
 from training.recipe import Recipe
+from training.records import RESULT
 from training.run import Execution, Run
 from training.speed import Speed
 from training.trial import cache_file, likely, work_of
@@ -61,11 +62,16 @@ class Bill:
         for run in {run.step: run for run in runs}.values():
             recipe = run.recipe
             batches_per_epoch(sizes.train, recipe.batch_size)
-            model = _learner(run, device, execution.layout).model
-            self.params[run.step] = sum(parameter.numel() for parameter in model.parameters())
             if all(what in _DONE for other, what in zip(runs, self.standings) if other.step == run.step):
                 continue
-            per_picture = memory.bytes_per_picture(model, resolution, precision, device)
+            try:
+                model = _learner(run, device, execution.layout).model
+                self.params[run.step] = sum(parameter.numel() for parameter in model.parameters())
+                per_picture = memory.bytes_per_picture(model, resolution, precision, device)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                raise ValueError(memory.too_large_for_two(run.step)) from None
             memory.require_fit(f"{run.step} at {resolution}x{resolution}", recipe, study.config,
                                per_picture, memory.state_bytes(model, recipe, self.processes), free)  # fmt: skip
             self.speeds[run.step] = (
@@ -117,10 +123,12 @@ class Bill:
 
     def finished(self, step: str, seed: int, seconds: float) -> str:
         """Note that a run ended after `seconds` in this process; the corrected forecast as a sentence."""
-        index = next(i for i, run in enumerate(self.runs) if (run.step, run.seed) == (step, seed))
-        share = 1 - self.done[index]
-        self._told.append((self.expected[index] * share, seconds))
-        self.done[index], self.standings[index] = 1.0, "finished"
+        mine = next(i for i, run in enumerate(self.runs) if (run.step, run.seed) == (step, seed))
+        share = 1 - self.done[mine]
+        self._told.append((self.expected[mine] * share, seconds))
+        for index, run in enumerate(self.runs):  # other processes may have finished some meanwhile
+            if index == mine or (self.standings[index] not in _DONE and (run.folder / RESULT).exists()):
+                self.done[index], self.standings[index] = 1.0, "finished"
         if share == 1:
             self._actual.setdefault(step, []).append(seconds)
         expected, taken = (sum(column) for column in zip(*self._told, strict=True))
@@ -208,8 +216,8 @@ def pictures_of(recipe: Recipe, sizes: Sizes) -> int:
 
 
 def run_bytes(params: int, recipe: Recipe, test_pictures: int) -> int:
-    """Bytes of a run's folder at its largest: the weights twice, and three checkpoints of weights and moments."""
-    copies = 2 + 3 * (3 if recipe.optimizer == "adamw" else 2)
+    """Bytes of a run's folder at its largest: the weights twice, three checkpoints of weights, average and moments."""
+    copies = 2 + 3 * ((3 if recipe.optimizer == "adamw" else 2) + (recipe.ema is not None))
     return params * 4 * copies + 60 * test_pictures
 
 

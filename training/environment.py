@@ -28,7 +28,8 @@ def device_name(device: torch.device, processes: int = 1) -> str:
     if device.type == "cuda":
         return times + torch.cuda.get_device_name(device)
     count = threads_outside()
-    return f"{times}{_processor()}, {count} thread{'s' * (count > 1)}"
+    where = "" if device.type == "cpu" else f"{device.type}, "
+    return f"{times}{where}{_processor()}, {count} thread{'s' * (count > 1)}"
 
 
 def _processor() -> str:

@@ -14,6 +14,13 @@ from training.interrupt import StopRequest
 
 _STARTER = "ABLATIONS_STARTER"
 """In a worker's environment: the process that it is to end with."""
+_BESIDE = "ABLATIONS_BESIDE"
+"""Likewise: how many workers there are."""
+
+
+def beside() -> int:
+    """Processes of one command that share this machine, this one included."""
+    return int(os.environ.get(_BESIDE, "1"))
 
 
 def end_with_starter() -> None:
@@ -46,7 +53,7 @@ def run(command: Sequence[str], environments: Sequence[Mapping[str, str]], stop:
     """
     with stop.handled():
         # In sessions of their own: a Ctrl-C is for this process, and reaches them once.
-        mine = {**os.environ, _STARTER: str(os.getpid())}
+        mine = {**os.environ, _STARTER: str(os.getpid()), _BESIDE: str(len(environments))}
         processes = [
             subprocess.Popen(command, env={**mine, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              text=True, errors="replace", start_new_session=True)

@@ -65,7 +65,6 @@ def train(
     """
     device, precision, processes = execution.device, run.study.config.precision, execution.processes
     set_up(device, precision, execution.deterministic)
-    footprint.begin(device)
     saved = processes.from_first(lambda: read_checkpoint(run, device), device)
     layout = processes.from_first(lambda: _layout(run, stores, execution, saved))
     execution = replace(execution, layout=layout)
@@ -73,6 +72,8 @@ def train(
         model = _initial_model(run, execution, begun=saved is not None)
         learner = Learner(model, run.recipe, layout, device, precision, run.seed, processes)
         state = State() if saved is None else resume(run, learner, saved)
+        saved = None  # a copy of all weights and moments, on the device
+        footprint.begin(device)
         if processes.is_first:
             records.begin(run, stores, execution)
         return _train(run, stores, execution, stop, learner, state, lease)
@@ -98,7 +99,7 @@ def _train(
         lease.note = progress.read
 
     def check_lease() -> None:
-        processes.from_first(lease.check if lease else _nothing)
+        processes.from_first(lease.check if lease else lambda: None)
 
     saved_at = time.monotonic()
     learner.model.train()
@@ -127,7 +128,8 @@ def _train(
                 check_lease()
                 if board is not None:
                     seconds = {phase: round(now - before[phase], 4) for phase, now in clock.read().items()}
-                    rate = (per_epoch - first) * recipe.batch_size / max(of_updates(seconds), 1e-9)
+                    made = (per_epoch - first) * recipe.batch_size  # none, after a stop in the evaluation
+                    rate = made / max(of_updates(seconds), 1e-9) if made else None
                     metrics = {
                         "epoch": epoch + 1,
                         "update": (epoch + 1) * per_epoch,
@@ -135,7 +137,7 @@ def _train(
                         "train_loss": learner.watch.loss_sum / per_epoch,
                         "validation_loss": seen.loss,
                         "validation_top1": seen.top1,
-                        "images_per_second": round(rate, 2),
+                        "images_per_second": rate and round(rate, 2),
                         "seconds": seconds,
                     }
                     if seen.top1 > state.best_top1:
@@ -174,10 +176,6 @@ def _train(
     return result
 
 
-def _nothing() -> None:
-    """What there is to check without a lease."""
-
-
 @contextmanager
 def _told_in_epochs(run: Run, updates_per_epoch: int) -> Iterator[None]:
     """Says of a loss that is not finite where in the run it was, and what is kept."""
@@ -198,9 +196,11 @@ def _evaluate(
     kept: PreparedPictures | None = None,
 ) -> Evaluation:  # fmt: skip
     """What the network says of `split`. Raises Stopped between two batches."""
-    device, processes = execution.device, execution.processes
+    device, processes, together = execution.device, execution.processes, _EVALUATION_BATCH
+    if device.type == "cuda":  # a part of training's batch is known to fit
+        together = min(together, run.recipe.batch_size // run.recipe.micro_batches)
     batches = eval_batches(
-        split, run.study.config.resolution, batch_size=_EVALUATION_BATCH, rank=processes.rank, world=processes.count,
+        split, run.study.config.resolution, batch_size=together, rank=processes.rank, world=processes.count,
         workers=execution.workers, device=device, kept=kept,
     )  # fmt: skip
     with learner.clock("evaluation"):

@@ -13,6 +13,8 @@ from data.words import readable_bytes
 from training.device import autocast
 from training.recipe import Precision, Recipe, StudyConfig
 
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+"""Of the CPU's allocators, of CUDA and MPS, of CUDA's libraries."""
 _SPARE = 1.3
 """Over the tensors themselves: scratch space, rounding, and what an allocator that keeps freed memory leaves unused."""
 
@@ -36,13 +38,13 @@ def bytes_per_picture(model: nn.Module, resolution: int, precision: Precision, d
 
 
 def state_bytes(model: nn.Module, recipe: Recipe, processes: int = 1) -> int:
-    """Bytes of the weights, their gradients and the optimizer's moments.
+    """Bytes of the weights, their average, their gradients and the optimizer's moments.
 
     One of several `processes` also keeps the gradients of each of its parts, and sends and receives them.
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     kept = 4 * math.ceil(recipe.micro_batches / processes) + 1 if processes > 1 else 0
-    return weights * ((4 if recipe.optimizer == "adamw" else 3) + kept)
+    return weights * ((4 if recipe.optimizer == "adamw" else 3) + (recipe.ema is not None) + kept)
 
 
 def available(device: torch.device) -> int | None:
@@ -56,13 +58,16 @@ def available(device: torch.device) -> int | None:
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
     ):
-        with contextlib.suppress(OSError, ValueError):  # no container, or "max"
-            root = Path("/sys/fs/cgroup")
-            found.append(int((root / limit).read_text()) - int((root / used).read_text()))
+        for group in _groups():
+            with contextlib.suppress(OSError, ValueError, StopIteration):  # no container, or "max"
+                taken = int((group / used).read_text())
+                lines = (group / used).with_name("memory.stat").read_text().splitlines()
+                given_back = int(next(line for line in lines if line.startswith(f"{cache} ")).split()[1])
+                found.append(int((group / limit).read_text()) - taken + given_back)
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -71,6 +76,16 @@ def available(device: torch.device) -> int | None:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             found.append(limit_now - pages * os.sysconf("SC_PAGE_SIZE"))
     return min(found) if found else None
+
+
+def _groups() -> list[Path]:
+    """The control groups that may limit this process: its own, and those that hold it, up to the container's."""
+    root = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        own = root / next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
+        return [own, *(folder for folder in own.parents if folder == root or root in folder.parents)]
+    return [root]
 
 
 def parts_that_fit(recipe: Recipe, per_picture: int, fixed: int, free: int) -> int | None:
@@ -110,11 +125,16 @@ def too_large(what: str, recipe: Recipe, config: StudyConfig, per_picture: int, 
     return f"{rows} pictures of {what} at once need about {need} and {readable_bytes(free)} are free: {remedy}"
 
 
+def too_large_for_two(what: str) -> str:
+    """The sentence where not even the measurement found room."""
+    return f"{what} ran out of memory, even for two pictures: choose a lower --resolution or another device"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, or Python, ran out of memory: a class of its own on GPUs, a text on the CPU."""
+    """Whether torch, or Python, ran out of memory: a class of its own for CUDA's tensors, a text for all else."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+        isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
     )
 
 

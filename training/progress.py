@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines in a log file."""
 
+import math
 import sys
 import time
 from typing import Any, Self
@@ -41,7 +42,8 @@ class Progress:
         if now - self.last_line >= self.every:
             self.last_line = now
             far = self.read()
-            self.say(f"epoch {epoch}  {far['images_per_second']:,.0f} images/s  loss {loss:.3f}  "
+            known = "" if math.isnan(loss) else f"loss {loss:.3f}  "  # on CUDA losses come two updates late
+            self.say(f"epoch {epoch}  {far['images_per_second']:,.0f} images/s  {known}"
                      f"{duration(far['seconds_left'])} left")  # fmt: skip
 
     def read(self) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def clear(folder: Path, mark: str) -> None:
 def log(board: Board, metrics: Mapping[str, Any]) -> None:
     """An epoch's metrics to TensorBoard, against optimizer updates."""
     names = ("lr", "train_loss", "validation_loss", "validation_top1", "images_per_second")
-    values = {name.replace("_", "/", 1): metrics[name] for name in names}
+    values = {name.replace("_", "/", 1): metrics[name] for name in names if metrics[name] is not None}
     seconds = {f"seconds/{phase}": value for phase, value in metrics["seconds"].items()}
     board.add_scalars({**values, **seconds}, metrics["update"])
 

@@ -212,7 +212,7 @@ def _out_of_memory(run: Run, device: torch.device) -> str:
         per_picture = memory.bytes_per_picture(model, resolution, run.study.config.precision, device)
         fixed, free = memory.state_bytes(model, recipe), memory.available(device) or 0
     except (RuntimeError, MemoryError):
-        return f"{run.title} ran out of memory, even for two pictures: choose a lower --resolution or another device"
+        return memory.too_large_for_two(run.title)
     # That it did not fit is certain, whatever the count says: at most half of what was tried.
     free = min(free, memory.needed(recipe.batch_size // recipe.micro_batches // 2, per_picture, fixed))
     said = memory.too_large(run.step, recipe, run.study.config, per_picture, fixed, free)

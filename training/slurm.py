@@ -80,7 +80,7 @@ def submit(
     if roadmap:
         command = [*command, "--roadmap", str(folder / roadmap.name)]
     program = [sys.executable, str(folder / "code" / "runner.py"), *command]
-    lines = "\n".join(f"#SBATCH --{option}" for option in [*options, f"output={folder}/%x-%A-%a.log"])
+    lines = "\n".join(f"#SBATCH --{option}" for option in options)
     script = _SCRIPT.format(options=lines, launch=LAUNCH, name=name, command=shlex.join(program))
     array = f"--array=0-{workers - 1}"
     _sbatch(["--test-only", array], script)
@@ -91,7 +91,7 @@ def submit(
         if roadmap:
             shutil.copy2(roadmap, folder)
         (folder / "job.sbatch").write_text(script)
-        job = _sbatch(["--parsable", array, str(folder / "job.sbatch"), "--worker"])
+        job = _sbatch(["--parsable", array, f"--output={folder}/%x-%A-%a.log", str(folder / "job.sbatch"), "--worker"])
         try:
             after = _sbatch(["--parsable", f"--dependency=afterany:{job}", f"--output={folder}/%x-%A.log",
                              str(folder / "job.sbatch")])  # fmt: skip

@@ -116,8 +116,9 @@ def test_a_lease_that_could_not_be_written_leaves_nothing(path, monkeypatch) -> 
 
     with monkeypatch.context() as disk:
         disk.setattr(os, "pwrite", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left") as told:
             Lease(path)
+        assert told.value.filename == str(path)
     assert not path.exists()
     assert not lease._held
     with Lease(path):

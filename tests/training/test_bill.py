@@ -101,6 +101,36 @@ def test_an_unfinished_run_counts_for_what_is_left_of_it(tmp_path) -> None:
     assert bill.seconds_left() == pytest.approx(bill.expected[0] / 4)
 
 
+def test_what_other_processes_finished_is_not_left(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(speed, "measure", lambda *_: FIFTY)
+    bill = make(*(planned(tmp_path, "gelu", seed) for seed in (0, 1, 2)))
+    done = tmp_path / "gelu/seed-1/result.json"
+    done.parent.mkdir(parents=True)
+    done.write_text("{}")
+    assert bill.finished("gelu", 0, 5.0).startswith("1 runs left, about 5 s")
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"])
+def test_a_device_without_room_for_two_pictures_is_told(text, tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> int:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(memory, "bytes_per_picture", full)
+    with pytest.raises(ValueError, match="^gelu ran out of memory, even for two pictures: choose a lower --resolution"):
+        make(planned(tmp_path, "gelu"))
+
+
+def test_memory_of_a_container_is_what_its_groups_leave_and_the_page_cache(tmp_path, monkeypatch) -> None:
+    for limit, used, cache, folder in (("max", 900, 0, ""), ("600", 500, 300, "job"), ("700", 100, 0, "job/step")):
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
+        (place / "memory.max").write_text(limit)
+        (place / "memory.current").write_text(str(used))
+        (place / "memory.stat").write_text(f"anon 5\ninactive_file {cache}\n")
+    monkeypatch.setattr(memory, "_groups", lambda: [tmp_path / "job/step", tmp_path / "job", tmp_path])
+    assert memory.available(CPU) == 400
+
+
 def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(speed, "measure", lambda *_: FIFTY)
     first = make(planned(tmp_path, "gelu"))
@@ -115,7 +145,7 @@ def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> N
     assert make(planned(tmp_path, "gelu")).speeds["gelu"].images_per_second == 60.0
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, CLASSIC], ids=["adamw", "sgd"])
+@pytest.mark.parametrize("recipe", [RECIPE, CLASSIC, replace(RECIPE, ema=0.9)], ids=["adamw", "sgd", "average"])
 def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
     from training import checkpoint
 
@@ -123,7 +153,10 @@ def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
     optimizer = make_optimizer(model, recipe, CPU)
     model(torch.rand(2, 3, 32, 32)).sum().backward()
     optimizer.step()
-    checkpoint.save(tmp_path / "c", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    if recipe.ema:
+        state["average"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    checkpoint.save(tmp_path / "c", state)
     params = sum(parameter.numel() for parameter in model.parameters())
     expected = 2 * params * 4 + 3 * (tmp_path / "c").stat().st_size
     assert run_bytes(params, recipe, 0) == pytest.approx(expected, rel=0.1)

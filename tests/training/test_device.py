@@ -90,6 +90,10 @@ def test_a_device_has_one_name_whatever_the_layout() -> None:
     assert device_name(torch.device("cpu"), 4) == f"4 x {name}"  # four processes have a time of their own
 
 
+def test_mps_is_no_cpu() -> None:
+    assert device_name(torch.device("mps")) != device_name(torch.device("cpu"))
+
+
 def test_the_cpu_is_left_alone() -> None:
     set_up(torch.device("cpu"), "bf16")
     assert torch.get_float32_matmul_precision() == "highest"

@@ -7,8 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 import runner
+from ablations import PAPER, get_regime
+from models import build
 from tests.conftest import STUDY
 from training import jobs, slurm
 from training.environment import code_version
@@ -84,6 +87,7 @@ def test_two_workers_train_a_study_and_the_command_writes_its_report(pictures, t
         (["--partition", "gpu"], "--partition was given, which Slurm is told: add --launcher slurm, or leave it out"),
         (["--launcher", "slurm"], "there is no sbatch on this machine"),
         (["--launcher", "slurm", "--jobs", "0"], "--jobs is 0: give how many jobs may run at once"),
+        (["--launcher", "slurm", "--gpus", "2"], "--gpus is 2: a job trains on one GPU, give --gpus 1 and more --jobs"),
         (["--launcher", "slurm", "--sbatch=-A"], "--sbatch has '-A': give sbatch's options without dashes"),
     ],
 )
@@ -93,6 +97,47 @@ def test_a_request_for_processes_that_cannot_be_is_refused(options, said, tmp_pa
     assert runner.main(request) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch) -> Path:
+    """A Slurm that takes every job and notes its arguments in this file, a line a call."""
+    called, program = tmp_path / "called", tmp_path / "bin/sbatch"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$*" >> {called}\necho 17\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    return called
+
+
+def test_a_dry_run_submits_nothing(sbatch, pictures, tmp_path, capsys) -> None:
+    request = ["all", *STUDY, "--dataset", f"imagefolder:{pictures}", "--no-trial", "--data-dir", str(tmp_path),
+               "--runs", str(tmp_path / "runs"), "--launcher", "slurm", "--dry-run"]  # fmt: skip
+    assert runner.main(request) == 0
+    assert "expected in total" in capsys.readouterr().out
+    assert not sbatch.exists()
+
+
+def test_a_study_with_initial_weights_is_submitted_again(sbatch, pictures, tmp_path, capsys) -> None:
+    weights = tmp_path / "model.safetensors"
+    save_file(build(PAPER.architecture("patchify-stem", get_regime("small"), 3)).state_dict(), weights)
+    place = [*STUDY, "--dataset", f"imagefolder:{pictures}", "--data-dir", str(tmp_path), "--runs",
+             str(tmp_path / "a study"), "--init-weights", str(weights)]  # fmt: skip
+    assert runner.main(["all", *place, "--no-trial"]) == 0
+    assert runner.main(["all", *place, "--launcher", "slurm", "--jobs", "2"]) == 0
+    assert "submitted: job 17, 2 at once" in capsys.readouterr().out
+    tested, array, closing = sbatch.read_text().splitlines()
+    assert "--test-only" in tested
+    assert "--array=0-1 --output=" in array
+    assert "/a study/" in array
+    assert "--dependency=afterany:17" in closing
+
+
+def test_workers_know_how_many_share_their_machine(capfd) -> None:
+    assert jobs.beside() == 1
+    command = [sys.executable, "-c", "from training import jobs; print(jobs.beside())"]
+    jobs.run(command, [{"PYTHONPATH": str(ROOT)}] * 2, StopRequest())
+    assert sorted(capfd.readouterr().out.splitlines()) == ["1| 2", "2| 2"]
 
 
 def test_the_script_says_what_was_asked_and_other_options_of_sbatch_win() -> None:
