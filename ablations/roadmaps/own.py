@@ -30,6 +30,7 @@ def read(path: Path) -> Roadmap:
     roadmap = _run(path) if path.suffix == ".py" else _parse(path)
     if roadmap.name in TAKEN:
         raise ValueError(f"{path}: name is {roadmap.name!r}, which is one of this suite's: give another")
+    _require_readable(roadmap, path)
     return roadmap
 
 
@@ -59,6 +60,24 @@ def _run(path: Path) -> Roadmap:
     if not isinstance(roadmap, Roadmap):
         raise ValueError(f"{path} has no roadmap: let it say ROADMAP = Roadmap(...)")
     return roadmap
+
+
+def _require_readable(roadmap: Roadmap, path: Path) -> None:
+    """Raise ValueError unless study.json can hold it: a study that is trained must be reported without the file."""
+    if odd := [step.name for step in roadmap.steps if step.reference]:
+        raise ValueError(f"{path}: step {odd[0]!r} is a reference with networks of its own, which only the paper's has")
+    try:
+        again = from_data(to_data(roadmap))
+    except ValueError as error:
+        raise ValueError(f"{path}: a study could not note this roadmap: {error}") from None
+    for step, kept in zip((*roadmap.start, *roadmap.steps), (*again.start, *again.steps), strict=False):
+        for field in ("name", "after", "number", "needs", *_TABLES):
+            there, noted = getattr(step, field), getattr(kept, field)
+            if there != noted:
+                raise ValueError(
+                    f"{path}: {field} of step {step.name!r} is {there!r} where a study would note {noted!r}: number "
+                    "the path from 0 on, and start from a step of the paper"
+                )
 
 
 def from_data(data: Mapping[str, Any]) -> Roadmap:

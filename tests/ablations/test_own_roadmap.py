@@ -160,6 +160,14 @@ def test_a_roadmap_in_python_is_checked_alike() -> None:
         Roadmap("x", "", (first, beside, last))
 
 
+IN_PYTHON = """
+from dataclasses import replace
+from ablations import PAPER, Roadmap, Step
+from ablations.roadmaps import BEYOND
+a, b = Step("a", "", number=0), Step("b", "", after="a", architecture={"kernel_size": 5}, number=1)
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -167,6 +175,18 @@ def test_a_roadmap_in_python_is_checked_alike() -> None:
         ("raise RuntimeError('no')", "cannot be run: RuntimeError: no"),
         ("ROADMAP = 3", "has no roadmap: let it say ROADMAP = Roadmap"),
         ("from ablations import PAPER as ROADMAP", "name is 'paper', which is one of this suite's"),
+        (
+            f"{IN_PYTHON}ROADMAP = Roadmap('x', '', PAPER.steps)",
+            "step 'swin-t' is a reference with networks of its own",
+        ),
+        (
+            f"{IN_PYTHON}ROADMAP = Roadmap('x', '', (a,), BEYOND.way('star-relu'))",
+            "a study could not note this roadmap",
+        ),
+        (
+            f"{IN_PYTHON}ROADMAP = Roadmap('x', '', (replace(a, number=1), replace(b, number=5)))",
+            "number of step 'a' is 1 where a study would note 0: number the path from 0 on",
+        ),
     ],
 )
 def test_a_python_file_without_a_roadmap_is_refused(tmp_path, text, said) -> None:
