@@ -27,12 +27,13 @@ STEPS = [step.name for step in PAPER.rows(get_regime("small"))]
 PLACE = ["--preset", "pocket", "--runs", "runs", "--study", "sound"]
 QUICK = [*PLACE, "--data-dir", "data", "--dataset", "imagefolder:pictures", "--resolution", "32", "--epochs", "1",
          "--warmup-epochs", "0", "--batch-size", "8", "--device", "cpu"]  # fmt: skip
+PLANNED = ["--dry-run", *QUICK]
 # Requests that are answered quickly: what they train is trained already, and the rest is only planned.
 SOUND: dict[str, list[str]] = {name: [] for name in COMMANDS} | {
     "steps": ["--regime", "small", "--resolution", "32"],
     "show": ["3", "--regime", "small", "--resolution", "32"],
     "train": ["depthwise", *QUICK],
-    "all": ["--steps", "depthwise", "width", "--dry-run", *QUICK],
+    "all": ["--steps", "depthwise", "width", *PLANNED],
     "status": PLACE,
     "report": PLACE,
     "check": ["paper", "--preset", "pocket"],
@@ -157,7 +158,7 @@ def _value(rng: random.Random, world: World, plain: bool) -> Request:
     """One option with a value that it may not have."""
     command, option = _command_and_option(rng)
     words = [rng.choice(WORDS) for _ in range(max(1, min(option.least, 2)))]
-    arguments = [command, *SOUND[command]]
+    arguments = [command, *(PLANNED if option.name == "--steps" else SOUND[command])]
     if option.standing_alone:
         arguments.append(words[0]) if command == "predict" else arguments.__setitem__(1, words[0])
     elif option.kind is bool or rng.random() < 0.3:
@@ -207,7 +208,7 @@ def _typo(rng: random.Random, world: World, plain: bool) -> Request:
         (sorted(spellings), lambda w: [command, *SOUND[command], f"--{w}", *["1"] * option.least]),
         (list(COMMANDS), lambda w: [w, *SOUND[command]]),
         (STEPS, lambda w: ["show", w, "--regime", "small"]),
-        (STEPS, lambda w: ["all", *SOUND["all"], "--steps", w]),
+        (STEPS, lambda w: ["all", *PLANNED, "--steps", w]),
         (list(PRESETS), lambda w: ["report", "--preset", w]),
         (list(REGIMES), lambda w: ["train", *SOUND["train"], "--regime", w]),
         (["food101", "fashion-mnist", "pocket", "imagefolder"], lambda w: [*SOUND_TRAIN, "--dataset", w]),
