@@ -208,8 +208,6 @@ def _read(commands: Mapping[str, type], arguments: Sequence[str]) -> Given:
             raise ValueError(f"{_quoted(word)} is one word too many: {command} takes {takes} {help_}")
         if option.standing_alone and option.name in given and last is not option:
             raise ValueError(f"{_quoted(word)} stands apart from the other {option.name}: give them together {help_}")
-        if option.most > 1 and not option.standing_alone and option.name in given:
-            raise ValueError(f"{option.name} was given twice: give all that it takes at once {help_}")
         if wrong := option.complaint(values):
             raise ValueError(f"{wrong} {help_}")
         given.setdefault(option.name, []).extend(values or [name])
@@ -260,12 +258,12 @@ def from_make(commands: Mapping[str, type], arguments: Sequence[str], environmen
     known = {option.name.removeprefix("--"): option for option in options(commands[command])}
     alone = [option for option in known.values() if option.standing_alone]
     words = environment.get("WORDS", "").split()
-    around, variables = [], _variables(environment.get("MAKEFLAGS", ""))
+    around = []
     for variable in _FROM_ENVIRONMENT:
         option = known.get(variable.lower())
-        if option and environment.get(variable) and variable not in variables:
+        if option and environment.get(variable):
             around += _in_words(option, variable, environment[variable])
-    for variable, value in variables.items():
+    for variable, value in _variables(environment.get("MAKEFLAGS", "")).items():
         name = variable.lower().replace("_", "-")
         if variable in _OF_THE_MAKEFILE or (command, variable) == ("train", "GPUS"):
             continue

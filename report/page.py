@@ -68,7 +68,7 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
 
 
 def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
-    """Those that every study can have, and one for each of its designs and sweeps."""
+    """Those that every study can have, one for each of its designs and two for each sweep."""
     designs = {one.name: (one.title, lambda _, one=one: one.figure()) for one in design_sections.of(summary)}
     made = FIGURES | designs
     for one in sweeps.of(summary):

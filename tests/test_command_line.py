@@ -39,7 +39,6 @@ COMPLAINTS = {
     ("trian", "3"): "there is no command 'trian': did you mean 'train'? choose steps, check, train, all",
     ("--lr", "3", "train"): "'--lr' comes before the command: give one of steps, check, train",
     ("show", "\udcff\n\x1b"): r"there is no step '\udcff\n\x1b' (a number from 0 to 13",
-    ("all", "--steps", "1", "--steps", "2"): "--steps was given twice: give all that it takes at once (see",
     ("predict", "a.png", "--run", "x", "b.png"): "'b.png' stands apart from the other images: give them together",
     ("export", "--run", "x" * 5000, "--out", "none/x"): "File name too long",
     ("train", "3", "--preset", "pocket", "--init-weights", "/dev/zero"): "the weights /dev/zero are no file: give a",
