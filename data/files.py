@@ -59,7 +59,10 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a file. Raises OSError where there is none: a pipe or a device might never end."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.name} is no file")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError as error:  # of a read that fails Python does not say which file it was
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def require_free(folder: Path, needed: int, what: str) -> None:

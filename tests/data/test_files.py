@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import data
-from data.files import write_atomically
+from data.files import read_bytes, write_atomically
 
 
 def test_processes_that_write_the_same_file_wait_for_each_other(tmp_path: Path) -> None:
@@ -41,3 +41,10 @@ def test_a_failure_names_the_file_keeps_it_and_leaves_nothing_else(tmp_path: Pat
     with pytest.raises(OSError, match="gone/file") as caught:
         write_atomically(tmp_path / "gone/file", b"new")
     assert caught.value.filename == str(tmp_path / "gone/file")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux has a file that cannot be read from its start")
+def test_a_read_that_fails_names_its_file() -> None:
+    with pytest.raises(OSError, match="Input/output error") as told:
+        read_bytes(Path("/proc/self/mem"))
+    assert told.value.filename == "/proc/self/mem"
