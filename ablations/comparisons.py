@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ablations.designs import Design
 from ablations.regimes import get_regime
+from ablations.roadmap import ends
 from training.plan import Family, Plan, revised
 from training.recipe import StudyConfig
 from training.study import read_plans
@@ -45,18 +46,10 @@ def families(made: Design, config: StudyConfig, rows: Collection[str]) -> tuple[
     name = f"{made.roadmap.name}, {made.request.kind}"
     found = {name: made.family}
     if made.request.kind == "cumulative":
-        found[f"{name}, ends"] = ends(made)
+        found[f"{name}, ends"] = ends(row.step for row in made.rows if row.step is not None)
     several = {
         name: tuple((row, after) for row, after in pairs
                     if {row, after} <= variants.keys() and variants[row] != variants[after])
         for name, pairs in found.items()
     }  # fmt: skip
     return tuple(Family(name, pairs) for name, pairs in several.items() if pairs)
-
-
-def ends(made: Design) -> tuple[tuple[str, str], ...]:
-    """The last step of a path against its first row and against each reference."""
-    path = [row.name for row in made.rows if row.number is not None]
-    references = [row.name for row in made.rows if row.step is not None and row.step.reference]
-    others = [*path[:1], *references] if len(path) > 2 else references
-    return tuple((path[-1], other) for other in others) if path else ()

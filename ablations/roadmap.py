@@ -164,6 +164,14 @@ class Roadmap:
         return ValueError(f"step {name!r} of the roadmap {self.name!r}: {of_fields(error)}")
 
 
+def ends(steps: Iterable[Step]) -> tuple[tuple[str, str], ...]:
+    """What else than its own change a path is asked about: its last step against its first and each reference."""
+    steps = tuple(steps)
+    path = [step.name for step in steps if step.number is not None]
+    others = [*(path[:1] if len(path) > 2 else []), *(step.name for step in steps if step.reference)]
+    return tuple((last, other) for last in path[-1:] for other in others)
+
+
 def _network(way: Iterable[Step], regime: Regime, num_classes: int | None) -> Architecture | SwinArchitecture:
     built: Architecture | SwinArchitecture = regime.baseline
     changes: dict[str, Any] = {}

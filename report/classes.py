@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.roadmap import ends
 from report.noise import LEVEL, Measured, Noise
 from report.tables import Summary
 
@@ -18,9 +19,8 @@ Pair = tuple[str, str]
 def pairs(summary: Summary) -> list[Pair]:
     """(row, the row that it is compared with), both with runs: each step, then the path's end against its start."""
     found = [(step.name, step.after) for step in summary.study.steps if step.after is not None]
-    path = [step.name for step in summary.study.steps if step.number is not None and step.name in summary.correct]
-    ends = [(path[-1], path[0])] if len(path) > 2 else []
-    return [(row, after) for row, after in [*found, *ends]
+    path = [step for step in summary.study.steps if step.number is not None and step.name in summary.correct]
+    return [(row, after) for row, after in [*found, *ends(path)]
             if {row, after} <= summary.correct.keys() and row not in summary.unchanged]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 import ablations
 from ablations import PaperRow, Step
+from ablations.roadmap import ends
 from report.agreement import RankCorrelation, Side, SignAgreement, rank_correlation, sign_agreement
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
@@ -75,14 +76,12 @@ class Summary:
             if step.after is not None and {step.name, step.after} <= self._runs.keys()
             if step.name not in self.unchanged
         ]
-        path = [step.name for step in self.study.steps if step.number is not None]
-        others = [*path[: len(path) > 2], *(step.name for step in self.study.steps if step.reference)]
-        ends = [(last, other) for last in path[-1:] for other in others if {last, other} <= self._runs.keys()]
+        last = [pair for pair in ends(self.study.steps) if set(pair) <= self._runs.keys()]
         if not self.study.plans:
-            return fixed((Family("steps", tuple(steps)), Family("ends", tuple(ends))), self.study.seeds or (0,))
+            return fixed((Family("steps", tuple(steps)), Family("ends", tuple(last))), self.study.seeds or (0,))
         planned = self.study.plans[-1].plan
         foreseen = {pair for family in planned.families for pair in family.comparisons}
-        if new := tuple(pair for pair in (*steps, *ends) if pair not in foreseen):
+        if new := tuple(pair for pair in (*steps, *last) if pair not in foreseen):
             return replace(planned, families=(*planned.families, Family("not planned", new)))
         return planned
 

@@ -63,11 +63,9 @@ def available(device: torch.device) -> int | None:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
     ):
         for group in _groups():
-            with contextlib.suppress(OSError, ValueError, StopIteration):  # no container, or "max"
-                taken = int((group / used).read_text())
-                lines = (group / used).with_name("memory.stat").read_text().splitlines()
-                given_back = int(next(line for line in lines if line.startswith(f"{cache} ")).split()[1])
-                found.append(int((group / limit).read_text()) - taken + given_back)
+            with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+                free = int((group / limit).read_text()) - int((group / used).read_text())
+                found.append(free + _counted((group / used).with_name("memory.stat"), cache))
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -76,6 +74,13 @@ def available(device: torch.device) -> int | None:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             found.append(limit_now - pages * os.sysconf("SC_PAGE_SIZE"))
     return min(found) if found else None
+
+
+def _counted(file: Path, name: str) -> int:
+    """The bytes that a memory.stat counts under a name: 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        return int(next(line for line in file.read_text().splitlines() if line.startswith(f"{name} ")).split()[1])
+    return 0
 
 
 def _groups() -> list[Path]:

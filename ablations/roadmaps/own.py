@@ -70,7 +70,12 @@ def _require_readable(roadmap: Roadmap, path: Path) -> None:
         again = from_data(to_data(roadmap))
     except ValueError as error:
         raise ValueError(f"{path}: a study could not note this roadmap: {error}") from None
-    for step, kept in zip((*roadmap.start, *roadmap.steps), (*again.start, *again.steps), strict=False):
+    if len(roadmap.start) != len(again.start):
+        last = roadmap.start[-1].name
+        raise ValueError(
+            f"{path}: start is not the paper's way to {last!r}, which a study would note: give PAPER.way({last!r})"
+        )
+    for step, kept in zip((*roadmap.start, *roadmap.steps), (*again.start, *again.steps), strict=True):
         for field in ("name", "after", "number", "needs", *_TABLES):
             there, noted = getattr(step, field), getattr(kept, field)
             if there != noted:

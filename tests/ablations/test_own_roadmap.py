@@ -184,6 +184,10 @@ a, b = Step("a", "", number=0), Step("b", "", after="a", architecture={"kernel_s
             "a study could not note this roadmap",
         ),
         (
+            f"{IN_PYTHON}ROADMAP = Roadmap('x', '', (a, b), PAPER.way('kernel-7')[-1:])",
+            "start is not the paper's way to 'kernel-7', which a study would note: give PAPER.way('kernel-7')",
+        ),
+        (
             f"{IN_PYTHON}ROADMAP = Roadmap('x', '', (replace(a, number=1), replace(b, number=5)))",
             "number of step 'a' is 1 where a study would note 0: number the path from 0 on",
         ),

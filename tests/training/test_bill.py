@@ -129,6 +129,8 @@ def test_memory_of_a_container_is_what_its_groups_leave_and_the_page_cache(tmp_p
         (place / "memory.stat").write_text(f"anon 5\ninactive_file {cache}\n")
     monkeypatch.setattr(memory, "_groups", lambda: [tmp_path / "job/step", tmp_path / "job", tmp_path])
     assert memory.available(CPU) == 400
+    (tmp_path / "job/memory.stat").unlink()
+    assert memory.available(CPU) == 100  # a limit is one, also where nothing says what is cache
 
 
 def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> None:
