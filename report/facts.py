@@ -22,6 +22,13 @@ MINUS = "−"
 NOTHING = "–"
 
 
+def looked(looks: tuple[int, ...]) -> str:
+    """When comparisons are judged."""
+    if len(looks) == 1:
+        return f"{plural(looks[0], 'seed')}, one look"
+    return f"looks after {', '.join(map(str, looks))} seeds"
+
+
 def plural(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 

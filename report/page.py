@@ -180,7 +180,7 @@ def _flush(path: Path) -> None:
 def render(summary: Summary, drawn: Sequence[str]) -> str:
     """The report in GitHub's Markdown; `drawn` are the names of the figures that were."""
     environment = pages.environment(Path(__file__).parent / "templates")
-    environment.globals.update(table=table, plural=facts.plural)
+    environment.globals.update(table=table, plural=facts.plural, looked=facts.looked)
     titles = {name: title for name, (title, _) in figures(summary).items()}
     environment.globals["figure"] = lambda name: f"![{titles[name]}]({name}.png)"
     return environment.get_template("report.md.j2").render(

@@ -33,29 +33,37 @@ class Judged:
     """In the plan's order."""
     looks: int
     """Looks taken at the study."""
-    missing: Mapping[str, tuple[int, ...]]
-    """Seeds that rows of open comparisons lack for the next look, whatever is at most allowed."""
     next_seeds: Mapping[str, tuple[int, ...]]
-    """Of these, what may still be trained; empty where all is resolved, all looks are taken or no run is left."""
+    """Seeds that rows of open comparisons lack for the next look; empty where all is resolved, all looks are taken or
+    no run is left."""
 
 
 def judge(runs: Measured, plan: Plan) -> Judged:
     """Judge all comparisons of a plan by the runs there are.
 
-    A fixed plan judges all of them at once, on all runs. One with several looks takes them in their order, each on
-    the seeds that it foresees, and a comparison that is closed is not looked at again; so the same runs always
+    A family with one look is judged at once, on all runs. One with several takes them in their order, each on
+    the seeds that the plan foresees, and a comparison that is closed is not looked at again; so the same runs always
     give the same judgement, and it is the one that stopped them.
     """
     noise = Noise(runs)
+    parts = [_judge(runs, part, noise) for part in plan.parts]
+    families = {name: judged for part in parts for name, judged in part.families.items()}
+    in_order = {family.name: families[family.name] for family in plan.families}
+    next_seeds = {row: seeds for part in parts for row, seeds in part.next_seeds.items()}
+    return Judged(plan, noise, in_order, max(part.looks for part in parts), next_seeds)
+
+
+def _judge(runs: Measured, plan: Plan, noise: Noise) -> Judged:
+    """Judge the comparisons of a plan whose families are looked at alike."""
     state = {(family.name, pair): _Open() for family in plan.families for pair in family.comparisons}
     there = [key for key in state if set(key[1]) <= set(runs.rows)]
+    has = {row: set(runs.seeds_of(row)) for row in plan.rows}
     if not plan.sequential:
         _look(state, there, noise, plan, 0)
-        return _judged(plan, noise, state, 1, {}, {})
+        lacking = _missing(plan.rows, plan.schedule(0), has)
+        return _judged(plan, noise, state, 1, _affordable(state, lacking, plan, len(runs.row)))
     taken = 0
-    missing: dict[str, tuple[int, ...]] = {}
     affordable: dict[str, tuple[int, ...]] = {}
-    has = {row: set(runs.seeds_of(row)) for row in plan.rows}
     for look in range(len(plan.looks)):
         still = [key for key, value in state.items() if not value.closed(plan.pictures)]
         missing = _missing((row for _, pair in still for row in pair), plan.schedule(look), has)
@@ -65,11 +73,10 @@ def judge(runs: Measured, plan: Plan) -> Judged:
             break
         _look(state, complete, Noise(runs.of_seeds(plan.schedule(look))), plan, look)
         taken = look + 1
-        missing = {}
     for key in there:
         if state[key].seen is None:  # described by what is there
             state[key].see(noise, key[1])
-    return _judged(plan, noise, state, taken, missing, affordable)
+    return _judged(plan, noise, state, taken, affordable)
 
 
 def next_seeds(runs: Measured | None, plan: Plan) -> Mapping[str, tuple[int, ...]]:
@@ -159,7 +166,6 @@ def _judged(
     noise: Noise,
     state: Mapping[_Key, _Open],
     looks: int,
-    missing: Mapping[str, tuple[int, ...]],
     affordable: Mapping[str, tuple[int, ...]],
 ) -> Judged:
     families: dict[str, tuple[Judgement, ...]] = {}
@@ -192,7 +198,7 @@ def _judged(
                 )
             )
         families[family.name] = tuple(found)
-    return Judged(plan, noise, families, looks, missing, affordable)
+    return Judged(plan, noise, families, looks, affordable)
 
 
 def _chance(seen: Contrast, plan: Plan, open_comparisons: int) -> float:

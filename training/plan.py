@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 Pictures = Literal["new", "these"]
@@ -17,6 +18,8 @@ class Family:
     name: str
     comparisons: tuple[tuple[str, str], ...]
     """(row, the row it is compared with)."""
+    looks: tuple[int, ...] | None = None
+    """After how many seeds it is looked at; None: as the plan says."""
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -49,12 +52,13 @@ class Plan:
     runs_at_most: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.looks or self.looks[0] < 1 or any(a >= b for a, b in zip(self.looks, self.looks[1:])):
-            raise ValueError(f"the looks are {list(self.looks)}: give rising numbers of seeds, such as 2 3 5")
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds, default=0) < 0:
             raise ValueError(f"the seeds are {list(self.seeds)}: give each once, from 0 up")
-        if self.looks[-1] > len(self.seeds):
-            raise ValueError(f"the last look is at {self.looks[-1]} seeds, and there are {len(self.seeds)}: give more")
+        for looks in (self.looks, *map(self.looks_at, self.families)):
+            if not looks or looks[0] < 1 or any(a >= b for a, b in pairwise(looks)):
+                raise ValueError(f"the looks are {list(looks)}: give rising numbers of seeds, such as 2 3 5")
+            if looks[-1] > len(self.seeds):
+                raise ValueError(f"the last look is at {looks[-1]} seeds, and there are {len(self.seeds)}: give more")
         if not 0 < self.margin < 100:
             raise ValueError(f"the margin is {self.margin:g} points: give more than 0 and less than 100")
         if not 0 < self.level < 0.5:
@@ -67,9 +71,24 @@ class Plan:
         if self.runs_at_most is not None and self.runs_at_most < 1:
             raise ValueError(f"runs at most is {self.runs_at_most}: give at least 1")
 
+    def looks_at(self, family: Family) -> tuple[int, ...]:
+        """After how many seeds a family is looked at."""
+        return self.looks if family.looks is None else family.looks
+
+    @property
+    def parts(self) -> tuple["Plan", ...]:
+        """A plan for each set of families that are looked at after the same numbers of seeds."""
+        every = dict.fromkeys(map(self.looks_at, self.families)) or (self.looks,)
+        alike = {looks: [family for family in self.families if self.looks_at(family) == looks] for looks in every}
+        return tuple(
+            replace(self, looks=looks, families=tuple(replace(family, looks=None) for family in families))
+            for looks, families in alike.items()
+        )
+
     @property
     def sequential(self) -> bool:
-        return len(self.looks) > 1
+        """Whether any comparison is looked at several times."""
+        return any(len(looks) > 1 for looks in (self.looks, *map(self.looks_at, self.families)))
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -90,7 +109,11 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def as_json(self) -> dict[str, Any]:
-        return dict(json.loads(json.dumps(asdict(self))))
+        content = dict(json.loads(json.dumps(asdict(self))))
+        for family in content["families"]:
+            if family["looks"] is None:
+                del family["looks"]
+        return content
 
     @classmethod
     def from_json(cls, content: object) -> "Plan":
@@ -100,9 +123,12 @@ class Plan:
             unknown = content.keys() - {field.name for field in fields(cls)}
             assert not unknown
             families = tuple(
-                Family(str(family["name"]), tuple((str(row), str(other)) for row, other in family["comparisons"]))
+                Family(
+                    str(family["name"]), tuple((str(row), str(other)) for row, other in family["comparisons"]),
+                    tuple(map(int, family["looks"])) if "looks" in family else None,
+                )
                 for family in content["families"]
-            )
+            )  # fmt: skip
             seeds, looks = (tuple(int(value) for value in content[name]) for name in ("seeds", "looks"))
             rest = {name: content[name] for name in content.keys() - {"families", "seeds", "looks"}}
             rest |= {name: float(rest[name]) for name in ("margin", "level", "futility") if name in rest}
@@ -128,16 +154,30 @@ def revised(
 
     `how` are other fields; None leaves what was planned. Raises ValueError where the plan is impossible.
     """
-    together = {family.name: family for family in before.families} if before else {}
-    for family in families:
-        known = together.get(family.name, family).comparisons
-        together[family.name] = Family(family.name, tuple(dict.fromkeys((*known, *family.comparisons))))
     all_seeds = tuple(dict.fromkeys((*(before.seeds if before else ()), *seeds)))
-    before_last = [look for look in LOOKS if look < len(all_seeds)] if sequential else []
-    looks = (*before_last, len(all_seeds))
+    pairs = {family.name: family.comparisons for family in before.families} if before else {}
+    looks = {family.name: before.looks_at(family) for family in before.families} if before else {}
+    for family in families:
+        pairs[family.name] = tuple(dict.fromkeys((*pairs.get(family.name, ()), *family.comparisons)))
+        looks[family.name] = _looks(looks.get(family.name), len(seeds), len(all_seeds), sequential)
+    several = [each for each in looks.values() if len(each) > 1]
+    most = max(several, key=len, default=(len(all_seeds),))
+    together = tuple(
+        Family(name, pairs[name], None if looks[name] == most or not several else looks[name]) for name in pairs
+    )
     given = {name: value for name, value in how.items() if value is not None}
-    whole = {"families": tuple(together.values()), "seeds": all_seeds, "looks": looks, **given}
+    whole = {"families": together, "seeds": all_seeds, "looks": most, **given}
     return replace(before, **whole) if before else Plan(**whole)
+
+
+def _looks(had: tuple[int, ...] | None, asked: int, seeds: int, sequential: bool) -> tuple[int, ...]:
+    """When comparisons are looked at that had these looks. Those that were looked at several times stay so."""
+    taken = had if had and len(had) > 1 else ()
+    if not sequential and not taken:
+        return (max(asked, *had) if had else asked,)
+    # Seeds that a fixed plan foresaw are looked at together first: fewer of them never were.
+    first = LOOKS[0] if had is None or had == (seeds,) else max(had[0], LOOKS[0])
+    return tuple(sorted({*taken, first, *(look for look in LOOKS if first < look < seeds), seeds}))
 
 
 @dataclass(frozen=True)
@@ -193,10 +233,22 @@ def deviations(first: Plan, now: Plan) -> tuple[str, ...]:
         if before == after:
             continue
         if field.name == "families":
-            said += _changed_families(first, now)
-        else:
+            said += [*_changed_families(first, now), *_changed_looks(first, now)]
+        elif field.name != "looks":
             said.append(f"{field.name.replace('_', ' ')}: {_words(before)} was planned, {_words(after)} came to be")
     return tuple(said)
+
+
+def _changed_looks(first: Plan, now: Plan) -> Iterable[str]:
+    """One look at more seeds is still one look."""
+    before = {family.name: first.looks_at(family) for family in first.families}
+    after = {family.name: now.looks_at(family) for family in now.families if family.name in before}
+    changed: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for name, looks in after.items():
+        if looks != before[name] and max(len(looks), len(before[name])) > 1:
+            changed.setdefault((before[name], looks), []).append(name)
+    for (planned, came), names in changed.items():
+        yield f"looks at {' and '.join(names)}: after {_words(planned)} seeds was planned, {_words(came)} came to be"
 
 
 def _changed_families(first: Plan, now: Plan) -> Iterable[str]:

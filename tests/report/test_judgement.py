@@ -193,3 +193,19 @@ def test_an_interval_of_a_look_is_wider_for_the_others() -> None:
     assert once is not None
     assert looked.high - looked.low > 1.1 * (once.high - once.low)
     assert looked.p > once.p
+
+
+def test_a_family_with_one_look_is_judged_beside_one_with_several() -> None:
+    runs = levels(a=[70.0, 70.1], b=[70.2, 70.0], c=[72.0, 72.1])
+    steps, beside = Family("steps", (("b", "a"),)), Family("beside", (("c", "a"),), looks=(2,))
+    judged = judge(runs, Plan((steps, beside), (0, 1, 2, 3), (3, 4), **TIGHT))
+    assert list(judged.families) == ["steps", "beside"]
+    ((waits,), (found,)) = judged.families.values()
+    assert (waits.words, found.words, found.look) == ("not looked at yet", "gain", 1)
+    assert judged.next_seeds == {"a": (2,), "b": (2,)}
+
+
+def test_two_seeds_of_which_one_is_missing_are_asked_for() -> None:
+    runs = levels(a=[70.0, 70.1], b=[70.2])
+    plan = fixed([Family("steps", (("b", "a"),))], (0, 1))
+    assert judge(runs, plan).next_seeds == {"b": (1,)}

@@ -1,6 +1,7 @@
 """A study of several roadmaps whose plan has several looks: each is judged by what it needs itself."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,18 @@ def test_each_design_is_asked_for_its_own_rows(study) -> None:
     made, plan, (paper, other) = study
     assert missing(made.root, plan, paper) == {}
     assert missing(made.root, plan, other) == {"more": (0, 1), "finer": (0, 1)}
+
+
+def test_the_page_says_what_is_looked_at_when(study) -> None:
+    made, plan, _ = study
+    file = made.root / "study.json"
+    steps, more = plan.families
+    own = replace(plan, families=(steps, replace(more, looks=(1,))))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"plans": [Noted(own, 0).as_json()]}))
+    write(made.root)
+    text = (made.root / "report/report.md").read_text()
+    assert "in families (paper: 1; more: 1, 1 seed, one look), level 0.05" in text
+    assert "looks after 2, 3 seeds (pocock spending); 1 look taken." in text
 
 
 def test_a_comparison_before_its_first_look_is_no_result(study) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from training.plan import Family, Noted, Plan, deviations, fixed, together
+from training.plan import Family, Noted, Plan, deviations, fixed, revised, together
 
 PLAN = Plan((Family("steps", (("b", "a"), ("c", "b"))),), seeds=(0, 1, 2, 3), looks=(2, 4), runs_at_most=9)
 
@@ -41,6 +41,36 @@ def test_what_was_changed_later_is_said() -> None:
         "added to the family steps: d against c",
         "taken from the family steps: c against b",
     }
+
+
+STEPS, OTHERS = Family("steps", (("b", "a"),)), Family("others", (("d", "a"),))
+
+
+def test_a_study_that_goes_on_until_it_is_resolved_has_looked_at_the_seeds_of_its_fixed_plan() -> None:
+    before = fixed([STEPS, OTHERS], (0, 1, 2))
+    now = revised(before, [STEPS], range(5), sequential=True)
+    assert [now.looks_at(family) for family in now.families] == [(3, 4, 5), (3,)]
+    assert deviations(before, now) == (
+        "looks at steps: after 3 seeds was planned, 3 4 5 came to be", "seeds: 0 1 2 was planned, 0 1 2 3 4 came to be",
+    )  # fmt: skip
+    assert Plan.from_json(json.loads(json.dumps(now.as_json()))) == now
+    again = revised(now, [STEPS], range(10), sequential=True)
+    assert again.looks_at(again.families[0]) == (3, 4, 5, 6, 8, 10)
+    assert revised(now, [STEPS], range(5), sequential=True) == now
+    assert revised(before, [STEPS], range(3), sequential=True).looks == (2, 3)  # no more seeds: as if from the start
+    assert revised(None, [STEPS], range(5), sequential=True).looks == (2, 3, 4, 5)
+    assert revised(fixed([OTHERS], (0, 1, 2)), [STEPS], range(5), sequential=True).looks == (2, 3, 4, 5)
+
+
+def test_a_fixed_request_takes_no_look_back() -> None:
+    before = revised(None, [STEPS], range(5), sequential=True)
+    now = revised(before, [OTHERS], (0, 1), sequential=False)
+    assert [now.looks_at(family) for family in now.families] == [(2, 3, 4, 5), (2,)]
+    assert deviations(before, now) == ("added to the family others: d against a",)
+    assert revised(now, [STEPS], (0, 1, 2), sequential=False) == now
+    more = revised(now, [STEPS], range(7), sequential=False)
+    assert [more.looks_at(family) for family in more.families] == [(2, 3, 4, 5, 6, 7), (2,)]
+    assert revised(more, [STEPS], range(10), sequential=True).looks == (2, 3, 4, 5, 6, 7, 8, 10)
 
 
 @pytest.mark.parametrize(
