@@ -78,7 +78,8 @@ export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folde
 	$(RUNNER) export
 
 test: $(VENV)/dev.stamp  ## all tests, on all cores
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal
+	@# Processes by the hundred import the same modules: what they compile is kept, whatever the environment says.
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 test-slurm: $(VENV)/dev.stamp  ## a study on a Slurm that is started for it (Debian: slurm-wlm, munge), minutes
 	$(VENV)/bin/python -W ignore -m tests.torture.slurm
