@@ -111,14 +111,13 @@ def plan(
     config = _with_weights(command)
     find_study(folder, config)
 
-    if command.deterministic:  # before CUDA is used for the first time: cuBLAS then adds in one order
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from data.sizes import sizes
     from training import jobs, processes, torchrun
-    from training.device import find_device, find_precision, find_workers
+    from training.device import before_cuda, find_device, find_precision, find_workers
     from training.environment import code_version
     from training.run import Execution, Run, share, short_side
 
+    before_cuda(command.deterministic)
     place = torchrun.place()
     device = find_device(command.device, place)
     config = replace(config, precision=find_precision(config.precision, device))

@@ -102,7 +102,7 @@ class Bill:
             return 0.0
         if known.per_run is not None:
             return known.per_run
-        made = pictures_of(run.recipe, self.sizes)
+        made = run.recipe.pictures_seen(self.sizes.train)
         training = made / known.images_per_second
         preparing = made / picture_rate / self.processes
         if workers:
@@ -175,7 +175,7 @@ class Bill:
     def __str__(self) -> str:
         sizes, runs = self.sizes, self.runs
         lines = [f"{runs[0].study.folder}: {len(runs)} runs, {self._totals()}"]
-        by_recipe = {run.recipe: pictures_of(run.recipe, sizes) for run in runs}
+        by_recipe = {run.recipe: run.recipe.pictures_seen(sizes.train) for run in runs}
         per_run = " or ".join(f"{made:,}" for made in dict.fromkeys(by_recipe.values()))
         to_come = sum(round(by_recipe[run.recipe] * (1 - done)) for run, done in zip(runs, self.done, strict=True))
         lines.append(f"pictures: {per_run} a run in training, {to_come:,} in all still to come")
@@ -208,11 +208,6 @@ class Bill:
     def _totals(self) -> str:
         counts = ((self.standings.count(what), what) for what in get_args(Standing))
         return ", ".join(f"{count} {what}" for count, what in counts if count)
-
-
-def pictures_of(recipe: Recipe, sizes: Sizes) -> int:
-    """Training pictures that a run looks at, each counted as often as it is seen."""
-    return recipe.epochs * (sizes.train // recipe.batch_size) * recipe.batch_size
 
 
 def run_bytes(params: int, recipe: Recipe, test_pictures: int) -> int:

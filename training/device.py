@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -80,12 +81,18 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, dtype=_PRECISIONS[precision])
 
 
+def before_cuda(deterministic: bool) -> None:
+    """What `deterministic` takes before CUDA is used for the first time: cuBLAS then adds in one order."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def set_up(device: torch.device, precision: Precision, deterministic: bool = False) -> None:
     """Put settings that change speed or rounding where this project wants them, whatever they were. Safe to repeat.
 
     fp32 means fp32: TF32, which keeps 10 of its 23 bits of mantissa, multiplies only what autocast leaves in float32.
     `deterministic` asks for kernels that always round alike; torch warns of an operator that has none on the device
-    (docs/reliability.md). CUBLAS_WORKSPACE_CONFIG has to be set before CUDA is used (`runner.main`).
+    (docs/reliability.md), and `before_cuda` has to be called as well.
     """
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.deterministic = deterministic

@@ -1,6 +1,5 @@
 """What the processes of a run other than the first do: their share of its arithmetic, and nothing else."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from data import PictureStore, PreparedPictures
 from training import memory
-from training.device import find_device
+from training.device import before_cuda, find_device
 from training.interrupt import DONE, STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
 from training.processes import ALONE, Elsewhere, Processes
@@ -49,8 +48,7 @@ def help_with_runs(place: Place, processes: Processes, stop: StopRequest, prepar
             run, pictures, execution = told
             if not prepared:
                 prepare()
-                if execution.deterministic:  # before CUDA is used for the first time
-                    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+                before_cuda(execution.deterministic)
                 prepared = True
             device = find_device(execution.device.type, place)
             try:

@@ -1,16 +1,14 @@
 """Who trains a run of a study, and how the last attempt at one failed: files in its folder. No torch here."""
 
-import contextlib
-import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.files import write_atomically
 from data.lease import RENEWED, Lease, Watch, read
 from training.index import run_folders
+from training.study import recall, write_json
 
 LEASE, FAILURE = ".lease", "failure.json"
 LAUNCH = "ABLATIONS_LAUNCH"
@@ -25,17 +23,13 @@ def hold(run: Path, watch: Watch, code: str) -> Lease:
 
 def note_failure(run: Path, reason: str, *, final: bool) -> None:
     """Write why a run ended without a result; `final` if it would end so again, in any process and on any machine."""
-    record = {"reason": reason, "final": final, "launch": os.environ.get(LAUNCH)}
-    write_atomically(run / FAILURE, (json.dumps(record, indent=2) + "\n").encode())
+    write_json(run / FAILURE, {"reason": reason, "final": final, "launch": os.environ.get(LAUNCH)})
 
 
 def read_failure(run: Path) -> dict[str, Any] | None:
     """What `note_failure` wrote, if the run's last attempt failed."""
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads((run / FAILURE).read_bytes())
-        if isinstance(record, dict) and isinstance(record.get("reason"), str):
-            return record
-    return None
+    record = recall(run / FAILURE)
+    return record if isinstance(record.get("reason"), str) else None
 
 
 def refuse_other_code(study: Path, code: str, sleep: Callable[[float], object] = time.sleep) -> None:

@@ -137,6 +137,10 @@ class Recipe:
         """The learning rate at the end of the warm-up."""
         return self.lr * self.batch_size / self.lr_batch
 
+    def pictures_seen(self, pictures: int) -> int:
+        """Training pictures that a run looks at if there are so many, each counted as often as it is seen."""
+        return self.epochs * (pictures // self.batch_size) * self.batch_size
+
 
 CLASSIC = Recipe(
     epochs=90,

@@ -124,7 +124,7 @@ def finish(
     write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids))
     scaled = run.recipe.layer_scale is not None
     size = architecture_complexity(run.architecture, run.study.config.resolution, layer_scale=scaled)
-    pictures = run.recipe.epochs * (len(stores.train) // run.recipe.batch_size) * run.recipe.batch_size
+    pictures = run.recipe.pictures_seen(len(stores.train))
     result = {
         "step": run.step,
         "number": run.number,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from data.sizes import Sizes
 from training import memory
 from training.device import threads, wait_for
 from training.recipe import Recipe
-from training.study import read_json, read_result, write_json
+from training.study import read_result, recall, write_json
 from training.update import Learner, gradients, step
 
 SPEEDS = "speeds.json"
@@ -168,26 +167,18 @@ def measure_pictures(augmentation: Augmentation, resolution: int, sizes: Sizes, 
     return made / (time.perf_counter() - started)
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """speeds.json; nothing if it is missing or damaged, for a note of the past is no reason to stop."""
-    try:
-        return read_json(folder / SPEEDS)
-    except ValueError:
-        return {}
-
-
 def remember(folder: Path, device: str, speeds: Mapping[str, Speed]) -> None:
     """Keep what was measured now in the study's folder, for the next bill. Only a study that exists is touched."""
     new = {step: speed.images_per_second for step, speed in speeds.items() if speed.source == "measured now"}
     if new and (folder / "study.json").exists():
         old = {step: speed.images_per_second for step, speed in remembered(folder, device).items()}
-        write_json(folder / SPEEDS, {**_read(folder), device: {**old, **new}})
+        write_json(folder / SPEEDS, {**recall(folder / SPEEDS), device: {**old, **new}})
 
 
 def remembered(folder: Path, device: str) -> dict[str, Speed]:
     """Rates by step that `remember` kept of this device."""
     try:
-        rates = _read(folder).get(device, {}).items()
+        rates = recall(folder / SPEEDS).get(device, {}).items()
         return {step: Speed(float(rate), "remembered") for step, rate in rates if 0 < float(rate) < math.inf}
     except (ValueError, TypeError, AttributeError):
         return {}

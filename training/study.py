@@ -72,6 +72,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def recall(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that only remembers; nothing where it is missing or damaged: no reason to stop."""
+    with contextlib.suppress(ValueError):
+        return read_json(path)
+    return {}
+
+
 def read_result(run: Path) -> dict[str, Any] | None:
     """The result.json of a finished run, None of another. Raises ValueError, with what to do, where it is damaged."""
     path = run / "result.json"

@@ -15,13 +15,11 @@ import time
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from data import Batch
-from data.files import read_bytes, write_atomically
 from models import Architecture, SwinArchitecture
 from models.builder import build
 from training import memory
@@ -30,6 +28,7 @@ from training.environment import device_name
 from training.layout import Layout, has_compiler, lay_out
 from training.recipe import Optimizer, Precision, Recipe
 from training.run import Run
+from training.study import recall, write_json
 from training.update import Learner, gradients, noise, update
 from training.watch import BadLoss
 
@@ -261,17 +260,8 @@ def _key(work: Work, device: torch.device) -> str:
     return json.dumps({**asdict(work), "device": device_name(device), "torch": torch.__version__}, sort_keys=True)
 
 
-def _read(cache: Path) -> dict[str, Any]:
-    """What the file remembers; nothing if it is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(read_bytes(cache))
-        if isinstance(content, dict):
-            return content
-    return {}
-
-
 def _remembered(cache: Path, key: str) -> Layout | None:
-    entry = _read(cache).get(key)
+    entry = recall(cache).get(key)
     match entry.get("layout") if isinstance(entry, dict) else None:
         case {
             "channels_last": bool(last), "compile": bool(compiled), "threads": int(count), "rewritten": bool(rewritten)
@@ -284,4 +274,4 @@ def _remember(cache: Path, key: str, choice: Choice) -> None:
     entry = {"layout": asdict(choice.layout), "images_per_second": dict(choice.rates)}
     with contextlib.suppress(OSError):  # a home that cannot be written to costs a second a run, not the run
         cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache, (json.dumps({**_read(cache), key: entry}, indent=1) + "\n").encode())
+        write_json(cache, {**recall(cache), key: entry})
