@@ -80,8 +80,12 @@ class StudyRecord:
         """Every seed that any run of the study has."""
         return tuple(sorted({run.seed for run in self.runs}))
 
+    @property
+    def all_finished(self) -> tuple[RunRecord, ...]:
+        return tuple(run for run in self.runs if run.result is not None)
+
     def finished(self, step: str) -> tuple[RunRecord, ...]:
-        return tuple(run for run in self.runs if run.step == step and run.result is not None)
+        return tuple(run for run in self.all_finished if run.step == step)
 
     def unfinished(self, step: str) -> tuple[RunRecord, ...]:
         return tuple(run for run in self.runs if run.step == step and run.result is None)

@@ -18,10 +18,10 @@ from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.effects import EffectJudgement, judge_effects
 from report.facts import NOTHING, amount, signed, to_runs
+from report.judgement import words
 from report.noise import Measured, Noise
 from report.plots import INK, SOFT, points_axes
 from report.tables import Summary, runs_of
-from training.plan import Plan
 
 _TITLES = {
     "cumulative": "Step by step",
@@ -142,7 +142,8 @@ class DesignSummary:
     def _verdict(self, name: str, one: EffectJudgement | None) -> str:
         if name in self.unchanged:
             return "changes nothing here"
-        return "a run is missing" if one is None else effect_words(one, self.summary.plan)
+        plan = self.summary.plan
+        return "a run is missing" if one is None else words(one.answer_to(plan.pictures), plan.margin)
 
     def in_short(self) -> str:
         """The design's effects in a line, by what may be said of them."""
@@ -226,14 +227,6 @@ def unchanged(study: StudyRecord, design: Design) -> frozenset[str]:
         if all(abs(weight) < 1e-9 for weight in weights.values()):
             same.add(effect.name)
     return frozenset(same)
-
-
-def effect_words(one: EffectJudgement, plan: Plan) -> str:
-    """The verdict of an effect as a reader is told it."""
-    answer = one.answer_to(plan.pictures)
-    if answer is None:
-        return "one seed, no verdict"
-    return f"no difference larger than {plan.margin:g}" if answer.verdict == "no difference" else answer.verdict
 
 
 def of(summary: Summary) -> Iterator[DesignSummary]:

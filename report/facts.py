@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -58,7 +58,7 @@ def _present(value: float | None) -> bool:
 def page(summary: Summary) -> dict[str, Any]:
     """All variables of the template."""
     study = summary.study
-    finished = _finished(study)
+    finished = study.all_finished
     differences = [summary.differences[step.name] for step in study.steps if step.name in summary.differences]
     answered = [one for one in differences if one.answer is not None]
     return {
@@ -106,13 +106,9 @@ def page(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _finished(study: StudyRecord) -> list[RunRecord]:
-    return [run for run in study.runs if run.result is not None]
-
-
 def certificate(summary: Summary) -> pd.DataFrame:
     """The birth certificate: what, and its value in words."""
-    return pd.DataFrame(_certificate(summary, _finished(summary.study)), columns=["what", "value"])
+    return pd.DataFrame(_certificate(summary, summary.study.all_finished), columns=["what", "value"])
 
 
 def recipe(summary: Summary) -> pd.DataFrame:
@@ -122,7 +118,7 @@ def recipe(summary: Summary) -> pd.DataFrame:
 
 def time(summary: Summary) -> pd.DataFrame:
     """Seconds of all finished runs together, by what they were spent on."""
-    spent = _seconds(_finished(summary.study))
+    spent = _seconds(summary.study.all_finished)
     return pd.DataFrame({"part": list(spent), "seconds": list(spent.values())})
 
 
@@ -251,7 +247,7 @@ def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
     return lines
 
 
-def _runs(finished: list[RunRecord]) -> list[tuple[str, ...]]:
+def _runs(finished: Sequence[RunRecord]) -> list[tuple[str, ...]]:
     """What each finished run's number comes from; other numbers of the page link to its anchors."""
     rows: list[tuple[str, ...]] = []
     seen: set[str] = set()
@@ -273,7 +269,7 @@ def _values(values: Iterable[object]) -> str:
     return ", ".join(sorted({str(value) for value in values if value is not None})) or "unknown"
 
 
-def _certificate(summary: Summary, finished: list[RunRecord]) -> list[tuple[str, str]]:
+def _certificate(summary: Summary, finished: Sequence[RunRecord]) -> list[tuple[str, str]]:
     study = summary.study
     data = study.dataset
     results = [run.result for run in finished if run.result is not None and not run.made_as]
@@ -306,19 +302,19 @@ def _certificate(summary: Summary, finished: list[RunRecord]) -> list[tuple[str,
     ]  # fmt: skip
 
 
-def _shared(finished: list[RunRecord]) -> str:
+def _shared(finished: Sequence[RunRecord]) -> str:
     count = sum(run.made_as is not None for run in finished)
     return f" ({count} of them shared between rows)" if count else ""
 
 
-def _time(finished: list[RunRecord]) -> list[tuple[str, str, str]]:
+def _time(finished: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
     """(part, time, share) over all finished runs."""
     spent = _seconds(finished)
     total = sum(spent.values())
     return [(key, duration(value), f"{100 * value / total:.1f} %") for key, value in spent.items()] if total else []
 
 
-def _seconds(finished: list[RunRecord]) -> dict[str, float]:
+def _seconds(finished: Sequence[RunRecord]) -> dict[str, float]:
     results = [run.result for run in finished if run.result is not None and not run.made_as]
     order = ("forward", "backward", "optimizer", "evaluation", "data", "other")
     return {key: sum(result["seconds"][key] for result in results) for key in order}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def write(summary: Summary, folder: Path) -> None:
     """
     from tensorboard.plugins.hparams import summary_v2 as hp
 
-    runs = [run for run in summary.study.runs if run.result is not None]
+    runs = summary.study.all_finished
     chosen = choices(runs)
     known = {f"cost/{cost.name}": cost.title for cost in costs.COSTS}
     metrics = {"test/top1": "top-1 (%)", "test/top5": "top-5 (%)", **known}
@@ -46,7 +47,7 @@ def write(summary: Summary, folder: Path) -> None:
         board.add_scalars({tag: value for tag, value in values.items() if value is not None}, 0)
 
 
-def choices(runs: list[RunRecord]) -> dict[str, dict[str, Any]]:
+def choices(runs: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
     """For each run by its name its row, its seed, and the fields of network and recipe that differ between runs."""
     fields = {
         run.name: flat({part: run.identity.get(part) or {} for part in ("architecture", "recipe")}) for run in runs

@@ -36,6 +36,13 @@ class Answer:
     """How many in both rows would find a gap as large as the observed with 80 % power; None: 1,000 would not."""
 
 
+def words(answer: Answer | None, margin: float) -> str:
+    """A verdict as a reader is told it."""
+    if answer is None:
+        return "one seed, no verdict"
+    return f"no difference larger than {margin:g}" if answer.verdict == "no difference" else answer.verdict
+
+
 class Answered:
     """What has been asked both questions; an answer is None where a row has one seed."""
 
@@ -90,9 +97,7 @@ class Judgement(Answered):
         """The verdict as a reader is told it."""
         if self.look == 0 and self.answer is not None:
             return "not looked at yet"
-        if self.verdict == "no difference":
-            return f"no difference larger than {self.margin:g}"
-        return "one seed, no verdict" if self.verdict == "one seed" else self.verdict
+        return words(self.answer, self.margin)
 
     @property
     def smallest_p(self) -> float:

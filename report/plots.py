@@ -357,7 +357,7 @@ def learning_curves(summary: Summary) -> Figure | None:
         lines = -(-len(panels) // columns)
         figure = empty_figure(max(6.6, 3.9 * columns + 0.4), 3.3 * lines + 0.5)
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        finished = {(run.step, run.seed) for run in summary.study.runs if run.result is not None}
+        finished = {(run.step, run.seed) for run in summary.study.all_finished}
         by_run = dict(iter(curves.groupby(["step", "seed"], sort=False)))
         firsts = {key[0]: key for key in reversed(by_run)}.values()
         behind = [by_run[key][["epoch", "validation_top1"]].to_numpy(float) for key in firsts]

@@ -19,10 +19,10 @@ from ablations.sweep import Sweep
 from data.words import listed
 from report import sweep_curves
 from report.checks import RunRecord
-from report.design_sections import effect_words, unchanged
+from report.design_sections import unchanged
 from report.effects import EffectJudgement, judge_effects
 from report.facts import NOTHING, plural, signed
-from report.judgement import Answer
+from report.judgement import Answer, words
 from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, points_axes
 from report.tables import Summary, runs_of
@@ -164,7 +164,7 @@ class SweepSummary:
                     f"{which}_points": one.points,
                     f"{which}_low": answer.low if answer else math.nan,
                     f"{which}_high": answer.high if answer else math.nan,
-                    f"{which}_verdict": effect_words(one, self.summary.plan),
+                    f"{which}_verdict": self._words(one),
                     f"{which}_weights": " ".join(f"{weight:+.4g} {row}" for row, weight in one.effect.weights.items()),
                 }
             found.append(row | {"change": self._change(common, tuned)})
@@ -191,10 +191,13 @@ class SweepSummary:
         by_name = {one.row.name: one.seeds for one in self.tried}
         return " ".join(map(str, sorted({seed for row in effect.weights for seed in by_name[row]})))
 
+    def _words(self, one: EffectJudgement) -> str:
+        return words(self._answer(one), self.summary.plan.margin)
+
     def _change(self, common: EffectJudgement, tuned: EffectJudgement) -> str:
         """Of the verdict, or of sign and size where one seed gives none; empty where there is none."""
         if self._answer(common) and self._answer(tuned):
-            before, after = (effect_words(one, self.summary.plan) for one in (common, tuned))
+            before, after = (self._words(one) for one in (common, tuned))
             return "" if before == after else f"{before} becomes {after}"
         margin, said = self.summary.plan.margin, []
         large = [abs(one.points) > margin for one in (common, tuned)]
@@ -299,7 +302,7 @@ class SweepSummary:
         def cells(one: EffectJudgement) -> tuple[str, str]:
             answer = self._answer(one)
             interval = f" [{signed(answer.low)}, {signed(answer.high)}]" if answer else ""
-            return signed(one.points) + interval, effect_words(one, self.summary.plan)
+            return signed(one.points) + interval, self._words(one)
 
         ends = [*cells(common), *cells(tuned)]
         return plain(common.effect.name), *ends, self._change(common, tuned) or "no", self._with_all_seeds(common)
