@@ -75,13 +75,14 @@ def submit(
     if shutil.which("sbatch") is None:
         raise ValueError("--launcher slurm was given and there is no sbatch on this machine: give it where Slurm's "
                          "commands are, or --jobs to start processes here")  # fmt: skip
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    folder = (study / ".jobs" / name).absolute()
+    launch = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder = (study / ".jobs" / launch).absolute()
     if roadmap:
         command = [*command, "--roadmap", str(folder / roadmap.name)]
     program = [sys.executable, str(folder / "code" / "runner.py"), *command]
-    lines = "\n".join(f"#SBATCH --{option}" for option in options)
-    script = _SCRIPT.format(options=lines, launch=LAUNCH, name=name, command=shlex.join(program))
+    named = (option.partition("=") for option in options)
+    lines = "\n".join(f"#SBATCH --{name}{equals}{shlex.quote(value) if value else ''}" for name, equals, value in named)
+    script = _SCRIPT.format(options=lines, launch=LAUNCH, name=launch, command=shlex.join(program))
     array = f"--array=0-{workers - 1}"
     _sbatch(["--test-only", array], script)
     made = next(path for path in (folder, *folder.parents) if path.parent.exists())

@@ -124,8 +124,11 @@ def test_a_study_with_initial_weights_is_submitted_again(sbatch, pictures, tmp_p
     place = [*STUDY, "--dataset", f"imagefolder:{pictures}", "--data-dir", str(tmp_path), "--runs",
              str(tmp_path / "a study"), "--init-weights", str(weights)]  # fmt: skip
     assert runner.main(["all", *place, "--no-trial"]) == 0
-    assert runner.main(["all", *place, "--launcher", "slurm", "--jobs", "2"]) == 0
+    assert runner.main(["all", *place, "--launcher", "slurm", "--jobs", "2", "--sbatch", "comment=my study"]) == 0
     assert "submitted: job 17, 2 at once" in capsys.readouterr().out
+    (script,) = (tmp_path / "a study/s/.jobs").glob("*/job.sbatch")
+    assert "\n#SBATCH --requeue\n" in script.read_text()
+    assert "\n#SBATCH --comment='my study'\n" in script.read_text()
     tested, array, closing = sbatch.read_text().splitlines()
     assert "--test-only" in tested
     assert "--array=0-1 --output=" in array
