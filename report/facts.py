@@ -215,8 +215,8 @@ def _verdict(summary: Summary, step: Step) -> str:
 
 
 def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
-    """One sentence a step that was begun and has no result, one for all not begun, one a seed that steps lack, and one
-    for the planned seeds that all of them lack.
+    """One sentence a step that was begun and has no result, one for all not begun, one a seed that steps lack, one for
+    the planned seeds that all of them lack, and one a design of which rows lack all.
 
     Where a study may stop early, seeds that no comparison asked for are not missing.
     """
@@ -244,6 +244,10 @@ def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
     lines += [f"Seed {seed} was not run for {listed(names)}." for seed, names in sorted(lacking.items())]
     if unmade := [str(seed) for seed in planned if seed not in study.seeds]:
         lines.append(f"In the plan and not run for any step: seed{'s' * (len(unmade) > 1)} {listed(unmade)}.")
+    steps = {step.name for step in study.steps}
+    for made in study.designs:
+        if without := [row.name for row in made.rows if row.name not in steps and not study.finished(row.name)]:
+            lines.append(f"Of the design {made.request.kind}, no finished run: {listed(without)}.")
     return lines
 
 

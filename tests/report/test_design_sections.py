@@ -77,6 +77,8 @@ def test_one_seed_gets_no_verdict_and_a_missing_run_is_said(note) -> None:
     study, _ = note(Request("leave-one-out"), seeds=1, missing=("without-gelu",))
     found = effects(study, "leave_one_out")
     assert found.loc["gelu", "verdict"] == "a run is missing"
+    page = (study.root / "report/report.md").read_text()
+    assert "- Of the design leave-one-out, no finished run: without-gelu.\n" in page
     assert found.loc["layer-norm", "verdict"] == "one seed, no verdict"
 
 
