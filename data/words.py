@@ -42,6 +42,11 @@ def first_few(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(listed[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def plural(count: int, word: str) -> str:
+    """'1 run', '2 runs'."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def listed(words: Iterable[str]) -> str:
     """Words as English lists them: a, b and c; none."""
     *most, last = list(words) or ["none"]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablations import REGIMES, RecipeOf, Step
 from ablations.pages import plain
-from data.words import duration, flat, left_out, listed
+from data.words import duration, flat, left_out, listed, plural
 from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.judgement import Answer, Judgement
@@ -27,10 +27,6 @@ def looked(looks: tuple[int, ...]) -> str:
     if len(looks) == 1:
         return f"{plural(looks[0], 'seed')}, one look"
     return f"looks after {', '.join(map(str, looks))} seeds"
-
-
-def plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from ablations import pages
 from data.files import one_writer
+from data.words import plural
 from report import (
     calibration,
     classes,
@@ -180,7 +181,7 @@ def _flush(path: Path) -> None:
 def render(summary: Summary, drawn: Sequence[str]) -> str:
     """The report in GitHub's Markdown; `drawn` are the names of the figures that were."""
     environment = pages.environment(Path(__file__).parent / "templates")
-    environment.globals.update(table=table, plural=facts.plural, looked=facts.looked)
+    environment.globals.update(table=table, plural=plural, looked=facts.looked)
     titles = {name: title for name, (title, _) in figures(summary).items()}
     environment.globals["figure"] = lambda name: f"![{titles[name]}]({name}.png)"
     return environment.get_template("report.md.j2").render(

@@ -16,12 +16,12 @@ from scipy import stats
 from ablations.designs import Design, Effect, Row
 from ablations.pages import plain
 from ablations.sweep import Sweep
-from data.words import listed
+from data.words import listed, plural
 from report import sweep_curves
 from report.checks import RunRecord
 from report.design_sections import unchanged
 from report.effects import EffectJudgement, judge_effects
-from report.facts import NOTHING, plural, signed
+from report.facts import NOTHING, signed
 from report.judgement import Answer, words
 from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, points_axes

@@ -14,6 +14,7 @@ import pandas as pd
 import ablations
 from ablations import PaperRow, Step
 from ablations.roadmap import ends
+from data.words import plural
 from report.agreement import RankCorrelation, Side, SignAgreement, rank_correlation, sign_agreement
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
@@ -91,7 +92,7 @@ class Summary:
         first = self.study.plans[0] if self.study.plans else None
         if first is None:
             return ("no plan was written before the first result",)
-        late = (f"the plan was written when {first.results} runs were finished",) if first.results else ()
+        late = (f"the plan was written after {plural(first.results, 'finished run')}",) if first.results else ()
         return (*late, *deviations(first.plan, self.plan))
 
     @cached_property

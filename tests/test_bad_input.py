@@ -47,7 +47,7 @@ def test_dry_run_tells_the_bill_and_writes_nothing(place, tmp_path, capsys) -> N
 def test_after_each_run_the_forecast_is_corrected(place, capsys) -> None:
     assert runner.main(["all", *place, "--steps", "3", "4"]) == 0
     out = capsys.readouterr().out
-    assert out.index("expected in total") < out.index("1 runs left, about ") < out.index("all 2 runs are finished")
+    assert out.index("expected in total") < out.index("1 run left, about ") < out.index("all 2 runs are finished")
     assert runner.main(["all", *place, "--steps", "3", "4", "5", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "3 runs, 2 finished, 1 to train" in out

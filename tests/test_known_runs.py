@@ -76,7 +76,7 @@ def test_what_another_row_has_made_is_taken_and_not_made_again(elsewhere, house_
     command = ["all", *SHARE, *house_place, "--no-trial"]
     before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
     assert runner.main([*command, "--dry-run"]) == 0
-    assert "1 runs, 1 shared" in capsys.readouterr().out
+    assert "1 run, 1 shared" in capsys.readouterr().out
     assert runner.main(command) == 0
     assert "patchify-stem seed 0: the run of without-depthwise, top-1 " in capsys.readouterr().out
     mine = elsewhere.parents[1] / "patchify-stem/seed-0"

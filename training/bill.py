@@ -11,7 +11,7 @@ import torch
 from data.files import require_free
 from data.loader import batches_per_epoch
 from data.sizes import Sizes
-from data.words import duration, readable_bytes
+from data.words import duration, plural, readable_bytes
 from models.builder import build
 from training import memory, speed
 from training.device import set_up
@@ -135,9 +135,9 @@ class Bill:
         self.factor = taken / expected if expected else 1.0
         left = sum(what not in _DONE for what in self.standings)
         if not left:
-            return f"all {len(self.standings)} runs are finished"
+            return "the run is finished" if len(self.standings) == 1 else f"all {len(self.standings)} runs are finished"
         return (
-            f"{left} runs left, about {duration(self.seconds_left())} "
+            f"{plural(left, 'run')} left, about {duration(self.seconds_left())} "
             f"(runs take {self.factor:.2f} times what was forecast)"
         )
 
@@ -174,7 +174,7 @@ class Bill:
 
     def __str__(self) -> str:
         sizes, runs = self.sizes, self.runs
-        lines = [f"{runs[0].study.folder}: {len(runs)} runs, {self._totals()}"]
+        lines = [f"{runs[0].study.folder}: {plural(len(runs), 'run')}, {self._totals()}"]
         by_recipe = {run.recipe: run.recipe.pictures_seen(sizes.train) for run in runs}
         per_run = " or ".join(f"{made:,}" for made in dict.fromkeys(by_recipe.values()))
         to_come = sum(round(by_recipe[run.recipe] * (1 - done)) for run, done in zip(runs, self.done, strict=True))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from data.lease import Busy, Lease, Lost, Watch
+from data.words import plural
 from models.builder import empty
 from training import memory, records
 from training.checkpoint import Damaged
@@ -84,10 +85,10 @@ def carry_out(
         if len(held) == len(left):
             who = ", ".join(f"{run.title} ({busy})" for run, busy in held[:3])
             if others == "leave":
-                _tell(f"left to other processes: {len(held)} runs, among them {who}")
+                _tell(f"left to other processes: {plural(len(held), 'run')}, among them {who}")
                 break
             if not waiting:
-                _tell(f"waiting for {len(held)} runs that other processes train, among them {who}")
+                _tell(f"waiting for {plural(len(held), 'run')} that other processes train, among them {who}")
             waiting = True
             time.sleep(_LOOK_AGAIN)
         left = [run for run, _ in held]

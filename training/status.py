@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from data.files import one_writer, write_atomically
 from data.lease import CLOCKS, SILENCE, Seen, read
-from data.words import duration
+from data.words import duration, plural
 from training.holders import LEASE, read_failure
 from training.index import run_folders, standing_of
 from training.study import read_json, read_result
@@ -161,7 +161,7 @@ def as_table(status: Status) -> str:
     counts = ", ".join(f"{len(found)} {state}" for state in get_args(State) if (found := status.of(state)))
     left = status.seconds_left
     all_left = "" if left is None else f"; about {duration(left)} left with {len(status.of('running'))} at work"
-    lines = [f"{status.study}: {len(status.runs)} runs, {counts or 'none asked for'}{all_left}"]
+    lines = [f"{status.study}: {plural(len(status.runs), 'run')}, {counts or 'none asked for'}{all_left}"]
     rows: list[tuple[str, ...]] = [(run.state, f"{run.step} seed {run.seed}", _far(run), run.why or run.where or "")
             for state in ("failed", "running", "stopped") for run in status.of(state)]  # fmt: skip
     for state in ("queued", "done"):

@@ -107,7 +107,7 @@ def test_what_other_processes_finished_is_not_left(tmp_path, monkeypatch) -> Non
     done = tmp_path / "gelu/seed-1/result.json"
     done.parent.mkdir(parents=True)
     done.write_text("{}")
-    assert bill.finished("gelu", 0, 5.0).startswith("1 runs left, about 5 s")
+    assert bill.finished("gelu", 0, 5.0).startswith("1 run left, about 5 s")
 
 
 @pytest.mark.parametrize("text", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"])

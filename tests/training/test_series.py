@@ -57,7 +57,7 @@ def test_a_run_that_another_process_trains_is_named_and_left_to_it(make_run, car
         with pytest.raises(Busy, match=f"is being trained by process {holder.pid} on "):
             carry_out([theirs], others="refuse")
     said = capsys.readouterr().err
-    assert f"left to other processes: 1 runs, among them layer-norm seed 0 (process {holder.pid} on " in said
+    assert f"left to other processes: 1 run, among them layer-norm seed 0 (process {holder.pid} on " in said
     assert ours.result
     assert not theirs.result
     assert (theirs.folder / MADE_AGAIN).exists()
@@ -70,7 +70,7 @@ def test_a_run_whose_process_dies_is_waited_for_and_taken_over(make_run, carry_o
         threading.Timer(0.5, holder.kill).start()
         assert carry_out([theirs]) == 0
     said = capsys.readouterr().err
-    assert "waiting for 1 runs that other processes train, among them layer-norm seed 0 (process" in said
+    assert "waiting for 1 run that other processes train, among them layer-norm seed 0 (process" in said
     assert f"layer-norm seed 0: process {holder.pid} on " in said
     assert "which trained it, has vanished; going on with it" in said
     assert theirs.result

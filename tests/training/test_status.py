@@ -116,7 +116,7 @@ def test_the_command_prints_a_table_or_json_and_refuses_what_is_no_study(study, 
     note_asked(study, [("gelu", 0)])
     place = ["--study", "s", "--runs", str(study.parent)]
     assert runner.main(["status", *place]) == 0
-    assert capsys.readouterr().out == f"{study}: 1 runs, 1 queued\nqueued  gelu  seed 0\n"
+    assert capsys.readouterr().out == f"{study}: 1 run, 1 queued\nqueued  gelu  seed 0\n"
     assert runner.main(["status", *place, "--format", "json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["counts"] == {"failed": 0, "running": 0, "stopped": 0, "queued": 1, "done": 0}
