@@ -124,6 +124,8 @@ class All(Training):
     sweep: str | None = None
     """Train every row with each value of a field of its recipe, to choose its best on validation pictures:
     lr=0.5x,1x,2x for parts and multiples of the row's own, weight_decay=0.05,0.3 for plain values."""
+    mixed_code: bool = False
+    """Judge and report runs of different versions of this code together, instead of leaving the rarer ones out."""
     steps: tuple[str, ...] = ()
     """Numbers or names of rows, if not all."""
     overwrite: tuple[str, ...] = ()

@@ -246,7 +246,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         code = train_rows(command, made, chosen, seeds, overwrite, stop, judging)
     if code in (DONE, FAILED) and not command.dry_run and not command.worker:
         try:
-            print("report:", _write_report(folder, made.roadmap.name), flush=True)
+            print("report:", _write_report(folder, made.roadmap.name, command.mixed_code), flush=True)
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise

@@ -18,8 +18,8 @@ from ablations import get_regime
 from ablations.designs import Design, Row
 from commands import LAUNCHING, All, Train
 from data.datasets import Located
-from data.words import first_few, left_out, one_line
-from training.holders import LAUNCH, refuse_other_code
+from data.words import first_few, left_out, listed, one_line
+from training.holders import LAUNCH, other_versions, refuse_other_code
 from training.interrupt import DONE, FAILED, STOPPED, StopRequest
 from training.plan import Plan
 from training.status import note_asked
@@ -75,7 +75,9 @@ def train_until_resolved(
 
     folder = command.folder
     asked: Mapping[str, tuple[int, ...]] = {}
-    while more := missing(folder, judging, made):
+    while more := missing(folder, judging, made, mixed_code=command.mixed_code):
+        if not command.mixed_code and (others := _of_other_code(folder)):
+            raise ValueError(f"{others} are not judged together: use that version, or add --mixed-code")
         if more == asked:
             raise ValueError(
                 f"the runs of {first_few(sorted(more))} are finished and yet cannot be reported: `runner.py report` "
@@ -89,6 +91,16 @@ def train_until_resolved(
                 return code
         overwrite = ()  # a later look adds to what was made again
     return DONE
+
+
+def _of_other_code(folder: Path) -> str:
+    """The beginning of a sentence on a study's finished runs that were made by other versions of this code, if any."""
+    from training.environment import code_version
+
+    code = code_version()
+    others = other_versions(folder, code)
+    made = f"finished runs in {folder} were made by version {listed(others)} of this code, and this is {code}: they"
+    return made if others else ""
 
 
 def plan(
@@ -176,6 +188,9 @@ def forecast(task: Task) -> "Bill":
     bill = Bill(task.runs, task.sizes, task.execution, task.overwrite)
     if isinstance(task.command, All):
         print(bill.expectation, bill, sep="\n", flush=True)
+        if min(bill.done) < 1 and not task.command.mixed_code and (others := _of_other_code(task.command.folder)):
+            kept = "are reported together with --mixed-code only, else those of the version that made most"
+            print(one_line(f"{others} {kept}"), file=sys.stderr)
     bill.require_disk(task.data_dir, task.cache, task.command.runs)
     return bill
 

@@ -120,6 +120,27 @@ def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) ->
     assert len(list((tmp_path / "runs/other").glob("*/*/result.json"))) <= 6
 
 
+def test_runs_of_another_version_of_the_code_are_told_before_more_are_trained(place, tmp_path, capsys) -> None:
+    study = tmp_path / "runs/quick"
+    request = ["all", *place, "--steps", "3", "depthwise", "--no-trial"]
+    assert runner.main(request) == 0
+    for path in study.glob("*/seed-*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"code_version": "abc"}))
+    more = [*request, "--until-resolved", "--seeds", "0", "1"]
+    before = files(tmp_path)
+    capsys.readouterr()
+    assert runner.main(more) == 2
+    said = capsys.readouterr().err
+    assert f"finished runs in {study} were made by version abc of this code, and this is " in said
+    assert "are not judged together: use that version, or add --mixed-code" in said
+    assert files(tmp_path) == before
+    assert runner.main([*request, "--seeds", "0", "1", "--dry-run"]) == 0
+    assert "are reported together with --mixed-code only" in capsys.readouterr().err
+    assert runner.main([*more, "--mixed-code"]) == 0
+    assert (study / "depthwise/seed-1/result.json").exists()
+    assert "4 finished runs" in (study / "report/report.md").read_text()
+
+
 def test_another_config_in_the_same_study_is_refused(place, tmp_path, capsys) -> None:
     runner.main(["train", "4", *place])
     before = files(tmp_path)

@@ -1,5 +1,6 @@
 """Who trains a run of a study, and how the last attempt at one failed: files in its folder. No torch here."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 
 from data.lease import RENEWED, Lease, Watch, read
 from training.index import run_folders
-from training.study import recall, write_json
+from training.study import read_result, recall, write_json
 
 LEASE, FAILURE = ".lease", "failure.json"
 LAUNCH = "ABLATIONS_LAUNCH"
@@ -30,6 +31,15 @@ def read_failure(run: Path) -> dict[str, Any] | None:
     """What `note_failure` wrote, if the run's last attempt failed."""
     record = recall(run / FAILURE)
     return record if isinstance(record.get("reason"), str) else None
+
+
+def other_versions(study: Path, code: str) -> list[str]:
+    """The versions of this code, other than `code`, that made finished runs of the study."""
+    made: set[str] = set()
+    for folder in run_folders(study):
+        with contextlib.suppress(ValueError):  # what is damaged is told elsewhere
+            made.add(str((read_result(folder) or {}).get("code_version", "unknown")))
+    return [] if code == "unknown" else sorted(made - {code, "unknown"})
 
 
 def refuse_other_code(study: Path, code: str, sleep: Callable[[float], object] = time.sleep) -> None:
