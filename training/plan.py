@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
+from data.words import plural
+
 Pictures = Literal["new", "these"]
 Spending = Literal["pocock", "obrien-fleming"]
 
@@ -255,6 +257,9 @@ def _changed_families(first: Plan, now: Plan) -> Iterable[str]:
     before = {family.name: set(family.comparisons) for family in first.families}
     after = {family.name: set(family.comparisons) for family in now.families}
     for name in before | after:
+        if name not in before:
+            yield f"added the family {name} ({plural(len(after[name]), 'comparison')})"
+            continue
         gone, new = before.get(name, set()) - after.get(name, set()), after.get(name, set()) - before.get(name, set())
         for word, pairs in (("added to", new), ("taken from", gone)):
             if pairs:
