@@ -83,6 +83,7 @@ def page(summary: Summary) -> dict[str, Any]:
         "planned": bool(study.plans),
         "deviations": summary.deviations,
         "looks": summary.judged.looks if summary.judged else 0,
+        "sequential": summary.judged is not None and summary.judged.plan.sequential,
         "sureness": [_sureness(study, one) for one in (*answered, *(end for end in summary.ends if end.answer))],
         "same_seed": summary.judged.noise.same_seed if summary.judged else None,
         "smallest_p": max((one.smallest_p for one in answered), default=None),
@@ -93,7 +94,7 @@ def page(summary: Summary) -> dict[str, Any]:
         ],
         "signs": summary.signs,
         "paper_regime": summary.paper_regime,
-        "missing": _missing(study, summary.plan if study.plans else None),
+        "missing": _missing(study, summary.judged.plan if study.plans and summary.judged else None),
         "runs": _runs(finished),
         "certificate": _certificate(summary, finished),
         "recipe": _recipe(study.config),
@@ -216,8 +217,8 @@ def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
 
     Where a study may stop early, seeds that no comparison asked for are not missing.
     """
-    planned = () if plan is None or plan.sequential else plan.seeds
-    wanted = () if plan is not None and plan.sequential else study.seeds
+    planned = () if plan is None else plan.sure_seeds
+    wanted = study.seeds if plan is None else planned
     lines: list[str] = []
     unseen: list[str] = []
     lacking: dict[int, list[str]] = {}

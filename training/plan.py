@@ -90,7 +90,12 @@ class Plan:
     @property
     def sequential(self) -> bool:
         """Whether any comparison is looked at several times."""
-        return any(len(looks) > 1 for looks in (self.looks, *map(self.looks_at, self.families)))
+        return any(len(part.looks) > 1 for part in self.parts)
+
+    @property
+    def sure_seeds(self) -> tuple[int, ...]:
+        """Those that its rows get whatever comes out: none where it may stop early."""
+        return () if self.sequential else self.seeds[: max(part.looks[-1] for part in self.parts)]
 
     @property
     def rows(self) -> tuple[str, ...]:

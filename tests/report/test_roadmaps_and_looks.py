@@ -78,6 +78,22 @@ def test_the_page_says_what_is_looked_at_when(study) -> None:
     assert "looks after 2, 3 seeds (pocock spending); 1 look taken." in text
 
 
+def test_a_page_of_fixed_comparisons_in_a_study_that_goes_on_elsewhere(study) -> None:
+    made, plan, _ = study
+    file = made.root / "study.json"
+    steps, more = plan.families
+    own = replace(plan, families=(replace(steps, looks=(2,)), more))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"plans": [Noted(own, 0).as_json()]}))
+    made.add("depthwise", 1400, seed=2)
+    write(made.root)
+    text = (made.root / "report/report.md").read_text()
+    assert "looked at several times" not in text
+    assert "over all looks" not in text
+    assert "eed 2 was not run" not in text
+    assert "not run for any step" not in text
+    assert "| gain" in text
+
+
 def test_a_comparison_before_its_first_look_is_no_result(study) -> None:
     made, _, _ = study
     (made.folder("width", 1) / "result.json").unlink()
