@@ -80,12 +80,12 @@ class DesignSummary:
         effects = [effect for effect in self.design.effects if effect.name not in self.unchanged]
         plan = self.summary.plan
         found = judge_effects(Noise(Measured.of(correct)), effects, margin=plan.margin, level=plan.level)
-        return tuple(self._as_looked_at(one) for one in found) if plan.sequential else found
+        return tuple(map(self._as_looked_at, found))
 
     def _as_looked_at(self, one: EffectJudgement) -> EffectJudgement:
-        """Where a plan looks several times, the comparisons of two rows are judged by its rule."""
+        """Comparisons of two rows that a plan looks at several times are judged by its rule."""
         by_rule = self.summary.judgements.get(one.effect.pair) if one.effect.pair else None
-        if by_rule is None:
+        if by_rule is None or by_rule.family not in self.summary.plan.looked_at_again:
             return one
         these, new = by_rule.these_pictures, by_rule.new_pictures
         return replace(one, points=by_rule.points, these_pictures=these, new_pictures=new)

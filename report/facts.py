@@ -217,8 +217,7 @@ def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
 
     Where a study may stop early, seeds that no comparison asked for are not missing.
     """
-    planned = () if plan is None else plan.sure_seeds
-    wanted = study.seeds if plan is None else planned
+    wanted = {step.name: study.seeds if plan is None else plan.sure_seeds(step.name) for step in study.steps}
     lines: list[str] = []
     unseen: list[str] = []
     lacking: dict[int, list[str]] = {}
@@ -233,12 +232,13 @@ def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
             else:
                 unseen.append(_label(study, step.name))
         else:
-            for seed in set(wanted) - seen - left_out:
+            for seed in set(wanted[step.name]) & set(study.seeds) - seen - left_out:
                 lacking.setdefault(seed, []).append(_label(study, step.name))
         if parts:
             lines.append(f"{_label(study, step.name)}: {'; '.join(parts)}.")
     lines += [f"Not run yet: {listed(unseen)}."] if unseen else []
     lines += [f"Seed {seed} was not run for {listed(names)}." for seed, names in sorted(lacking.items())]
+    planned = dict.fromkeys(seed for seeds in wanted.values() for seed in seeds)
     if unmade := [str(seed) for seed in planned if seed not in study.seeds]:
         lines.append(f"In the plan and not run for any step: seed{'s' * (len(unmade) > 1)} {listed(unmade)}.")
     steps = {step.name for step in study.steps}

@@ -45,29 +45,36 @@ def judge(runs: Measured, plan: Plan) -> Judged:
     the seeds that the plan foresees, and a comparison that is closed is not looked at again; so the same runs always
     give the same judgement, and it is the one that stopped them.
     """
-    noise = Noise(runs)
-    parts = [_judge(runs, part, noise) for part in plan.parts]
-    families = {name: judged for part in parts for name, judged in part.families.items()}
+    parts: list[Judged] = []
+    asked: dict[str, tuple[int, ...]] = {}
+    for part in plan.parts:
+        # What others are looked at for may not add runs to what is looked at once.
+        own = runs if part.sequential or not plan.sequential else runs.of_seeds(part.schedule(0))
+        judged = _judge(own, part, len(runs.row) + sum(map(len, asked.values())))
+        parts.append(judged)
+        asked = _together(asked, judged.next_seeds)
+    families = {name: found for part in parts for name, found in part.families.items()}
     in_order = {family.name: families[family.name] for family in plan.families}
-    next_seeds = {row: seeds for part in parts for row, seeds in part.next_seeds.items()}
-    return Judged(plan, noise, in_order, max(part.looks for part in parts), next_seeds)
+    looks = max(part.looks for part in parts if part.plan.sequential or not plan.sequential)
+    return Judged(plan, Noise(runs), in_order, looks, asked)
 
 
-def _judge(runs: Measured, plan: Plan, noise: Noise) -> Judged:
-    """Judge the comparisons of a plan whose families are looked at alike."""
+def _judge(runs: Measured, plan: Plan, made: int) -> Judged:
+    """Judge the comparisons of a plan whose families are looked at alike; so many runs are made or asked for."""
+    noise = Noise(runs)
     state = {(family.name, pair): _Open() for family in plan.families for pair in family.comparisons}
     there = [key for key in state if set(key[1]) <= set(runs.rows)]
     has = {row: set(runs.seeds_of(row)) for row in plan.rows}
     if not plan.sequential:
         _look(state, there, noise, plan, 0)
         lacking = _missing(plan.rows, plan.schedule(0), has)
-        return _judged(plan, noise, state, 1, _affordable(state, lacking, plan, len(runs.row)))
+        return _judged(plan, noise, state, 1, _affordable(state, lacking, plan, made))
     taken = 0
     affordable: dict[str, tuple[int, ...]] = {}
     for look in range(len(plan.looks)):
         still = [key for key, value in state.items() if not value.closed(plan.pictures)]
         missing = _missing((row for _, pair in still for row in pair), plan.schedule(look), has)
-        affordable = _affordable(still, missing, plan, len(runs.row))
+        affordable = _affordable(still, missing, plan, made)
         complete = [key for key in still if not missing.keys() & set(key[1])]
         if affordable or not complete:
             break
@@ -83,8 +90,16 @@ def next_seeds(runs: Measured | None, plan: Plan) -> Mapping[str, tuple[int, ...
     """Which rows need which further seeds, by the plan's rule; empty where training may stop. None: no run yet."""
     if runs is not None:
         return judge(runs, plan).next_seeds
-    keys = [(family.name, pair) for family in plan.families for pair in family.comparisons]
-    return _affordable(keys, _missing(plan.rows, plan.schedule(0), {}), plan, 0)
+    asked: dict[str, tuple[int, ...]] = {}
+    for part in plan.parts:
+        keys = [(family.name, pair) for family in part.families for pair in family.comparisons]
+        lacking = _missing(part.rows, part.schedule(0), {})
+        asked = _together(asked, _affordable(keys, lacking, part, sum(map(len, asked.values()))))
+    return asked
+
+
+def _together(one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {row: tuple(dict.fromkeys((*one.get(row, ()), *other.get(row, ())))) for row in {**one, **other}}
 
 
 @dataclass

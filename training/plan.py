@@ -1,10 +1,10 @@
 """What a study will compare and how it will judge, written in study.json before its first result. No torch here."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from data.words import plural
@@ -57,7 +57,7 @@ class Plan:
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds, default=0) < 0:
             raise ValueError(f"the seeds are {list(self.seeds)}: give each once, from 0 up")
         for looks in (self.looks, *map(self.looks_at, self.families)):
-            if not looks or looks[0] < 1 or any(a >= b for a, b in pairwise(looks)):
+            if not looks or looks[0] < 1 or any(a >= b for a, b in itertools.pairwise(looks)):
                 raise ValueError(f"the looks are {list(looks)}: give rising numbers of seeds, such as 2 3 5")
             if looks[-1] > len(self.seeds):
                 raise ValueError(f"the last look is at {looks[-1]} seeds, and there are {len(self.seeds)}: give more")
@@ -92,10 +92,17 @@ class Plan:
         """Whether any comparison is looked at several times."""
         return any(len(part.looks) > 1 for part in self.parts)
 
+    def sure_seeds(self, row: str) -> tuple[int, ...]:
+        """Those that a row gets whatever comes out: none where it may stop early."""
+        if not self.sequential and row not in self.rows:
+            return self.seeds
+        looks = [self.looks_at(family) for family in self.families if row in family.rows]
+        return self.seeds[: max((each[0] for each in looks if len(each) == 1), default=0)]
+
     @property
-    def sure_seeds(self) -> tuple[int, ...]:
-        """Those that its rows get whatever comes out: none where it may stop early."""
-        return () if self.sequential else self.seeds[: max(part.looks[-1] for part in self.parts)]
+    def looked_at_again(self) -> frozenset[str]:
+        """The names of its families that are looked at several times."""
+        return frozenset(family.name for family in self.families if len(self.looks_at(family)) > 1)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -162,19 +169,24 @@ def revised(
     `how` are other fields; None leaves what was planned. Raises ValueError where the plan is impossible.
     """
     all_seeds = tuple(dict.fromkeys((*(before.seeds if before else ()), *seeds)))
-    pairs = {family.name: family.comparisons for family in before.families} if before else {}
+    asked = 1 + max((all_seeds.index(seed) for seed in seeds), default=-1)
+    pairs = _pairs(before.families if before else (), families)
     looks = {family.name: before.looks_at(family) for family in before.families} if before else {}
-    for family in families:
-        pairs[family.name] = tuple(dict.fromkeys((*pairs.get(family.name, ()), *family.comparisons)))
-        looks[family.name] = _looks(looks.get(family.name), len(seeds), len(all_seeds), sequential)
-    several = [each for each in looks.values() if len(each) > 1]
-    most = max(several, key=len, default=(len(all_seeds),))
-    together = tuple(
-        Family(name, pairs[name], None if looks[name] == most or not several else looks[name]) for name in pairs
-    )
+    for name in {family.name for family in families}:
+        looks[name] = _looks(looks.get(name), asked, len(all_seeds), sequential)
+    most = max(looks.values(), key=lambda each: (len(each), each), default=(len(all_seeds),))
+    together = tuple(Family(name, pairs[name], None if looks[name] == most else looks[name]) for name in pairs)
     given = {name: value for name, value in how.items() if value is not None}
     whole = {"families": together, "seeds": all_seeds, "looks": most, **given}
     return replace(before, **whole) if before else Plan(**whole)
+
+
+def _pairs(*parts: Iterable[Family]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """The comparisons of families of the same name, together."""
+    found: dict[str, tuple[tuple[str, str], ...]] = {}
+    for family in itertools.chain(*parts):
+        found[family.name] = tuple(dict.fromkeys((*found.get(family.name, ()), *family.comparisons)))
+    return found
 
 
 def _looks(had: tuple[int, ...] | None, asked: int, seeds: int, sequential: bool) -> tuple[int, ...]:
@@ -213,7 +225,8 @@ def together(one: tuple[Noted, ...], other: tuple[Noted, ...]) -> tuple[Noted, .
     if more or others or first.sequential or second.sequential or one[0].results or other[0].results:
         raise ValueError("differ, and one was changed later or looks several times")
     seeds = tuple(sorted({*first.seeds, *second.seeds}))
-    whole = revised(replace(first, seeds=seeds, looks=(len(seeds),)), second.families, (), sequential=False)
+    families = tuple(Family(name, pairs) for name, pairs in _pairs(first.families, second.families).items())
+    whole = replace(first, families=families, seeds=seeds, looks=(len(seeds),))
     if replace(second, families=whole.families, seeds=whole.seeds, looks=whole.looks) != whole:
         raise ValueError("judge differently")
     return (Noted(whole, 0),)
@@ -237,22 +250,22 @@ def deviations(first: Plan, now: Plan) -> tuple[str, ...]:
     said: list[str] = []
     for field in fields(Plan):
         before, after = getattr(first, field.name), getattr(now, field.name)
-        if before == after:
-            continue
         if field.name == "families":
-            said += [*_changed_families(first, now), *_changed_looks(first, now)]
-        elif field.name != "looks":
+            said += _changed_families(first, now)
+        elif field.name == "looks":
+            said += _changed_looks(first, now)
+        elif before != after:
             said.append(f"{field.name.replace('_', ' ')}: {_words(before)} was planned, {_words(after)} came to be")
     return tuple(said)
 
 
 def _changed_looks(first: Plan, now: Plan) -> Iterable[str]:
-    """One look at more seeds is still one look."""
+    """One look at more seeds is still one look, and the plan's seeds tell of it where they are more."""
     before = {family.name: first.looks_at(family) for family in first.families}
     after = {family.name: now.looks_at(family) for family in now.families if family.name in before}
     changed: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
     for name, looks in after.items():
-        if looks != before[name] and max(len(looks), len(before[name])) > 1:
+        if looks != before[name] and (max(len(looks), len(before[name])) > 1 or first.seeds == now.seeds):
             changed.setdefault((before[name], looks), []).append(name)
     for (planned, came), names in changed.items():
         yield f"looks at {' and '.join(names)}: after {_words(planned)} seeds was planned, {_words(came)} came to be"

@@ -1,6 +1,7 @@
 """Designs in the report: effects that are known beforehand, missing runs, rows that are one network."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import ablations
 from ablations.designs import Request, design
 from report import page
+from training.plan import Family, Noted, Plan
 
 WORTH = {"gelu": 6.0, "layer-norm": -4.0}
 """Points that a decision adds; all others add nothing."""
@@ -96,3 +98,17 @@ def test_a_design_that_study_json_cannot_mean_is_refused(note) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"designs": [{"roadmap": "paper", "kind": "sideways"}]}))
     with pytest.raises(ValueError, match="is damaged: --design is 'sideways'"):
         page.write(study.root)
+
+
+def test_what_is_looked_at_once_is_judged_alike_beside_what_is_looked_at_again(note) -> None:
+    study, made = note(Request("leave-one-out"))
+    families = (Family("paper, leave-one-out", made.family), Family("paper, cumulative", (("width", "depthwise"),)))
+    path = study.root / "study.json"
+    answers = []
+    for plan in (
+        Plan(families, (0, 1, 2), (3,)),
+        Plan((replace(families[0], looks=(3,)), families[1]), tuple(range(10)), (3, 4, 6, 10)),
+    ):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"plans": [Noted(plan, 0).as_json()]}))
+        answers.append(effects(study, "leave_one_out"))
+    pd.testing.assert_frame_equal(*answers)

@@ -203,6 +203,26 @@ def test_a_family_with_one_look_is_judged_beside_one_with_several() -> None:
     ((waits,), (found,)) = judged.families.values()
     assert (waits.words, found.words, found.look) == ("not looked at yet", "gain", 1)
     assert judged.next_seeds == {"a": (2,), "b": (2,)}
+    assert judged.looks == 0  # at what is looked at several times
+
+
+def test_what_others_are_looked_at_for_adds_no_runs_to_a_fixed_family() -> None:
+    runs = levels(a=[70.0, 70.1, 79.0], b=[70.2, 70.0, 79.0], c=[72.0, 72.1])
+    steps, beside = Family("steps", (("b", "a"),)), Family("beside", (("c", "a"),), looks=(2,))
+    (found,) = judge(runs, Plan((steps, beside), (0, 1, 2, 3), (3, 4), **TIGHT)).families["beside"]
+    assert (found.seeds, found.points) == ((2, 2), pytest.approx(2.0))
+    (alone,) = judge(runs, fixed([replace(beside, looks=None)], (0, 1), **TIGHT)).families["beside"]
+    assert alone.seeds == (2, 3)
+
+
+def test_the_runs_that_may_be_made_are_those_of_all_families_together() -> None:
+    runs = levels(a=[70.0] * 2, b=[70.3] * 2, c=[70.0] * 2, d=[71.0] * 2)
+    steps, beside = Family("steps", (("b", "a"),)), Family("beside", (("d", "c"),), looks=(5,))
+    plan = Plan((steps, beside), (0, 1, 2, 3, 4), (3, 4, 5), **TIGHT, runs_at_most=10)
+    assert judge(runs, plan).next_seeds == {"a": (2,), "b": (2,)}
+    assert next_seeds(None, replace(plan, runs_at_most=None)) == {
+        **dict.fromkeys("ab", (0, 1, 2)), **dict.fromkeys("cd", (0, 1, 2, 3, 4))
+    }  # fmt: skip
 
 
 def test_two_seeds_of_which_one_is_missing_are_asked_for() -> None:

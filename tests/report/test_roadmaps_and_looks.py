@@ -92,6 +92,10 @@ def test_a_page_of_fixed_comparisons_in_a_study_that_goes_on_elsewhere(study) ->
     assert "eed 2 was not run" not in text
     assert "not run for any step" not in text
     assert "| gain" in text
+    fewer = replace(plan, families=(replace(steps, looks=(3,)), more))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"plans": [Noted(fewer, 0).as_json()]}))
+    write(made.root)
+    assert "- Seed 2 was not run for 5 width." in (made.root / "report/report.md").read_text()
 
 
 def test_a_comparison_before_its_first_look_is_no_result(study) -> None:

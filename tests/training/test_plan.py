@@ -50,9 +50,12 @@ def test_a_study_that_goes_on_until_it_is_resolved_has_looked_at_the_seeds_of_it
     before = fixed([STEPS, OTHERS], (0, 1, 2))
     now = revised(before, [STEPS], range(5), sequential=True)
     assert [now.looks_at(family) for family in now.families] == [(3, 4, 5), (3,)]
-    assert deviations(before, now) == (
-        "looks at steps: after 3 seeds was planned, 3 4 5 came to be", "seeds: 0 1 2 was planned, 0 1 2 3 4 came to be",
+    said = (
+        "seeds: 0 1 2 was planned, 0 1 2 3 4 came to be", "looks at steps: after 3 seeds was planned, 3 4 5 came to be",
     )  # fmt: skip
+    assert deviations(before, now) == said
+    alone = fixed([STEPS], (0, 1, 2))
+    assert deviations(alone, revised(alone, [STEPS], range(5), sequential=True)) == said
     assert Plan.from_json(json.loads(json.dumps(now.as_json()))) == now
     again = revised(now, [STEPS], range(10), sequential=True)
     assert again.looks_at(again.families[0]) == (3, 4, 5, 6, 8, 10)
@@ -71,6 +74,21 @@ def test_a_fixed_request_takes_no_look_back() -> None:
     more = revised(now, [STEPS], range(7), sequential=False)
     assert [more.looks_at(family) for family in more.families] == [(2, 3, 4, 5, 6, 7), (2,)]
     assert revised(more, [STEPS], range(10), sequential=True).looks == (2, 3, 4, 5, 6, 7, 8, 10)
+
+
+def test_each_fixed_family_has_its_own_number_of_seeds() -> None:
+    now = revised(revised(None, [STEPS], range(5), sequential=False), [OTHERS], (0, 1), sequential=False)
+    assert [now.looks_at(family) for family in now.families] == [(5,), (2,)]
+    assert (now.sure_seeds("d"), now.sure_seeds("b"), now.sure_seeds("z")) == ((0, 1), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4))
+    more = revised(now, [OTHERS], range(4), sequential=False)
+    assert deviations(now, more) == ("looks at others: after 2 seeds was planned, 4 came to be",)
+    assert more.sure_seeds("d") == (0, 1, 2, 3)
+    goes_on = revised(now, [OTHERS], range(5), sequential=True)
+    assert goes_on.looks_at(goes_on.families[1]) == (2, 3, 4, 5)
+    assert (goes_on.sure_seeds("d"), goes_on.sure_seeds("b")) == ((), (0, 1, 2, 3, 4))
+    assert goes_on.looked_at_again == {"others"}
+    other_seeds = revised(goes_on, [Family("more", (("e", "a"),))], (7, 8), sequential=False)
+    assert other_seeds.looks_at(other_seeds.families[2]) == (7,)  # which are all up to those that were asked for
 
 
 @pytest.mark.parametrize(
