@@ -89,6 +89,7 @@ def test_a_page_of_fixed_comparisons_in_a_study_that_goes_on_elsewhere(study) ->
     text = (made.root / "report/report.md").read_text()
     assert "looked at several times" not in text
     assert "over all looks" not in text
+    assert "taken." not in text
     assert "eed 2 was not run" not in text
     assert "not run for any step" not in text
     assert "| gain" in text
