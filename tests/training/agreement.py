@@ -1,4 +1,4 @@
-"""An update of every step of the paper's roadmap, by however many processes torchrun started this with.
+"""An update of every step of the paper's roadmap (of its ends, by more than two), by the processes torchrun started.
 
     torchrun --nproc-per-node=K tests/training/agreement.py FOLDER
 
@@ -74,16 +74,19 @@ def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, T
     }
 
 
-def all_steps(processes: Processes = ALONE) -> dict[str, Tensor]:
-    """By precision, step and tensor: every step in float32, as runs are, and the ends of the path in float64."""
-    every = [step.name for step in PAPER.rows(REGIMES["pocket"])]
+ENDS = ("baseline", "separate-downsampling")
+
+
+def updates(processes: Processes = ALONE, *, every: bool = True) -> dict[str, Tensor]:
+    """By precision, step and tensor: every step or the ends of the path in float32, the ends in float64 too."""
+    steps = [step.name for step in PAPER.rows(REGIMES["pocket"])] if every else ENDS
     made = {}
-    for dtype, steps in ((torch.float32, every), (torch.float64, ("baseline", "separate-downsampling"))):
-        for step in steps:
+    for dtype, names in ((torch.float32, steps), (torch.float64, ENDS)):
+        for step in names:
             made |= {f"{dtype} {key}": value for key, value in one_step(step, dtype, processes).items()}
     return made
 
 
 if __name__ == "__main__":
     with joined(place()) as processes:
-        torch.save(all_steps(processes), Path(sys.argv[1]) / f"{processes.rank}.pt")
+        torch.save(updates(processes, every=processes.count == 2), Path(sys.argv[1]) / f"{processes.rank}.pt")
