@@ -11,8 +11,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_workers_started_at_once_of_which_one_is_killed_make_what_one_worker_makes() -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.torture.sharing", "--workers", "2", "--kills", "1",
-               "--rounds", "1", "--steps", "layer-norm", "--seeds", "2"]  # fmt: skip
+    command = [sys.executable, "-W", "ignore", "-m", "tests.torture.sharing", "--workers", "3", "--kills", "1",
+               "--rounds", "1", "--steps", "layer-norm", "--seeds", "3"]  # fmt: skip
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
         text=True, check=False,

@@ -1,4 +1,4 @@
-"""An update of every step of the paper's roadmap (of its ends, by more than two), by the processes torchrun started.
+"""An update of every step of the paper's roadmap, by however many processes torchrun started this with.
 
     torchrun --nproc-per-node=K tests/training/agreement.py FOLDER
 
@@ -74,19 +74,15 @@ def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, T
     }
 
 
-ENDS = ("baseline", "separate-downsampling")
-
-
-def updates(processes: Processes = ALONE, *, every: bool = True) -> dict[str, Tensor]:
-    """By precision, step and tensor: every step or the ends of the path in float32, the ends in float64 too."""
-    steps = [step.name for step in PAPER.rows(REGIMES["pocket"])] if every else ENDS
+def all_steps(processes: Processes = ALONE) -> dict[str, Tensor]:
+    """By precision, step and tensor."""
     made = {}
-    for dtype, names in ((torch.float32, steps), (torch.float64, ENDS)):
-        for step in names:
-            made |= {f"{dtype} {key}": value for key, value in one_step(step, dtype, processes).items()}
+    for dtype in (torch.float64, torch.float32):
+        for step in PAPER.rows(REGIMES["pocket"]):
+            made |= {f"{dtype} {key}": value for key, value in one_step(step.name, dtype, processes).items()}
     return made
 
 
 if __name__ == "__main__":
     with joined(place()) as processes:
-        torch.save(updates(processes, every=processes.count == 2), Path(sys.argv[1]) / f"{processes.rank}.pt")
+        torch.save(all_steps(processes), Path(sys.argv[1]) / f"{processes.rank}.pt")
