@@ -18,7 +18,6 @@ from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.effects import EffectJudgement, judge_effects
 from report.facts import NOTHING, amount, signed, to_runs
-from report.judgement import words
 from report.noise import Measured, Noise
 from report.plots import INK, SOFT, points_axes
 from report.tables import Summary, runs_of
@@ -143,7 +142,7 @@ class DesignSummary:
         if name in self.unchanged:
             return "changes nothing here"
         plan = self.summary.plan
-        return "a run is missing" if one is None else words(one.answer_to(plan.pictures), plan.margin)
+        return "a run is missing" if one is None else one.in_words(plan.pictures, plan.margin)
 
     def in_short(self) -> str:
         """The design's effects in a line, by what may be said of them."""

@@ -36,13 +36,6 @@ class Answer:
     """How many in both rows would find a gap as large as the observed with 80 % power; None: 1,000 would not."""
 
 
-def words(answer: Answer | None, margin: float) -> str:
-    """A verdict as a reader is told it."""
-    if answer is None:
-        return "one seed, no verdict"
-    return f"no difference larger than {margin:g}" if answer.verdict == "no difference" else answer.verdict
-
-
 class Answered:
     """What has been asked both questions; an answer is None where a row has one seed."""
 
@@ -51,6 +44,13 @@ class Answered:
 
     def answer_to(self, question: Pictures) -> Answer | None:
         return self.new_pictures if question == "new" else self.these_pictures
+
+    def in_words(self, question: Pictures, margin: float) -> str:
+        """The verdict as a reader is told it."""
+        answer = self.answer_to(question)
+        if answer is None:
+            return "one seed, no verdict"
+        return f"no difference larger than {margin:g}" if answer.verdict == "no difference" else answer.verdict
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Judgement(Answered):
         """The verdict as a reader is told it."""
         if self.look == 0 and self.answer is not None:
             return "not looked at yet"
-        return words(self.answer, self.margin)
+        return self.in_words(self.question, self.margin)
 
     @property
     def smallest_p(self) -> float:

@@ -41,27 +41,30 @@ class Judged:
 def judge(runs: Measured, plan: Plan) -> Judged:
     """Judge all comparisons of a plan by the runs there are.
 
-    A family with one look is judged at once, on all runs. One with several takes them in their order, each on
-    the seeds that the plan foresees, and a comparison that is closed is not looked at again; so the same runs always
-    give the same judgement, and it is the one that stopped them.
+    A family with one look is judged at once: on all runs, or on those of its own seeds where others are looked at
+    several times. One with several looks takes them in their order, each on the seeds that the plan foresees, and a
+    comparison that is closed is not looked at again; so the same runs always give the same judgement, and it is the
+    one that stopped them.
     """
+    noise = Noise(runs)
     parts: list[Judged] = []
     asked: dict[str, tuple[int, ...]] = {}
     for part in plan.parts:
         # What others are looked at for may not add runs to what is looked at once.
-        own = runs if part.sequential or not plan.sequential else runs.of_seeds(part.schedule(0))
+        whole = part.sequential or not plan.sequential
+        own = noise if whole else Noise(runs.of_seeds(part.schedule(0)))
         judged = _judge(own, part, len(runs.row) + sum(map(len, asked.values())))
         parts.append(judged)
         asked = _together(asked, judged.next_seeds)
     families = {name: found for part in parts for name, found in part.families.items()}
     in_order = {family.name: families[family.name] for family in plan.families}
     looks = max(part.looks for part in parts if part.plan.sequential or not plan.sequential)
-    return Judged(plan, Noise(runs), in_order, looks, asked)
+    return Judged(plan, noise, in_order, looks, asked)
 
 
-def _judge(runs: Measured, plan: Plan, made: int) -> Judged:
+def _judge(noise: Noise, plan: Plan, made: int) -> Judged:
     """Judge the comparisons of a plan whose families are looked at alike; so many runs are made or asked for."""
-    noise = Noise(runs)
+    runs = noise.measured
     state = {(family.name, pair): _Open() for family in plan.families for pair in family.comparisons}
     there = [key for key in state if set(key[1]) <= set(runs.rows)]
     has = {row: set(runs.seeds_of(row)) for row in plan.rows}

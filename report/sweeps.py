@@ -22,7 +22,7 @@ from report.checks import RunRecord
 from report.design_sections import unchanged
 from report.effects import EffectJudgement, judge_effects
 from report.facts import NOTHING, signed
-from report.judgement import Answer, words
+from report.judgement import Answer
 from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, points_axes
 from report.tables import Summary, runs_of
@@ -192,7 +192,7 @@ class SweepSummary:
         return " ".join(map(str, sorted({seed for row in effect.weights for seed in by_name[row]})))
 
     def _words(self, one: EffectJudgement) -> str:
-        return words(self._answer(one), self.summary.plan.margin)
+        return one.in_words(self.summary.plan.pictures, self.summary.plan.margin)
 
     def _change(self, common: EffectJudgement, tuned: EffectJudgement) -> str:
         """Of the verdict, or of sign and size where one seed gives none; empty where there is none."""

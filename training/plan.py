@@ -278,7 +278,7 @@ def _changed_families(first: Plan, now: Plan) -> Iterable[str]:
         if name not in before:
             yield f"added the family {name} ({plural(len(after[name]), 'comparison')})"
             continue
-        gone, new = before.get(name, set()) - after.get(name, set()), after.get(name, set()) - before.get(name, set())
+        gone, new = before[name] - after.get(name, set()), after.get(name, set()) - before[name]
         for word, pairs in (("added to", new), ("taken from", gone)):
             if pairs:
                 shown = ", ".join(f"{row} against {other}" for row, other in sorted(pairs))
