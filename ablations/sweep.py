@@ -9,6 +9,7 @@ from typing import Any
 from ablations.fields import RECIPE, value_of
 from ablations.roadmap import Variant
 from data.words import did_you_mean, of_fields
+from training.recipe import follow
 
 _FACTOR = re.compile(r"(\d+\.?\d*|\.\d+)x")
 _EXAMPLE = "--sweep lr=0.5x,1x,2x or --sweep weight_decay=0.05,0.3"
@@ -76,16 +77,19 @@ class Setting:
         return f"{self.field}-{self.value}".replace("_", "-").replace(":", "-")
 
     def of(self, variant: Variant) -> Variant:
-        """The row's network and recipe with this value.
+        """The row's network and recipe with this value; steps of its rate are as long in proportion as its training.
 
         Raises:
             ValueError: its recipe cannot have it, as the end of a sentence.
         """
-        own = variant.recipe.values()[self.field]
+        own = variant.recipe
         try:
-            return replace(variant, recipe=variant.recipe.change(**{self.field: self._value(own)}))
+            recipe = own.change(**{self.field: self._value(own.values()[self.field])})
         except ValueError as error:
             raise ValueError(of_fields(error)) from None
+        if self.field == "epochs" and own.schedule == "step":
+            recipe = follow(own, own, recipe)
+        return replace(variant, recipe=recipe)
 
     def _value(self, own: Any) -> Any:
         if not _FACTOR.fullmatch(self.value):

@@ -9,6 +9,7 @@ from ablations import PAPER, REGIMES, get_roadmap
 from ablations.designs import Request, design, recorded
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
+from training.recipe import follow
 
 POCKET, PRESET = REGIMES["pocket"], get_preset("pocket").config
 CONFIG = replace(PRESET, recipe=PRESET.recipe.change(lr=4e-3), classic=PRESET.classic.change(lr=0.1))
@@ -54,6 +55,16 @@ def test_a_factor_is_of_the_rows_own_value_and_a_plain_value_is_itself():
 )
 def test_any_field_of_a_recipe_can_be_swept(text, row, field, value):
     assert recipe(swept(text), row).values()[field] == value
+
+
+def test_a_longer_training_is_that_of_a_longer_study():
+    """Else the classic recipe, its rate at nothing long before the end, gained nothing by longer training."""
+    made, classic = swept("epochs=0.5x,2x,7"), CONFIG.classic
+    for name, epochs in (("baseline-epochs-2x", 20), ("baseline-epochs-0.5x", 5), ("baseline-epochs-7", 7)):
+        studys = follow(classic, CONFIG.recipe, CONFIG.recipe.change(epochs=epochs))
+        assert recipe(made, name) == studys
+        assert studys.step_epochs == {20: 10, 5: 2, 7: 4}[epochs]
+    assert recipe(made, "gelu-epochs-2x") == CONFIG.recipe.change(epochs=20)
 
 
 @pytest.mark.parametrize("kind", ["leave-one-out", "factorial"])
