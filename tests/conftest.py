@@ -20,6 +20,13 @@ from training.environment import code_version
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
+def pytest_configure() -> None:
+    """Tests write in memory where there is room: each file that a run makes safe waits milliseconds for a disk."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free > 4 * 2**30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than cores, eight at most: a test that waits for a process of its own leaves its core to another."""

@@ -68,7 +68,7 @@ AGREEMENT = Path(__file__).with_name("agreement.py")
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def alone() -> dict[str, str]:
     """What one process makes of an update of every step; see agreement.py."""
     from tests.training import agreement
 
@@ -85,9 +85,9 @@ def test_every_step_comes_out_the_same_to_the_last_bit_however_many_share_it(pro
         report = said(torchrun)
         assert torchrun.returncode == 0, report
     for rank in range(processes):
-        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        together = json.loads((tmp_path / f"{rank}.json").read_text())
         assert together.keys() == alone.keys()
-        different = [name for name, value in alone.items() if not torch.equal(value, together[name])]
+        different = [name for name, digest in alone.items() if together[name] != digest]
         assert not different, (rank, different)
 
 
