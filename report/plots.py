@@ -30,6 +30,8 @@ INK, SOFT, FAINT = "#1c2128", "#6b7580", "#d8dee4"
 _PALETTE = [sns.color_palette("colorblind").as_hex()[i] for i in (7, 0, 1, 2, 4, 3, 9, 5, 8, 6)]
 """Seaborn's colour-blind palette, in an order that keeps neighbouring groups apart."""
 _REFERENCE = "#30363d"
+_DPI = 150
+"""Of a PNG."""
 _TURNS = np.radians([0, 180, 30, -30, 150, 210, 60, -60, 120, 240, 90, 270])
 """Directions of a mark from its point: beside it first, for error bars and many arrows are upright."""
 STYLE = {
@@ -52,7 +54,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write `path`.png (for reading) and `path`.svg (for print); the same figure gives the same bytes."""
     with matplotlib.rc_context(STYLE):
         settle(figure)  # for both: savefig would do it twice for each
-        figure.set_dpi(150)
+        figure.set_dpi(_DPI)
         FigureCanvasAgg(figure).print_png(f"{path}.png", metadata={"Software": None})  # type: ignore[no-untyped-call]
         FigureCanvasSVG(figure).print_svg(f"{path}.svg", metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
 

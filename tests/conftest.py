@@ -3,7 +3,7 @@
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; read when torch is imported
@@ -15,6 +15,8 @@ from PIL import Image
 
 import runner
 from data.files import one_writer
+from report import plots
+from training import footprint, speed
 from training.environment import code_version
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
@@ -59,6 +61,17 @@ def pytest_unconfigure() -> None:
 def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes what this user's runs remember."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_and_coarse() -> Iterator[None]:
+    """What is timed is timed as seldom, and what is drawn is as coarse, as may be: no test asks how fast or fine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(footprint, "_SECONDS", 0.0)
+        patch.setattr(speed, "_COUNTED_SECONDS", 0.0)
+        patch.setattr(speed, "_PICTURES_SECONDS", 0.0)
+        patch.setattr(plots, "_DPI", 40)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,10 @@ SPEEDS = "speeds.json"
 
 _SECONDS = 4.0
 """What the measurement of a network may take, roughly; two sizes of its parts are timed whatever they take."""
+_COUNTED_SECONDS = 0.1
+"""For the updates of one size that count, of which there are two at least."""
+_PICTURES_SECONDS = 0.1
+"""What the measurement of an augmentation takes."""
 _CALLS = 3
 """Of an update of one size, at least: a cold one (allocations, choice of kernels) and two that count."""
 _NOISE = 0.05
@@ -106,7 +110,7 @@ def _time(learner: Learner, batch: Batch) -> _Timing:
         group["lr"] = 0.0  # weights that wander off make numbers that are slow to compute with
     times: list[tuple[float, float]] = []
     with threads(learner.layout.threads):
-        while len(times) < _CALLS or (len(times) < 20 and sum(map(sum, times[1:])) < _SECONDS / 40):
+        while len(times) < _CALLS or (len(times) < 20 and sum(map(sum, times[1:])) < _COUNTED_SECONDS):
             started = time.perf_counter()
             gradients(learner, 0, repeat(batch))
             wait_for(learner.device)
@@ -156,13 +160,13 @@ class _Pictures:
         return self.picture
 
 
-def measure_pictures(augmentation: Augmentation, resolution: int, sizes: Sizes, seconds: float = 0.1) -> float:
+def measure_pictures(augmentation: Augmentation, resolution: int, sizes: Sizes) -> float:
     """Training pictures that one process prepares a second, from decoded pictures of the data set's size."""
     noise = torch.randint(0, 256, (sizes.height, sizes.width, 3), dtype=torch.uint8)
     store, made, started = _Pictures(noise, torch.zeros(4096, dtype=torch.int64)), 0, time.perf_counter()
     for _ in train_batches(store, augmentation, resolution, seed=0, epoch=0, batch_size=16):
         made += 16
-        if time.perf_counter() - started > seconds:
+        if time.perf_counter() - started > _PICTURES_SECONDS:
             break
     return made / (time.perf_counter() - started)
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import ablations
+from report import collect, page
+from report.tables import Summary
 
 SECONDS = {"data": 2.0, "forward": 30.0, "backward": 60.0, "optimizer": 5.0, "evaluation": 2.0, "other": 1.0}
 CLASSES = ("apple_pie", "pizza", "ramen", "sushi", "tacos", "waffles")
@@ -49,6 +52,11 @@ class StudyFolder:
             },
         }
         (root / "study.json").write_text(json.dumps(study))
+
+    def told(self) -> tuple[dict[str, pd.DataFrame], str]:
+        """The tables and the page of its report, as `write` makes them, but no figures."""
+        summary = Summary(collect.read(self.root))
+        return page.tables(summary), page.render(summary, [])
 
     @property
     def steps(self) -> list[str]:

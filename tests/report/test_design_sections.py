@@ -37,9 +37,13 @@ def note(make_study):
     return make
 
 
-def effects(study, kind: str) -> pd.DataFrame:
+def written(study, kind: str) -> pd.DataFrame:
     page.write(study.root)
     return pd.read_csv(study.root / f"report/design_1_{kind}_effects.csv").set_index("effect")
+
+
+def effects(study, kind: str) -> pd.DataFrame:
+    return study.told()[0][f"design_1_{kind}_effects"].set_index("effect")
 
 
 REQUESTS = [
@@ -54,7 +58,7 @@ REQUESTS = [
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: f"{request.kind}-{request.rows_at_most}")
 def test_known_effects_are_found_and_no_others(note, request_) -> None:
     study, made = note(request_)
-    found = effects(study, request_.kind.replace("-", "_"))
+    found = written(study, request_.kind.replace("-", "_"))
     assert list(found.index) == [effect.name for effect in made.effects]
     for name, row in found.iterrows():
         assert row.points == pytest.approx(WORTH.get(name, 0.0), abs=1.5), name
@@ -80,8 +84,7 @@ def test_one_seed_gets_no_verdict_and_a_missing_run_is_said(note) -> None:
     study, _ = note(Request("leave-one-out"), seeds=1, missing=("without-gelu",))
     found = effects(study, "leave_one_out")
     assert found.loc["gelu", "verdict"] == "a run is missing"
-    page = (study.root / "report/report.md").read_text()
-    assert "- Of the design leave-one-out, no finished run: without-gelu.\n" in page
+    assert "- Of the design leave-one-out, no finished run: without-gelu.\n" in study.told()[1]
     assert found.loc["layer-norm", "verdict"] == "one seed, no verdict"
 
 

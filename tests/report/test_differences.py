@@ -51,8 +51,7 @@ def test_each_class_has_its_change_at_each_step(summary: Summary) -> None:
 def test_one_seed_is_told_apart(make_study: Make) -> None:
     study = make_study(test=600)
     assert not classes.table(two_rows(study, seeds=1))["covers_seeds"].any()
-    write(study.root)
-    assert "another seed could move a class further" in (study.root / "report" / "report.md").read_text()
+    assert "another seed could move a class further" in study.told()[1]
 
 
 def test_class_intervals_cover_what_new_seeds_and_pictures_would_give() -> None:
@@ -141,7 +140,6 @@ def test_a_class_may_be_called_anything(make_study: Make) -> None:
     two_rows(study)
     path = study.root / "study.json"
     path.write_text(path.read_text().replace('"pizza"', '"<b>a | b</b>"'))
-    write(study.root)
-    page = (study.root / "report" / "report.md").read_text()
+    _, page = study.told()
     assert "&lt;b&gt;a \\| b&lt;/b&gt;" in page
     assert "<b>a" not in page

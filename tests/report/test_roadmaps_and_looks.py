@@ -10,7 +10,6 @@ import ablations
 from ablations.designs import Request, design
 from ablations.roadmaps import own
 from report.collect import read
-from report.page import write
 from report.tables import Summary
 from report.until import missing
 from training.plan import Family, Noted, Plan
@@ -72,8 +71,7 @@ def test_the_page_says_what_is_looked_at_when(study) -> None:
     steps, more = plan.families
     own = replace(plan, families=(steps, replace(more, looks=(1,))))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"plans": [Noted(own, 0).as_json()]}))
-    write(made.root)
-    text = (made.root / "report/report.md").read_text()
+    _, text = made.told()
     assert "in families (paper: 1; more: 1, 1 seed, one look), level 0.05" in text
     assert "looks after 2, 3 seeds (pocock spending); 1 look taken." in text
 
@@ -85,8 +83,7 @@ def test_a_page_of_fixed_comparisons_in_a_study_that_goes_on_elsewhere(study) ->
     own = replace(plan, families=(replace(steps, looks=(2,)), more))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"plans": [Noted(own, 0).as_json()]}))
     made.add("depthwise", 1400, seed=2)
-    write(made.root)
-    text = (made.root / "report/report.md").read_text()
+    _, text = made.told()
     assert "looked at several times" not in text
     assert "over all looks" not in text
     assert "taken." not in text
@@ -95,15 +92,13 @@ def test_a_page_of_fixed_comparisons_in_a_study_that_goes_on_elsewhere(study) ->
     assert "| gain" in text
     fewer = replace(plan, families=(replace(steps, looks=(3,)), more))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"plans": [Noted(fewer, 0).as_json()]}))
-    write(made.root)
-    assert "- Seed 2 was not run for 5 width." in (made.root / "report/report.md").read_text()
+    assert "- Seed 2 was not run for 5 width." in made.told()[1]
 
 
 def test_a_comparison_before_its_first_look_is_no_result(study) -> None:
     made, _, _ = study
     (made.folder("width", 1) / "result.json").unlink()
     made.add("width", 1600, seed=2)
-    write(made.root)
-    text = (made.root / "report/report.md").read_text()
+    _, text = made.told()
     assert "not looked at yet" in text
     assert "| 1.00" not in text

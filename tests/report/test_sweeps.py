@@ -59,6 +59,11 @@ def swept(make_study):
     return make
 
 
+def told(study):
+    tables, text = study.told()
+    return tables["sweep_1_lr_values"], tables["sweep_1_lr_effects"].set_index("effect"), text
+
+
 def written(study):
     page.write(study.root)
     place = study.root / "report"
@@ -72,7 +77,7 @@ def test_the_best_is_chosen_on_validation_whatever_the_test_says(swept) -> None:
     upside_down = {
         row: {"0.5x": 100 - of["0.5x"], "1x": 100 - of["1x"], "2x": 100 - of["2x"]} for row, of in TOP1.items()
     }
-    values, _, _ = written(swept(validation=upside_down))
+    values, _, _ = told(swept(validation=upside_down))
     best = values[values["best"]].set_index("row")["lr"]
     assert best.to_dict() == {"depthwise": "1x", "width": "0.5x", "inverted-bottleneck": "0.5x"}  # of equals the own
 
@@ -89,7 +94,7 @@ def test_a_verdict_that_its_own_best_value_changes_is_named(swept) -> None:
 
 
 def test_one_seed_gives_signs_and_sizes_and_no_verdict(swept) -> None:
-    _, effects, text = written(swept(seeds=1))
+    _, effects, text = told(swept(seeds=1))
     assert set(effects["common_verdict"]) == {"one seed, no verdict"}
     assert effects.loc["inverted-bottleneck", "change"] == "the sign changes"
     assert "being beyond 0.3 points, or the sign beyond it, changes in 1 of 2 comparisons: inverted-bottleneck" in text
@@ -98,7 +103,7 @@ def test_one_seed_gives_signs_and_sizes_and_no_verdict(swept) -> None:
 def test_a_sign_within_the_margin_is_no_change(swept, monkeypatch) -> None:
     monkeypatch.setitem(TOP1, "inverted-bottleneck", {"0.5x": 76.1, "1x": 75.9, "2x": 60})
     monkeypatch.setitem(TOP1, "depthwise", {"0.5x": 70, "1x": 70, "2x": 70})
-    _, effects, text = written(swept(seeds=1))
+    _, effects, text = told(swept(seeds=1))
     row = effects.loc["inverted-bottleneck"]
     assert -0.3 < row["common_points"] < 0 < row["own_best_points"] < 0.3
     assert row["change"] == ""
@@ -107,7 +112,7 @@ def test_a_sign_within_the_margin_is_no_change(swept, monkeypatch) -> None:
 
 def test_beside_a_path_of_more_seeds_both_sides_have_the_seeds_of_the_sweep(swept) -> None:
     study = swept(seeds=1, path=3)
-    _, effects, text = written(study)
+    _, effects, text = told(study)
     assert set(effects["seeds"].astype(str)) == {"0"}
     top1 = {row: json.loads((study.folder(row) / "result.json").read_text())["top1"] for row in ROWS}
     assert effects.loc["width", "common_points"] == pytest.approx(top1["width"] - top1["depthwise"])
@@ -116,14 +121,14 @@ def test_beside_a_path_of_more_seeds_both_sides_have_the_seeds_of_the_sweep(swep
 
 
 def test_a_row_without_all_its_values_has_no_choice_and_no_difference(swept) -> None:
-    values, effects, text = written(swept(without=("width-lr-2x",)))
+    values, effects, text = told(swept(without=("width-lr-2x",)))
     assert not values.set_index("row").loc["width", "best"].any()
     assert effects.empty or "width" not in effects.index
     assert "Not finished with every value: width." in text
 
 
 def test_a_row_whose_own_value_was_not_tried_is_named(swept) -> None:
-    _, effects, text = written(swept(values=Sweep("lr", ("0.5x", "2x"))))
+    _, effects, text = told(swept(values=Sweep("lr", ("0.5x", "2x"))))
     assert "depthwise, width and inverted-bottleneck: the own value is none of these" in text
     assert effects.loc["inverted-bottleneck", "own_best_weights"] == "+1 inverted-bottleneck-lr-2x -1 width-lr-0.5x"
 
