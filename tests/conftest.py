@@ -1,4 +1,7 @@
-"""Real pictures, few and small, that the tests of training and of the command line share."""
+"""Real pictures, few and small, that the tests of training and of the command line share.
+
+What takes seconds to import is imported where it is used: the process that only hands out the tests reads this too.
+"""
 
 import gc
 import os
@@ -12,12 +15,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; read 
 import numpy as np
 import pytest
 from PIL import Image
-
-import runner
-from data.files import one_writer
-from report import plots
-from training import footprint, speed
-from training.environment import code_version
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
@@ -47,6 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Full searches for garbage pass over what has been imported by now, and are as rare as in a command."""
+    import runner
+    from training.environment import code_version
+
     gc.freeze()
     gc.set_threshold(*runner.GARBAGE)
     code_version()  # found once: a test may take git from the PATH
@@ -66,6 +66,9 @@ def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def quick_and_coarse() -> Iterator[None]:
     """What is timed is timed as seldom, and what is drawn is as coarse, as may be: no test asks how fast or fine."""
+    from report import plots
+    from training import footprint, speed
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(footprint, "_SECONDS", 0.0)
         patch.setattr(speed, "_COUNTED_SECONDS", 0.0)
@@ -74,9 +77,19 @@ def quick_and_coarse() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have no figures, where something else is asked of a command: tests/report draws them all."""
+    from report import page
+
+    monkeypatch.setattr(page, "_figures", lambda summary, folder: [])
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """made_once(name, make): a folder that `make` has filled, once for all processes of this session. To be read."""
+    from data.files import one_writer
+
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -134,6 +147,7 @@ STUDY = ["--preset", "pocket", "--study", "s", "--steps", "3", "--resolution", "
 @pytest.fixture(scope="session")
 def house(made_once: MadeOnce, pictures: Path) -> Path:
     """A folder with a study of one finished run, and decoded pictures. Not to be changed."""
+    import runner
 
     def train(root: Path) -> None:
         options = ["--dataset", f"imagefolder:{pictures}", "--data-dir", str(root), "--runs", str(root / "runs")]

@@ -13,6 +13,8 @@ from tests.conftest import files
 from training import memory, series
 from training import run as run_module
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def own(tmp_path: Path, pictures: Path, place: list[str]) -> Path:

@@ -11,6 +11,8 @@ from tests.conftest import STUDY
 from training import series
 from training.interrupt import Stopped
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RUN = "patchify-stem/seed-0"
 
 

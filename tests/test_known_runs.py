@@ -9,6 +9,8 @@ import pytest
 import runner
 from tests.conftest import STUDY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def edit(file: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))

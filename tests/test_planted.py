@@ -17,6 +17,8 @@ from tests.conftest import STUDY
 from training import checkpoint
 from training.trial import cache_file
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class Trap:
     """Unpickled, it makes a folder."""

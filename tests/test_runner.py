@@ -57,6 +57,7 @@ def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(pla
         assert (tmp_path / f"runs/quick/{name}/seed-0/result.json").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_design_shares_the_runs_of_others_and_is_noted(place, tmp_path, capsys) -> None:
     runner.main(["train", "layer-norm", *place])
     capsys.readouterr()
@@ -75,6 +76,7 @@ def test_a_design_shares_the_runs_of_others_and_is_noted(place, tmp_path, capsys
     assert (noted["roadmap"], noted["kind"]) == ("paper", "leave-one-out")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_how_a_study_is_judged_is_written_before_its_first_result(place, tmp_path, capsys) -> None:
     request = ["all", *place, "--steps", "3", "depthwise", "--no-trial", "--margin", "0.5"]
     assert runner.main([*request, "--dry-run"]) == 0
@@ -100,6 +102,7 @@ def test_how_a_study_is_judged_is_written_before_its_first_result(place, tmp_pat
     assert "edited by hand" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) -> None:
     request = ["all", *place, "--steps", "3", "depthwise", "--no-trial", "--until-resolved"]
     assert runner.main([*request, "--margin", "99"]) == 0  # nothing differs by so much, and a few seeds show it
@@ -120,6 +123,7 @@ def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) ->
     assert len(list((tmp_path / "runs/other").glob("*/*/result.json"))) <= 6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_another_version_of_the_code_are_told_before_more_are_trained(place, tmp_path, capsys) -> None:
     study = tmp_path / "runs/quick"
     request = ["all", *place, "--steps", "3", "depthwise", "--no-trial"]

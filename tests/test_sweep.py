@@ -5,6 +5,8 @@ import pytest
 import runner
 from tests.conftest import STUDY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SWEEP = ["all", *STUDY, "--no-trial", "--sweep", "lr=0.5x,1x"]
 
 

@@ -18,6 +18,7 @@ import runner
 from ablations import PAPER, REGIMES
 from data.loader import eval_batches
 from models.builder import build
+from tests.conftest import MadeOnce
 from training import checkpoint, device
 from training.device import find_device, find_workers
 from training.evaluation import NotOnce, evaluate
@@ -68,14 +69,17 @@ AGREEMENT = Path(__file__).with_name("agreement.py")
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, str]:
+def alone(made_once: MadeOnce) -> dict[str, str]:
     """What one process makes of an update of every step; see agreement.py."""
     from tests.training import agreement
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    made = agreement.all_steps()
-    torch.set_num_threads(threads)
+    def make(folder: Path) -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        (folder / "alone.json").write_text(json.dumps(agreement.all_steps()))
+        torch.set_num_threads(threads)
+
+    made: dict[str, str] = json.loads((made_once("alone", make) / "alone.json").read_text())
     return made
 
 
