@@ -10,8 +10,6 @@ import pytest
 from ablations import PAPER, get_regime, paper_row, table
 from tests.conftest import MadeOnce
 
-pytestmark = pytest.mark.slow
-
 CONTRADICTED = {"layer-norm", "separate-downsampling"}
 """Rows of the smaller regime for which the paper prints two different numbers."""
 
@@ -25,6 +23,7 @@ def counted(request, made_once: MadeOnce):
     return pickle.loads((made_once(f"counted-{request.param}", count) / "rows").read_bytes())
 
 
+@pytest.mark.slow  # it counts for the others, which would wait for it
 def test_every_row_rounds_to_the_printed_digit_but_the_two_that_the_paper_contradicts(counted) -> None:
     odd = {name for name, row in counted.items() if row.agrees is False}
     assert odd == (CONTRADICTED if counted["baseline"].regime == "tiny" else set())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data.lease import Busy, Lease, Lost
-from training import loop, series
+from training import holders, loop, series
 from training.holders import FAILURE, LAUNCH, LEASE, note_failure, refuse_other_code
 from training.interrupt import StopRequest
 from training.study import MADE_AGAIN
@@ -155,7 +155,9 @@ def test_a_failure_is_kept_and_not_repeated_by_the_processes_beside(make_run, ca
     assert (run.folder / FAILURE).stat().st_mtime_ns == made
 
 
-def test_another_version_of_the_code_is_refused_beside_a_live_process_and_not_after_a_dead_one(make_run) -> None:
+def test_another_version_of_the_code_is_refused_beside_a_live_process_and_not_after_a_dead_one(
+    make_run, monkeypatch
+) -> None:
     run = make_run("13", epochs=2)
     study = run.study.folder
     with another_process(run.folder, code="abc") as holder:
@@ -178,8 +180,14 @@ def test_another_version_of_the_code_is_refused_beside_a_live_process_and_not_af
 
     with pytest.raises(ValueError, match="on node3 with version abc"):
         refuse_other_code(study, "def", renew)
-    started = time.monotonic()
-    refuse_other_code(study, "def", lambda _: looks.append(time.monotonic() - started))
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        time.sleep(seconds)
+
+    looks.clear()
+    monkeypatch.setattr(holders, "RENEWED", 1.5)
+    refuse_other_code(study, "def", wait)
     assert len(looks) > 3
 
 
