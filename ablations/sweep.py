@@ -85,10 +85,10 @@ class Setting:
         own = variant.recipe
         try:
             recipe = own.change(**{self.field: self._value(own.values()[self.field])})
+            if self.field == "epochs" and own.schedule == "step":
+                recipe = follow(own, own, recipe)
         except ValueError as error:
             raise ValueError(of_fields(error)) from None
-        if self.field == "epochs" and own.schedule == "step":
-            recipe = follow(own, own, recipe)
         return replace(variant, recipe=recipe)
 
     def _value(self, own: Any) -> Any:

@@ -47,6 +47,7 @@ def test_a_reader_who_does_what_the_page_says_has_two_reports(checkout) -> None:
         )
         assert done.returncode == 0, f"{block}\n{done.stderr}"
         said += done.stdout
+    assert PAGE.count("\nmake ablation ROADMAP=") == 4  # which the words above are put into
     assert "kernel-13: kernel_size 7 to 13" in said
     assert "6 runs, 6 to train" in said
     study = checkout / "runs/mine"

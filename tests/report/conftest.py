@@ -54,8 +54,10 @@ class StudyFolder:
         (root / "study.json").write_text(json.dumps(study))
 
     def told(self) -> tuple[dict[str, pd.DataFrame], str]:
-        """The tables and the page of its report, as `write` makes them, but no figures."""
+        """The tables and the page of its report, as `write` makes them; its figures are drawn and not written."""
         summary = Summary(collect.read(self.root))
+        for _, draw in page.figures(summary).values():
+            draw(summary)
         return page.tables(summary), page.render(summary, [])
 
     @property

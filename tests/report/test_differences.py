@@ -140,6 +140,7 @@ def test_a_class_may_be_called_anything(make_study: Make) -> None:
     two_rows(study)
     path = study.root / "study.json"
     path.write_text(path.read_text().replace('"pizza"', '"<b>a | b</b>"'))
-    _, page = study.told()
+    write(study.root)
+    page = (study.root / "report" / "report.md").read_text()
     assert "&lt;b&gt;a \\| b&lt;/b&gt;" in page
     assert "<b>a" not in page

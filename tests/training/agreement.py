@@ -77,12 +77,14 @@ def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, T
 
 
 def all_steps(processes: Processes = ALONE) -> dict[str, str]:
-    """By precision, step and tensor: every bit of it in a digest."""
+    """By precision, step and tensor: its kind, its shape and every bit of it in a digest."""
     made = {}
     for dtype in (torch.float64, torch.float32):
         for step in PAPER.rows(REGIMES["pocket"]):
             for key, value in one_step(step.name, dtype, processes).items():
-                made[f"{dtype} {key}"] = hashlib.sha256(value.contiguous().numpy()).hexdigest()
+                assert value.isfinite().all(), key
+                kind = f"{value.dtype} {tuple(value.shape)} ".encode()
+                made[f"{dtype} {key}"] = hashlib.sha256(kind + value.numpy().tobytes()).hexdigest()
     return made
 
 
