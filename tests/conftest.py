@@ -27,7 +27,7 @@ def pytest_configure() -> None:
         return
     available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
     room = min(shutil.disk_usage(memory).free, int(available[1]) * 1024 if available else 0)
-    if room > 4 * 2**30:  # of which PEAK were seen in use at once
+    if room > 2 * 2**30:  # half a gigabyte was in use at most
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
