@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.cache_build import Progress, build, forget_notes, one_sentence
-from data.files import one_writer
+from data.files import forget_dead_writer, one_writer
 from data.processes import cores
 from data.splits import Split
 from data.store import VERSION, PictureStore, names_digest, source_stamps, store_folder
@@ -53,7 +53,8 @@ def open_store(
             with one_writer(target):
                 if not target.exists():
                     build(split, stamps, target, short_side, threads, skip_unreadable, say, progress)
-    forget_notes(target)  # of a build that was killed between its last two steps
+    forget_notes(target)  # of a build that was killed between its last steps
+    forget_dead_writer(target)
     store = PictureStore(target)
     _refuse_changed(store, split, stamps, skip_unreadable)
     store.verify(threads)

@@ -150,4 +150,15 @@ def sync_files(folder: Path) -> None:
 
 def one_writer(path: Path) -> Lease:
     """The lease on making `path`, a file or a folder; a second process waits here. A dead process is no obstacle."""
-    return lease.wait_for(path.with_name(f".{path.name}.lock"))
+    return lease.wait_for(_lock(path))
+
+
+def forget_dead_writer(path: Path) -> None:
+    """Remove the lease of a process that made `path` and was killed before it gave the lease back."""
+    if _lock(path).exists():
+        with contextlib.suppress(lease.Busy, OSError):  # it is alive, or the lease may stay: nobody waits for it
+            Lease(_lock(path)).release()
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")

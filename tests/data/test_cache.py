@@ -186,6 +186,32 @@ open_store(split, Path(sys.argv[3]), 24, workers=2, progress=progress)
 """
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from data.files import one_writer
+with one_writer(Path(sys.argv[1])):
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_lease_of_a_build_that_was_killed_at_its_very_end_does_not_stay(split: Split, cache: Path) -> None:
+    store = open_store(split, cache, SIDE).folder
+    before = {path.name for path in cache.iterdir()}
+    command = [sys.executable, "-c", HOLDER, str(store)]
+    house = Path(data.__file__).parents[1]
+    with subprocess.Popen(command, cwd=house, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        (lease,) = {path.name for path in cache.iterdir()} - before
+        open_store(split, cache, SIDE)
+        assert (cache / lease).exists(), "its holder lives"
+        holder.kill()
+    open_store(split, cache, SIDE)
+    assert {path.name for path in cache.iterdir()} == before
+
+
 def test_a_killed_build_goes_on_where_it_stopped(
     split: Split, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
