@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -120,11 +120,11 @@ def write(
     except OSError as error:
         raise OSError(f"the report of {source} could not be written ({error.strerror})") from error
     try:
-        drawn = _figures(summary, work)
+        names = _save(drawn(summary), work)
         for name, table in tables(summary).items():
             _write_table(table, work / name)
         hparams.write(summary, work / hparams.FOLDER)
-        page = render(summary, drawn)
+        page = render(summary, names)
         (work / "report.md").write_text(page, encoding="utf-8")
         (work / "report.html").write_text(web.to_html(page, summary, work), encoding="utf-8")
         with one_writer(whole):  # processes that share a study end it at the same moment
@@ -136,7 +136,7 @@ def write(
                     shutil.rmtree(target / path.name, ignore_errors=True)
                 path.replace(target / path.name)
             for old in (*target.glob("*.png"), *target.glob("*.svg")):
-                if old.stem not in drawn and (old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))):
+                if old.stem not in names and (old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))):
                     old.unlink()
             _flush(target)
     except OSError as error:
@@ -148,14 +148,20 @@ def write(
     return target / "report.md"
 
 
-def _figures(summary: Summary, folder: Path) -> list[str]:
-    drawn = []
+def drawn(summary: Summary) -> Iterator[tuple[str, Figure]]:
+    """The figures for which the study has something to show, each with the name of its files."""
     for name, (_, draw) in figures(summary).items():
         figure = draw(summary)
         if figure is not None:
-            plots.save(figure, folder / name)
-            drawn.append(name)
-    return drawn
+            yield name, figure
+
+
+def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[str]:
+    names = []
+    for name, figure in figures:
+        plots.save(figure, folder / name)
+        names.append(name)
+    return names
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

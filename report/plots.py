@@ -30,8 +30,7 @@ INK, SOFT, FAINT = "#1c2128", "#6b7580", "#d8dee4"
 _PALETTE = [sns.color_palette("colorblind").as_hex()[i] for i in (7, 0, 1, 2, 4, 3, 9, 5, 8, 6)]
 """Seaborn's colour-blind palette, in an order that keeps neighbouring groups apart."""
 _REFERENCE = "#30363d"
-_DPI = 150
-"""Of a PNG."""
+_DPI = 150  # of a PNG
 _TURNS = np.radians([0, 180, 30, -30, 150, 210, 60, -60, 120, 240, 90, 270])
 """Directions of a mark from its point: beside it first, for error bars and many arrows are upright."""
 STYLE = {

@@ -56,8 +56,7 @@ class StudyFolder:
     def told(self) -> tuple[dict[str, pd.DataFrame], str]:
         """The tables and the page of its report, as `write` makes them; its figures are drawn and not written."""
         summary = Summary(collect.read(self.root))
-        for _, draw in page.figures(summary).values():
-            draw(summary)
+        assert all(figure.axes for _, figure in page.drawn(summary))
         return page.tables(summary), page.render(summary, [])
 
     @property

@@ -82,9 +82,10 @@ def test_known_effects_are_found_and_no_others(note, request_) -> None:
 
 def test_one_seed_gets_no_verdict_and_a_missing_run_is_said(note) -> None:
     study, _ = note(Request("leave-one-out"), seeds=1, missing=("without-gelu",))
-    found = effects(study, "leave_one_out")
+    tables, text = study.told()
+    found = tables["design_1_leave_one_out_effects"].set_index("effect")
     assert found.loc["gelu", "verdict"] == "a run is missing"
-    assert "- Of the design leave-one-out, no finished run: without-gelu.\n" in study.told()[1]
+    assert "- Of the design leave-one-out, no finished run: without-gelu.\n" in text
     assert found.loc["layer-norm", "verdict"] == "one seed, no verdict"
 
 
