@@ -84,7 +84,7 @@ def tables(summary: Summary) -> dict[str, pd.DataFrame]:
         made |= {f"{one.name}_effects": one.effects, f"{one.name}_rows": one.rows}
     for each in sweeps.of(summary):
         made |= {f"{each.name}_values": each.values, f"{each.name}_effects": each.effects,
-                 f"{each.name}_differences": each.differences}  # fmt: skip
+                 f"{each.name}_differences": each.differences, f"{each.name}_changes": each.changes}  # fmt: skip
     return made
 
 

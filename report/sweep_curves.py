@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -11,12 +12,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ablations.designs import Effect
-from report.contrast import Contrast
+from report.contrast import Contrast, holm
 from report.facts import MINUS
 from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, STYLE, empty_figure
 
 COLUMNS = ("effect", "value", "points", "low", "high")
+CHANGES = (*COLUMNS, "p_holm")
 _ACROSS = 4
 """Panels side by side."""
 
@@ -38,6 +40,36 @@ def differences(
             reach = one.of.get(question, one.these_runs).reach(level / 2)
             found.append((effect.name, value, one.points, one.points - reach, one.points + reach))
     return pd.DataFrame(found, columns=COLUMNS)
+
+
+def changes(
+    runs: Mapping[str, Runs], effects: Sequence[Effect], rows: Mapping[str, Mapping[str, str]], question: str,
+    level: float,
+) -> pd.DataFrame:  # fmt: skip
+    """One row an effect and value at which it is another one than as its rows are: by how many points of top-1.
+
+    `rows` has, for each value, the row to take for each row: itself where the value is its own. The interval is for
+    new seeds on these or new pictures, as `question` says; a row with one seed is taken to spread as the others do.
+    `p_holm` is of no change, corrected for all of these. Empty where no row of `runs` has two seeds.
+    """
+    noise = Noise(Measured.of(runs)) if runs else None
+    if noise is None or not noise.freedom:
+        return pd.DataFrame(columns=CHANGES)
+    found, p = [], []
+    for effect in effects:
+        for value, named in rows.items():
+            weights = Counter({named[row]: weight for row, weight in effect.weights.items()})
+            weights.subtract(effect.weights)
+            if not any(weights.values()):
+                continue
+            of_rows = noise.weights(weights)
+            ask = noise.new_pictures if question == "new" else noise.these_pictures
+            points, uncertainty = noise.points(of_rows), ask(of_rows)
+            assert uncertainty is not None  # some row has two seeds
+            reach = uncertainty.reach(level / 2)
+            found.append((effect.name, value, points, points - reach, points + reach))
+            p.append(min(1.0, 2 * uncertainty.tail(abs(points))))
+    return pd.DataFrame([(*one, corrected) for one, corrected in zip(found, holm(p), strict=True)], columns=CHANGES)
 
 
 def panels(table: pd.DataFrame, field: str, title: str) -> Figure | None:

@@ -184,6 +184,19 @@ class SweepSummary:
         effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
         return sweep_curves.differences(runs, effects, rows, plan.pictures, plan.level)
 
+    @cached_property
+    def changes(self) -> pd.DataFrame:
+        """How far each of `differences` is from that of the rows as they are; see `sweep_curves.changes`."""
+        rows = {
+            value: {one.row.name: self._row_of(one.row, value) if value != one.own else one.row.name
+                    for one in self.tried}
+            for value in self.sweep.values
+        }  # fmt: skip
+        swept = {name for named in rows.values() for name in named.values()}
+        runs = {name: runs_of(list(own.values())) for name in swept if (own := self._runs(name))}
+        effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
+        return sweep_curves.changes(self.summary.runs_of_rows | runs, effects, rows, plan.pictures, plan.level)
+
     def _answer(self, one: EffectJudgement) -> Answer | None:
         return one.answer_to(self.summary.plan.pictures)
 
@@ -224,6 +237,9 @@ class SweepSummary:
             "answer": self._answer_in_words(),
             "value_headers": [plain(value) for value in self.sweep.values],
             "at_values": self._at_values(),
+            "change_headers": [plain(value) for value in self.changes["value"].unique()],
+            "changes": self._changes_at_values(),
+            "changed": self._changed_in_words(),
             "intervals": not self.effects["common_low"].isna().all(),
             "own": self._own_in_words(),
             "chance": self._chance(),
@@ -237,6 +253,20 @@ class SweepSummary:
                             for one in own.to_dict("records")))
             for name, own in self.differences.groupby("effect", sort=False)
         ]  # fmt: skip
+
+    def _changes_at_values(self) -> list[tuple[str, ...]]:
+        cells = {
+            (one["effect"], one["value"]): f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]"
+            for one in self.changes.to_dict("records")
+        }
+        values = self.changes["value"].unique()
+        return [(plain(name), *(cells.get((name, value), NOTHING) for value in values))
+                for name in self.changes["effect"].unique()]  # fmt: skip
+
+    def _changed_in_words(self) -> str:
+        clear = self.changes[self.changes["p_holm"] < self.summary.plan.level]
+        named = listed(f"{one['effect']} at {one['value']}" for one in clear.to_dict("records"))
+        return f"{named} of these {plural(len(self.changes), 'change')}"
 
     def _own_in_words(self) -> str:
         chosen = [one for one in self.tried if one.best is not None]

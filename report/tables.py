@@ -46,7 +46,7 @@ class Summary:
     def runs_of_steps(self) -> dict[str, Runs]:
         """For each step with a finished run."""
         steps = {step.name for step in self.study.steps}
-        return {row: runs for row, runs in self._runs.items() if row in steps}
+        return {row: runs for row, runs in self.runs_of_rows.items() if row in steps}
 
     @cached_property
     def _rows(self) -> list[str]:
@@ -54,7 +54,8 @@ class Summary:
         return [step.name for step in self.study.steps] + [row.name for made in self.study.designs for row in made.rows]
 
     @cached_property
-    def _runs(self) -> dict[str, Runs]:
+    def runs_of_rows(self) -> dict[str, Runs]:
+        """For each row of the roadmap and its designs with a finished run."""
         found: dict[str, Runs] = {}
         for row in self._rows:
             if own := self.study.finished(row):
@@ -74,10 +75,10 @@ class Summary:
         steps = [
             (step.name, step.after)
             for step in self.study.steps
-            if step.after is not None and {step.name, step.after} <= self._runs.keys()
+            if step.after is not None and {step.name, step.after} <= self.runs_of_rows.keys()
             if step.name not in self.unchanged
         ]
-        last = [pair for pair in ends(self.study.steps) if set(pair) <= self._runs.keys()]
+        last = [pair for pair in ends(self.study.steps) if set(pair) <= self.runs_of_rows.keys()]
         if not self.study.plans:
             return fixed((Family("steps", tuple(steps)), Family("ends", tuple(last))), self.study.seeds or (0,))
         planned = self.study.plans[-1].plan
@@ -98,7 +99,7 @@ class Summary:
     @cached_property
     def measured(self) -> Measured | None:
         """None where no run is finished."""
-        return Measured.of(self._runs) if self._runs else None
+        return Measured.of(self.runs_of_rows) if self.runs_of_rows else None
 
     @cached_property
     def judged(self) -> Judged | None:
@@ -153,7 +154,9 @@ class Summary:
     @cached_property
     def rank_of_levels(self) -> RankCorrelation | None:
         """The steps' accuracies here and in the paper."""
-        rows = [(step, paper) for step in self.study.steps if step.name in self._runs and (paper := self.paper(step))]
+        rows = [
+            (step, paper) for step in self.study.steps if step.name in self.runs_of_rows and (paper := self.paper(step))
+        ]
         if self.judged is None or not rows:
             return None
         noise = self.judged.noise

@@ -11,7 +11,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; read when torch is imported
+# Read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as a command has it: see runner.main
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np

@@ -149,3 +149,41 @@ def test_each_comparison_is_made_at_each_value(swept) -> None:
     assert table.loc[("inverted-bottleneck", "2x"), "low"] > 0 > table.loc[("inverted-bottleneck", "1x"), "high"]
     assert "the interval is for new pictures" in text
     assert (study.root / "report/sweep_1_lr_differences.png").stat().st_size > 5000
+
+
+def test_what_a_difference_changes_by_has_the_spread_that_other_rows_show(swept) -> None:
+    study = swept(seeds=1, path=3)
+    tables, text = study.told()
+    changes = tables["sweep_1_lr_changes"].set_index(["effect", "value"])
+    assert list(changes.index) == [("width", "0.5x"), ("width", "2x"), ("inverted-bottleneck", "0.5x"),
+                                   ("inverted-bottleneck", "2x")]  # fmt: skip
+
+    def top1(row: str) -> float:
+        found = [json.loads(path.read_text())["top1"] for path in sorted((study.root / row).glob("*/result.json"))]
+        return sum(found) / len(found)
+
+    one = changes.loc[("inverted-bottleneck", "2x")]
+    there = top1("inverted-bottleneck-lr-2x") - top1("width-lr-2x")
+    assert one["points"] == pytest.approx(there - (top1("inverted-bottleneck") - top1("width")))  # of three seeds
+    assert one["low"] > 15
+    assert one["high"] - one["points"] == pytest.approx(one["points"] - one["low"])
+    assert one["p_holm"] < 0.001
+    slight = changes.loc[("inverted-bottleneck", "0.5x")]  # of 2 points
+    assert 0 < slight["low"] < 2 < slight["high"] < 4
+    named = "width at 0.5x, width at 2x, inverted-bottleneck at 0.5x and inverted-bottleneck at 2x"
+    assert f"corrected for all of them (Holm): {named} of these 4 changes." in text
+
+
+def test_a_change_that_is_none_is_not_beyond_chance(swept, monkeypatch) -> None:
+    for row, level in (("depthwise", 70), ("width", 76), ("inverted-bottleneck", 74)):
+        monkeypatch.setitem(TOP1, row, {"0.5x": level - 3, "1x": level, "2x": level + 2})  # differences stay
+    tables, text = swept(seeds=1, path=3).told()
+    changes = tables["sweep_1_lr_changes"]
+    assert ((changes["low"] < 0) & (changes["high"] > 0)).all()
+    assert "(Holm): none of these 4 changes." in text
+
+
+def test_one_seed_of_everything_says_nothing_of_a_changes_chance(swept) -> None:
+    tables, text = swept(seeds=1).told()
+    assert tables["sweep_1_lr_changes"].empty
+    assert "Is that more than chance?" not in text
