@@ -90,6 +90,8 @@ def train_until_resolved(
             if code != DONE or command.dry_run:
                 return code
         overwrite = ()  # a later look adds to what was made again
+    if not asked:
+        print(f"{folder}: no run to train: each comparison is resolved, or more of these seeds would hardly resolve it")
     return DONE
 
 

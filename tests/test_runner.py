@@ -114,6 +114,10 @@ def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) ->
     assert "no difference larger than 99" in report
     looks = "1 look" if seeds == 2 else f"{seeds - 1} looks"
     assert f"looks after 2, 3, 4, 5, 6, 8, 10 seeds (pocock spending); {looks} taken" in report
+    capsys.readouterr()
+    assert runner.main([*request, "--margin", "99", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{tmp_path / 'runs/quick'}: no run to train: each comparison is resolved, or "), told
     study = ["--study", "other"]
     assert (
         runner.main([*request, *study, "--margin", "0.0001", "--runs-at-most", "7", "--seeds", "0", "1", "2", "3"]) == 0
