@@ -91,7 +91,7 @@ def train_until_resolved(
                 return code
         overwrite = ()  # a later look adds to what was made again
     if not asked:
-        print(f"{folder}: no run to train: each comparison is resolved, or more of these seeds would hardly resolve it")
+        print(f"{folder}: no run to train: each comparison is resolved, given up or may have no more seeds")
     return DONE
 
 

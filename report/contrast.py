@@ -27,12 +27,16 @@ class Contrast:
     """Of an average row of the study, which the degrees of freedom come from."""
 
     @classmethod
-    def between(cls, noise: Noise, of_rows: Mapping[str, float]) -> Contrast:
-        """Raises KeyError where a row has no run."""
+    def between(cls, noise: Noise, of_rows: Mapping[str, float], *, borrow: bool = False) -> Contrast:
+        """With `borrow` a row with one seed is taken to spread as the others do.
+
+        Raises:
+            KeyError: a row has no run.
+        """
         weights = noise.weights(of_rows)
         used = weights != 0
         these, new = noise.these_pictures(weights), noise.new_pictures(weights)
-        several = bool((noise.counts[used] > 1).all())
+        several = borrow or bool((noise.counts[used] > 1).all())
         squares = weights[used] ** 2
         pool = noise.counts[noise.counts > 1]
         return cls(

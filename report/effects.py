@@ -44,7 +44,7 @@ def judge_effects(
 ) -> tuple[EffectJudgement, ...]:
     """Judge the effects whose rows all have runs; one family for Holm's correction, of all `effects`."""
     rows = set(noise.measured.rows)
-    seen = {effect.name: _contrast(noise, effect) for effect in effects if effect.weights.keys() <= rows}
+    seen = {effect.name: estimate(noise, effect) for effect in effects if effect.weights.keys() <= rows}
     answers: dict[str, dict[str, Answer]] = {name: {} for name in seen}
     for question in ("these", "new"):
         tracks = {effect.name: Track() for effect in effects}
@@ -69,9 +69,9 @@ def judge_effects(
     )
 
 
-def _contrast(noise: Noise, effect: Effect) -> Contrast:
-    """With what other orders would have given, where these were drawn by lot."""
-    found = Contrast.between(noise, effect.weights)
+def estimate(noise: Noise, effect: Effect, *, borrow: bool = False) -> Contrast:
+    """With what other orders would have given, where these were drawn by lot; `borrow` as in `Contrast.between`."""
+    found = Contrast.between(noise, effect.weights, borrow=borrow)
     if not effect.sampled or not found.of:
         return found
     each = np.stack([noise.weights(weights) for weights in effect.sampled])

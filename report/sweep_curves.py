@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import matplotlib
 import pandas as pd
@@ -12,7 +12,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ablations.designs import Effect
-from report.contrast import Contrast, holm
+from report.contrast import holm
+from report.effects import estimate
 from report.facts import MINUS
 from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, STYLE, empty_figure
@@ -36,21 +37,34 @@ def differences(
     found, noise = [], Noise(Measured.of(runs))
     for effect in effects:
         for value, named in rows.items():
-            one = Contrast.between(noise, {named[row]: weight for row, weight in effect.weights.items()})
+            one = estimate(noise, _among(effect, named))
             reach = one.of.get(question, one.these_runs).reach(level / 2)
             found.append((effect.name, value, one.points, one.points - reach, one.points + reach))
     return pd.DataFrame(found, columns=COLUMNS)
+
+
+def _among(effect: Effect, named: Mapping[str, str], less: float = 0.0) -> Effect:
+    """The effect among other rows, less so many times that among its own."""
+
+    def moved(weights: Mapping[str, float]) -> dict[str, float]:
+        found = {row: -less * weight for row, weight in weights.items() if less}
+        for row, weight in weights.items():
+            found[named[row]] = found.get(named[row], 0.0) + weight
+        return {row: weight for row, weight in found.items() if weight}
+
+    return replace(effect, weights=moved(effect.weights), sampled=tuple(map(moved, effect.sampled)))
 
 
 def changes(
     runs: Mapping[str, Runs], effects: Sequence[Effect], rows: Mapping[str, Mapping[str, str]], question: str,
     level: float,
 ) -> pd.DataFrame:  # fmt: skip
-    """One row an effect and value at which it is another one than as its rows are: by how many points of top-1.
+    """One row an effect and value: how much larger, in points of top-1, with all rows at the value than as they are.
 
-    `rows` has, for each value, the row to take for each row: itself where the value is its own. The interval is for
-    new seeds on these or new pictures, as `question` says; a row with one seed is taken to spread as the others do.
-    `p_holm` is of no change, corrected for all of these. Empty where no row of `runs` has two seeds.
+    `rows` has, for each value, the row to take for each row: itself where the value is its own; where all are their
+    own there is no change and no row. The interval is for new seeds on these or new pictures, as `question` says; a
+    row with one seed is taken to spread as the others do. `p_holm` is of no change, corrected for all of these.
+    Empty where no row of `runs` has two seeds.
     """
     noise = Noise(Measured.of(runs)) if runs else None
     if noise is None or not noise.freedom:
@@ -58,17 +72,13 @@ def changes(
     found, p = [], []
     for effect in effects:
         for value, named in rows.items():
-            weights = Counter({named[row]: weight for row, weight in effect.weights.items()})
-            weights.subtract(effect.weights)
-            if not any(weights.values()):
+            change = _among(effect, named, less=1)
+            if not change.weights:
                 continue
-            of_rows = noise.weights(weights)
-            ask = noise.new_pictures if question == "new" else noise.these_pictures
-            points, uncertainty = noise.points(of_rows), ask(of_rows)
-            assert uncertainty is not None  # some row has two seeds
-            reach = uncertainty.reach(level / 2)
-            found.append((effect.name, value, points, points - reach, points + reach))
-            p.append(min(1.0, 2 * uncertainty.tail(abs(points))))
+            one = estimate(noise, change, borrow=True)
+            reach = one.of[question].reach(level / 2)
+            found.append((effect.name, value, one.points, one.points - reach, one.points + reach))
+            p.append(min(1.0, 2 * one.of[question].tail(abs(one.points))))
     return pd.DataFrame([(*one, corrected) for one, corrected in zip(found, holm(p), strict=True)], columns=CHANGES)
 
 

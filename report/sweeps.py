@@ -192,10 +192,15 @@ class SweepSummary:
                     for one in self.tried}
             for value in self.sweep.values
         }  # fmt: skip
-        swept = {name for named in rows.values() for name in named.values()}
-        runs = {name: runs_of(list(own.values())) for name in swept if (own := self._runs(name))}
         effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
-        return sweep_curves.changes(self.summary.runs_of_rows | runs, effects, rows, plan.pictures, plan.level)
+        return sweep_curves.changes(self.summary.runs_of_rows | self._swept, effects, rows, plan.pictures, plan.level)
+
+    @cached_property
+    def _swept(self) -> dict[str, Runs]:
+        """All finished runs of the rows that were tried, as they are and at each value."""
+        own = [one.row.name for one in self.tried]
+        names = own + [self._row_of(one.row, value) for one in self.tried for value in self.sweep.values]
+        return {name: runs_of(list(runs.values())) for name in names if (runs := self._runs(name))}
 
     def _answer(self, one: EffectJudgement) -> Answer | None:
         return one.answer_to(self.summary.plan.pictures)
@@ -237,9 +242,7 @@ class SweepSummary:
             "answer": self._answer_in_words(),
             "value_headers": [plain(value) for value in self.sweep.values],
             "at_values": self._at_values(),
-            "change_headers": [plain(value) for value in self.changes["value"].unique()],
-            "changes": self._changes_at_values(),
-            "changed": self._changed_in_words(),
+            "changes": self._changes(),
             "intervals": not self.effects["common_low"].isna().all(),
             "own": self._own_in_words(),
             "chance": self._chance(),
@@ -254,19 +257,25 @@ class SweepSummary:
             for name, own in self.differences.groupby("effect", sort=False)
         ]  # fmt: skip
 
-    def _changes_at_values(self) -> list[tuple[str, ...]]:
-        cells = {
-            (one["effect"], one["value"]): f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]"
-            for one in self.changes.to_dict("records")
-        }
-        values = self.changes["value"].unique()
-        return [(plain(name), *(cells.get((name, value), NOTHING) for value in values))
-                for name in self.changes["effect"].unique()]  # fmt: skip
+    def _changes(self) -> dict[str, Any] | None:
+        """A table of `changes`, how many there are, which of them are beyond chance, whether a row has one seed."""
+        if self.changes.empty:
+            return None
+        at = {(one["effect"], one["value"]): one for one in self.changes.to_dict("records")}
+        values = [value for value in self.sweep.values if any(of == value for _, of in at)]
+        names = dict.fromkeys(effect for effect, _ in at)
 
-    def _changed_in_words(self) -> str:
-        clear = self.changes[self.changes["p_holm"] < self.summary.plan.level]
-        named = listed(f"{one['effect']} at {one['value']}" for one in clear.to_dict("records"))
-        return f"{named} of these {plural(len(self.changes), 'change')}"
+        def cell(one: dict[Any, Any] | None) -> str:
+            return f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]" if one else NOTHING
+
+        level = self.summary.plan.level
+        return {
+            "headers": ["comparison", *map(plain, values)],
+            "rows": [(plain(name), *(cell(at.get((name, value))) for value in values)) for name in names],
+            "count": len(at),
+            "beyond": listed(f"{name} at {value}" for (name, value), one in at.items() if one["p_holm"] < level),
+            "borrowed": any(len(own.seeds) == 1 for own in self._swept.values()),
+        }
 
     def _own_in_words(self) -> str:
         chosen = [one for one in self.tried if one.best is not None]
