@@ -15,6 +15,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as a command has it: see runner.main
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
+    gc.disable()  # until all is imported: a second of looking through what stays
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ def pytest_collection_finish() -> None:
     import runner
     from training.environment import code_version
 
+    gc.enable()
     gc.freeze()
     gc.set_threshold(*runner.GARBAGE)
     code_version()  # found once: a test may take git from the PATH
