@@ -241,3 +241,11 @@ def test_a_change_of_an_average_over_orders_has_their_variance_too() -> None:
     )
     assert drawn["points"] == pytest.approx(given["points"])
     assert drawn["high"] - drawn["low"] > 10 * (given["high"] - given["low"])
+
+
+def test_one_seed_of_all_that_was_swept_has_the_spread_of_the_path(swept) -> None:
+    study = swept(seeds=1)
+    for seed in range(3):
+        study.add("layer-norm", np.random.default_rng(seed).uniform(size=2000) < 0.7, seed=seed)
+    tables, _ = study.told()
+    assert len(tables["sweep_1_lr_changes"]) == 4
