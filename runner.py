@@ -54,12 +54,15 @@ GARBAGE = (700, 10, 200)
 objects that stay: done as rarely as this, commands that train start a second sooner (docs/decisions.md#garbage)."""
 
 
+SPINS = "10000"
+"""Of GOMP_SPINCOUNT: torch's CPU threads wait for each other by spinning, and spinning long makes a run 20 times slower
+as soon as another program wants a core (docs/decisions.md#spin). Read when torch is imported, so it is set before."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # torch's CPU threads wait for each other by spinning; spinning long makes a run 20 times slower as soon as another
-    # program wants a core (docs/decisions.md#spin). Read when torch is imported, so it is set before.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     place = torchrun.place()
     try:
         with stop_on_signals(alone=place.count == 1) as stop:

@@ -43,11 +43,11 @@ def differences(
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def _among(effect: Effect, named: Mapping[str, str], less: float = 0.0) -> Effect:
-    """The effect among other rows, less so many times that among its own."""
+def _among(effect: Effect, named: Mapping[str, str], *, less_own: bool = False) -> Effect:
+    """The effect among other rows; or how much larger it is there than among its own."""
 
     def moved(weights: Mapping[str, float]) -> dict[str, float]:
-        found = {row: -less * weight for row, weight in weights.items() if less}
+        found = {row: -weight for row, weight in weights.items()} if less_own else {}
         for row, weight in weights.items():
             found[named[row]] = found.get(named[row], 0.0) + weight
         return {row: weight for row, weight in found.items() if weight}
@@ -72,7 +72,7 @@ def changes(
     found, p = [], []
     for effect in effects:
         for value, named in rows.items():
-            change = _among(effect, named, less=1)
+            change = _among(effect, named, less_own=True)
             if not change.weights:
                 continue
             one = estimate(noise, change, borrow=True)

@@ -11,15 +11,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Read when torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as a command has it: see runner.main
-if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; read when torch is imported
     os.environ["OMP_NUM_THREADS"] = "1"
     gc.disable()  # until all is imported: a second of looking through what stays
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import runner
+
+os.environ.setdefault("GOMP_SPINCOUNT", runner.SPINS)  # as in a command
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
@@ -53,7 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Full searches for garbage pass over what has been imported by now, and are as rare as in a command."""
-    import runner
     from training.environment import code_version
 
     gc.enable()
@@ -161,7 +162,6 @@ STUDY = ["--preset", "pocket", "--study", "s", "--steps", "3", "--resolution", "
 @pytest.fixture(scope="session")
 def house(made_once: MadeOnce, pictures: Path) -> Path:
     """A folder with a study of one finished run, and decoded pictures. Not to be changed."""
-    import runner
 
     def train(root: Path) -> None:
         options = ["--dataset", f"imagefolder:{pictures}", "--data-dir", str(root), "--runs", str(root / "runs")]

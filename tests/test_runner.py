@@ -117,9 +117,7 @@ def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) ->
     capsys.readouterr()
     assert runner.main([*request, "--margin", "99", "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith(f"{tmp_path / 'runs/quick'}: no run to train: each comparison is resolved, given up or "), (
-        told
-    )
+    assert told.startswith(f"{tmp_path / 'runs/quick'}: no run to train: each comparison is resolved, given up or ")
     study = ["--study", "other"]
     assert (
         runner.main([*request, *study, "--margin", "0.0001", "--runs-at-most", "7", "--seeds", "0", "1", "2", "3"]) == 0
