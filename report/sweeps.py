@@ -252,10 +252,9 @@ class SweepSummary:
 
     def _at_values(self) -> list[tuple[str, ...]]:
         return [
-            (plain(name), *(f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]"
-                            for one in own.to_dict("records")))
+            (plain(name), *map(_with_interval, own.to_dict("records")))
             for name, own in self.differences.groupby("effect", sort=False)
-        ]  # fmt: skip
+        ]
 
     def _changes(self) -> dict[str, Any] | None:
         """A table of `changes`, how many there are, which of them are beyond chance, whether a row has one seed."""
@@ -264,14 +263,10 @@ class SweepSummary:
         at = {(one["effect"], one["value"]): one for one in self.changes.to_dict("records")}
         values = [value for value in self.sweep.values if any(of == value for _, of in at)]
         names = dict.fromkeys(effect for effect, _ in at)
-
-        def cell(one: dict[Any, Any] | None) -> str:
-            return f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]" if one else NOTHING
-
         level = self.summary.plan.level
         return {
             "headers": ["comparison", *map(plain, values)],
-            "rows": [(plain(name), *(cell(at.get((name, value))) for value in values)) for name in names],
+            "rows": [(plain(name), *(_with_interval(at.get((name, value))) for value in values)) for name in names],
             "count": len(at),
             "beyond": listed(f"{name} at {value}" for (name, value), one in at.items() if one["p_holm"] < level),
             "borrowed": any(len(own.seeds) == 1 for own in self._swept.values()),
@@ -368,6 +363,10 @@ class SweepSummary:
             for which, colour in (("common", "white"), ("own_best", INK)):
                 axes.scatter(table[f"{which}_points"], places, s=55, c=colour, edgecolors=INK, zorder=3)
         return figure
+
+
+def _with_interval(one: Mapping[Any, Any] | None) -> str:
+    return f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]" if one else NOTHING
 
 
 def _validation(run: RunRecord) -> float:
