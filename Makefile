@@ -35,7 +35,7 @@ help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/run.stamp  ## train all 18 networks on the embedded pictures, minutes on a CPU, then write the report
+demo: $(VENV)/run.stamp  ## train all 18 networks on the embedded images, minutes on a CPU, then write the report
 	$(RUNNER) all --preset pocket
 
 ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=3, or a name; GPUS=8: on so many at once
@@ -89,7 +89,7 @@ lint: $(VENV)/dev.stamp  ## style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-clean:  ## remove the environment and caches; runs, reports and pictures stay
+clean:  ## remove the environment and caches; runs, reports and images stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

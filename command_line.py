@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-from data.words import did_you_mean, one_line
+from utils.text import did_you_mean, one_line
 
 PROGRAM = "runner.py"
 Given = Mapping[str, Sequence[str]]

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from ablations.designs import Kind
+from studies.study import study_folder
 from training.recipe import StudyConfig
-from training.study import study_folder
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Steps(_Roadmap):
     format: Literal["table", "csv", "json"] = "table"
     """For people, for spreadsheets, for programs."""
     resolution: int = 224
-    """Side of the picture that FLOPs are counted for, in pixels."""
+    """Side of the image that FLOPs are counted for, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,19 @@ class Training(_Roadmap, _Study):
     data_dir: Path | None = None
     """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is given."""
     cache_dir: Path | None = None
-    """Folder for decoded pictures, where the data folder may not be written to; cache/ in it if none is given."""
+    """Folder for decoded images, where the data folder may not be written to; cache/ in it if none is given."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     trial: bool = True
     """Begin a new run with a second's trial of memory formats, threads and torch.compile, and keep the fastest."""
     workers: int | None = None
-    """Processes that prepare pictures; if none is given, what suits device and data set."""
+    """Processes that prepare images; if none is given, what suits device and data set."""
     checkpoint_minutes: float = 10
     """A checkpoint is written after every epoch and, within one, after so many minutes; 0: after every update."""
     deterministic: bool = False
     """On CUDA: only kernels that always round alike, where there are such (slower); the CPU's always do."""
     skip_unreadable: bool = False
-    """Leave out pictures that cannot be read, instead of refusing to build the cache of decoded pictures."""
+    """Leave out images that cannot be read, instead of refusing to build the cache of decoded images."""
     init_weights: Path | None = None
     """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the ConvNeXt release's)."""
     config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
@@ -122,7 +122,7 @@ class All(Training):
     margin: float | None = None
     """Points of top-1: what is surely smaller counts as no difference; 0.3 unless the study's plan says otherwise."""
     sweep: str | None = None
-    """Train every row with each value of a field of its recipe, to choose its best on validation pictures:
+    """Train every row with each value of a field of its recipe, to choose its best on validation images:
     lr=0.5x,1x,2x for parts and multiples of the row's own, weight_decay=0.05,0.3 for plain values."""
     mixed_code: bool = False
     """Judge and report runs of different versions of this code together, instead of leaving the rarer ones out."""
@@ -219,7 +219,7 @@ class Show(_Roadmap):
     regime: Literal["tiny", "base", "small", "pocket"] = "tiny"
     """Size of the networks."""
     resolution: int = 224
-    """Side of the picture that FLOPs are counted for, in pixels."""
+    """Side of the image that FLOPs are counted for, in pixels."""
 
 
 _Runs = Annotated[tuple[Path, ...], tyro.conf.arg(name="run"), tyro.conf.UseAppendAction]
@@ -227,18 +227,18 @@ _Runs = Annotated[tuple[Path, ...], tyro.conf.arg(name="run"), tyro.conf.UseAppe
 
 @dataclass(frozen=True)
 class Predict:
-    """Say what trained networks see in pictures; several runs (--run A --run B) are compared on the same pictures."""
+    """Say what trained networks see in images; several runs (--run A --run B) are compared on the same images."""
 
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Pictures, and folders of them."""
+    """Images, and folders of them."""
     runs: _Runs = ()
-    """A run's folder, such as runs/food101/depthwise/seed-0; the best on validation pictures if none is given."""
+    """A run's folder, such as runs/food101/depthwise/seed-0; the best on validation images if none is given."""
     top: int = 5
     """How many classes are told."""
     json: bool = False
     """Print JSON instead of a table."""
     plot: Path | None = None
-    """Also draw each picture beside its best classes into this file (.png, .svg, .pdf)."""
+    """Also draw each image beside its best classes into this file (.png, .svg, .pdf)."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Export:
     """Write a run's network for use elsewhere, checked against ours, with config.json and a model card."""
 
     run: Path | None = None
-    """The run's folder, such as runs/food101/depthwise/seed-0; the best on validation pictures if none is given."""
+    """The run's folder, such as runs/food101/depthwise/seed-0; the best on validation images if none is given."""
     out: Path = tyro.MISSING
     """The folder to make; it can be uploaded as a model repository as it is."""
     format: Literal["safetensors", "torchvision", "onnx", "torch-export"] = "safetensors"
@@ -254,7 +254,7 @@ class Export:
     fold_layer_scale: bool = False
     """Multiply layer scale into the convolution before it."""
     images: tuple[Path, ...] = ()
-    """Pictures, or folders of them, that the export is checked on; noise if none are given."""
+    """Images, or folders of them, that the export is checked on; noise if none are given."""
     license: str = "other"
     """Licence that the model card names, such as cc-by-4.0."""
 

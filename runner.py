@@ -18,8 +18,7 @@ from typing import TextIO, cast
 
 import command_line
 from ablations import REGIMES, Roadmap, get_regime, get_roadmap
-from ablations.comparisons import planned
-from ablations.designs import Request, design
+from ablations.designs import DesignSpec, design
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
 from commands import (
@@ -39,15 +38,17 @@ from commands import (
     Training,
     Unpack,
 )
-from data.words import one_line, readable_bytes
-from training import jobs, torchrun
+from studies import jobs
+from studies.comparisons import planned
+from studies.plan import LOOKS
+from studies.study import study_folder
+from training import torchrun
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
-from training.plan import LOOKS
 from training.recipe import follow
-from training.streams import Patient
-from training.study import study_folder
-from training.torchrun import Place
+from training.torchrun import RankInfo
 from training_command import submit, train_beside, train_rows, train_until_resolved
+from utils.streams import Patient
+from utils.text import one_line, readable_bytes
 
 GARBAGE = (700, 10, 200)
 """Python's thresholds for looking for garbage. A full search, of which importing torch causes five, looks at 300,000
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = _parse(arguments)
             if place.count > 1:
                 return share(command, arguments, stop, place)
-            return carry_out(command, arguments, stop)
+            return run_all(command, arguments, stop)
     except _FAILURES as failure:
         code, said = _answer(failure)
         if place.rank == 0:
@@ -96,7 +97,7 @@ def _answer(failure: BaseException) -> tuple[int, str]:
     return REFUSED if failure.errno == errno.ENAMETOOLONG else FAILED, said
 
 
-def carry_out(command: Command, arguments: Sequence[str], stop: StopRequest) -> int:
+def run_all(command: Command, arguments: Sequence[str], stop: StopRequest) -> int:
     """Carry out a command, which these words gave, and return its exit code."""
     match command:
         case Steps():
@@ -125,10 +126,10 @@ def carry_out(command: Command, arguments: Sequence[str], stop: StopRequest) -> 
             return export(command)
 
 
-def share(command: Command, arguments: Sequence[str], stop: StopRequest, place: Place) -> int:
+def share(command: Command, arguments: Sequence[str], stop: StopRequest, place: RankInfo) -> int:
     """Carry out a command that torchrun has started several times: the first process does, the others help it train."""
     if not isinstance(command, Train | All):
-        return carry_out(command, arguments, stop) if place.rank == 0 else DONE
+        return run_all(command, arguments, stop) if place.rank == 0 else DONE
     if isinstance(command, All) and (command.jobs != 1 or command.launcher != "local"):
         raise ValueError("--jobs and --launcher start processes of their own: give them without torchrun (GPUS)")
     from training.helper import dismiss, help_with_runs
@@ -138,7 +139,7 @@ def share(command: Command, arguments: Sequence[str], stop: StopRequest, place: 
         try:
             if place.rank > 0:
                 return help_with_runs(place, processes, stop, prepare=lambda: _roadmap(command))
-            code = carry_out(command, arguments, stop)
+            code = run_all(command, arguments, stop)
             dismiss(processes)
             return code
         except _FAILURES as failure:  # said before the others learn of it: torchrun ends all soon after the first
@@ -204,14 +205,14 @@ def train(command: Train, stop: StopRequest) -> int:
     step = roadmap.step(command.step, regime)
     if command.overwrite not in (None, step.name):
         raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
-    path = design(roadmap, regime, Request())
+    path = design(roadmap, regime, DesignSpec())
     overwrite = {step.name} if command.overwrite else set[str]()
     return train_rows(command, path, [path.row(step.name)], [command.seed], overwrite, stop)
 
 
 def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     """Train every row of a design, then write the report; or have other processes do so, which `arguments` start."""
-    from training.request import check_choice
+    from studies.request import check_choice
 
     seeds = command.seeds or (tuple(range(LOOKS[-1])) if command.until_resolved else (0,))
     check_choice(["any"], seeds)
@@ -219,7 +220,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     if sweep and (command.until_resolved or command.margin is not None):
         raise ValueError("--until-resolved and --margin belong to a study's plan, which a --sweep leaves as it is")
     most = None if command.until_resolved or command.runs_at_most is None else command.runs_at_most // len(seeds)
-    request = Request(command.design, command.base, command.factors, command.fraction, most, sweep)
+    request = DesignSpec(command.design, command.base, command.factors, command.fraction, most, sweep)
     made = design(_roadmap(command), get_regime(command.config.regime, command.config.resolution), request)
     asked = [made.find(row) for row in command.steps]
     chosen = [each for row in asked for each in (row, *made.settings(row))] or list(made.rows)
@@ -259,7 +260,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
 
 def status(command: Status) -> int:
     """Say how far a study is."""
-    from training import status
+    from studies import status
 
     folder = command.folder
     say = {"table": status.as_table, "json": status.as_json}[command.format]
@@ -286,7 +287,7 @@ def report(command: Report) -> int:
 
 def pack(command: Pack) -> int:
     """Write a study into one file."""
-    from report import pack
+    from studies import pack
 
     study = _source(command.study, command.runs)
     out = command.out or study.with_name(f"{study.name}.pack")
@@ -297,7 +298,7 @@ def pack(command: Pack) -> int:
 
 def unpack(command: Unpack) -> int:
     """Make a study's folder of a pack."""
-    from report import pack
+    from studies import pack
 
     study = study_folder(command.study or command.pack.stem, command.runs)
     finished, left_out = pack.unpack(command.pack, study)
@@ -308,7 +309,7 @@ def unpack(command: Unpack) -> int:
 
 def merge(command: Merge) -> int:
     """Put parts of a study together."""
-    from report import pack
+    from studies import pack
 
     if len(command.studies) < 2:
         raise ValueError("one study cannot be merged: give two or more packs or studies' folders")
@@ -329,14 +330,14 @@ def show(command: Show) -> int:
 
 
 def predict(command: Predict) -> int:
-    """Ask trained networks about pictures."""
+    """Ask trained networks about images."""
     from inference.best import best_run
     from inference.output import answer
 
     runs = command.runs or (best_run(Path("runs")),)
     text = answer(command.images, runs, top=command.top, as_json=command.json, plot_into=command.plot)
     if not command.runs:
-        _tell(f"{runs[0]} was asked, the best of its study on validation pictures; --run names another")
+        _tell(f"{runs[0]} was asked, the best of its study on validation images; --run names another")
     print(text, end="")
     return DONE
 
@@ -348,11 +349,11 @@ def export(command: Export) -> int:
 
     run = command.run or best_run(Path("runs"))
     difference = write(
-        run, command.format, command.out, fold_layer_scale=command.fold_layer_scale, pictures=command.images,
+        run, command.format, command.out, fold_layer_scale=command.fold_layer_scale, images=command.images,
         license=command.license,
     )  # fmt: skip
     if not command.run:
-        _tell(f"{run} was exported, the best of its study on validation pictures; --run names another")
+        _tell(f"{run} was exported, the best of its study on validation images; --run names another")
     print(f"export: {command.out} (largest difference of a logit {difference:.1e} of the largest)")
     return DONE
 

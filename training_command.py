@@ -18,18 +18,19 @@ from ablations import get_regime
 from ablations.designs import Design, Row
 from commands import LAUNCHING, All, Train
 from data.datasets import Located
-from data.words import first_few, left_out, listed, one_line
-from training.holders import LAUNCH, other_versions, refuse_other_code
+from studies.plan import Plan
+from studies.run_locks import LAUNCH, other_versions, refuse_other_code
+from studies.status import note_asked
+from studies.study import find_study, note_design, note_plan, open_study
 from training.interrupt import DONE, FAILED, STOPPED, StopRequest
-from training.plan import Plan
-from training.status import note_asked
-from training.study import find_study, note_design, note_plan, open_study
+from utils.text import first_few, left_out, listed, one_line
 
 if TYPE_CHECKING:
     from data.sizes import Sizes
-    from training.bill import Bill
+    from studies.cost_estimate import CostEstimate
+    from studies.run import Run
+    from training.execution import Execution
     from training.recipe import StudyConfig
-    from training.run import Execution, Run
 
 _HERE = Path(__file__).parent
 
@@ -50,7 +51,7 @@ class Task:
     """The data set."""
     data_dir: Path
     cache: Path
-    """The folder of decoded pictures."""
+    """The folder of decoded images."""
     short_side: int
     sizes: "Sizes"
 
@@ -64,7 +65,7 @@ def train_rows(
     bill = None if isinstance(command, All) and command.worker else forecast(task)
     if isinstance(command, All) and command.dry_run:
         return DONE
-    return carry_out(task, bill, stop)
+    return run_all(task, bill, stop)
 
 
 def train_until_resolved(
@@ -110,7 +111,7 @@ def plan(
     judging: Plan | None,
 ) -> Task:  # fmt: skip
     """Which runs are asked for, and how they are to be made. Writes nothing; what needs torch comes last."""
-    from training.request import check_choice, check_machine
+    from studies.request import check_choice, check_machine
 
     config, folder = command.config, command.folder
     regime = get_regime(config.regime, config.resolution)
@@ -126,10 +127,12 @@ def plan(
     find_study(folder, config)
 
     from data.sizes import sizes
-    from training import jobs, processes, torchrun
+    from studies import jobs
+    from studies.run import Run, share
+    from training import processes, torchrun
     from training.device import before_cuda, find_device, find_precision, find_workers
     from training.environment import code_version
-    from training.run import Execution, Run, share, short_side
+    from training.execution import Execution, short_side
 
     before_cuda(command.deterministic)
     place = torchrun.place()
@@ -138,8 +141,8 @@ def plan(
     study = find_study(folder, config)
     refuse_other_code(folder, code_version())
     side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
-    pictures = sizes(found, cache, side)
-    variants = [(row, made.variant(row, regime, config, pictures.classes)) for row in rows]
+    images = sizes(found, cache, side)
+    variants = [(row, made.variant(row, regime, config, images.classes)) for row in rows]
     runs = [
         Run(study, row.name, row.number, seed, variant.architecture, variant.recipe, command.init_weights)
         for seed in seeds for row, variant in variants
@@ -153,7 +156,7 @@ def plan(
         processes=processes.here(),
     )  # fmt: skip
     shared = share(runs, overwrite)
-    return Task(command, made, judging, shared, overwrite, execution, found, data_dir, cache, side, pictures)
+    return Task(command, made, judging, shared, overwrite, execution, found, data_dir, cache, side, images)
 
 
 def _with_weights(command: Train | All) -> "StudyConfig":
@@ -166,9 +169,9 @@ def _with_weights(command: Train | All) -> "StudyConfig":
 
 
 def _check_places(command: Train | All) -> tuple[Located, Path, Path]:
-    """The data set, and the folders of data sets and of decoded pictures. Raises ValueError where one is unusable."""
+    """The data set, and the folders of data sets and of decoded images. Raises ValueError where one is unusable."""
     import data
-    from data.files import require_folder
+    from utils.files import require_folder
 
     require_folder(command.runs, "the runs folder", may_be_missing=True, writable=True)
     data_dir = command.data_dir or _HERE / "datasets"
@@ -176,18 +179,18 @@ def _check_places(command: Train | All) -> tuple[Located, Path, Path]:
         require_folder(data_dir, "the data folder")
     found = data.check(command.config.dataset, data_dir, create_root=command.data_dir is None)
     cache = command.cache_dir or data_dir / "cache"
-    require_folder(cache, "the folder of decoded pictures (--cache-dir)", may_be_missing=command.cache_dir is None)
+    require_folder(cache, "the folder of decoded images (--cache-dir)", may_be_missing=command.cache_dir is None)
     return found, data_dir, cache
 
 
-def forecast(task: Task) -> "Bill":
+def forecast(task: Task) -> "CostEstimate":
     """What the task costs, printed for a whole study. Raises OSError where the disks have no room for it."""
     import data
-    from training.bill import Bill
+    from studies.cost_estimate import CostEstimate
 
     if task.sizes.cache and task.cache.exists():
-        data.require_writable(task.cache, "the folder of decoded pictures (--cache-dir)")
-    bill = Bill(task.runs, task.sizes, task.execution, task.overwrite)
+        data.require_writable(task.cache, "the folder of decoded images (--cache-dir)")
+    bill = CostEstimate(task.runs, task.sizes, task.execution, task.overwrite)
     if isinstance(task.command, All):
         print(bill.expectation, bill, sep="\n", flush=True)
         if min(bill.done) < 1 and not task.command.mixed_code and (others := _of_other_code(task.command.folder)):
@@ -197,10 +200,11 @@ def forecast(task: Task) -> "Bill":
     return bill
 
 
-def carry_out(task: Task, bill: "Bill | None", stop: StopRequest) -> int:
-    """Fetch and decode the pictures, make the study, train its runs. Returns the exit code."""
-    from training import jobs, series, speed, torchrun
-    from training.run import open_stores
+def run_all(task: Task, bill: "CostEstimate | None", stop: StopRequest) -> int:
+    """Fetch and decode the images, make the study, train its runs. Returns the exit code."""
+    from studies import jobs, run_queue, speed
+    from training import torchrun
+    from training.execution import open_stores
 
     study = task.runs[0].study
     dataset = task.found.load()
@@ -217,16 +221,16 @@ def carry_out(task: Task, bill: "Bill | None", stop: StopRequest) -> int:
         speed.remember(study.folder, bill.device_name, bill.speeds)
     runs = [replace(run, study=study) for run in task.runs]
     note_asked(study.folder, [(run.step, run.seed) for run in runs if run.made_as is None])
-    others: series.Others = "refuse" if isinstance(task.command, Train) else "wait"
+    others: run_queue.Others = "refuse" if isinstance(task.command, Train) else "wait"
     if isinstance(task.command, All) and task.command.worker and not task.command.until_resolved:
         others = "leave"  # the next look of --until-resolved needs the others' results
     told = bill.finished if bill and isinstance(task.command, All) else None
-    code = series.carry_out(runs, stores, task.execution, stop, task.overwrite, told, others)
+    code = run_queue.run_all(runs, stores, task.execution, stop, task.overwrite, told, others)
     if isinstance(task.command, All) and code in (DONE, FAILED):
-        from report.flips import keep_pictures
+        from report.flips import keep_images
 
         with contextlib.suppress(ValueError):  # of a study that has nothing to report yet, as its report will say
-            keep_pictures(study.folder, task.design.roadmap.name, stores.test)
+            keep_images(study.folder, task.design.roadmap.name, stores.test)
     return code
 
 
@@ -238,7 +242,7 @@ def train_beside(command: All, arguments: Sequence[str], stop: StopRequest) -> i
     """
     import torch
 
-    from training import jobs
+    from studies import jobs
     from training.device import find_device
 
     device = find_device(command.device)
@@ -260,7 +264,7 @@ def submit(command: All, arguments: Sequence[str]) -> int:
     Raises:
         ValueError: there is no Slurm here, or it refuses; nothing is left behind.
     """
-    from training import slurm
+    from studies import slurm
     from training.environment import code_version
 
     folder = command.folder

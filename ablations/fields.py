@@ -5,12 +5,12 @@ from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from data.words import did_you_mean
 from models import Architecture
 from training.recipe import Recipe
+from utils.text import did_you_mean
 
 _LEFT_OUT = ("num_classes", "augmentation")
-"""The pictures have the one; the other's own fields are fields of the recipe."""
+"""The images have the one; the other's own fields are fields of the recipe."""
 
 
 def _hints(*kinds: type) -> dict[str, Any]:

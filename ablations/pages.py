@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from data.words import printable
+from utils.text import printable
 
 
 def environment(templates: Path) -> jinja2.Environment:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data.words import did_you_mean
 from training.recipe import CLASSIC, Recipe, StudyConfig
+from utils.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Preset:
 
 
 # The modern recipe at strengths that a dozen epochs on a small network can bear (docs/decisions.md#short-presets),
-# chosen on the validation pictures of both presets at both ends of the path (#small-study, #demo).
+# chosen on the validation images of both presets at both ends of the path (#small-study, #demo).
 _SHORT = Recipe().change(
     lr=8e-3, lr_batch=128, min_lr=1e-5, drop_path=0.0, layer_scale=None, init="he", crop_scale=(0.7, 1.0),
     rand_augment_magnitude=0.0, color_jitter=0.0, random_erasing=0.0, mixup=0.0, cutmix=0.0,
@@ -40,7 +40,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
     ),
     "pocket": Preset(
-        "drawn pictures, 32x32, small networks: minutes on a laptop",
+        "drawn images, 32x32, small networks: minutes on a laptop",
         StudyConfig(
             "pocket", "small", 32,  # geometry and length: docs/decisions.md#demo
             recipe=_SHORT.change(epochs=10, warmup_epochs=2, batch_size=64),

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data.words import did_you_mean
 from models import Architecture
 from training.recipe import LARGEST
+from utils.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ REGIMES: Mapping[str, Regime] = {
         ),
         Regime(
             "small",
-            "the same path for pictures of 32 pixels: three stages after a stem of half the stride",
+            "the same path for images of 32 pixels: three stages after a stem of half the stride",
             Architecture(depths=(1, 1, 2), width=16, stem_stride=2),
             paper="tiny",
         ),
@@ -46,10 +46,10 @@ REGIMES: Mapping[str, Regime] = {
 
 
 def get_regime(name: str, resolution: int | None = None) -> Regime:
-    """The regime of that name, for pictures of that side if one is given.
+    """The regime of that name, for images of that side if one is given.
 
     Raises:
-        ValueError: there is none, in one sentence that says which there are; its networks cannot see such pictures.
+        ValueError: there is none, in one sentence that says which there are; its networks cannot see such images.
     """
     if name not in REGIMES:
         hint = did_you_mean(name, REGIMES, after=" ")
@@ -58,7 +58,7 @@ def get_regime(name: str, resolution: int | None = None) -> Regime:
     least = regime.baseline.total_stride
     if resolution is not None and not least <= resolution <= LARGEST:
         raise ValueError(
-            f"--resolution is {resolution}: regime {name} makes pictures {least} times smaller, "
+            f"--resolution is {resolution}: regime {name} makes images {least} times smaller, "
             f"give {least} to {LARGEST}"
         )
     return regime

@@ -7,9 +7,9 @@ from typing import Any
 
 from ablations.regimes import REGIMES, Regime
 from ablations.step import NAME, RecipeOf, Step
-from data.words import did_you_mean, of_fields
 from models import Architecture, SwinArchitecture
 from training.recipe import Recipe, StudyConfig
+from utils.text import did_you_mean, of_fields
 
 
 @dataclass(frozen=True)

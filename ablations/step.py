@@ -9,8 +9,8 @@ from typing import Any
 
 from ablations.fields import ARCHITECTURE, RECIPE, value_of
 from ablations.regimes import REGIMES, Regime
-from data.words import did_you_mean
 from models import Architecture, SwinArchitecture
+from utils.text import did_you_mean
 
 
 class RecipeOf(StrEnum):

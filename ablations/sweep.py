@@ -8,8 +8,8 @@ from typing import Any
 
 from ablations.fields import RECIPE, value_of
 from ablations.roadmap import Variant
-from data.words import did_you_mean, of_fields
 from training.recipe import follow
+from utils.text import did_you_mean, of_fields
 
 _FACTOR = re.compile(r"(\d+\.?\d*|\.\d+)x")
 _EXAMPLE = "--sweep lr=0.5x,1x,2x or --sweep weight_decay=0.05,0.3"

@@ -21,7 +21,7 @@ _PAPER_CLASSES = 1000
 
 @dataclass(frozen=True)
 class CountedStep:
-    """One step's row; GFLOPs for one picture, one multiply-add counted as one."""
+    """One step's row; GFLOPs for one image, one multiply-add counted as one."""
 
     regime: str
     number: int | None

@@ -29,7 +29,7 @@ def _entry(name: str, step: Step) -> Any:
         if pretrained:
             raise ValueError(f"{name} has no pretrained weights: leave pretrained out")
         if in_chans != 3:
-            raise ValueError(f"in_chans is {in_chans}: {name} takes pictures of 3 channels")
+            raise ValueError(f"in_chans is {in_chans}: {name} takes images of 3 channels")
         if global_pool != "avg":
             raise ValueError(f"global_pool is {global_pool!r}: {name} has avg")
         ignored = {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}

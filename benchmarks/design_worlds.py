@@ -8,12 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ablations.designs import Design, Request, design
+from ablations.designs import Design, DesignSpec, design
 from ablations.designs.orders import orders
 from ablations.regimes import REGIMES
 from ablations.roadmaps import PAPER
 from benchmarks.worlds import World
-from report.noise import Runs
+from report.variance import Runs
 
 Worth = Mapping[frozenset[str], float]
 """Points that a row gains where it has all of these decisions: of one its effect, of two their interaction."""
@@ -39,10 +39,10 @@ SEVERAL: Worth = {
 class DesignWorld:
     """A design, what its decisions are worth and how many seeds its rows have; else as `World` has it."""
 
-    request: Request
+    request: DesignSpec
     worth: Worth
     seeds: int
-    pictures: int = 10_000
+    images: int = 10_000
     deviation: float = 0.3
 
     @cached_property
@@ -67,12 +67,12 @@ class DesignWorld:
         return np.round(found, 9)  # an effect that adds up to nothing is exactly 0
 
     def draw(self, rng: np.random.Generator) -> tuple[Design, dict[str, Runs], np.ndarray]:
-        """The design of one study, its runs by row, and its effects' true values on the pictures that it drew."""
+        """The design of one study, its runs by row, and its effects' true values on the images that it drew."""
         made = self.whole
         if self.request.rows_at_most is not None:
             made = orders(PAPER, REGIMES["tiny"], self.request, seed=int(rng.integers(2**31)))
         gaps = tuple(float(gap) for gap in np.diff(self.levels))
-        world = World(gaps, self.seeds, self.pictures, self.deviation, first=float(self.levels[0]))
+        world = World(gaps, self.seeds, self.images, self.deviation, first=float(self.levels[0]))
         runs, here = world.draw(rng)
         named = dict(zip((row.name for row in self.whole.rows), runs.values(), strict=True))
         return made, {row.name: named[row.name] for row in made.rows}, self.effects(here)

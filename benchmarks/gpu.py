@@ -20,10 +20,10 @@ from ablations import PAPER, get_regime
 from benchmarks import gpu_check, gpu_page, gpu_rates
 from benchmarks.gpu_check import Setting
 from benchmarks.gpu_rates import Rates, measure
-from benchmarks.jobs import NOT_MEASURED, Finding, Job, carry_out, compiler_threads
+from benchmarks.jobs import NOT_MEASURED, Finding, Job, compiler_threads, run_all
 from benchmarks.measure import RESULTS, write
+from training.compute_options import ComputeOptions, has_compiler
 from training.device import set_up
-from training.layout import Layout, has_compiler
 from training.recipe import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
@@ -49,19 +49,19 @@ def parts(setting: Setting, rates: Rates, steps: Sequence[str], precisions: Sequ
     first, last = path[0], path[-1]
     cores = os.cpu_count() or 1
     many = max(1, min(8, cores // 2)) if setting.device == "cuda" else 1
-    few = (Layout(), Layout(rewritten=True))
+    few = (ComputeOptions(), ComputeOptions(rewritten=True))
     eager = [Job(f"{step}, eager", gpu_check.losses, (step, tuple(precisions), few[: 1 + (step in path)], setting))
              for step in steps]  # fmt: skip
     compiled = [Job(f"{last}, {precisions[0]}, stochastic depth compiled", gpu_check.drawn,
                     (last, precisions[0], setting), compiler_threads(many))]  # fmt: skip
     compiled += [Job(f"{step}, {precision}, compiled", gpu_check.losses,
-                    (step, (precision,), (Layout(compile=True),), setting), compiler_threads(many))
+                    (step, (precision,), (ComputeOptions(compile=True),), setting), compiler_threads(many))
                 for precision in precisions for step in steps]  # fmt: skip
     ends = list(dict.fromkeys((first, last)))
     stopped = [Job(f"{step}, {precision}, stopped and resumed{', deterministic' * exact}", gpu_check.resumed,
                    (step, precision, exact, setting), {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if exact else {})
                for exact in (True, False) for step, precision in zip(ends, precisions)]  # fmt: skip
-    waits = [Job(f"{step}, {precision}, pictures from the loader", gpu_check.waiting, (step, precision, ema, setting))
+    waits = [Job(f"{step}, {precision}, images from the loader", gpu_check.waiting, (step, precision, ema, setting))
              for step, precision, ema in zip((first, last, last), precisions, (None, None, 0.999))]  # fmt: skip
     memory = [Job(f"{last}, a batch that does not fit", gpu_check.answered, (last, precisions[0], setting))]
     fast = [Job(f"rate of {step}", gpu_rates.found, (step, rates, setting.device, cores)) for step in ends]
@@ -114,7 +114,7 @@ def _answers(part: Part, end: float, missing: bool, options: argparse.Namespace)
     if why:
         yield from (Finding(job.what, None, f"{NOT_MEASURED}: {why}") for job in part.jobs)
     else:
-        yield from carry_out(part.jobs, part.processes, end)
+        yield from run_all(part.jobs, part.processes, end)
 
 
 def _rates(options: argparse.Namespace) -> Rates:
@@ -147,10 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cpu", action="store_true", help="run on the CPU, with small settings, to see that it works")
     parser.add_argument("--regime", default="tiny", choices=["pocket", "small", "tiny", "base"])
     parser.add_argument("--resolution", type=int, default=224, help="pixels")
-    parser.add_argument("--batch", type=int, default=256, help="pictures per update, where rates are measured")
+    parser.add_argument("--batch", type=int, default=256, help="images per update, where rates are measured")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"], help="where rates are measured")
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS, help="of the check")
-    parser.add_argument("--workers", type=int, default=12, help="processes that prepare pictures")
+    parser.add_argument("--workers", type=int, default=12, help="processes that prepare images")
     parser.add_argument("--warm", type=int, default=10, help="updates before the clock starts")
     parser.add_argument("--updates", type=int, default=40, help="timed updates")
     parser.add_argument("--steps", nargs="*", help="names or numbers; all rows if none is given")

@@ -23,17 +23,19 @@ from PIL import Image
 import data
 from ablations import PAPER, get_regime
 from benchmarks.jobs import NOT_MEASURED, Finding
-from benchmarks.measure import Noise
+from benchmarks.measure import VarianceComponents
 from models.builder import build
-from training import checkpoint, memory, series
+from studies import run_queue
+from studies.run import Run
+from studies.study import open_study
+from training import checkpoint, memory
+from training.compute_options import ComputeOptions, lay_out
 from training.device import find_device, set_up
+from training.execution import Execution, Stores, open_stores, short_side
 from training.interrupt import STOPPED, Stopped, StopRequest
-from training.layout import Layout, lay_out
 from training.loop import train
 from training.recipe import CLASSIC, Precision, Recipe, StudyConfig
-from training.run import Execution, Run, Stores, open_stores, short_side
-from training.study import open_study
-from training.update import Learner, gradients, noise, update
+from training.update import TrainState, gradients, noise, update
 
 _FALL = 0.05
 """Of the loss that is compared, an update."""
@@ -54,7 +56,7 @@ class Setting:
     resolution: int
     """Pixels."""
     batch: int
-    """Pictures."""
+    """Images."""
     updates: int
     """Of which losses are compared."""
     workers: int
@@ -81,7 +83,7 @@ class Setting:
 
 
 def _losses(
-    step: str, setting: Setting, device: torch.device, precision: Precision, layout: Layout, lr: float | None = None,
+    step: str, setting: Setting, device: torch.device, precision: Precision, layout: ComputeOptions, lr: float | None = None,
     drop_path: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Losses of updates by one batch, and the norms of the first gradients, tensor by tensor.
@@ -92,25 +94,25 @@ def _losses(
     recipe, architecture = setting.recipe(step), PAPER.architecture(step, get_regime(setting.regime), CLASSES)
     torch.manual_seed(0)
     model = build(architecture, drop_path=drop_path, layer_scale=recipe.layer_scale, init=recipe.init)
-    learner = Learner(lay_out(model.to(device), layout), recipe, layout, device, precision)
-    if learner.scaler.is_enabled():  # from 2^16, where it begins, the first updates would be skipped
-        learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 2.0**8})
+    train_state = TrainState(lay_out(model.to(device), layout), recipe, layout, device, precision)
+    if train_state.scaler.is_enabled():  # from 2^16, where it begins, the first updates would be skipped
+        train_state.scaler.load_state_dict({**train_state.scaler.state_dict(), "scale": 2.0**8})
     torch.manual_seed(1)
     batch = noise(setting.batch, setting.resolution, CLASSES, device)
-    gradients(learner, 0, repeat(batch))
-    found = [p.grad.float() / learner.scaler.get_scale() for p in learner.model.parameters() if p.grad is not None]
+    gradients(train_state, 0, repeat(batch))
+    found = [p.grad.float() / train_state.scaler.get_scale() for p in train_state.model.parameters() if p.grad is not None]
     if lr is None:
         slope = sum(float(each.square().sum() if recipe.optimizer == "sgd" else each.abs().sum()) for each in found)
         lr = _FALL * math.log(CLASSES) / slope
     norms = [float(each.norm()) for each in found]
     del found
-    learner.optimizer.zero_grad()
+    train_state.optimizer.zero_grad()
     losses = []
     for number in range(setting.updates):
-        update(learner, number, repeat(batch), lr)
-        learner.watch.drain()
-        losses.append(learner.watch.last)
-    return {"losses": losses, "norms": norms, "lr": lr, "learner": learner, "batch": batch}
+        update(train_state, number, repeat(batch), lr)
+        train_state.watch.drain()
+        losses.append(train_state.watch.last)
+    return {"losses": losses, "norms": norms, "lr": lr, "train_state": train_state, "batch": batch}
 
 
 def _apart(found: Mapping[str, Any], truth: Mapping[str, Any]) -> float:
@@ -124,14 +126,14 @@ def _of_the_cpu(step: str, setting: Setting) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(kept.read_text()))
     set_up(torch.device("cpu"), "fp32")
-    found = _losses(step, setting, torch.device("cpu"), "fp32", Layout(channels_last=False))
+    found = _losses(step, setting, torch.device("cpu"), "fp32", ComputeOptions(channels_last=False))
     found = {name: found[name] for name in ("losses", "norms", "lr")}
     kept.write_text(json.dumps(found))
     return found
 
 
 def losses(
-    step: str, precisions: tuple[Precision, ...], layouts: tuple[Layout, ...], setting: Setting
+    step: str, precisions: tuple[Precision, ...], layouts: tuple[ComputeOptions, ...], setting: Setting
 ) -> Iterator[Finding]:
     """Whether the device's losses are the CPU's, in each precision and layout; and whether an update waits for it."""
     truth = _of_the_cpu(step, setting)
@@ -145,7 +147,7 @@ def losses(
             own, theirs = np.array(found["norms"]), np.array(truth["norms"])
             norms = float(np.max(np.abs(own - theirs) / (theirs + 0.01 * np.linalg.norm(theirs))))
             held = apart <= LOSS_BOUNDS[precision] and norms <= NORM_BOUNDS[precision]
-            waits = hidden_waiting(found["learner"], repeat(found["batch"]), device)
+            waits = hidden_waiting(found["train_state"], repeat(found["batch"]), device)
             said = f"losses {apart:.1e} apart, norms of gradients {norms:.1e}"
             figures = {"losses": found["losses"], "cpu": truth["losses"], "apart": apart, "norms_apart": norms}
             yield Finding(what, held and not waits, said + (f"; {waits}" if waits else ""), figures)
@@ -158,7 +160,7 @@ def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding
     device = setting.start(precision)
     truth = _of_the_cpu(step, setting)
     eager, compiled = (
-        _losses(step, setting, device, precision, Layout(compile=compile), truth["lr"], drop_path=0.5)
+        _losses(step, setting, device, precision, ComputeOptions(compile=compile), truth["lr"], drop_path=0.5)
         for compile in (False, True)
     )
     apart, dropped = _apart(compiled, eager), _apart(eager, truth)
@@ -167,10 +169,10 @@ def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding
     yield Finding(f"{step}, {precision}, stochastic depth compiled", held, said)
 
 
-# ------------------------------------------------------------------------------------------------- waiting and pictures
+# ------------------------------------------------------------------------------------------------- waiting and images
 
 
-def hidden_waiting(learner: Learner, batches: Iterator[data.Batch], device: torch.device) -> str:
+def hidden_waiting(train_state: TrainState, batches: Iterator[data.Batch], device: torch.device) -> str:
     """What in two updates made the processor wait for the device unasked; nothing on the CPU, where nothing can.
 
     Raises:
@@ -181,7 +183,7 @@ def hidden_waiting(learner: Learner, batches: Iterator[data.Batch], device: torc
     torch.cuda.set_sync_debug_mode("error")
     try:
         for number in range(2):
-            update(learner, number, batches, 1e-6)
+            update(train_state, number, batches, 1e-6)
         with contextlib.suppress(RuntimeError):
             torch.ones(1, device=device).item()
             raise AssertionError("torch.cuda.set_sync_debug_mode did not notice .item()")
@@ -189,27 +191,27 @@ def hidden_waiting(learner: Learner, batches: Iterator[data.Batch], device: torc
         return f"an update waits: {error}"
     finally:
         torch.cuda.set_sync_debug_mode("default")
-        learner.watch.drain()
+        train_state.watch.drain()
     return ""
 
 
 def waiting(step: str, precision: Precision, ema: float | None, setting: Setting) -> Iterator[Finding]:
-    """Whether an update waits that takes its pictures from the loader, mixed and erased on the device."""
+    """Whether an update waits that takes its images from the loader, mixed and erased on the device."""
     device = setting.start(precision)
     recipe = setting.recipe(step).change(ema=ema, drop_path=0.1)
     model = build(PAPER.architecture(step, get_regime(setting.regime), CLASSES), drop_path=0.1)
-    learner = Learner(lay_out(model.to(device), Layout()), recipe, Layout(), device, precision)
+    train_state = TrainState(lay_out(model.to(device), ComputeOptions()), recipe, ComputeOptions(), device, precision)
     batches = data.train_batches(
-        Noise(8 * setting.batch, short_side(setting.resolution)), recipe.augmentation, setting.resolution, seed=0,
+        VarianceComponents(8 * setting.batch, short_side(setting.resolution)), recipe.augmentation, setting.resolution, seed=0,
         epoch=0, batch_size=setting.batch, workers=setting.workers, device=device,
     )  # fmt: skip
     try:
         for number in range(4):  # constants are moved to the device once, kernels are chosen
-            update(learner, number, batches, 1e-6)
-        waits = hidden_waiting(learner, batches, device)
+            update(train_state, number, batches, 1e-6)
+        waits = hidden_waiting(train_state, batches, device)
     finally:
         batches.close()
-    what = f"{step}, {precision}, pictures from the loader{', averaged weights' if ema else ''}"
+    what = f"{step}, {precision}, images from the loader{', averaged weights' if ema else ''}"
     if device.type != "cuda":
         yield Finding(what, None, f"{NOT_MEASURED}: torch notices waiting on CUDA only")
     else:
@@ -233,16 +235,16 @@ class _After(StopRequest):
 
 
 def _study(
-    folder: Path, setting: Setting, step: str, precision: Precision, batch: int, pictures: int
+    folder: Path, setting: Setting, step: str, precision: Precision, batch: int, images: int
 ) -> tuple[Run, Stores]:
-    """A run of three epochs of the step in a study of its own, on `pictures` drawn JPEGs a class."""
-    root, side = folder / "pictures", setting.resolution + 16
+    """A run of three epochs of the step in a study of its own, on `images` drawn JPEGs a class."""
+    root, side = folder / "images", setting.resolution + 16
     random = np.random.default_rng(0)
     for name in ("one", "other"):
         (root / name).mkdir(parents=True)
-        for number in range(pictures):
-            picture = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side))
-            picture.save(root / name / f"{number:04}.jpg")
+        for number in range(images):
+            image = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side))
+            image.save(root / name / f"{number:04}.jpg")
     dataset = data.load(f"imagefolder:{root}", root)
     with contextlib.redirect_stderr(io.StringIO()):  # decoding says what it does
         stores = open_stores(dataset, folder / "cache", short_side(setting.resolution))
@@ -257,7 +259,7 @@ def _study(
 def resumed(step: str, precision: Precision, deterministic: bool, setting: Setting) -> Iterator[Finding]:
     """Whether a run that is stopped in mid-epoch and goes on ends where one that is not stopped does."""
     device = setting.start(precision, deterministic)
-    execution = Execution(device, setting.workers, Layout(), deterministic=deterministic)
+    execution = Execution(device, setting.workers, ComputeOptions(), deterministic=deterministic)
     states: list[dict[str, Any]] = []
     for stops in ((7,), (4, 3)):  # of six updates an epoch
         with tempfile.TemporaryDirectory() as name:
@@ -297,15 +299,15 @@ def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Find
     device, batch, rows = setting.start(precision), 64, 24
     regime = get_regime(setting.regime)
     model = build(PAPER.architecture(step, regime, 2), layer_scale=1.0).to(device)
-    per_picture = memory.bytes_per_picture(model, setting.resolution, precision, device)
+    per_image = memory.bytes_per_image(model, setting.resolution, precision, device)
     fixed = memory.state_bytes(model, setting.recipe(step))
     del model
     memory.empty_cache(device)
-    room = memory.needed(rows, per_picture, fixed)
+    room = memory.needed(rows, per_image, fixed)
     with tempfile.TemporaryDirectory() as name:
         run, stores = _study(Path(name), setting, step, precision, batch, 40)
         try:
-            memory.require_fit(step, run.recipe, run.study.config, per_picture, fixed, room)
+            memory.require_fit(step, run.recipe, run.study.config, per_image, fixed, room)
             said = "nothing was refused"
         except ValueError as error:
             said = str(error)
@@ -347,7 +349,7 @@ def _carried_out(
 ) -> tuple[str, int]:
     """What a command says of the run, and its exit code."""
     with contextlib.redirect_stderr(io.StringIO()) as told:
-        code = series.carry_out([run], stores, Execution(device, setting.workers), stop)
+        code = run_queue.run_all([run], stores, Execution(device, setting.workers), stop)
     return told.getvalue().strip().rpartition("runner.py: ")[2], code
 
 

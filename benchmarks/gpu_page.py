@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 MARKS = (
-    ("ResNet-50, one H100, fp16, eager, synthetic pictures", "4,292", "milabench"),
+    ("ResNet-50, one H100, fp16, eager, synthetic images", "4,292", "milabench"),
     ("ResNet-50, one H100, fp16, eager, a real loader", "2,734", "milabench"),
     ("ResNet-50, one H200, the same", "4,868", "milabench"),
     ("ResNet-50, one A100", "2,470", "NVIDIA"),
     ("ConvNeXt-T, one H100", "about 3,200", "nobody's measurement: from ratios on other cards"),
 )
-"""Published training rates, pictures a second at 224 pixels."""
+"""Published training rates, images a second at 224 pixels."""
 
 
 def page(about: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -35,6 +35,6 @@ def page(about: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         for finding in part["findings"]:
             held_word = {True: "yes", False: "**no**", None: ""}[finding["held"]]
             lines.append(f"| {finding['what']} | {held_word} | {finding['said'].replace('|', '/')} |")
-    lines += ["", "## Published marks", "", "| | pictures/s | by |", "|---|---|---|"]
+    lines += ["", "## Published marks", "", "| | images/s | by |", "|---|---|---|"]
     lines += [f"| {what} | {rate} | {by} |" for what, rate, by in MARKS]
     return "\n".join(lines) + "\n"

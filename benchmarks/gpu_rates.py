@@ -1,4 +1,4 @@
-"""How fast a row of the roadmap trains on a device, from pictures to the optimizer, and how fast timm's loop does."""
+"""How fast a row of the roadmap trains on a device, from images to the optimizer, and how fast timm's loop does."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,18 +8,18 @@ import torch
 
 from ablations import PAPER, get_regime, paper_row
 from benchmarks.jobs import Finding
-from benchmarks.measure import Noise, interleaved
+from benchmarks.measure import VarianceComponents, interleaved
 from benchmarks.timm_loop import timm_step
 from data import Augmentation, train_batches
 from models.builder import build
 from models.complexity import architecture_complexity
+from training.autotune import Choice, Work, choose
 from training.clock import Clock
+from training.compute_options import ComputeOptions, lay_out
 from training.device import find_device, set_up, threads
-from training.layout import Layout, lay_out
+from training.execution import short_side
 from training.recipe import Precision, Recipe
-from training.run import short_side
-from training.trial import Choice, Work, choose
-from training.update import Learner, update
+from training.update import TrainState, update
 
 TIMM = {"baseline": "resnet50", "training-recipe": "resnet50", "separate-downsampling": "convnext_tiny"}
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -34,7 +34,7 @@ class Rates:
     resolution: int
     """Pixels."""
     batch: int
-    """Pictures per update."""
+    """Images per update."""
     precision: Precision
     workers: int
     warm: int
@@ -48,17 +48,17 @@ class Rates:
 
 
 def measure(step_name: str, rates: Rates, device: torch.device) -> dict[str, object]:
-    """One row: the updates of a run, from augmented pictures to the optimizer."""
+    """One row: the updates of a run, from augmented images to the optimizer."""
     recipe = Recipe(epochs=300, batch_size=rates.batch)
     architecture = PAPER.architecture(step_name, get_regime(rates.regime), 1000)
-    choice = Choice(Layout(threads=torch.get_num_threads()), "no trial")
+    choice = Choice(ComputeOptions(threads=torch.get_num_threads()), "no trial")
     if rates.trial:
         work = Work(architecture, rates.resolution, rates.batch, rates.precision, 0.1, True, 0.1)
         choice = choose(work, device, 10**7 // rates.batch, None, patient=device.type == "cpu")
     torch.manual_seed(0)
     model = build(architecture, drop_path=0.1, layer_scale=recipe.layer_scale).to(device)
-    learner = Learner(lay_out(model, choice.layout), recipe, choice.layout, device, rates.precision)
-    store = Noise((rates.warm + rates.updates) * rates.batch, short_side(rates.resolution))
+    train_state = TrainState(lay_out(model, choice.layout), recipe, choice.layout, device, rates.precision)
+    store = VarianceComponents((rates.warm + rates.updates) * rates.batch, short_side(rates.resolution))
     batches = train_batches(
         store, Augmentation(), rates.resolution, seed=0, epoch=0, batch_size=rates.batch, workers=rates.workers,
         device=device,
@@ -66,25 +66,25 @@ def measure(step_name: str, rates: Rates, device: torch.device) -> dict[str, obj
     with threads(choice.layout.threads):
         for number in range(rates.warm + rates.updates):
             if number == rates.warm:
-                learner.watch.drain()
+                train_state.watch.drain()
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
-                started, learner.clock = time.perf_counter(), Clock()
-            update(learner, number, batches, recipe.peak_lr)
-        learner.watch.drain()
-    seconds, waiting = time.perf_counter() - started, learner.clock.read()["data"]
+                started, train_state.clock = time.perf_counter(), Clock()
+            update(train_state, number, batches, recipe.peak_lr)
+        train_state.watch.drain()
+    seconds, waiting = time.perf_counter() - started, train_state.clock.read()["data"]
     batches.close()
     rate = rates.updates * rates.batch / seconds
     row: dict[str, object] = {
         "step": step_name, "layout": str(choice.layout), "updates": rates.updates, "images_per_second": round(rate, 1),
-        "without_pictures": {layout: round(each, 1) for layout, each in choice.rates},
+        "without_images": {layout: round(each, 1) for layout, each in choice.rates},
         "share_of_peak_flops": _share_of_peak(step_name, rates, rate, device),
         "peak_memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
         if device.type == "cuda" else "not measured",
         "waiting_for_data": round(waiting / seconds, 4),
     }  # fmt: skip
     if network := TIMM.get(step_name) if rates.regime == "tiny" else None:
-        del learner, model
+        del train_state, model
         row["timm"] = timm = _timm(network, rates, device)
         row["of_timms_best"] = round(rate / max(each["median"] for each in timm.values()), 3)
     return row
@@ -97,7 +97,7 @@ def found(step_name: str, rates: Rates, device_name: str, cpu_threads: int) -> I
     set_up(device, rates.precision)
     row = measure(step_name, rates, device)
     beside = f", {row['of_timms_best']} of timm's best" if "of_timms_best" in row else ""
-    said = f"{row['images_per_second']} pictures/s ({row['layout']}){beside}, waiting {row['waiting_for_data']:.1%}"
+    said = f"{row['images_per_second']} images/s ({row['layout']}){beside}, waiting {row['waiting_for_data']:.1%}"
     yield Finding(f"rate of {step_name}, {rates.precision}", None, f"{said}, {row['peak_memory_gib']} GiB", row)
 
 
@@ -116,7 +116,7 @@ def _share_of_peak(step_name: str, rates: Rates, rate: float, device: torch.devi
 
 
 def _timm(network: str, rates: Rates, device: torch.device) -> dict[str, dict[str, float]]:
-    """timm's loop with its best flags and the pictures already on the device.
+    """timm's loop with its best flags and the images already on the device.
 
     Channels last or not, and the faster of the two compiled as well: torch.compile chooses the memory formats of
     convolutions itself.

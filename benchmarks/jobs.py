@@ -40,7 +40,7 @@ class Job:
     """Set in its process before anything is computed."""
 
 
-def carry_out(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding]:
+def run_all(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding]:
     """Do the jobs, so many at once, in their order, until `end` (of time.monotonic); those that are late are killed.
 
     A job that ends in an exception or with its process is a finding that did not hold, and the next one gets a fresh

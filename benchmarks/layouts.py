@@ -9,8 +9,8 @@ import torch
 
 from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
-from training.layout import Layout
-from training.trial import Candidate, Work, choose
+from training.autotune import Candidate, Work, choose
+from training.compute_options import ComputeOptions
 from training.update import noise
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--regime", default="pocket", choices=["pocket", "small", "tiny", "base"])
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
-    parser.add_argument("--batch", type=int, default=64, help="pictures per step")
+    parser.add_argument("--batch", type=int, default=64, help="images per step")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--steps", nargs="*", help="names or numbers; all 17 rows if none is given")
     parser.add_argument("--rounds", type=int, default=9, help="timings of each layout")
@@ -27,10 +27,10 @@ def main() -> None:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     regime, cores = get_regime(options.regime), torch.get_num_threads()
-    default = Layout(channels_last=False, threads=cores)
+    default = ComputeOptions(channels_last=False, threads=cores)
     counts = sorted({cores, max(1, cores // 2), 1}, reverse=True) if device.type == "cpu" else [cores]
     fixed = [
-        Layout(last, False, count, rewritten)
+        ComputeOptions(last, False, count, rewritten)
         for count in counts
         for last, rewritten in ((True, False), (False, False), (True, True))
     ]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timings, their spread, pictures, and where a result was measured."""
+"""What the benchmarks share: interleaved timings, their spread, images, and where a result was measured."""
 
 import json
 import platform
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(
-    steps: Mapping[str, Callable[[], object]], pictures: int, rounds: int, seconds: float
+    steps: Mapping[str, Callable[[], object]], images: int, rounds: int, seconds: float
 ) -> dict[str, dict[str, float]]:
     """Time every step once a round, in turn, for so many rounds or seconds (three rounds at least).
 
@@ -39,27 +39,27 @@ def interleaved(
     return {
         name: {
             "n": len(each),
-            "min": round(pictures / max(each), 1),
-            "median": round(pictures / statistics.median(each), 1),
-            "max": round(pictures / min(each), 1),
+            "min": round(images / max(each), 1),
+            "median": round(images / statistics.median(each), 1),
+            "max": round(images / min(each), 1),
         }
         for name, each in times.items()
     }
 
 
-class Noise:
-    """Seeded uint8 pictures of one size in memory, as a decoded store has them; labels of 10 classes."""
+class VarianceComponents:
+    """Seeded uint8 images of one size in memory, as a decoded store has them; labels of 10 classes."""
 
     def __init__(self, count: int, side: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.pictures = torch.randint(0, 256, (64, side, side, 3), dtype=torch.uint8, generator=generator)
+        self.images = torch.randint(0, 256, (64, side, side, 3), dtype=torch.uint8, generator=generator)
         self.labels = torch.randint(0, 10, (count,), generator=generator)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int, /) -> torch.Tensor:
-        return self.pictures[index % 64]
+        return self.images[index % 64]
 
 
 def _wait() -> None:
@@ -70,7 +70,7 @@ def _wait() -> None:
 def write(
     name: str, device: torch.device, content: Mapping[str, Any], *libraries: str, folder: Path = RESULTS
 ) -> dict[str, str]:
-    """NAME.json in `folder`: the content and its birth certificate, which is returned."""
+    """NAME.json in `folder`: the content and its provenance, which is returned."""
     about = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(device),

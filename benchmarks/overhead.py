@@ -1,7 +1,7 @@
 """What a run costs beside its training: 54 trivial runs by one command, the report included.
 
 A run here is two updates of a pocket network. Of the time of `runner.py all` what its runs computed is taken off
-(pictures, updates, evaluations, as their result.json has them; with --jobs over all jobs), and what the command takes
+(images, updates, evaluations, as their result.json has them; with --jobs over all jobs), and what the command takes
 before its first run (that of the same command with --dry-run: Python, the plan, the bill). The rest, over all runs, is
 what a run costs: its lock or lease, its files, its checkpoints, its share of the report. The goal is under a second.
 
@@ -31,13 +31,13 @@ _COMPUTED = ("data", "forward", "backward", "optimizer", "evaluation")
 
 
 def draw(root: Path) -> None:
-    """Three classes of 30 pictures of 40 x 40 pixels."""
+    """Three classes of 30 images of 40 x 40 pixels."""
     random = np.random.default_rng(0)
     for name in ("one", "two", "three"):
         (root / name).mkdir(parents=True)
         for number in range(30):
-            picture = Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8))
-            picture.save(root / name / f"{number:02}.jpg")
+            image = Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+            image.save(root / name / f"{number:02}.jpg")
 
 
 def seconds_of(arguments: Sequence[str]) -> float:
@@ -63,9 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = options.steps or [step.name for step in PAPER.rows(get_regime("pocket"))]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        draw(root / "pictures")
+        draw(root / "images")
         study = ["--preset", "pocket", "--regime", "pocket", "--study", "trivial", "--data-dir", str(root),
-                 "--dataset", f"imagefolder:{root / 'pictures'}", "--runs", str(root / "runs"),
+                 "--dataset", f"imagefolder:{root / 'images'}", "--runs", str(root / "runs"),
                  "--device", "cpu", "--workers", "0",
                  "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "32", "--no-trial",
                  "--steps", *steps, "--seeds", *options.seeds, *further]  # fmt: skip

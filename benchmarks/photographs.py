@@ -1,4 +1,4 @@
-"""Pictures of Food-101's size for measurements: the pocket dishes drawn at 512 pixels, as JPEGs of about 50 kB."""
+"""Images of Food-101's size for measurements: the pocket dishes drawn at 512 pixels, as JPEGs of about 50 kB."""
 
 import io
 from pathlib import Path
@@ -15,17 +15,17 @@ SIZES = ((512, 384), (512, 384), (384, 512), (512, 512), (512, 341))
 
 
 def draw(number: int) -> Image.Image:
-    """Picture `number`, with grain as fine as a camera's: without it a JPEG of this size would be far smaller."""
+    """Image `number`, with grain as fine as a camera's: without it a JPEG of this size would be far smaller."""
     rng = np.random.default_rng([7, number])
     width, height = SIZES[number % len(SIZES)]
     dish = list(DISHES.values())[number % len(DISHES)]
     saved, pocket_dishes.SIZES = pocket_dishes.SIZES, ((width, height),)
     try:
-        picture = pocket_dishes.draw(dish, rng)
+        image = pocket_dishes.draw(dish, rng)
     finally:
         pocket_dishes.SIZES = saved
     grain = rng.standard_normal((height, width, 3)) * 5
-    return Image.fromarray((np.asarray(picture) + grain).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8))
 
 
 def write(folder: Path, count: int, quality: int = 88) -> Split:

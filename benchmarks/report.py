@@ -2,7 +2,7 @@
 size of the page and of the study's pack.
 
 The studies are written as training writes them: all 18 networks of the roadmap, 300 epochs, and what they say of
-Food-101's 25,250 test pictures; five seeds each, and then enough for 1,000 runs. Processor time is user and system time
+Food-101's 25,250 test images; five seeds each, and then enough for 1,000 runs. Processor time is user and system time
 of all threads: on a machine that does other things as well it is the one to compare.
 
     python -m benchmarks.report [--seeds 5 56] [--folder FOLDER]
@@ -23,19 +23,20 @@ import numpy as np
 import torch
 
 from ablations import PAPER, get_regime
-from ablations.comparisons import planned
-from ablations.designs import Request, design
+from ablations.designs import DesignSpec, design
 from ablations.presets import get_preset
 from benchmarks.measure import write
 from benchmarks.worlds import World
-from report.pack import pack
+from studies.comparisons import planned
+from studies.pack import pack
+from studies.run import Run
+from studies.study import WEIGHTS, note_design, note_plan, open_study
 from training import records
 from training.evaluation import Evaluation
-from training.run import Execution, Run, Stores
-from training.study import WEIGHTS, note_design, note_plan, open_study
+from training.execution import Execution, Stores
 
 CPU = torch.device("cpu")
-CLASSES, TRAIN, PICTURES = 101, 68_175, 25_250
+CLASSES, TRAIN, IMAGES = 101, 68_175, 25_250
 STEPS = (2.0, 0.5, 0.0, -1.0, 1.0, 0.0, -0.5, 0.3, 0.2, 0.1, 0.0, 0.5, -0.3, 0.0, 1.0, 0.3, -2.0)
 """Points between each of the 18 rows and the one before it."""
 _REPORT = """
@@ -52,9 +53,9 @@ def make(folder: Path, seeds: int) -> int:
     """A study in `folder`; how many runs it has."""
     config = get_preset("food101").config
     regime = get_regime(config.regime)
-    made = design(PAPER, regime, Request())
+    made = design(PAPER, regime, DesignSpec())
     names = [f"class-{number:03d}" for number in range(CLASSES)]
-    sizes = {"train": TRAIN, "validation": 75_750 - TRAIN, "test": PICTURES}
+    sizes = {"train": TRAIN, "validation": 75_750 - TRAIN, "test": IMAGES}
     about = {"name": "food101", "description": "Made up.", "synthetic": True, "classes": names, **sizes, "skipped": {}}
     study = open_study(folder, config, about, "made up")
     note_design(folder, made.record)
@@ -63,8 +64,8 @@ def make(folder: Path, seeds: int) -> int:
     note_plan(folder, planned(folder, made, config, chosen, range(seeds), **how))
 
     rng = np.random.default_rng(0)
-    correct, _ = World(STEPS, seeds, PICTURES).draw(rng)
-    labels = np.arange(PICTURES) % CLASSES
+    correct, _ = World(STEPS, seeds, IMAGES).draw(rng)
+    labels = np.arange(IMAGES) % CLASSES
     ids = tuple(f"{names[label]}/{number:07d}" for number, label in enumerate(labels.tolist()))
     stores = cast(Stores, SimpleNamespace(train=range(TRAIN), test=SimpleNamespace(ids=ids), skipped={}))
     seconds = {"data": 1e3, "forward": 9e3, "backward": 2e4, "optimizer": 2e3, "evaluation": 2e3, "other": 1e2}
@@ -92,7 +93,7 @@ def _epochs(count: int, seconds: dict[str, float], top1: float) -> list[dict[str
 
 
 def _evaluation(labels: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> Evaluation:
-    """What a network says that is right about these pictures."""
+    """What a network says that is right about these images."""
     start, stride = rng.integers(1, CLASSES, (2, len(labels), 1))
     stride = 1 + stride % 19  # of five classes none is met twice
     others = (labels[:, None] + start + stride * np.arange(5)) % CLASSES
@@ -132,7 +133,7 @@ def main() -> None:
             packed = Path(temporary) / f"seeds-{seeds}.pack"
             pack(study, packed)
             sizes = {"bytes_of_report": files, "bytes_of_pack": packed.stat().st_size}
-            found.append({"runs": runs, "pictures": PICTURES, **sizes, "reports": rounds})
+            found.append({"runs": runs, "images": IMAGES, **sizes, "reports": rounds})
             print(json.dumps(found[-1]), flush=True)
     load = {"load_average": [round(value, 1) for value in os.getloadavg()], "cores": os.cpu_count()}
     write("report", CPU, {"goal": {"90": [15, 1000], "1000": [60]}, **load, "studies": found}, "pandas", "matplotlib")

@@ -13,32 +13,32 @@ import ablations
 
 SEEDS, BATCH = 3, 512
 TRAIN, VALIDATION, TEST = 68_175, 7_575, 25_250
-"""Food-101's pictures: 675, 75 and 250 of each of its 101 classes."""
-RESNET50 = {"real pictures": 2_734, "synthetic pictures": 3_378}
-"""Training pictures a second of ResNet-50 on one H100 (fp16, eager, channels last), published by milabench; synthetic
+"""Food-101's images: 675, 75 and 250 of each of its 101 classes."""
+RESNET50 = {"real images": 2_734, "synthetic images": 3_378}
+"""Training images a second of ResNet-50 on one H100 (fp16, eager, channels last), published by milabench; synthetic
 ones in batches of 128, the published size that is nearest to the 64 of a part of the study's batch."""
 DEPTHWISE = (819 * 4.456) / (1_218 * 4.089)
 """FLOP/s of ConvNeXt-T over those of ResNet-50, from both rates on an RTX 3090, published by timm."""
 FORWARD = 1 / 3
-"""Of an update's time that a picture of an evaluation takes."""
+"""Of an update's time that an image of an evaluation takes."""
 DOLLARS = 2.50
 """An hour of one H100: an assumption, prices differ by a factor of three."""
 CORE = 2_100
-"""Training pictures that one core prepares a second, measured (benchmarks/results/pictures.json)."""
-PICTURE_BYTES, WEIGHTS_BYTES = 305 * 406 * 3, 4 * 28_589_128
-"""A decoded picture of 4:3 in the cache (docs/pictures.md); ConvNeXt-T's weights in float32."""
+"""Training images that one core prepares a second, measured (benchmarks/results/images.json)."""
+IMAGE_BYTES, WEIGHTS_BYTES = 305 * 406 * 3, 4 * 28_589_128
+"""A decoded image of 4:3 in the cache (docs/images.md); ConvNeXt-T's weights in float32."""
 
 
 @dataclass(frozen=True)
 class Network:
     name: str
     gflops: float
-    """Multiply-adds of a picture, forward, in the paper's convention."""
+    """Multiply-adds of an image, forward, in the paper's convention."""
     depthwise: bool
     classic: bool
 
     def rate(self, resnet50: float) -> float:
-        """Training pictures a second where ResNet-50 makes `resnet50`: in proportion to the FLOPs."""
+        """Training images a second where ResNet-50 makes `resnet50`: in proportion to the FLOPs."""
         return resnet50 * 4.089 / self.gflops * (DEPTHWISE if self.depthwise else 1)
 
     def hours(self, epochs: int, resnet50: float) -> float:
@@ -90,7 +90,7 @@ def study_table() -> str:
 
 
 def network_table() -> str:
-    lines = ["| network | GFLOPs | pictures/s | hours a run of 300 epochs | cores to feed it |",
+    lines = ["| network | GFLOPs | images/s | hours a run of 300 epochs | cores to feed it |",
              "|---|---|---|---|---|"]  # fmt: skip
     for network in networks():
         slow, fast = (network.rate(rate) for rate in RESNET50.values())
@@ -104,13 +104,13 @@ def network_table() -> str:
 
 def limits_table() -> str:
     last = next(network for network in networks() if network.name == "separate-downsampling")
-    rate = last.rate(RESNET50["synthetic pictures"])
+    rate = last.rate(RESNET50["synthetic images"])
     epoch = (TRAIN + FORWARD * VALIDATION) / rate
-    read, written = rate * PICTURE_BYTES / 1e9, 4 * WEIGHTS_BYTES / epoch / 1e6
+    read, written = rate * IMAGE_BYTES / 1e9, 4 * WEIGHTS_BYTES / epoch / 1e6
     lines = ["| of ConvNeXt-T at its faster rate | one GPU | 8 | 64 |", "|---|---|---|---|"]
     for name, value, unit, digits in (
-        ("cores that prepare pictures", rate / CORE, "", 1),
-        ("read, where decoded pictures are not in memory", read, " GB/s", 1),
+        ("cores that prepare images", rate / CORE, "", 1),
+        ("read, where decoded images are not in memory", read, " GB/s", 1),
         ("written, a checkpoint and the best weights each epoch", written, " MB/s", 0),
     ):
         lines.append(f"| {name} | {' | '.join(f'{value * gpus:,.{digits}f}{unit}' for gpus in (1, 8, 64))} |")

@@ -1,10 +1,10 @@
-"""What decoding once costs: crops from a cache of several sizes against the same crops from the original pictures.
+"""What decoding once costs: crops from a cache of several sizes against the same crops from the original images.
 
-Also makes the figure of docs/pictures.md: our crops beside those of torchvision's reference transform, same boxes.
+Also makes the figure of docs/images.md: our crops beside those of torchvision's reference transform, same boxes.
 
-    python -m benchmarks.sharpness [PICTURE ...]
+    python -m benchmarks.sharpness [IMAGE ...]
 
-Without arguments the pictures are the drawn ones and the photograph that matplotlib brings along.
+Without arguments the images are the drawn ones and the photograph that matplotlib brings along.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from torchvision.transforms.v2 import functional as reference
 
 from benchmarks.photographs import draw
 from data.augment import crop_boxes, resize
-from data.decode import read_picture, resized_shape
+from data.decode import read_image, resized_shape
 from data.decode import resize as shrink
 from data.randomness import SAMPLE, uniforms
-from training.run import short_side
+from training.execution import short_side
 
 HOUSE = Path(__file__).parents[1]
 RESULT = HOUSE / "benchmarks" / "results" / "sharpness.json"
-FIGURE = HOUSE / "docs" / "images" / "pictures.png"
+FIGURE = HOUSE / "docs" / "images" / "images.png"
 SHORT_SIDES = (224, 256, 305, 336, 384)
 RESOLUTION = 224
 SCALES = ((0.08, 0.08), (0.25, 0.25), (0.5, 0.5), (1.0, 1.0), (0.08, 1.0))
@@ -46,46 +46,46 @@ def photograph() -> np.ndarray:
 
 
 def boxes_in(shape: tuple[int, int], scale: tuple[float, float]) -> np.ndarray:
-    """Random boxes (top, left, height, width) of a picture of that shape."""
+    """Random boxes (top, left, height, width) of an image of that shape."""
     numbers = uniforms(SAMPLE, 0, 0, np.arange(BOXES), 22)
     height, width = (np.full(BOXES, side) for side in shape)
     return crop_boxes(numbers, height, width, scale, (3 / 4, 4 / 3))
 
 
-def crops(picture: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
+def crops(image: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
     """uint8 (N, 3, 224, 224)."""
-    tensor = torch.from_numpy(picture.copy())
+    tensor = torch.from_numpy(image.copy())
     return torch.cat([resize(tensor, box, RESOLUTION, RESOLUTION) for box in boxes.tolist()])
 
 
-def crops_between(picture: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
+def crops_between(image: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
     """As `crops`, of boxes whose edges lie between pixels; by Pillow, whose bicubic is the same filter."""
-    image, size = Image.fromarray(picture), (RESOLUTION, RESOLUTION)
+    pil_image, size = Image.fromarray(image), (RESOLUTION, RESOLUTION)
     edges = [
-        (left, top, min(left + wide, image.width), min(top + tall, image.height)) for top, left, tall, wide in boxes
+        (left, top, min(left + wide, pil_image.width), min(top + tall, pil_image.height)) for top, left, tall, wide in boxes
     ]
-    made = [np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box)) for box in edges]
+    made = [np.asarray(pil_image.resize(size, Image.Resampling.BICUBIC, box=box)) for box in edges]
     return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
 
 
 def detail(images: torch.Tensor) -> float:
-    """Mean absolute difference of neighbouring pixels: falls as pictures blur."""
+    """Mean absolute difference of neighbouring pixels: falls as images blur."""
     values = images.float()
     across, down = values[..., 1:] - values[..., :-1], values[..., 1:, :] - values[..., :-1, :]
     return float(across.abs().mean() + down.abs().mean())
 
 
-def measure(picture: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
+def measure(image: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
     """By short side and scale: mean absolute difference of crops (0 to 255), and their detail as a share."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for side in SHORT_SIDES:
-        stored = shrink(picture, resized_shape(picture.shape[0], picture.shape[1], side))
-        down = stored.shape[0] / picture.shape[0], stored.shape[1] / picture.shape[1]
+        stored = shrink(image, resized_shape(image.shape[0], image.shape[1], side))
+        down = stored.shape[0] / image.shape[0], stored.shape[1] / image.shape[1]
         rows[str(side)] = {}
         for scale in SCALES:
-            # Boxes are drawn in the stored picture, as training does; the original is cropped at the same place.
+            # Boxes are drawn in the stored image, as training does; the original is cropped at the same place.
             boxes = boxes_in((stored.shape[0], stored.shape[1]), scale)
-            ours, original = crops(stored, boxes), crops_between(picture, boxes / np.array([*down, *down]))
+            ours, original = crops(stored, boxes), crops_between(image, boxes / np.array([*down, *down]))
             rows[str(side)][f"{scale[0]:g} to {scale[1]:g}"] = {
                 "mean_absolute_difference": float((ours.float() - original.float()).abs().mean()),
                 "detail": detail(ours) / detail(original),
@@ -104,11 +104,11 @@ def mean_of(tables: list[dict[str, dict[str, dict[str, float]]]]) -> dict[str, d
     }
 
 
-def figure(pictures: list[np.ndarray], path: Path) -> dict[str, float]:
+def figure(images: list[np.ndarray], path: Path) -> dict[str, float]:
     """Rows: ours, torchvision's reference, their difference 32 times enlarged. Returns the differences seen."""
     columns, worst, total, count = [], 0, 0.0, 0
-    for number, picture in enumerate(pictures):
-        stored = shrink(picture, resized_shape(picture.shape[0], picture.shape[1], short_side(RESOLUTION)))
+    for number, image in enumerate(images):
+        stored = shrink(image, resized_shape(image.shape[0], image.shape[1], short_side(RESOLUTION)))
         boxes = boxes_in((stored.shape[0], stored.shape[1]), (0.08, 1.0))
         ours = crops(stored, boxes)
         channels_first = torch.from_numpy(stored.copy()).permute(2, 0, 1)
@@ -134,20 +134,20 @@ def figure(pictures: list[np.ndarray], path: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", nargs="*", type=Path)
+    parser.add_argument("images", nargs="*", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.pictures:
-        sets = {"given": [read_picture(path) for path in arguments.pictures]}
+    if arguments.images:
+        sets = {"given": [read_image(path) for path in arguments.images]}
     else:
         sets = {"photograph": [photograph()], "drawn": [np.asarray(draw(number)) for number in range(10)]}
     shown: dict[str, Any] = {name: {"n": len(some), "by_short_side": mean_of([measure(one) for one in some])}
                              for name, some in sets.items()}  # fmt: skip
     result = {
         "what": "crops at 224 from a cache against crops of the original, levels of 0 to 255",
-        "boxes_per_picture": BOXES,
+        "boxes_per_image": BOXES,
         "sets": shown,
-        "to_torchvision_on_PIL_pictures": figure([one for some in sets.values() for one in some][:6], FIGURE),
+        "to_torchvision_on_PIL_images": figure([one for some in sets.values() for one in some][:6], FIGURE),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }  # fmt: skip
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
@@ -155,7 +155,7 @@ def main() -> None:
         for side, row in some["by_short_side"].items():
             cells = "  ".join(f"{cell['mean_absolute_difference']:.2f}/{cell['detail']:.3f}" for cell in row.values())
             print(f"{name:<11} {side}: {cells}  {next(iter(row.values()))['bytes'] / 1000:.0f} kB")
-    print(result["to_torchvision_on_PIL_pictures"], FIGURE.stat().st_size)
+    print(result["to_torchvision_on_PIL_images"], FIGURE.stat().st_size)
 
 
 if __name__ == "__main__":

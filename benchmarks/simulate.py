@@ -23,15 +23,15 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-from ablations.designs import Request
+from ablations.designs import DesignSpec
 from benchmarks.design_worlds import NOTHING, SEVERAL, DesignWorld
 from benchmarks.worlds import World
 from report.contrast import holm
 from report.effects import EffectJudgement, judge_effects
 from report.judgement import Judgement
-from report.noise import Measured, Noise
 from report.sequential import judge, next_seeds
-from training.plan import Family, Pictures, Plan
+from report.variance import Measured, VarianceComponents
+from studies.plan import Family, Images, Plan
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/statistics.json", ROOT / "docs/statistics.md"
@@ -40,7 +40,7 @@ _BLOCK = 25
 NONE = (0.0,) * 16
 SOME = (2.0, 0.5, 0.0, -1.0, 1.0, 0.0, -0.5, 0.3, 0.0, 0.5, 0.0, 0.0, -0.3, 1.0, 0.3, 0.0)
 LOOKS = (2, 3, 4, 5, 6, 8, 10)
-_QUESTIONS: tuple[Pictures, ...] = ("new", "these")
+_QUESTIONS: tuple[Images, ...] = ("new", "these")
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ class Scenario:
 
 
 def scenarios() -> Iterator[Scenario]:
-    """Studies of 16 steps, 10,000 pictures, three seeds and a seed deviation of 0.3, and what differs from that."""
+    """Studies of 16 steps, 10,000 images, three seeds and a seed deviation of 0.3, and what differs from that."""
     usual = World(NONE, seeds=3)
     varied: dict[str, dict[str, Any]] = {
         **{f"{count} seeds": {"seeds": count} for count in (1, 2, 3, 5, 10)},
         "deviation 0.1": {"deviation": 0.1},
         "deviation 0.6": {"deviation": 0.6},
         "5, 3 and 2 seeds in turn": {"seeds": 5, "in_turn": (5, 3, 2)},
-        "1,000 pictures": {"pictures": 1000},
-        "25,250 pictures": {"pictures": 25_250},
+        "1,000 images": {"images": 1000},
+        "25,250 images": {"images": 25_250},
         "same seeds correlate 0.5": {"correlation": 0.5},
         "steps' deviations differ (x 1.3)": {"unequal": 0.25},
         "steps' deviations differ (x 1.6)": {"unequal": 0.5},
@@ -85,20 +85,20 @@ def scenarios() -> Iterator[Scenario]:
                 yield Scenario(f"design {name}, {word}, {count} seeds", DesignWorld(request, worth, count))
 
 
-def designs() -> dict[str, Request]:
+def designs() -> dict[str, DesignSpec]:
     """Of the paper's roadmap; three of the factors have to come in their order, the others whenever they like."""
     base = "training-recipe"
     chain = ("resnext", "inverted-bottleneck", "large-kernels")
     factors = ("stage-ratio", "layer-norm", "gelu")
     seven = ("stage-ratio", "patchify-stem", *chain, "gelu", "layer-norm")
     return {
-        "leave-one-out": Request("leave-one-out"),
-        "one-at-a-time": Request("one-at-a-time"),
-        "factorial of 3": Request("factorial", base, factors),
-        "half factorial of 4": Request("factorial", base, (*factors, "separate-downsampling"), fraction=2),
-        "orders of 4, all": Request("orders", base, ("macro-design", *chain)),
-        "orders of 7, 24 of 64 networks": Request("orders", base, seven, rows_at_most=24),
-        "orders of 7, 40 of 64 networks": Request("orders", base, seven, rows_at_most=40),
+        "leave-one-out": DesignSpec("leave-one-out"),
+        "one-at-a-time": DesignSpec("one-at-a-time"),
+        "factorial of 3": DesignSpec("factorial", base, factors),
+        "half factorial of 4": DesignSpec("factorial", base, (*factors, "separate-downsampling"), fraction=2),
+        "orders of 4, all": DesignSpec("orders", base, ("macro-design", *chain)),
+        "orders of 7, 24 of 64 networks": DesignSpec("orders", base, seven, rows_at_most=24),
+        "orders of 7, 40 of 64 networks": DesignSpec("orders", base, seven, rows_at_most=40),
     }
 
 
@@ -136,7 +136,7 @@ def _of_steps(
         judged = judge(runs, plan)
         for question in _QUESTIONS:
             record = _outcome(judged.families["steps"], question, effects, here)
-            found[f"{name}, {question} pictures"] = record | {"runs": len(runs.row)}
+            found[f"{name}, {question} images"] = record | {"runs": len(runs.row)}
         if len(looks) == 1 and looks[0] > 0:
             found[f"{name}, the method before"] = before(runs, effects) | {"runs": len(runs.row)}
     return found
@@ -145,16 +145,16 @@ def _of_steps(
 def _of_design(world: DesignWorld, rng: np.random.Generator) -> dict[str, dict[str, float]]:
     design, drawn, here = world.draw(rng)
     runs, plan = Measured.of(drawn), Plan((), tuple(range(world.seeds)), (world.seeds,))
-    judged = judge_effects(Noise(runs), design.effects, margin=plan.margin, level=plan.level)
+    judged = judge_effects(VarianceComponents(runs), design.effects, margin=plan.margin, level=plan.level)
     effects = world.effects(world.levels)
     found = {
-        f"design, {question} pictures": _outcome(judged, question, effects, here)
+        f"design, {question} images": _outcome(judged, question, effects, here)
         | {"runs": len(runs.row), "from_orders": float(np.mean([one.shares.orders for one in judged if one.shares]))}
         for question in _QUESTIONS
     }
     for one, truth in zip(judged, effects, strict=True):
-        if answer := one.new_pictures:
-            found["design, new pictures"][f"covered, {one.effect.name}"] = float(answer.low <= truth <= answer.high)
+        if answer := one.new_images:
+            found["design, new images"][f"covered, {one.effect.name}"] = float(answer.low <= truth <= answer.high)
     return found
 
 
@@ -184,9 +184,9 @@ def trained(every: Measured, plan: Plan) -> Measured:
 
 
 def _outcome(
-    found: Sequence[Judgement | EffectJudgement], question: Pictures, effects: np.ndarray, here: np.ndarray
+    found: Sequence[Judgement | EffectJudgement], question: Images, effects: np.ndarray, here: np.ndarray
 ) -> dict[str, float]:
-    """What is right and wrong in the answers to one question; the truth of "these" is that on the drawn pictures."""
+    """What is right and wrong in the answers to one question; the truth of "these" is that on the drawn images."""
     truth = here if question == "these" else effects
     answers = [one.answer_to(question) for one in found]
     if any(answer is None for answer in answers):  # one seed: nothing is claimed of other seeds
@@ -202,7 +202,7 @@ def _outcome(
 def _scores(
     bounds: np.ndarray, signs: np.ndarray, none: np.ndarray, effects: np.ndarray, truth: np.ndarray
 ) -> dict[str, float]:
-    # Of these pictures a true difference is never exactly 0; what is said of a step without effect is then not
+    # Of these images a true difference is never exactly 0; what is said of a step without effect is then not
     # wrong, but it is counted, for it would not be said again.
     wrong = (signs != 0) & (signs != np.sign(effects))
     return {
@@ -216,12 +216,12 @@ def _scores(
 
 
 def before(runs: Measured, effects: np.ndarray) -> dict[str, float]:
-    """Until November 2026: a bootstrap over pictures and seeds (here its limit of many draws), Holm, Student.
+    """Until November 2026: a bootstrap over images and seeds (here its limit of many draws), Holm, Student.
 
-    The bootstrap over pictures holds the chance of single pictures, and so does the spread between seeds; a row's
+    The bootstrap over images holds the chance of single images, and so does the spread between seeds; a row's
     deviation is the pooled one or its own, whichever is larger; one seed got a verdict "for this seed".
     """
-    noise = Noise(runs)
+    noise = VarianceComponents(runs)
     spread = np.array(
         [runs.accuracy[runs.row == row].var(ddof=1) if n > 1 else 0.0 for row, n in enumerate(noise.counts)]
     )
@@ -232,10 +232,10 @@ def before(runs: Measured, effects: np.ndarray) -> dict[str, float]:
     for row in range(1, len(noise.counts)):
         weights = np.zeros(len(noise.counts))
         weights[[row, row - 1]] = 1, -1
-        between, pictures = float(seeds[row] + seeds[row - 1]), noise.these_runs(weights).pictures
-        error = (between + pictures) ** 0.5
+        between, images = float(seeds[row] + seeds[row - 1]), noise.these_runs(weights).images
+        error = (between + images) ** 0.5
         known = [(between, freedom)] if between else []
-        df = error**4 / sum(part**2 / count for part, count in [*known, (pictures, runs.pictures - 1)])
+        df = error**4 / sum(part**2 / count for part, count in [*known, (images, runs.images - 1)])
         points.append(noise.points(weights))
         halves.append(stats.t.isf(0.025, df) * error)
         p.append(2 * stats.t.sf(abs(points[-1]) / error, df))
@@ -261,7 +261,7 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
             of_designs.setdefault(record["scenario"], {})[record["judged"].removeprefix("design, ")] = record
         elif "these" not in record["judged"]:
             several.append(record)
-    ways = ("these pictures", "new pictures", "the method before")
+    ways = ("these images", "new images", "the method before")
     head = ["studies"]
     head += [
         f"{what}: {way}" for what in ("coverage", "half-width", "false verdict") for way in ("these", "new", "before")
@@ -280,7 +280,7 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             record["scenario"],
-            record["judged"].removesuffix(", new pictures"),
+            record["judged"].removesuffix(", new images"),
             f"{record['runs']:.0f}",
             _percent(record["any_false"]),
             _percent(record["any_false_no_difference"]),
@@ -295,7 +295,7 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
     head += ["false verdict: these", "new", "found: these", "new", "variance from orders"]
     rows = []
     for name, by_way in of_designs.items():
-        new, both = by_way["new pictures"], [by_way[way] for way in ways[:2]]
+        new, both = by_way["new images"], [by_way[way] for way in ways[:2]]
         rows.append(
             [
                 name.removeprefix("design "),

@@ -17,16 +17,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import write
-from data.lease import Lease
-from training.holders import LEASE, note_failure
-from training.status import note_asked
+from studies.run_locks import LEASE, note_failure
+from studies.status import note_asked
+from utils.locks import Lock
 
 ROOT = Path(__file__).parents[1]
 STEPS, SEEDS, DONE, RUNNING, FAILED = 50, 20, 600, 8, 2
 TIMES = 11
 
 
-def make(study: Path) -> list[Lease]:
+def make(study: Path) -> list[Lock]:
     """A study's folder of 1,000 runs, and the leases of those at work."""
     runs = [(f"step-{step:02}", seed) for step in range(STEPS) for seed in range(SEEDS)]
     study.mkdir(parents=True)
@@ -41,7 +41,7 @@ def make(study: Path) -> list[Lease]:
             result = {"top1": 84.2, "images_per_second": 900.0, "seconds": {"total": 3600.0}}
             (folder / "result.json").write_text(json.dumps(result))
         elif number < DONE + RUNNING:
-            leases.append(Lease(folder / LEASE))
+            leases.append(Lock(folder / LEASE))
         else:
             note_failure(folder, "the loss is nan in epoch 3", final=True)
     return leases

@@ -1,4 +1,4 @@
-"""Our training step beside that of timm's train.py, on the same networks, pictures, batch and precision.
+"""Our training step beside that of timm's train.py, on the same networks, images, batch and precision.
 
 Both take turns, each in a process of its own. timm's side is the inner loop of its script made of timm's own parts
 (create_model, create_optimizer_v2, LabelSmoothingCrossEntropy) under its flags --channels-last, --amp --amp-dtype
@@ -28,11 +28,11 @@ from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
 from data.batches import Batch
 from models.builder import build
+from training.autotune import Work, choose
+from training.compute_options import ComputeOptions, lay_out
 from training.device import autocast, set_up, threads
-from training.layout import Layout, lay_out
 from training.recipe import Precision, Recipe
-from training.trial import Work, choose
-from training.update import Learner, update
+from training.update import TrainState, update
 
 NETWORKS = {"resnet50": "baseline", "convnext_tiny": "separate-downsampling"}
 RECIPE = Recipe(epochs=300, batch_size=4096)
@@ -50,10 +50,10 @@ def timm_step(
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=RECIPE.weight_decay, **kwargs)
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
     loss_of = LabelSmoothingCrossEntropy(RECIPE.label_smoothing)
-    pictures = images.contiguous()
+    contiguous_images = images.contiguous()
 
     def step() -> None:
-        given = pictures.contiguous(memory_format=torch.channels_last) if channels_last else pictures
+        given = contiguous_images.contiguous(memory_format=torch.channels_last) if channels_last else contiguous_images
         with autocast("bf16" if amp else "fp32", device):
             loss = loss_of(forward(given), labels)
         loss.backward()
@@ -65,7 +65,7 @@ def timm_step(
 
 def our_step(
     step: str, images: Tensor, labels: Tensor, precision: Precision, classic: bool
-) -> tuple[Callable[[], None], Layout]:
+) -> tuple[Callable[[], None], ComputeOptions]:
     """The update that runs make, in the layout that a trial chose."""
     device, batch = images.device, len(images)
     architecture = PAPER.architecture(step, get_regime("tiny"))
@@ -73,12 +73,12 @@ def our_step(
     work = Work(architecture, images.shape[2], batch, precision, recipe.drop_path, not classic, recipe.label_smoothing)
     layout = choose(work, device, 10**6 // batch, None, patient=True).layout
     model = build(architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale)
-    learner = Learner(lay_out(model.to(device), layout), recipe, layout, device, precision)
+    train_state = TrainState(lay_out(model.to(device), layout), recipe, layout, device, precision)
     data = Batch(images, labels, labels, torch.ones(batch, device=device), torch.arange(batch))
 
     def ours() -> None:
         with threads(layout.threads):
-            update(learner, 0, repeat(data), lr=1e-4)
+            update(train_state, 0, repeat(data), lr=1e-4)
 
     return ours, layout
 
@@ -199,7 +199,7 @@ def _as_runner_has_it() -> Iterator[None]:
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     """The ratios in Markdown, a row a size, ours over timm's best flags."""
-    lines = ["| network | pixels | pictures | fp32 | bf16 | bf16 of timm's defaults |", "|---|---|---|---|---|---|"]
+    lines = ["| network | pixels | images | fp32 | bf16 | bf16 of timm's defaults |", "|---|---|---|---|---|---|"]
     for row in rows:
         ratios = " | ".join(f"{ratio:.2f}" for ratio in row["ratios"].values())
         lines.append(f"| {row['network']} | {row['resolution']} | {row['batch']} | {ratios} |")

@@ -3,8 +3,8 @@
     python -m benchmarks.timm_script --script pytorch-image-models/train.py --seeds 0 1
 
 timm's script is not part of its package: take it from timm's repository at the version that is installed. It trains the
-same network (`ablations.timm_models`) on the same pictures, written out as PNG files, and its last epoch is held
-against the study's runs. Everything else is timm's: pictures, order, optimizer, schedule, loss, evaluation.
+same network (`ablations.timm_models`) on the same images, written out as PNG files, and its last epoch is held
+against the study's runs. Everything else is timm's: images, order, optimizer, schedule, loss, evaluation.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from ablations import PAPER
 from benchmarks.measure import write
 from data.datasets import check
 from data.splits import Split
-from report.pack import opened
-from training.study import read_json, read_result
+from studies.pack import opened
+from studies.study import read_json, read_result
 
 _RUN = (
     "import runpy, sys, ablations.timm_models; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], None, '__main__')"
 )
 
 
-def write_pictures(split: Split, classes: tuple[str, ...], folder: Path) -> None:
-    """The pictures of a split as FOLDER/CLASS/NUMBER.png, the classes in their order."""
+def write_images(split: Split, classes: tuple[str, ...], folder: Path) -> None:
+    """The images of a split as FOLDER/CLASS/NUMBER.png, the classes in their order."""
     for number in range(len(classes)):
         (folder / f"{number:02d}").mkdir(parents=True)
     for index, label in enumerate(split.labels):
@@ -43,17 +43,17 @@ def write_pictures(split: Split, classes: tuple[str, ...], folder: Path) -> None
 
 def flags(recipe: dict[str, Any], regime: str, resolution: int, classes: int) -> list[str]:
     """timm's for a recipe as config.json has it. Raises ValueError where timm's script cannot do the same."""
-    pictures = recipe["augmentation"]
+    images = recipe["augmentation"]
     odd = {name for name in ("rand_augment_magnitude", "color_jitter", "random_erasing", "mixup", "cutmix")
-           if pictures[name]}  # fmt: skip
+           if images[name]}  # fmt: skip
     if recipe["optimizer"] != "adamw" or recipe["schedule"] != "cosine" or recipe["ema"] or odd:
-        raise ValueError("this comparison is of AdamW and a cosine on pictures that are cropped and flipped only")
+        raise ValueError("this comparison is of AdamW and a cosine on images that are cropped and flipped only")
     given = {
         "opt": "adamw", "lr": recipe["lr"] * recipe["batch_size"] / recipe["lr_batch"],
         "weight-decay": recipe["weight_decay"], "opt-betas": recipe["betas"], "batch-size": recipe["batch_size"],
         "epochs": recipe["epochs"] - recipe["warmup_epochs"], "warmup-epochs": recipe["warmup_epochs"],
         "warmup-lr": 0.0, "min-lr": recipe["min_lr"], "smoothing": recipe["label_smoothing"],
-        "drop-path": recipe["drop_path"], "scale": pictures["crop_scale"], "hflip": pictures["flip"],
+        "drop-path": recipe["drop_path"], "scale": images["crop_scale"], "hflip": images["flip"],
         "color-jitter": 0.0, "train-interpolation": "bicubic", "num-classes": classes, "img-size": resolution,
         "model-kwargs": [f"regime={regime}", f"layer_scale={recipe['layer_scale'] or 0}", f"init={recipe['init']}"],
     }  # fmt: skip
@@ -64,11 +64,11 @@ def flags(recipe: dict[str, Any], regime: str, resolution: int, classes: int) ->
     return words
 
 
-def top1(script: Path, pictures: Path, step: str, words: list[str], seed: int) -> float:
-    """Per cent of the test pictures that are right after the last epoch of timm's script."""
+def top1(script: Path, images: Path, step: str, words: list[str], seed: int) -> float:
+    """Per cent of the test images that are right after the last epoch of timm's script."""
     with tempfile.TemporaryDirectory() as out:
         command = [
-            sys.executable, "-c", _RUN, str(script), "--data-dir", str(pictures), "--model",
+            sys.executable, "-c", _RUN, str(script), "--data-dir", str(images), "--model",
             f"convnext_ablation_{step}", "--val-split", "validation", "--output", out, "--experiment", "run",
             "--seed", str(seed), "--workers", "1", "--checkpoint-hist", "1", "--log-interval", "100", *words,
         ]  # fmt: skip
@@ -98,11 +98,11 @@ def main() -> None:
     words = flags(recipe, config["regime"], config["resolution"], len(found.classes))
     theirs: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        pictures = Path(folder)
-        write_pictures(found.train, found.classes, pictures / "train")
-        write_pictures(found.test, found.classes, pictures / "validation")
+        images = Path(folder)
+        write_images(found.train, found.classes, images / "train")
+        write_images(found.test, found.classes, images / "validation")
         for seed in asked.seeds:
-            theirs[str(seed)] = top1(asked.script.resolve(), pictures, step, words, seed)
+            theirs[str(seed)] = top1(asked.script.resolve(), images, step, words, seed)
             print(f"{step}: seed {seed} of timm's script {theirs[str(seed)]:.2f} %", flush=True)
     result = {
         "step": step, "flags": words, "test_top1": {"timm's train.py": theirs, "this suite": ours},

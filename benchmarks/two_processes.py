@@ -1,6 +1,6 @@
 """Two cores, used three ways: one process of two threads, two processes that share a run, two runs at once.
 
-Every way trains the same networks on the same drawn pictures with the same batch of two micro-batches, by runner.py
+Every way trains the same networks on the same drawn images with the same batch of two micro-batches, by runner.py
 itself; the ways take turns. A rate is the median over epochs of what metrics.jsonl says, without the first epoch; of
 two runs at once, the sum of theirs. The goal is that two processes of one run reach 0.95 of one process.
 
@@ -35,7 +35,7 @@ WAYS: Mapping[str, tuple[Sequence[str], int, int]] = {
 
 
 def rate(way: str, arguments: Sequence[str], runs: Path, step: str) -> float:
-    """Pictures a second of all runs together."""
+    """Images a second of all runs together."""
     start, threads, count = WAYS[way]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     commands = [[*start, "train", step, *arguments, "--runs", str(runs), "--seed", str(seed)] for seed in range(count)]
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--regime", default="pocket", choices=["pocket", "small", "tiny"])
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
-    parser.add_argument("--batch", type=int, default=64, help="pictures")
+    parser.add_argument("--batch", type=int, default=64, help="images")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -78,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for place, way in enumerate(options.ways):
                     found = rate(way, study, Path(name, "runs", f"{number}-{step}-{place}"), step)
                     rates[step][way].append(found)
-                    print(f"round {number + 1}  {step:<22} {way:<28} {found:8.1f} pictures/s", flush=True)
+                    print(f"round {number + 1}  {step:<22} {way:<28} {found:8.1f} images/s", flush=True)
     rows = []
     for step, each in rates.items():
         median = {way: statistics.median(values) for way, values in each.items()}
         one = median.get("one process of two threads", float("nan"))
         rows.append({
             "step": step, "of_one_process": {way: round(value / one, 3) for way, value in median.items()},
-            "pictures_per_second": {
+            "images_per_second": {
                 way: {"n": len(values), "min": min(values), "median": median[way], "max": max(values)}
                 for way, values in each.items()
             },

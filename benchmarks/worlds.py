@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from scipy import optimize, special
 
-from report.noise import Runs
+from report.variance import Runs
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(61)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -16,15 +16,15 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 @dataclass(frozen=True)
 class World:
-    """What is true of a study. A picture is easy or hard (normal on the logit scale) for all rows and a little
-    for each; a seed is good or bad; whether a run is right about a picture is then drawn by lot.
+    """What is true of a study. An image is easy or hard (normal on the logit scale) for all rows and a little
+    for each; a seed is good or bad; whether a run is right about an image is then drawn by lot.
 
     `effects` are the points between each row and the one before, so there is one row more than effects.
     """
 
     effects: tuple[float, ...]
     seeds: int
-    pictures: int = 10_000
+    images: int = 10_000
     deviation: float = 0.3
     """Standard deviation of what a seed does to a row's accuracy, in points."""
     correlation: float = 0.0
@@ -39,7 +39,7 @@ class World:
 
     @property
     def levels(self) -> np.ndarray:
-        """Accuracy of each row over all seeds and pictures, in points, (rows,)."""
+        """Accuracy of each row over all seeds and images, in points, (rows,)."""
         found: np.ndarray = self.first + np.concatenate([[0.0], np.cumsum(self.effects)])
         return found
 
@@ -53,10 +53,10 @@ class World:
         return float(np.hypot(self.difficulty, self.own_difficulty))
 
     def draw(self, rng: np.random.Generator) -> tuple[dict[str, Runs], np.ndarray]:
-        """The runs of one study, by row, and each row's true level on the pictures that it drew, in points."""
+        """The runs of one study, by row, and each row's true level on the images that it drew, in points."""
         rows = len(self.effects) + 1
-        shape = (rows, self.pictures)
-        hard = self.difficulty * rng.standard_normal(self.pictures, dtype=np.float32)
+        shape = (rows, self.images)
+        hard = self.difficulty * rng.standard_normal(self.images, dtype=np.float32)
         right = hard + self.own_difficulty * rng.standard_normal(shape, dtype=np.float32)
         right += self._intercepts[:, None].astype(np.float32)
         scale = self.deviation * np.exp(self.unequal * rng.standard_normal(rows) - self.unequal**2)
@@ -69,7 +69,7 @@ class World:
         runs = {}
         for row in range(rows):
             shifted = special.expit(right[row] + seed[row, :, None].astype(np.float32))
-            correct = rng.random((self.seeds, self.pictures), dtype=np.float32) < shifted
+            correct = rng.random((self.seeds, self.images), dtype=np.float32) < shifted
             count = self.in_turn[row % len(self.in_turn)] if self.in_turn else self.seeds
             runs[f"row-{row}"] = Runs(tuple(range(count)), correct[:count].view(np.uint8))
         # The mean over seeds, to second order of a shift of a few hundredths of a logit.

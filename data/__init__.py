@@ -1,4 +1,4 @@
-"""Pictures in: data sets, decode-once cache, augmentation, loader.
+"""Images in: data sets, decode-once cache, augmentation, loader.
 
 Importing this package is cheap: torch, Pillow and numpy are imported by the parts that need them, when they are
 first asked for.
@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from data.augmentation import Augmentation
 from data.datasets import NAMES, check, load
-from data.files import require_writable
 from data.splits import Dataset, Split
+from utils.files import require_writable
 
 if TYPE_CHECKING:
-    from data.batches import Batch, PreparedPictures
+    from data.batches import Batch, PreparedImages
     from data.cache import open_store
     from data.loader import eval_batches, train_batches
-    from data.store import PictureStore
+    from data.store import ImageStore
 
 _LAZY = {
-    "PictureStore": "data.store",
+    "ImageStore": "data.store",
     "open_store": "data.cache",
     "Batch": "data.batches",
-    "PreparedPictures": "data.batches",
+    "PreparedImages": "data.batches",
     "train_batches": "data.loader",
     "eval_batches": "data.loader",
 }
 
 __all__ = [
-    "NAMES", "Augmentation", "Batch", "Dataset", "PictureStore", "PreparedPictures", "Split", "check", "eval_batches",
+    "NAMES", "Augmentation", "Batch", "Dataset", "ImageStore", "PreparedImages", "Split", "check", "eval_batches",
     "load", "open_store", "require_writable", "train_batches",
 ]  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""What happens to a training picture between the store and the network, and the random decisions behind it.
+"""What happens to a training image between the store and the network, and the random decisions behind it.
 
 Decisions (`draw`) are pure functions of (seed, epoch, sample index), made for a whole batch at once; the pixels
-(`augment_batch`, `finish`) follow from them without any further randomness. `augment_batch` makes uint8 pictures on the
+(`augment_batch`, `finish`) follow from them without any further randomness. `augment_batch` makes uint8 images on the
 CPU; `finish` turns them into the network's floats on whatever device they have been moved to.
 """
 
@@ -31,9 +31,9 @@ _CACHED = 1 << 15  # pixels finished together: 400 kB of float32 stay in a core'
 
 @dataclass(frozen=True)
 class Draws:
-    """The decisions for B pictures, one row each."""
+    """The decisions for B images, one row each."""
 
-    crop: npt.NDArray[np.int64]  # (B, 4): top, left, height, width in the stored picture
+    crop: npt.NDArray[np.int64]  # (B, 4): top, left, height, width in the stored image
     flip: npt.NDArray[np.bool_]  # (B,)
     ops: npt.NDArray[np.int64]  # (B, n): index into randaugment.OPS, -1 where not applied
     levels: npt.NDArray[np.float64]  # (B, n): magnitude within 0 to 10
@@ -48,7 +48,7 @@ def draw(
     augmentation: Augmentation, resolution: int, sizes: npt.NDArray[np.int64], seed: int, epoch: int,
     indices: npt.ArrayLike,
 ) -> Draws:  # fmt: skip
-    """The decisions for the samples `indices` (B,), whose stored pictures have `sizes` (B, 2): heights and widths.
+    """The decisions for the samples `indices` (B,), whose stored images have `sizes` (B, 2): heights and widths.
 
     The network sees them at `resolution` x `resolution` pixels.
     """
@@ -120,15 +120,15 @@ def erase_boxes(uniforms: npt.NDArray[np.float64], size: int, probability: float
     return np.stack([top, left, tall, wide], axis=1) * erased[:, None]
 
 
-def augment_batch(augmentation: Augmentation, resolution: int, draws: Draws, pictures: Sequence[Tensor]) -> Tensor:
-    """Crop, flip and recolour: B stored pictures (uint8, H x W x 3) to one uint8 tensor (B, R, R, 3)."""
+def augment_batch(augmentation: Augmentation, resolution: int, draws: Draws, images: Sequence[Tensor]) -> Tensor:
+    """Crop, flip and recolour: B stored images (uint8, H x W x 3) to one uint8 tensor (B, R, R, 3)."""
     size, jitter = resolution, augmentation.jitter
     fill = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
-    batch = torch.empty((len(pictures), size, size, 3), dtype=torch.uint8)
+    batch = torch.empty((len(images), size, size, 3), dtype=torch.uint8)
     crops, flips, ops = draws.crop.tolist(), draws.flip.tolist(), draws.ops.tolist()
-    # One picture at a time, so that it stays in the cache of the core from its crop to its last operation.
-    for row, (picture, target) in enumerate(zip(pictures, torch.split(batch.permute(0, 3, 1, 2), 1), strict=True)):
-        target.copy_(resize(picture, crops[row], size, size))
+    # One image at a time, so that it stays in the cache of the core from its crop to its last operation.
+    for row, (image, target) in enumerate(zip(images, torch.split(batch.permute(0, 3, 1, 2), 1), strict=True)):
+        target.copy_(resize(image, crops[row], size, size))
         if flips[row]:
             target.copy_(target.flip(3))
         for layer, op in enumerate(ops[row]):
@@ -146,29 +146,29 @@ _JITTER = ("brightness", "contrast", "color")
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
-def resize(picture: Tensor, box: Sequence[int], height: int, width: int) -> Tensor:
-    """A box of a picture, bicubic and antialiased, as torchvision's: uint8 (H, W, 3) to (1, 3, height, width).
+def resize(image: Tensor, box: Sequence[int], height: int, width: int) -> Tensor:
+    """A box of an image, bicubic and antialiased, as torchvision's: uint8 (H, W, 3) to (1, 3, height, width).
 
     box: top, left, height, width. The result is channels_last.
     """
     top, left, tall, wide = box
-    down, right, channel = picture.stride()
-    # One view instead of two slices and a permutation: on small pictures the difference is a quarter of the time.
-    start = picture.storage_offset() + top * down + left * right
-    planes = picture.as_strided((1, 3, tall, wide), (tall * down, channel, down, right), start)
+    down, right, channel = image.stride()
+    # One view instead of two slices and a permutation: on small images the difference is a quarter of the time.
+    start = image.storage_offset() + top * down + left * right
+    planes = image.as_strided((1, 3, tall, wide), (tall * down, channel, down, right), start)
     return functional.interpolate(planes, size=(height, width), mode="bicubic", antialias=True)
 
 
-def centre_crop(picture: Tensor, size: int) -> Tensor:
+def centre_crop(image: Tensor, size: int) -> Tensor:
     """Evaluation's view: short side to size / 0.875 (bicubic, antialiased), then the central pixels.
 
     uint8 (H, W, 3) to (3, size, size), channels_last.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     short = math.floor(size / 0.875)
     tall, wide = (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
     top, left = round((tall - size) / 2), round((wide - size) / 2)
-    return resize(picture, (0, 0, height, width), tall, wide)[0, :, top : top + size, left : left + size]
+    return resize(image, (0, 0, height, width), tall, wide)[0, :, top : top + size, left : left + size]
 
 
 @lru_cache(maxsize=4)
@@ -186,7 +186,7 @@ def _erase(image: Tensor, box: Sequence[int], start: int) -> None:
 
 @dataclass(frozen=True)
 class Mix:
-    """One batch's mixing. weight: the share of the picture itself; box: (top, left, bottom, right) for cutmix."""
+    """One batch's mixing. weight: the share of the image itself; box: (top, left, bottom, right) for cutmix."""
 
     weight: float
     box: tuple[int, int, int, int] | None
@@ -242,25 +242,25 @@ def _row_factors(
 
 
 def finish(
-    pictures: Tensor, draws: Draws | None = None, how: Mix | None = None, mean: tuple[float, ...] = MEAN,
+    images: Tensor, draws: Draws | None = None, how: Mix | None = None, mean: tuple[float, ...] = MEAN,
     std: tuple[float, ...] = STD,
 ) -> Tensor:  # fmt: skip
-    """Normalise, erase and mix, on the device of `pictures`: uint8 (B, R, R, 3) to float32 (B, 3, R, R), channels_last.
+    """Normalise, erase and mix, on the device of `images`: uint8 (B, R, R, 3) to float32 (B, 3, R, R), channels_last.
 
     Erasing fills with standard normal noise after normalising (timm's mode "pixel"). All arithmetic is single
     multiplications and additions, so that a value does not depend on where in a block or thread it is computed.
     """
-    count, size = pictures.shape[:2]
-    row_scale, row_shift = _row_factors(mean, std, size, pictures.device)
-    images = torch.empty((count, size, size * 3), dtype=torch.float32, device=pictures.device)
-    pixels, whole = pictures.view_as(images), images.view_as(pictures)
-    together = count + count % 2 if pictures.is_cuda else max(2, _CACHED // (2 * size * size) * 2)
+    count, size = images.shape[:2]
+    row_scale, row_shift = _row_factors(mean, std, size, images.device)
+    flat = torch.empty((count, size, size * 3), dtype=torch.float32, device=images.device)
+    pixels, out = images.view_as(flat), flat.view_as(images)
+    together = count + count % 2 if images.is_cuda else max(2, _CACHED // (2 * size * size) * 2)
     for first in range(0, count, together):
         rows = slice(first, first + together)
-        images[rows].copy_(pixels[rows]).mul_(row_scale).sub_(row_shift)
+        flat[rows].copy_(pixels[rows]).mul_(row_scale).sub_(row_shift)
         if draws is not None:
             for row in np.flatnonzero(draws.erase[rows, 2]) + first:
-                _erase(whole[row], draws.erase[row].tolist(), int(draws.noise[row]))
+                _erase(out[row], draws.erase[row].tolist(), int(draws.noise[row]))
         if how is not None:
-            _mix(whole[rows], how)
-    return whole.permute(0, 3, 1, 2)
+            _mix(out[rows], how)
+    return out.permute(0, 3, 1, 2)

@@ -1,17 +1,17 @@
-"""What may change a training picture, as data. No torch here; `data.augment` has the pixels."""
+"""What may change a training image, as data. No torch here; `data.augment` has the pixels."""
 
 import math
 from dataclasses import dataclass
 
-from data.words import require_option
+from utils.text import require_option
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, from 0 to 1: what pictures are normalised by, as in the paper."""
+"""Of ImageNet's red, green and blue, from 0 to 1: what images are normalised by, as in the paper."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The part of a training recipe that changes pictures. Defaults: the paper's Table 5 and its code's arguments.
+    """The part of a training recipe that changes images. Defaults: the paper's Table 5 and its code's arguments.
 
     Zero switches a part off, `crop_scale` and `rand_augment_std` apart.
 
@@ -20,7 +20,7 @@ class Augmentation:
     """
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Area of the random crop as a share of the picture (Szegedy et al., 2015)."""
+    """Area of the random crop as a share of the image (Szegedy et al., 2015)."""
     flip: float = 0.5
     """Probability of a horizontal flip (the paper's code)."""
     rand_augment_magnitude: float = 9.0
@@ -52,5 +52,5 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures of a batch are mixed with their neighbours."""
+        """Whether images of a batch are mixed with their neighbours."""
         return bool(self.mixup or self.cutmix)

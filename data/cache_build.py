@@ -1,4 +1,4 @@
-"""The build of a picture cache: plan every picture's place, then decode chunk by chunk, in threads (Pillow lets go
+"""The build of an image cache: plan every image's place, then decode chunk by chunk, in threads (Pillow lets go
 of the interpreter's lock while it decodes and resizes).
 
 All is written into `STORE.part`. Each finished chunk is flushed to disk and then noted in `done.jsonl`, so that a
@@ -20,33 +20,33 @@ from typing import Any
 
 import numpy as np
 
-from data.decode import UnreadablePicture, resize, resized_shape
-from data.files import require_free, sync_folder, write_atomically
+from data.decode import UnreadableImage, resize, resized_shape
 from data.splits import Split
 from data.store import VERSION, names_digest
-from data.words import printable, readable_bytes
+from utils.files import require_free, sync_folder, write_atomically
+from utils.text import printable, readable_bytes
 
 Progress = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all)."""
+"""Called with (images done, images in all)."""
 
 CHUNK_BYTES = 16_000_000
 LISTED = 10
-"""Unreadable pictures that an error names; the rest are in `unreadable.txt`."""
+"""Unreadable images that an error names; the rest are in `unreadable.txt`."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where every picture goes: `shapes` (N, 2) after resizing, `offsets` (N + 1,) in bytes. Unreadable: 0 x 0."""
+    """Where every image goes: `shapes` (N, 2) after resizing, `offsets` (N + 1,) in bytes. Unreadable: 0 x 0."""
 
     shapes: np.ndarray
     offsets: np.ndarray
-    chunks: tuple[tuple[int, int], ...]  # picture numbers, from and to
-    bad: dict[int, str]  # picture number: why its header cannot be read
+    chunks: tuple[tuple[int, int], ...]  # image numbers, from and to
+    bad: dict[int, str]  # image number: why its header cannot be read
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A written chunk: the checksum of its bytes, and the pictures in it whose content could not be read."""
+    """A written chunk: the checksum of its bytes, and the images in it whose content could not be read."""
 
     number: int
     crc: int
@@ -72,9 +72,9 @@ def build(
             done = _take_up(part, key, places)
             total = int(places.offsets[-1])
             written = sum(int(places.offsets[places.chunks[n][1]] - places.offsets[places.chunks[n][0]]) for n in done)
-            require_free(target.parent, total - written, f"the picture cache of {split.name}")
+            require_free(target.parent, total - written, f"the image cache of {split.name}")
             announce(
-                f"Decoding {len(split):,} pictures of {split.name} once, to {readable_bytes(total)} in {target}"
+                f"Decoding {len(split):,} images of {split.name} once, to {readable_bytes(total)} in {target}"
                 + (f" ({readable_bytes(written)} are there already)" if written else "")
             )
             for chunk in _decode(split, places, part, done, pool, progress):
@@ -96,7 +96,7 @@ def _plan(split: Split, short_side: int, pool: ThreadPoolExecutor) -> Places:
     def shape(index: int) -> tuple[int, int]:
         try:
             return resized_shape(*split.source.size(index), short_side)
-        except UnreadablePicture as error:
+        except UnreadableImage as error:
             bad[index] = str(error)
             return 0, 0
 
@@ -110,28 +110,28 @@ def _plan(split: Split, short_side: int, pool: ThreadPoolExecutor) -> Places:
 
 
 def _take_up(part: Path, key: dict[str, Any], places: Places) -> dict[int, Chunk]:
-    """The chunks that an earlier, interrupted build of the very same pictures has finished; else a clean start.
+    """The chunks that an earlier, interrupted build of the very same images has finished; else a clean start.
 
-    Chunks with unreadable pictures are not among them: what was wrong may have been put right since.
+    Chunks with unreadable images are not among them: what was wrong may have been put right since.
     """
     key = key | {"shapes": zlib.crc32(places.shapes.tobytes()), "chunk_bytes": CHUNK_BYTES}
     done: dict[int, Chunk] = {}
     try:
         if json.loads((part / "key.json").read_bytes()) != key:
-            raise ValueError("of other pictures")
-        with open(part / "pictures.bin", "rb") as pictures:
+            raise ValueError("of other images")
+        with open(part / "images.bin", "rb") as images:
             for line in (part / "done.jsonl").read_text().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut short by a crash
                     row = json.loads(line)
                     chunk = Chunk(row["number"], row["crc"], {})
                     first, last = places.chunks[chunk.number]
-                    pictures.seek(places.offsets[first])
-                    if zlib.crc32(pictures.read(places.offsets[last] - places.offsets[first])) == chunk.crc:
+                    images.seek(places.offsets[first])
+                    if zlib.crc32(images.read(places.offsets[last] - places.offsets[first])) == chunk.crc:
                         done[chunk.number] = chunk
     except (OSError, ValueError, IndexError):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        (part / "pictures.bin").touch()
+        (part / "images.bin").touch()
         (part / "done.jsonl").touch()
         write_atomically(part / "key.json", json.dumps(key).encode())
         return {}
@@ -150,7 +150,7 @@ def _decode(
     finished = sum(places.chunks[number][1] - places.chunks[number][0] for number in done)
     with (
         _bar(progress, len(split)) as show,
-        open(part / "pictures.bin", "r+b") as file,
+        open(part / "images.bin", "r+b") as file,
         open(part / "done.jsonl", "a") as log,
     ):
         show(finished, len(split))
@@ -172,7 +172,7 @@ def _decode(
             for future in futures:
                 future.cancel()
             wait(futures)
-        os.ftruncate(file.fileno(), int(places.offsets[-1]))  # exact size even if it ends with an unreadable picture
+        os.ftruncate(file.fileno(), int(places.offsets[-1]))  # exact size even if it ends with an unreadable image
 
 
 def _decode_chunk(split: Split, places: Places, number: int, descriptor: int) -> Chunk:
@@ -184,11 +184,11 @@ def _decode_chunk(split: Split, places: Places, number: int, descriptor: int) ->
         if not places.shapes[index].any():
             continue
         try:
-            picture = resize(split.read(index), (int(places.shapes[index, 0]), int(places.shapes[index, 1])))
-        except UnreadablePicture as error:
+            image = resize(split.read(index), (int(places.shapes[index, 0]), int(places.shapes[index, 1])))
+        except UnreadableImage as error:
             bad[index] = str(error)
             continue
-        pixels[int(places.offsets[index]) - start : int(places.offsets[index + 1]) - start] = picture.reshape(-1)
+        pixels[int(places.offsets[index]) - start : int(places.offsets[index + 1]) - start] = image.reshape(-1)
     view = pixels.data
     while view:  # a write may be a part of what was asked
         view = view[os.pwrite(descriptor, view, start + len(pixels) - len(view)) :]
@@ -245,7 +245,7 @@ def _refuse(split: Split, bad: dict[int, str], folder: Path) -> None:
         write_atomically(listing, ("\n".join(named) + "\n").encode())
         listed += f"; and {len(named) - LISTED:,} more, listed in {listing}"
     raise ValueError(
-        f"{len(bad):,} of {len(split):,} pictures of {split.name} cannot be read ({listed}): repair or remove them, or "
+        f"{len(bad):,} of {len(split):,} images of {split.name} cannot be read ({listed}): repair or remove them, or "
         "allow the build to skip them (--skip-unreadable)"
     )
 
@@ -259,7 +259,7 @@ def one_sentence(target: Path) -> Iterator[None]:
         if error.strerror is None:  # already a sentence
             raise
         raise OSError(
-            f"the picture cache {target} could not be written ({error.strerror}); what is done is kept and the next "
+            f"the image cache {target} could not be written ({error.strerror}); what is done is kept and the next "
             "build goes on from there"
         ) from error
 
@@ -272,5 +272,5 @@ def _bar(progress: Progress | None, total: int) -> Iterator[Progress]:
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="picture", desc="Decoding", disable=None, leave=False) as bar:
+    with tqdm(total=total, unit="image", desc="Decoding", disable=None, leave=False) as bar:
         yield lambda done, _: bar.update(done - bar.n) and None

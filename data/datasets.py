@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data import fashion_mnist, food101, imagefolder, pocket
-from data.files import require_folder, require_writable
 from data.splits import Dataset, Origin
-from data.words import did_you_mean, readable_bytes
+from utils.files import require_folder, require_writable
+from utils.text import did_you_mean, readable_bytes
 
 ORIGINS = (
     food101.ORIGIN,
@@ -55,14 +55,14 @@ class Located:
 def check(name: str, root: Path | str, *, create_root: bool = False) -> Located:
     """Refuse a wrong request before anything is downloaded or written; else what was found, to be loaded.
 
-    Imports nothing heavy, takes about a second on a folder of 100,000 pictures. `root` is the data folder, into which
+    Imports nothing heavy, takes about a second on a folder of 100,000 images. `root` is the data folder, into which
     data sets are downloaded or drawn on first use. It must exist, unless `create_root` (for a default folder that the
     user did not name). It has to be writable only if something is to be written: a complete data set may lie on a
     read-only disk.
 
     Raises:
         ValueError: an unknown data set (the nearest name is suggested), or a folder that is missing, empty,
-            unwritable or half downloaded, or has a class without pictures. One sentence.
+            unwritable or half downloaded, or has a class without images. One sentence.
     """
     kind, _, path = name.partition(":")
     origin = next((one for one in ORIGINS if one.kind == kind and (one.is_the_users or one.name == name)), None)
@@ -70,7 +70,7 @@ def check(name: str, root: Path | str, *, create_root: bool = False) -> Located:
         hint = did_you_mean(kind.replace("_", "-"), [one.kind for one in ORIGINS], after=" ")
         raise ValueError(f"unknown data set {name!r}: {hint}known are {', '.join(NAMES)}")
     if origin.is_the_users and not path:
-        raise ValueError(f"data set {kind!r} needs the folder of your pictures: {origin.name}")
+        raise ValueError(f"data set {kind!r} needs the folder of your images: {origin.name}")
     folder = Path(os.path.abspath(os.path.expanduser(path if origin.is_the_users else root)))
     if not origin.is_the_users:
         require_folder(folder, "the data folder", may_be_missing=create_root)

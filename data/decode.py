@@ -1,7 +1,7 @@
-"""From a picture file of any kind to uint8 RGB, or one clear reason why not.
+"""From an image file of any kind to uint8 RGB, or one clear reason why not.
 
-Nothing here trusts a file's name or header. Whatever a decoder raises becomes `UnreadablePicture`, so that a cache
-build can list every bad picture instead of dying of the first.
+Nothing here trusts a file's name or header. Whatever a decoder raises becomes `UnreadableImage`, so that a cache
+build can list every bad image instead of dying of the first.
 """
 
 import errno
@@ -16,50 +16,50 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485
-"""Larger pictures are refused as decompression bombs (a quarter of a GiB of 24-bit pixels, Pillow's own limit)."""
+"""Larger images are refused as decompression bombs (a quarter of a GiB of 24-bit pixels, Pillow's own limit)."""
 
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors that say nothing about the picture: it must not be left out for them."""
+"""Errors that say nothing about the image: it must not be left out for them."""
 _EXIF_ORIENTATION = 0x0112
 
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is refused, or mended, in a word of our own
 
 
-class UnreadablePicture(ValueError):
-    """A picture that cannot be read; the message is the reason, without the picture's name."""
+class UnreadableImage(ValueError):
+    """An image that cannot be read; the message is the reason, without the image's name."""
 
 
-def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
-    """Decode a picture file to uint8 RGB of shape (H, W, 3), upright.
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decode an image file to uint8 RGB of shape (H, W, 3), upright.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its upper byte, and of an
     animation the first frame is taken.
 
     Raises:
-        UnreadablePicture: not a picture, truncated, too large, not permitted, or in a format without a plain meaning.
+        UnreadableImage: not an image, truncated, too large, not permitted, or in a format without a plain meaning.
         OSError: there is too little memory to decode it, or too many files are open.
     """
     with _opened(path) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
-def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) in pixels that `read_picture` will give, from the file's header alone.
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) in pixels that `read_image` will give, from the file's header alone.
 
     Raises:
-        UnreadablePicture, OSError: as `read_picture`, as far as the header shows it.
+        UnreadableImage, OSError: as `read_image`, as far as the header shows it.
     """
     with _opened(path) as image:
         width, height = image.size
-        # Pillow turns TIFF pictures itself, its size included.
+        # Pillow turns TIFF images itself, its size included.
         turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """The picture, within the block; whatever it or the block raises is made one of `read_picture`'s errors."""
+    """The image, within the block; whatever it or the block raises is made one of `read_image`'s errors."""
     try:
         _refuse_what_is_no_file(path)
         with Image.open(path) as image:
@@ -70,7 +70,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except Exception as error:  # decoders raise anything, from struct.error to SyntaxError
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             raise OSError(f"{path} cannot be read now ({error.strerror}); start again") from None
-        raise UnreadablePicture(_reason(error, path)) from error
+        raise UnreadableImage(_reason(error, path)) from error
 
 
 def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -82,24 +82,24 @@ def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
     return max(round(height * scale), short_side), max(round(width * scale), short_side)
 
 
-def resize(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Antialiased bicubic resize of an uint8 picture (H, W, 3) to `shape` (height, width)."""
-    if picture.shape[:2] == shape:
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Antialiased bicubic resize of an uint8 image (H, W, 3) to `shape` (height, width)."""
+    if image.shape[:2] == shape:
+        return image
+    return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
 def _refuse_what_is_no_file(path: str | os.PathLike[str]) -> None:
     """A named pipe, opened, would wait for somebody to write into it, and a device may never end."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise UnreadablePicture("a folder" if stat.S_ISDIR(mode) else "no file but a pipe, a socket or a device")
+        raise UnreadableImage("a folder" if stat.S_ISDIR(mode) else "no file but a pipe, a socket or a device")
 
 
 def _refuse_bomb(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise UnreadablePicture(f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
+        raise UnreadableImage(f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -108,7 +108,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         eight_bits = values >> 8 if values.max() > 255 or image.mode.startswith("I;16") else values
         image = Image.fromarray(eight_bits.clip(0, 255).astype(np.uint8))
     if image.mode == "F":
-        raise UnreadablePicture("floating-point pixels, whose range no file states")
+        raise UnreadableImage("floating-point pixels, whose range no file states")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -116,7 +116,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
-    if isinstance(error, UnreadablePicture):
+    if isinstance(error, UnreadableImage):
         return str(error)
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"more than {MAX_PIXELS:,} pixels: a decompression bomb?"
@@ -127,5 +127,5 @@ def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, UnidentifiedImageError):
-        return "an empty file" if not os.path.getsize(path) else "not a picture"
+        return "an empty file" if not os.path.getsize(path) else "not an image"
     return f"{type(error).__name__}: {error}".replace(str(Path(path)), "the file").replace("\n", " ")

@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.files import one_writer, read_bytes, write_atomically
 from data.splits import Dataset, Origin, Published, Split, hold_out
-from data.words import one_line
+from utils.files import one_writer, read_bytes, write_atomically
+from utils.text import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ PADDING = 2
 
 @dataclass(frozen=True)
 class GreyPixels:
-    """Grey pictures in an IDX file of N x 28 x 28 bytes: picture i of the split is number `indices[i]` in `file`."""
+    """Grey images in an IDX file of N x 28 x 28 bytes: image i of the split is number `indices[i]` in `file`."""
 
     file: Path
     indices: tuple[int, ...]

@@ -6,13 +6,13 @@ import tarfile
 from pathlib import Path
 
 from data import folder_structure
-from data.files import one_writer, require_free, sync_folder
 from data.splits import Dataset, Origin, Published
-from data.words import one_line
+from utils.files import one_writer, require_free, sync_folder
+from utils.text import one_line
 
 FOLDER = "food-101"
 DOWNLOAD_BYTES = 10_500_000_000
-"""Free disk that a download needs: the archive of 5 GB and the pictures unpacked from it."""
+"""Free disk that a download needs: the archive of 5 GB and the images unpacked from it."""
 
 
 def read(root: Path) -> Dataset | None:
@@ -42,7 +42,7 @@ def fetch(root: Path) -> None:
             raise OSError(
                 f"unpacking Food-101 safely needs Python 3.11.4 or later; put the unpacked {FOLDER} into {root}"
             )
-        require_free(root, DOWNLOAD_BYTES, "Food-101 (archive and pictures)")
+        require_free(root, DOWNLOAD_BYTES, "Food-101 (archive and images)")
         try:
             download_url(Food101._URL, str(root), md5=Food101._MD5)
         except (OSError, RuntimeError) as error:
@@ -54,7 +54,7 @@ def fetch(root: Path) -> None:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacking, filter="data")  # refuses members that lead out of the folder
-            os.sync()  # one for all pictures, as in data.pocket_pictures
+            os.sync()  # one for all images, as in data.pocket_images
             os.replace(unpacking / FOLDER, root / FOLDER)
         except (OSError, tarfile.TarError) as error:
             shutil.rmtree(unpacking, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The user's own pictures: one folder a class, with or without a split of their own.
+"""The user's own images: one folder a class, with or without a split of their own.
 
 Either `PATH/CLASS/*.jpg`, split here 80/10/10 by a fixed stratified rule, or `PATH/{train,test}/CLASS/*.jpg` with an
 optional `PATH/val` (or `validation`, `valid`), else 10 % of train is held out.
@@ -9,22 +9,22 @@ import os
 import re
 from pathlib import Path
 
-from data.files import pictures_below, require_folder
 from data.splits import HELD_OUT, Dataset, Files, Origin, Split, hold_out
-from data.words import first_few
+from utils.files import images_below, require_folder
+from utils.text import first_few
 
 VALIDATION_NAMES = ("val", "validation", "valid")
 _SPLIT_NAMES = ("train", "training", "test", "testing", *VALIDATION_NAMES)
 
 Listing = dict[str, list[str]]
-"""Names of pictures relative to their class folder, sorted, by class."""
+"""Names of images relative to their class folder, sorted, by class."""
 
 
 def read(path: Path) -> Dataset:
-    """The pictures under `path`, none of which is opened.
+    """The images under `path`, none of which is opened.
 
     Raises:
-        ValueError: the folder is missing or empty, or has too few pictures in a class.
+        ValueError: the folder is missing or empty, or has too few images in a class.
     """
     # Two folders of the same name are two data sets, so the full path is part of the splits' names.
     prefix = re.sub(r"[^A-Za-z0-9._-]", "_", path.name) + "-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
@@ -56,7 +56,7 @@ def read(path: Path) -> Dataset:
         validation=splits["validation"],
         test=splits["test"],
         synthetic=False,
-        description=f"{path.name}: the user's own pictures in {len(classes)} classes; {rule}.",
+        description=f"{path.name}: the user's own images in {len(classes)} classes; {rule}.",
     )
 
 
@@ -65,7 +65,7 @@ def _parts(path: Path) -> dict[str, Path]:
 
     Folders named as splits that make no whole split are refused: they would be taken for classes.
     """
-    require_folder(path, "the folder of pictures")
+    require_folder(path, "the folder of images")
     parts = {"train": path / "train", "test": path / "test"}
     if not all(folder.is_dir() for folder in parts.values()):
         named = [name for name in _classes(path) if name.lower() in _SPLIT_NAMES]
@@ -80,23 +80,23 @@ def _parts(path: Path) -> dict[str, Path]:
 
 
 def _listing(folder: Path, needed: int) -> Listing:
-    """Pictures by class, at least `needed` of each."""
+    """Images by class, at least `needed` of each."""
     try:
         classes = _classes(folder)
-        listing = {cls: pictures_below(folder / cls) for cls in classes}
+        listing = {cls: images_below(folder / cls) for cls in classes}
     except OSError as error:
         raise ValueError(f"{folder} cannot be read ({error.strerror})") from error
     if len(classes) < 2:
         raise ValueError(
-            f"{folder} has {len(classes) or 'no'} class folder{'s' * (not classes)}; expected a folder of pictures for "
+            f"{folder} has {len(classes) or 'no'} class folder{'s' * (not classes)}; expected a folder of images for "
             "each of at least two classes"
         )
-    for cls, pictures in listing.items():
-        if not pictures:
-            raise ValueError(f"class {cls!r} in {folder} has no picture; put some there or remove the folder")
-        if len(pictures) < needed:
+    for cls, images in listing.items():
+        if not images:
+            raise ValueError(f"class {cls!r} in {folder} has no image; put some there or remove the folder")
+        if len(images) < needed:
             raise ValueError(
-                f"class {cls!r} in {folder} has too few pictures: {len(pictures)}, but at least {needed} are needed, "
+                f"class {cls!r} in {folder} has too few images: {len(images)}, but at least {needed} are needed, "
                 "one for each split"
             )
     return listing

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation. Which pictures, in which order, changed how: a function of (seed, epoch)."""
+"""Batches for training and evaluation. Which images, in which order, changed how: a function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from torch.utils.data import Dataset
 from data import randomness
 from data.augment import augment_batch, centre_crop, draw, draw_mix
 from data.augmentation import Augmentation
-from data.batches import Batch, Place, Prepared, PreparedPictures, Work
+from data.batches import Batch, Place, Prepared, PreparedImages, Work
 from data.workers import here, in_workers
 
 
-class Pictures(Protocol):
-    """What a store must offer: uint8 pictures (H, W, 3) and an int64 label for each."""
+class Images(Protocol):
+    """What a store must offer: uint8 images (H, W, 3) and an int64 label for each."""
 
     @property
     def labels(self) -> Tensor: ...
@@ -33,14 +33,14 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> Tensor: ...
 
 
-def batches_per_epoch(pictures: int, batch_size: int) -> int:
+def batches_per_epoch(images: int, batch_size: int) -> int:
     """Full batches in an epoch; the ragged rest is dropped. Raises ValueError when there is not even one."""
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
-    if pictures < batch_size:
-        fits = f"a batch size of {pictures} or less fits" if pictures else "there is nothing to train on"
-        raise ValueError(f"one batch of {batch_size} needs more than the {pictures} training pictures; {fits}")
-    return pictures // batch_size
+    if images < batch_size:
+        fits = f"a batch size of {images} or less fits" if images else "there is nothing to train on"
+        raise ValueError(f"one batch of {batch_size} needs more than the {images} training images; {fits}")
+    return images // batch_size
 
 
 def share(items: int, rank: int, world: int) -> range:
@@ -49,23 +49,23 @@ def share(items: int, rank: int, world: int) -> range:
 
 
 @lru_cache(maxsize=2)
-def epoch_order(pictures: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The order of an epoch: a permutation of range(pictures), not to be written to."""
-    order = randomness.generator(randomness.ORDER, seed, epoch).permutation(pictures)
+def epoch_order(images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The order of an epoch: a permutation of range(images), not to be written to."""
+    order = randomness.generator(randomness.ORDER, seed, epoch).permutation(images)
     order.flags.writeable = False
     return order
 
 
 def train_batches(
-    store: Pictures, augmentation: Augmentation, resolution: int, *, seed: int, epoch: int, batch_size: int,
+    store: Images, augmentation: Augmentation, resolution: int, *, seed: int, epoch: int, batch_size: int,
     start: int = 0, epochs: int = 1, rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0,
-    device: torch.device | str = "cpu", kept: PreparedPictures | None = None,
+    device: torch.device | str = "cpu", kept: PreparedImages | None = None,
 ) -> Generator[Batch, None, None]:  # fmt: skip
     """The training batches of `epochs` epochs, from batch number `start` of `epoch` on; ragged last ones are dropped.
 
     Workers go on into the next epoch while the last batches of one are used, so that no epoch begins with a wait.
 
-    batch_size counts the pictures of one optimizer update over all processes. A batch is made of `micro_batches` equal
+    batch_size counts the images of one optimizer update over all processes. A batch is made of `micro_batches` equal
     parts, of which process `rank` of `world` is handed its share (`share`) one by one; put together, the parts are the
     batch in one piece, byte for byte. The last touches (normalise, erase, mix) and the result are on `device`. Close
     the iterator to stop its workers early. Without workers, `kept` spares work already done.
@@ -95,8 +95,8 @@ def train_batches(
 
 
 def eval_batches(
-    store: Pictures, resolution: int, *, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0,
-    device: torch.device | str = "cpu", kept: PreparedPictures | None = None,
+    store: Images, resolution: int, *, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0,
+    device: torch.device | str = "cpu", kept: PreparedImages | None = None,
 ) -> Generator[Batch, None, None]:  # fmt: skip
     """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded.
 
@@ -116,7 +116,7 @@ def eval_batches(
 class _Training(Dataset[Prepared]):
     """The parts of all batches, by epoch and number."""
 
-    store: Pictures
+    store: Images
     augmentation: Augmentation
     resolution: int
     seed: int
@@ -127,10 +127,10 @@ class _Training(Dataset[Prepared]):
         epoch, number = place
         rows = self.batch_size // self.micro_batches
         indices = epoch_order(len(self.store), self.seed, epoch)[number * rows : (number + 1) * rows].copy()
-        pictures = [self.store[index] for index in indices.tolist()]
-        sizes = np.array([picture.shape[:2] for picture in pictures])
+        images = [self.store[index] for index in indices.tolist()]
+        sizes = np.array([image.shape[:2] for image in images])
         draws = draw(self.augmentation, self.resolution, sizes, self.seed, epoch, indices)
-        mixed = augment_batch(self.augmentation, self.resolution, draws, pictures)
+        mixed = augment_batch(self.augmentation, self.resolution, draws, images)
         labels = self.store.labels[torch.from_numpy(indices)]
         mix = draw_mix(self.augmentation, self.resolution, self.seed, epoch, number // self.micro_batches)
         return Prepared(mixed, labels, indices, draws, mix)
@@ -140,7 +140,7 @@ class _Training(Dataset[Prepared]):
 class _Evaluation(Dataset[Prepared]):
     """The batches of an evaluation, by number; all of them in epoch 0."""
 
-    store: Pictures
+    store: Images
     resolution: int
     batch_size: int
 
@@ -148,16 +148,16 @@ class _Evaluation(Dataset[Prepared]):
         _, number = place
         size = self.resolution
         first, end = number * self.batch_size, min((number + 1) * self.batch_size, len(self.store))
-        pictures = torch.zeros((self.batch_size, size, size, 3), dtype=torch.uint8)
-        for target, index in zip(pictures.permute(0, 3, 1, 2), range(first, end), strict=False):
+        images = torch.zeros((self.batch_size, size, size, 3), dtype=torch.uint8)
+        for target, index in zip(images.permute(0, 3, 1, 2), range(first, end), strict=False):
             target.copy_(centre_crop(self.store[index], size))
         labels = torch.zeros(self.batch_size, dtype=torch.int64)
         labels[: end - first] = self.store.labels[first:end]
-        return Prepared(pictures, labels, np.arange(first, end))
+        return Prepared(images, labels, np.arange(first, end))
 
 
 def _batches(
-    work: Work, places: Iterable[Place], workers: int, device: torch.device, kept: PreparedPictures | None
+    work: Work, places: Iterable[Place], workers: int, device: torch.device, kept: PreparedImages | None
 ) -> Generator[Batch, None, None]:
     pin = device.type == "cuda"
     unfinished = in_workers(work, places, workers, pin, kept) if workers else here(work, places, pin, kept)

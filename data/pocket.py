@@ -1,4 +1,4 @@
-"""Pocket: synthetic pictures of ten dishes, drawn by this project's generator, for a first run without a download."""
+"""Pocket: synthetic images of ten dishes, drawn by this project's generator, for a first run without a download."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from data import folder_structure
 from data.splits import Dataset, Origin, Published
 
 FOLDER = "pocket-v1"
-"""Folder of the generated pictures; a changed generator gets a new one, so that old pictures are never mixed in."""
+"""Folder of the generated images; a changed generator gets a new one, so that old images are never mixed in."""
 
 
 def read(root: Path) -> Dataset | None:
@@ -19,7 +19,7 @@ def read(root: Path) -> Dataset | None:
         name="pocket",
         splits=FOLDER,
         synthetic=True,
-        description="Pocket: synthetic pictures of ten dishes, drawn by this project's generator, not photographs; a "
+        description="Pocket: synthetic images of ten dishes, drawn by this project's generator, not photographs; a "
         "fixed stratified 10 % of the training set held out for selection.",
         remedy=f"delete {folder} to draw it again",
     )
@@ -27,7 +27,7 @@ def read(root: Path) -> Dataset | None:
 
 def fetch(root: Path) -> None:
     """Draw them, which takes a few seconds."""
-    from data.pocket_pictures import generate
+    from data.pocket_images import generate
 
     generate(root / FOLDER)
 

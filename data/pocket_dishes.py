@@ -1,4 +1,4 @@
-"""The ten dishes of the pocket pictures. What tells them apart is shape and texture; nine in ten have colours of
+"""The ten dishes of the pocket images. What tells them apart is shape and texture; nine in ten have colours of
 their own dish, the others any of the palette."""
 
 import math
@@ -248,13 +248,13 @@ DISHES: dict[str, Dish] = {
 """By class name, in alphabetical order as Food-101's."""
 
 NATURAL = 0.9
-"""Share of the pictures that have their dish's own colours."""
+"""Share of the images that have their dish's own colours."""
 SIZES: tuple[tuple[int, int], ...] = ((112, 112), (128, 96), (96, 128), (120, 100), (100, 120), (128, 112))
-"""(width, height) in pixels, one drawn for each picture."""
+"""(width, height) in pixels, one drawn for each image."""
 
 
 def draw(dish: Dish, rng: Rng) -> Image.Image:
-    """One picture: a table, at times a plate, clutter, the dish with its shadow, and the light of the room."""
+    """One image: a table, at times a plate, clutter, the dish with its shadow, and the light of the room."""
     width, height = SIZES[rng.integers(len(SIZES))]
     size = (width * OVERSAMPLING, height * OVERSAMPLING)
     scale = min(size) * rng.uniform(0.4, 0.49)

@@ -1,4 +1,4 @@
-"""Brushes for the pocket pictures: shapes in a turned and scaled frame, colours, tables, clutter, light."""
+"""Brushes for the pocket images: shapes in a turned and scaled frame, colours, tables, clutter, light."""
 
 import math
 from collections.abc import Callable, Sequence

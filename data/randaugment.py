@@ -18,7 +18,7 @@ OPS = (
 )  # fmt: skip
 """The fifteen operations of timm's increasing set, in its order; each is chosen with equal probability."""
 
-Picture = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 Shifts = npt.NDArray[np.floating]
 Fill = tuple[int, int, int]
 _ONE = 1 << 14  # the fixed-point unit of the shifts' weights: 255 * 1.5 * 2**14 < 2**24, so float32 sums are exact
@@ -49,85 +49,85 @@ def argument(op: str, level: float, sign: float) -> float:
     return 0.0
 
 
-def apply(op: str, value: float, picture: Picture, fill: Fill) -> None:
-    """One operation with its `argument`, in place; picture: uint8 (H, W, 3), contiguous; fill: outside's colour."""
-    height, width, _ = picture.shape
+def apply(op: str, value: float, image: Pixels, fill: Fill) -> None:
+    """One operation with its `argument`, in place; image: uint8 (H, W, 3), contiguous; fill: outside's colour."""
+    height, width, _ = image.shape
     match op:
         case "autocontrast":
-            _autocontrast(picture)
+            _autocontrast(image)
         case "equalize":
-            _equalize(picture)
+            _equalize(image)
         case "color":
-            picture[:] = np.asarray(ImageEnhance.Color(Image.fromarray(picture)).enhance(value))
+            image[:] = np.asarray(ImageEnhance.Color(Image.fromarray(image)).enhance(value))
         case "rotate":
-            rotated = Image.fromarray(picture).rotate(value, resample=Image.Resampling.BICUBIC, fillcolor=fill)
-            picture[:] = np.asarray(rotated)
+            rotated = Image.fromarray(image).rotate(value, resample=Image.Resampling.BICUBIC, fillcolor=fill)
+            image[:] = np.asarray(rotated)
         case "invert":
-            np.bitwise_xor(picture, 255, out=picture)
+            np.bitwise_xor(image, 255, out=image)
         case "posterize":
-            np.bitwise_and(picture, 256 - (1 << 8 - int(value)), out=picture)
+            np.bitwise_and(image, 256 - (1 << 8 - int(value)), out=image)
         case "solarize":
-            np.bitwise_xor(picture, _all_ones(picture >= int(value)), out=picture)
+            np.bitwise_xor(image, _all_ones(image >= int(value)), out=image)
         case "solarize-add":
-            np.add(picture, _all_ones(picture < 128) & int(value), out=picture)
+            np.add(image, _all_ones(image < 128) & int(value), out=image)
         case "brightness":
-            _blend(np.float32(0), picture.astype(np.float32), value, out=picture)
+            _blend(np.float32(0), image.astype(np.float32), value, out=image)
         case "contrast":
-            grey = np.asarray(Image.fromarray(picture).convert("L"))
-            _blend(np.float32(int(grey.mean() + 0.5)), picture.astype(np.float32), value, out=picture)
+            grey = np.asarray(Image.fromarray(image).convert("L"))
+            _blend(np.float32(int(grey.mean() + 0.5)), image.astype(np.float32), value, out=image)
         case "sharpness":
-            _sharpen(picture, value)
+            _sharpen(image, value)
         case "shear-x":
-            _shift_rows(picture, value * (np.arange(float(height)) + 0.5), fill)
+            _shift_rows(image, value * (np.arange(float(height)) + 0.5), fill)
         case "shear-y":
-            _shift_columns(picture, value * (np.arange(float(width)) + 0.5), fill)
+            _shift_columns(image, value * (np.arange(float(width)) + 0.5), fill)
         case "translate-x":
-            _shift_rows(picture, np.full(height, value * width), fill)
+            _shift_rows(image, np.full(height, value * width), fill)
         case "translate-y":
-            _shift_columns(picture, np.full(width, value * height), fill)
+            _shift_columns(image, np.full(width, value * height), fill)
         case _:
             raise AssertionError(op)
 
 
-def _levels(picture: Picture) -> Tensor:
+def _levels(image: Pixels) -> Tensor:
     """Each byte as an index into three tables of 256 entries, one a channel; int32, flat."""
-    width = picture.shape[1]
+    width = image.shape[1]
     channel = torch.tensor([0, 256, 512], dtype=torch.int32).repeat(width)
-    return torch.add(torch.from_numpy(picture).view(-1, width * 3), channel).flatten()
+    return torch.add(torch.from_numpy(image).view(-1, width * 3), channel).flatten()
 
 
-def _look_up(picture: Picture, levels: Tensor, table: npt.NDArray[np.generic]) -> None:
+def _look_up(image: Pixels, levels: Tensor, table: npt.NDArray[np.generic]) -> None:
     bytes_ = torch.from_numpy(table.clip(0, 255).astype(np.uint8)).flatten()
-    torch.index_select(bytes_, 0, levels, out=torch.from_numpy(picture).view(-1))
+    torch.index_select(bytes_, 0, levels, out=torch.from_numpy(image).view(-1))
 
 
-def _autocontrast(picture: Picture) -> None:
+def _autocontrast(image: Pixels) -> None:
     """Stretch each channel from its darkest and brightest value to 0 and 255; a flat channel stays."""
-    rows = torch.from_numpy(picture)
+    rows = torch.from_numpy(image)
     low, high = (end.numpy()[:, None].astype(np.float64) for end in (rows.amin(0).amin(0), rows.amax(0).amax(0)))
     scale = 255.0 / np.maximum(high - low, 1)
     level = np.arange(256.0)
     table = np.where(high > low, np.trunc(level * scale + -low * scale), level)
-    _look_up(picture, _levels(picture), table)
+    _look_up(image, _levels(image), table)
 
 
-def _equalize(picture: Picture) -> None:
+def _equalize(image: Pixels) -> None:
     """Spread each channel's histogram evenly, by PIL's integer arithmetic; too few pixels to do so: unchanged."""
-    levels = _levels(picture)
+    levels = _levels(image)
     counts = torch.bincount(levels, minlength=768).view(3, 256).numpy()
     up_to = counts.cumsum(axis=1)
     brightest = counts[np.arange(3), 255 - (counts[:, ::-1] > 0).argmax(axis=1)]
     step = ((up_to[:, -1] - brightest) // 255)[:, None]
     table = (step // 2 + up_to - counts) // np.maximum(step, 1)
-    _look_up(picture, levels, np.where(step > 0, table, np.arange(256)))
+    _look_up(image, levels, np.where(step > 0, table, np.arange(256)))
 
 
-def _all_ones(mask: npt.NDArray[np.bool_]) -> Picture:
+def _all_ones(mask: npt.NDArray[np.bool_]) -> Pixels:
     return np.negative(mask.view(np.uint8))
 
 
 def _blend(
-    degenerate: npt.NDArray[np.float32] | np.float32, pixels: npt.NDArray[np.float32], factor: float, out: Picture
+    degenerate: npt.NDArray[np.float32] | np.float32, pixels: npt.NDArray[np.float32], factor: float, out: Pixels
 ) -> None:
     """PIL's Image.blend, in its float32 arithmetic: cut, not rounded. `pixels` is used up."""
     np.subtract(pixels, degenerate, out=pixels)
@@ -136,17 +136,17 @@ def _blend(
     _to_bytes(pixels, out)
 
 
-def _to_bytes(pixels: npt.NDArray[np.float32], out: Picture) -> None:
+def _to_bytes(pixels: npt.NDArray[np.float32], out: Pixels) -> None:
     torch.from_numpy(pixels).clamp_(0, 255)  # twice as fast as numpy's clip
     np.copyto(out, pixels, casting="unsafe")
 
 
-def _sharpen(picture: Picture, factor: float) -> None:
+def _sharpen(image: Pixels, factor: float) -> None:
     """Blend with PIL's SMOOTH filter, ((1, 1, 1), (1, 5, 1), (1, 1, 1)) / 13, which leaves the border as it is."""
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     if min(height, width) < 3:
         return
-    pixels = picture.reshape(height, width * 3).astype(np.int16)
+    pixels = image.reshape(height, width * 3).astype(np.int16)
     total = pixels[:-2] + pixels[1:-1]
     total += pixels[2:]
     inside = pixels[1:-1, 3:-3]
@@ -158,7 +158,7 @@ def _sharpen(picture: Picture, factor: float) -> None:
     degenerate *= np.float32(1 / 13)
     degenerate += np.float32(0.5 + 1e-4)
     np.trunc(degenerate, out=degenerate)
-    _blend(degenerate, inside.astype(np.float32), factor, out=picture.reshape(height, width * 3)[1:-1, 3:-3])
+    _blend(degenerate, inside.astype(np.float32), factor, out=image.reshape(height, width * 3)[1:-1, 3:-3])
 
 
 def _cubic(offset: Shifts) -> npt.NDArray[np.float32]:
@@ -170,30 +170,30 @@ def _cubic(offset: Shifts) -> npt.NDArray[np.float32]:
     return np.stack([outer[0], _ONE - outer.sum(axis=0), outer[1], outer[2]]).astype(np.float32)
 
 
-def _shift_rows(picture: Picture, shift: Shifts, fill: Fill) -> None:
+def _shift_rows(image: Pixels, shift: Shifts, fill: Fill) -> None:
     """Row y takes its pixels from shift[y] further right, as Image.transform(AFFINE, BICUBIC); outside: `fill`."""
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     whole = np.floor(shift).astype(np.int64)
     reach = int(np.abs(whole).max()) + 3
     wide = np.empty((height, width + 2 * reach, 3), np.uint8)
-    wide[:, reach : reach + width] = picture
+    wide[:, reach : reach + width] = image
     # The cubic looks at most two pixels past the border; what lies further out is painted over.
-    wide[:, reach - 2 : reach] = picture[:, :1]
-    wide[:, reach + width : reach + width + 2] = picture[:, -1:]
+    wide[:, reach - 2 : reach] = image[:, :1]
+    wide[:, reach + width : reach + width + 2] = image[:, -1:]
     windows = sliding_window_view(wide.reshape(height, -1), (width + 3) * 3, axis=1)
     near = torch.from_numpy(windows[np.arange(height), (whole + reach - 1) * 3]).float().numpy()
     taps = [near[:, 3 * tap : 3 * (tap + width)] for tap in range(4)]
     column = np.repeat(np.arange(width, dtype=np.int16), 3)
-    _filter(taps, _cubic(shift - whole)[:, :, None], column, shift[:, None], width, picture, fill)
+    _filter(taps, _cubic(shift - whole)[:, :, None], column, shift[:, None], width, image, fill)
 
 
-def _shift_columns(picture: Picture, shift: Shifts, fill: Fill) -> None:
+def _shift_columns(image: Pixels, shift: Shifts, fill: Fill) -> None:
     """Column x takes its pixels from shift[x] further down; outside: `fill`."""
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     whole = np.floor(shift).astype(np.int32)
     reach = int(np.abs(whole).max()) + 3
     tall = np.empty((height + 2 * reach, width * 3), np.uint8)
-    tall[reach : reach + height] = picture.reshape(height, width * 3)
+    tall[reach : reach + height] = image.reshape(height, width * 3)
     tall[reach - 2 : reach] = tall[reach]
     tall[reach + height : reach + height + 2] = tall[reach + height - 1]
     first = (np.repeat(whole, 3) + (reach - 1)) * (width * 3) + np.arange(width * 3, dtype=np.int32)
@@ -203,7 +203,7 @@ def _shift_columns(picture: Picture, shift: Shifts, fill: Fill) -> None:
     taps = [rows[tap : tap + height] for tap in range(4)]
     row = np.arange(height, dtype=np.int16)[:, None]
     shift = np.repeat(shift, 3)
-    _filter(taps, _cubic(shift - np.floor(shift))[:, None], row, shift, height, picture, fill)
+    _filter(taps, _cubic(shift - np.floor(shift))[:, None], row, shift, height, image, fill)
 
 
 def _filter(
@@ -212,11 +212,11 @@ def _filter(
     place: npt.NDArray[np.int16],
     shift: Shifts,
     size: int,
-    picture: Picture,
+    image: Pixels,
     fill: Fill,
 ) -> None:
     """The weighted sum of four taps where the source, place + shift + 0.5, lies in [0, size), and `fill` elsewhere."""
-    out = picture.reshape(len(picture), -1)
+    out = image.reshape(len(image), -1)
     total = torch.from_numpy(taps[0]) * torch.from_numpy(weights[0])
     for tap, weight in zip(taps[1:], weights[1:], strict=True):
         total.addcmul_(torch.from_numpy(tap), torch.from_numpy(weight))
@@ -228,5 +228,5 @@ def _filter(
         inside = _all_ones(place >= np.ceil(-shift - 0.5).astype(np.int16))
     out &= inside
     np.invert(inside, out=inside)
-    inside &= np.tile(np.array(fill, np.uint8), picture.shape[1])
+    inside &= np.tile(np.array(fill, np.uint8), image.shape[1])
     out |= inside

@@ -1,6 +1,6 @@
 """Random numbers that are a function of their address, not of a state.
 
-Every decision about a training picture is read from `uniforms(stream, seed, epoch, index)`: asking twice, in another
+Every decision about a training image is read from `uniforms(stream, seed, epoch, index)`: asking twice, in another
 order, in another process or after a restart gives the same number. The generator is splitmix64's finaliser (Steele,
 Lea and Flood, OOPSLA 2014) applied to each word of the address in turn, on whole arrays at once.
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data.datasets import Located
-from data.decode import UnreadablePicture, resized_shape
+from data.decode import UnreadableImage, resized_shape
 from data.splits import HELD_OUT, Split
 from data.store import store_folder
 
@@ -16,19 +16,19 @@ _SAMPLE = 64
 
 @dataclass(frozen=True)
 class Sizes:
-    """Pictures of each split, and the bytes still to be written before training can start."""
+    """Images of each split, and the bytes still to be written before training can start."""
 
     train: int
     validation: int
     test: int
     classes: int
     download: int
-    """Bytes of disk that downloading or drawing the pictures takes; 0 where they are there."""
+    """Bytes of disk that downloading or drawing the images takes; 0 where they are there."""
     cache: int
-    """Bytes of decoded pictures still to be written, estimated from a sample of them."""
+    """Bytes of decoded images still to be written, estimated from a sample of them."""
     height: int
     width: int
-    """Of a typical decoded picture, in pixels."""
+    """Of a typical decoded image, in pixels."""
 
 
 def sizes(found: Located, cache: Path, short_side: int) -> Sizes:
@@ -52,12 +52,12 @@ def sizes(found: Located, cache: Path, short_side: int) -> Sizes:
 
 
 def _typical_shape(split: Split, short_side: int) -> tuple[float, float, float]:
-    """Mean height, width and area of a decoded picture, from a sample that is spread over the split."""
+    """Mean height, width and area of a decoded image, from a sample that is spread over the split."""
     shapes = []
     for index in np.unique(np.linspace(0, len(split) - 1, _SAMPLE).astype(int)).tolist():
         try:
             shapes.append(resized_shape(*split.source.size(index), short_side))
-        except UnreadablePicture:
+        except UnreadableImage:
             continue  # the build will name it
     if not shapes:
         return float(short_side), float(short_side), float(short_side**2)

@@ -1,4 +1,4 @@
-"""What a data set is: named pictures with labels in three splits, a reader for each, and where they come from."""
+"""What a data set is: named images with labels in three splits, a reader for each, and where they come from."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
     import numpy as np
 
 HELD_OUT = 0.1
-"""Share of each class's training pictures that is held out for selection where no validation split is given."""
+"""Share of each class's training images that is held out for selection where no validation split is given."""
 
 
 class Source(Protocol):
-    """Where the pictures of a split come from."""
+    """Where the images of a split come from."""
 
     def read(self, index: int) -> np.ndarray:
-        """uint8 RGB (H, W, 3); raises `data.decode.UnreadablePicture`."""
+        """uint8 RGB (H, W, 3); raises `data.decode.UnreadableImage`."""
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width) of `read(index)`, found without decoding; raises `data.decode.UnreadablePicture`."""
+        """(height, width) of `read(index)`, found without decoding; raises `data.decode.UnreadableImage`."""
 
     def stamp(self, index: int) -> tuple[int, int]:
-        """(bytes, modification time in ns) of the picture's file; (-1, -1) where it cannot be asked."""
+        """(bytes, modification time in ns) of the image's file; (-1, -1) where it cannot be asked."""
 
     def take(self, indices: Sequence[int]) -> Source:
-        """The same source with only these pictures, in this order."""
+        """The same source with only these images, in this order."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Pictures that are one file each."""
+    """Images that are one file each."""
 
     paths: tuple[Path, ...]
 
     def read(self, index: int) -> np.ndarray:
-        from data.decode import read_picture
+        from data.decode import read_image
 
-        return read_picture(self.paths[index])
+        return read_image(self.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        from data.decode import picture_size
+        from data.decode import image_size
 
-        return picture_size(self.paths[index])
+        return image_size(self.paths[index])
 
     def stamp(self, index: int) -> tuple[int, int]:
         try:
@@ -64,7 +64,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures of one split: `ids[i]` is a stable name, `labels[i]` indexes the data set's `classes`."""
+    """Images of one split: `ids[i]` is a stable name, `labels[i]` indexes the data set's `classes`."""
 
     name: str
     """Tells this split from all others in a cache folder, e.g. 'pocket-v1-train'; safe as a file name."""
@@ -79,11 +79,11 @@ class Split:
         return len(self.ids)
 
     def read(self, index: int) -> np.ndarray:
-        """Picture `index` as uint8 RGB (H, W, 3). Raises `data.decode.UnreadablePicture`, a ValueError."""
+        """Image `index` as uint8 RGB (H, W, 3). Raises `data.decode.UnreadableImage`, a ValueError."""
         return self.source.read(index)
 
     def take(self, indices: Sequence[int], name: str) -> Split:
-        """The split of only these pictures, in this order, under a name of its own."""
+        """The split of only these images, in this order, under a name of its own."""
         ids = tuple(self.ids[index] for index in indices)
         labels = tuple(self.labels[index] for index in indices)
         return Split(name, ids, labels, self.source.take(indices))
@@ -100,11 +100,11 @@ class Dataset:
     validation: Split
     test: Split
     synthetic: bool
-    """True if the pictures were drawn by a program; the report says so."""
+    """True if the images were drawn by a program; the report says so."""
     description: str
     """One sentence for the report."""
     skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Names of the pictures that were left out because they cannot be read, by split: those of `splits` are others."""
+    """Names of the images that were left out because they cannot be read, by split: those of `splits` are others."""
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -118,7 +118,7 @@ class Dataset:
         return {**about, "classes": self.classes, **sizes, "skipped": self.skipped}
 
     def without(self, unreadable: Mapping[str, Collection[str]]) -> Dataset:
-        """The data set without these pictures, by split and name."""
+        """The data set without these images, by split and name."""
         left: dict[str, Any] = {}
         for part, names in unreadable.items():
             split, out = self.splits[part], set(names)
@@ -143,16 +143,16 @@ class Published:
     """What is known of a data set that is not there yet, and how to get it."""
 
     train: int
-    """Pictures to train on, those that will be held out among them."""
+    """Images to train on, those that will be held out among them."""
     test: int
     classes: int
     bytes: int
     """Disk that getting them takes."""
     height: int
     width: int
-    """Of a typical picture, in pixels."""
+    """Of a typical image, in pixels."""
     fetch: Callable[[Path], None]
-    """Puts the pictures into the data folder. Raises OSError (no network, a full disk) in one sentence."""
+    """Puts the images into the data folder. Raises OSError (no network, a full disk) in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Origin:
     name: str
     """As it is asked for: 'food101'; 'imagefolder:PATH' if it lies in a folder of the user's."""
     read: Callable[[Path], Dataset | None]
-    """The data set in the data folder (in PATH), None where it is not there yet. Opens no picture, imports nothing
+    """The data set in the data folder (in PATH), None where it is not there yet. Opens no image, imports nothing
     heavy and writes nothing. Raises ValueError, in one sentence, where it is damaged or half downloaded."""
     published: Published | None = None
     """Needed unless `read` always finds a data set or refuses the folder."""
@@ -177,9 +177,9 @@ class Origin:
 
 
 def hold_out(split: Split, share: float = HELD_OUT) -> tuple[list[int], list[int]]:
-    """Indices (kept, held out) of a fixed stratified split: in each class `share` of the pictures, at least one.
+    """Indices (kept, held out) of a fixed stratified split: in each class `share` of the images, at least one.
 
-    A picture's rank is the hash of its name, so that the choice depends on no seed, no order and no library.
+    An image's rank is the hash of its name, so that the choice depends on no seed, no order and no library.
     """
     members: defaultdict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(split.labels):

@@ -1,6 +1,6 @@
-"""A split's decoded pictures: uint8 RGB in one memory-mapped file, ready to be cropped.
+"""A split's decoded images: uint8 RGB in one memory-mapped file, ready to be cropped.
 
-A store is a folder: `pictures.bin` (the pictures, one after the other), `index.npz` (place, shape, label and file
+A store is a folder: `images.bin` (the images, one after the other), `index.npz` (place, shape, label and file
 stamp of each), `ids.json`, and `meta.json`, written last, with checksums of it all.
 """
 
@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.files import read_bytes
 from data.splits import Split
-from data.words import readable_bytes
+from utils.files import read_bytes
+from utils.text import readable_bytes
 
 VERSION = 1
-"""Of the store's format and of how pictures are decoded and resized; another version is built anew."""
+"""Of the store's format and of how images are decoded and resized; another version is built anew."""
 
 
-class PictureStore:
-    """N decoded pictures of varied shape, read from a memory map; safe to hand to worker processes.
+class ImageStore:
+    """N decoded images of varied shape, read from a memory map; safe to hand to worker processes.
 
     `ids` are their names, `labels` an int64 tensor (N,), `shapes` an int64 tensor (N, 2) of (height, width).
     """
@@ -41,11 +41,11 @@ class PictureStore:
             self.meta: dict[str, Any] = json.loads(read_bytes(self.folder / "meta.json"))
             index_bytes = read_bytes(self.folder / "index.npz")
             ids_bytes = read_bytes(self.folder / "ids.json")
-            size = (self.folder / "pictures.bin").stat().st_size
+            size = (self.folder / "images.bin").stat().st_size
             if (zlib.crc32(index_bytes), zlib.crc32(ids_bytes)) != (self.meta["index_crc"], self.meta["ids_crc"]):
                 raise ValueError("its index fails its checksum")
             if size != self.meta["bytes"]:
-                raise ValueError(f"pictures.bin has {size:,} bytes instead of {self.meta['bytes']:,}")
+                raise ValueError(f"images.bin has {size:,} bytes instead of {self.meta['bytes']:,}")
             self._chunks: list[tuple[int, int, int]] = [(int(a), int(b), int(crc)) for a, b, crc in self.meta["chunks"]]
             if [0, *(stop for _, stop, _ in self._chunks)] != [*(start for start, _, _ in self._chunks), size]:
                 raise ValueError("its checksums are not of all its bytes")
@@ -57,14 +57,14 @@ class PictureStore:
                 self._offsets: list[int] = index["offsets"].tolist()
             self._shapes: list[list[int]] = self.shapes.tolist()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            damaged = f"the picture cache {self.folder} is damaged ({error}); delete it to build it again"
+            damaged = f"the image cache {self.folder} is damaged ({error}); delete it to build it again"
             raise OSError(damaged) from error
         # Mapped copy-on-write: torch wants memory that it could write to, the file itself never changes.
         try:
-            self._pixels = torch.from_numpy(np.memmap(self.folder / "pictures.bin", np.uint8, "c"))
+            self._pixels = torch.from_numpy(np.memmap(self.folder / "images.bin", np.uint8, "c"))
         except OSError as error:
             raise OSError(
-                f"the picture cache {self.folder} of {readable_bytes(size)} cannot be mapped into memory "
+                f"the image cache {self.folder} of {readable_bytes(size)} cannot be mapped into memory "
                 f"({error.strerror}); raise the limit on address space (ulimit -v), or choose a lower --resolution"
             ) from error
 
@@ -72,24 +72,24 @@ class PictureStore:
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Picture `index` as uint8 (H, W, 3), a view of the memory map; not to be changed."""
+        """Image `index` as uint8 (H, W, 3), a view of the memory map; not to be changed."""
         height, width = self._shapes[index]
         return self._pixels[self._offsets[index] :][: height * width * 3].view(height, width, 3)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
-    def __reduce__(self) -> tuple[type["PictureStore"], tuple[Path]]:
-        return PictureStore, (self.folder,)  # a worker process maps the same file instead of copying it
+    def __reduce__(self) -> tuple[type["ImageStore"], tuple[Path]]:
+        return ImageStore, (self.folder,)  # a worker process maps the same file instead of copying it
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Names of the split's pictures that are not here, because they cannot be read."""
+        """Names of the split's images that are not here, because they cannot be read."""
         return tuple(self.meta["skipped"])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all pictures together."""
+        """Bytes of all images together."""
         return int(self.meta["bytes"])
 
     def verify(self, threads: int = 1) -> None:
@@ -112,9 +112,9 @@ class PictureStore:
             ]
         if damaged:
             last = len(self) - 1
-            picture = next((i for i, offset in enumerate(self._offsets) if damaged[0] <= offset), last)
+            image = next((i for i, offset in enumerate(self._offsets) if damaged[0] <= offset), last)
             raise OSError(
-                f"the picture cache {self.folder} is damaged at {self.ids[picture]} or soon after; delete it to build "
+                f"the image cache {self.folder} is damaged at {self.ids[image]} or soon after; delete it to build "
                 "it again"
             )
 
@@ -125,7 +125,7 @@ def store_folder(folder: Path | str, split: Split, short_side: int) -> Path:
 
 
 def source_stamps(split: Split) -> np.ndarray:
-    """int64 (N, 2): bytes and modification time of every picture's file, to notice a change under the cache."""
+    """int64 (N, 2): bytes and modification time of every image's file, to notice a change under the cache."""
     return np.array([split.source.stamp(index) for index in range(len(split))], np.int64).reshape(-1, 2)
 
 

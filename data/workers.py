@@ -10,13 +10,13 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from data.batches import Place, Prepared, PreparedPictures, Work
+from data.batches import Place, Prepared, PreparedImages, Work
 from data.processes import end_with
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def here(work: Work, places: Iterable[Place], pin: bool, kept: PreparedPictures | None) -> Iterator[Prepared]:
+def here(work: Work, places: Iterable[Place], pin: bool, kept: PreparedImages | None) -> Iterator[Prepared]:
     for place in places:
         made = kept.get(work, place) if kept else None
         if made is None:
@@ -27,7 +27,7 @@ def here(work: Work, places: Iterable[Place], pin: bool, kept: PreparedPictures 
 
 
 def in_workers(
-    work: Work, places: Iterable[Place], workers: int, pin: bool, kept: PreparedPictures | None
+    work: Work, places: Iterable[Place], workers: int, pin: bool, kept: PreparedImages | None
 ) -> Iterator[Prepared]:
     with warnings.catch_warnings():  # more workers than cores are slow, but the user's choice
         warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -70,11 +70,11 @@ class _Careful(Dataset["tuple[Place, Prepared | Exception]"]):
 def _shared(made: Prepared) -> Prepared:
     """`made` in shared memory. DataLoader would do the same in a thread, and wait forever for what fails there."""
     try:
-        for part in (made.pictures, made.labels):
+        for part in (made.images, made.labels):
             part.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise OSError(
-            f"a worker could not hand over its pictures ({error}): give the machine more shared memory (/dev/shm, in "
+            f"a worker could not hand over its images ({error}): give the machine more shared memory (/dev/shm, in "
             "docker --shm-size), or give --workers 0"
         ) from error
     return made

@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from data.files import read_bytes
-from training.study import WEIGHTS
+from studies.study import WEIGHTS
+from utils.files import read_bytes
 
 
 def best_run(runs: Path) -> Path:
-    """The run that did best on its validation pictures, of the study in the folder `runs` that finished a run last.
+    """The run that did best on its validation images, of the study in the folder `runs` that finished a run last.
 
-    Never chosen by the test pictures, nor a run without weights, as they come out of a pack.
+    Never chosen by the test images, nor a run without weights, as they come out of a pack.
 
     Raises:
         ValueError: there is no finished run.

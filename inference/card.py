@@ -10,10 +10,10 @@ from typing import Any
 import jinja2
 
 from ablations import PAPER, REGIMES, Regime, Step, get_regime, pages
-from data.files import read_bytes
-from data.words import flat
 from inference.predictor import Predictor
 from models import Architecture, SwinArchitecture
+from utils.files import read_bytes
+from utils.text import flat
 
 
 def render(predictor: Predictor, form: str, difference: float, checked: str, license: str) -> str:

@@ -10,8 +10,8 @@ from inference.optional import require
 from inference.predictor import Predictor
 
 
-def grad_cam(predictor: Predictor, picture: Path, label: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The picture as the network saw it, and how much each place spoke for the class `label` (its best, if None).
+def grad_cam(predictor: Predictor, image: Path, label: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The image as the network saw it, and how much each place spoke for the class `label` (its best, if None).
 
     Returns:
         uint8 (R, R, 3), and float32 (R, R) from 0 to 1.
@@ -27,11 +27,11 @@ def grad_cam(predictor: Predictor, picture: Path, label: str | None = None) -> t
         raise ValueError(f"Grad-CAM is for convolutional networks and {predictor.step} is none: choose another step")
     if label is not None and label not in predictor.classes:
         raise ValueError(f"there is no class {label!r}: choose one of {', '.join(predictor.classes)}")
-    image = predictor.prepare([picture])
-    place = predictor.classes.index(label) if label else int(predictor.probabilities(image).argmax())
+    batch = predictor.prepare([image])
+    place = predictor.classes.index(label) if label else int(predictor.probabilities(batch).argmax())
     with torch.enable_grad(), library.GradCAM(predictor.model, [_last_map(stages, predictor)]) as cam:
-        heat = cam(image, [targets.ClassifierOutputTarget(place)])[0]
-    return _as_picture(predictor, image[0]), np.asarray(heat, dtype=np.float32)
+        heat = cam(batch, [targets.ClassifierOutputTarget(place)])[0]
+    return _as_image(predictor, batch[0]), np.asarray(heat, dtype=np.float32)
 
 
 def _last_map(stages: nn.Sequential, predictor: Predictor) -> nn.Module:
@@ -41,7 +41,7 @@ def _last_map(stages: nn.Sequential, predictor: Predictor) -> nn.Module:
     return deepest
 
 
-def _as_picture(predictor: Predictor, image: Tensor) -> np.ndarray:
+def _as_image(predictor: Predictor, image: Tensor) -> np.ndarray:
     std, mean = (torch.tensor(values)[:, None, None] for values in (predictor.view.std, predictor.view.mean))
     pixels = (255 * (image * std + mean)).round().clamp(0, 255).byte()
     return np.asarray(pixels.permute(1, 2, 0).contiguous().numpy())

@@ -21,14 +21,14 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from data.files import sync_files, sync_folder, write_atomically
 from inference import card
 from inference.optional import require
-from inference.output import find_pictures
+from inference.output import find_images
 from inference.predictor import Predictor, load
 from models import Architecture, weights
 from models.builder import empty
-from training.study import ABOUT, WEIGHTS
+from studies.study import ABOUT, WEIGHTS
+from utils.files import sync_files, sync_folder, write_atomically
 
 Format = Literal["safetensors", "torchvision", "onnx", "torch-export"]
 FILES: dict[Format, str] = {
@@ -39,7 +39,7 @@ FILES: dict[Format, str] = {
 }
 
 _TOLERANCE = 1e-3
-"""Largest difference of a logit that an export may show, as a share of the largest logit of the pictures."""
+"""Largest difference of a logit that an export may show, as a share of the largest logit of the images."""
 
 
 def write(
@@ -48,12 +48,12 @@ def write(
     out: Path,
     *,
     fold_layer_scale: bool = False,
-    pictures: Sequence[Path] = (),
+    images: Sequence[Path] = (),
     license: str = "other",
 ) -> float:
     """Export the run into the new folder `out`, and return the largest difference of a logit, relative to the largest.
 
-    The exported model is read back from its file and run on `pictures` (at least two, in batches of two sizes), or
+    The exported model is read back from its file and run on `images` (at least two, in batches of two sizes), or
     on noise of the run's resolution where none are given.
 
     Raises:
@@ -62,19 +62,19 @@ def write(
     """
     check(run, form, out)
     predictor = load(run, fold_layer_scale=fold_layer_scale)
-    found = find_pictures(pictures)[:8] if pictures else []
-    images = predictor.prepare(found) if found else _noise(predictor, 3)
-    if len(images) == 1:
-        images = torch.cat([images, images.flip(3)])
+    found = find_images(images)[:8] if images else []
+    batch = predictor.prepare(found) if found else _noise(predictor, 3)
+    if len(batch) == 1:
+        batch = torch.cat([batch, batch.flip(3)])
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        difference = _WRITERS[form](predictor, images, work)
+        difference = _WRITERS[form](predictor, batch, work)
         if fold_layer_scale:
-            difference = max(difference, _compare(load(run), predictor.model, images))
+            difference = max(difference, _compare(load(run), predictor.model, batch))
         config = _config(predictor, form)
         (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        checked = f"{len(found)} pictures" if found else "noise"
+        checked = f"{len(found)} images" if found else "noise"
         (work / "README.md").write_text(card.render(predictor, form, difference, checked, license), encoding="utf-8")
         for path, mode in ((work, 0o755), *((inside, 0o644) for inside in work.iterdir())):
             path.chmod(mode)  # made for this user's eyes alone, by mkdtemp and by safetensors

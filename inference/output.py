@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from data.files import PICTURE_SUFFIXES, pictures_below
-from data.words import first_few, printable
+from utils.files import IMAGE_SUFFIXES, images_below
+from utils.text import first_few, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,64 +25,64 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 
 def answer(images: Sequence[Path], runs: Sequence[Path], *, top: int, as_json: bool, plot_into: Path | None) -> str:
-    """What the runs see in the pictures, as text or JSON; also as a figure, where a file for it is given.
+    """What the runs see in the images, as text or JSON; also as a figure, where a file for it is given.
 
     Raises:
-        ValueError: no picture, unreadable pictures (all named and counted), no run, a run without weights, a figure
+        ValueError: no image, unreadable images (all named and counted), no run, a run without weights, a figure
             that cannot be; nothing was written.
     """
-    pictures = find_pictures(images)
+    files = find_images(images)
     if plot_into:
-        check_plot(plot_into, len(pictures))
-    from data.decode import UnreadablePicture
+        check_plot(plot_into, len(files))
+    from data.decode import UnreadableImage
     from inference.predictor import load
 
     predictors = [load(run) for run in runs]
     try:
-        answers = [predictor.predict(pictures, top) for predictor in predictors]
-    except UnreadablePicture as error:
-        raise _all_unreadable(pictures) or error from None
+        answers = [predictor.predict(files, top) for predictor in predictors]
+    except UnreadableImage as error:
+        raise _all_unreadable(files) or error from None
     if plot_into:
-        plot(plot_into, pictures, predictors, answers)
-    return (to_json if as_json else to_text)(pictures, predictors, answers)
+        plot(plot_into, files, predictors, answers)
+    return (to_json if as_json else to_text)(files, predictors, answers)
 
 
-def _all_unreadable(pictures: Sequence[Path]) -> ValueError | None:
-    """The one sentence that names and counts the pictures that cannot be read, if there are several."""
-    from data.decode import UnreadablePicture, read_picture
+def _all_unreadable(images: Sequence[Path]) -> ValueError | None:
+    """The one sentence that names and counts the images that cannot be read, if there are several."""
+    from data.decode import UnreadableImage, read_image
 
     bad = []
-    for path in pictures:
+    for path in images:
         try:
-            read_picture(path)
-        except UnreadablePicture as error:
+            read_image(path)
+        except UnreadableImage as error:
             bad.append(f"{path}: {error}")
     if len(bad) < 2:
         return None
-    return ValueError(f"{len(bad):,} of {len(pictures):,} pictures cannot be read ({first_few(bad, 20)}); remove them")
+    return ValueError(f"{len(bad):,} of {len(images):,} images cannot be read ({first_few(bad, 20)}); remove them")
 
 
-def find_pictures(places: Sequence[Path]) -> list[Path]:
-    """The files among `places`, and every picture below its folders, in order of name.
+def find_images(places: Sequence[Path]) -> list[Path]:
+    """The files among `places`, and every image below its folders, in order of name.
 
     Raises:
-        ValueError: a place does not exist, or a folder holds no picture.
+        ValueError: a place does not exist, or a folder holds no image.
     """
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = [place / name for name in pictures_below(place)]
+            inside = [place / name for name in images_below(place)]
             if not inside:
-                raise ValueError(f"the folder {place} holds no pictures ({', '.join(PICTURE_SUFFIXES)}): name another")
+                raise ValueError(f"the folder {place} holds no images ({', '.join(IMAGE_SUFFIXES)}): name another")
             found += inside
         elif place.is_file():
             found.append(place)
         elif place.exists():
-            raise ValueError(f"{place} is neither a file nor a folder: give pictures, or folders of them")
+            raise ValueError(f"{place} is neither a file nor a folder: give images, or folders of them")
         else:
-            raise ValueError(f"{place} does not exist: give the path of a picture or of a folder of pictures")
+            raise ValueError(f"{place} does not exist: give the path of an image or of a folder of images")
     if not found:
-        raise ValueError("no picture was given: give the path of one or more pictures or folders")
+        raise ValueError("no image was given: give the path of one or more images or folders")
     return found
 
 
@@ -92,63 +92,63 @@ def titles(predictors: Sequence[Predictor]) -> list[str]:
     return short if len(set(short)) == len(short) else [printable(predictor.folder) for predictor in predictors]
 
 
-def to_text(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
-    """One block a picture; a column a run. answers[run][picture]."""
+def to_text(images: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
+    """One block an image; a column a run. answers[run][image]."""
     blocks, header = [], titles(predictors)
-    for place, picture in enumerate(pictures):
+    for place, image in enumerate(images):
         wide = max(len(printable(name)) for of_run in answers for name, _ in of_run[place])
         columns = [
             [f"{printable(name):<{wide}}  {100 * value:5.1f} %" for name, value in of_run[place]] for of_run in answers
         ]
         longest = max(len(column) for column in columns)
         rows = [[column[i] if i < len(column) else "" for column in columns] for i in range(longest)]
-        blocks.append(f"{printable(picture)}\n{tabulate(rows, header, tablefmt='simple', disable_numparse=True)}\n")
+        blocks.append(f"{printable(image)}\n{tabulate(rows, header, tablefmt='simple', disable_numparse=True)}\n")
     return "\n".join(blocks)
 
 
-def to_json(pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
+def to_json(images: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]) -> str:
     """A list of {image, run, step, seed, top: [{class, probability}]}."""
     rows = [
         {
-            "image": str(picture),
+            "image": str(image),
             "run": str(predictor.folder),
             "step": predictor.step,
             "seed": predictor.seed,
             "top": [{"class": name, "probability": value} for name, value in answers[run][place]],
         }
-        for place, picture in enumerate(pictures)
+        for place, image in enumerate(images)
         for run, predictor in enumerate(predictors)
     ]
     return json.dumps(rows, indent=2) + "\n"
 
 
-def check_plot(path: Path, pictures: int = 1) -> None:
-    """Raise ValueError unless a figure of that many pictures can be written to `path`."""
+def check_plot(path: Path, images: int = 1) -> None:
+    """Raise ValueError unless a figure of that many images can be written to `path`."""
     if path.suffix not in _FORMATS:
         raise ValueError(f"--plot is {path}: give a file name that ends in {', '.join(_FORMATS)}")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"the folder of --plot {path} does not exist: create it first, or name another")
-    if pictures > 50:
-        raise ValueError(f"--plot would show {pictures} pictures: give at most 50")
+    if images > 50:
+        raise ValueError(f"--plot would show {images} images: give at most 50")
 
 
 def plot(
-    path: Path, pictures: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]
+    path: Path, images: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]
 ) -> None:
-    """Each picture beside every run's best classes as bars; one row a picture, taller for many classes."""
+    """Each image beside every run's best classes as bars; one row an image, taller for many classes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from data.decode import read_picture
-    from data.files import write_atomically
+    from data.decode import read_image
+    from utils.files import write_atomically
 
     columns, longest = 1 + len(predictors), max(len(best) for per_run in answers for best in per_run)
-    figure = Figure(figsize=(3.4 * columns, max(2.8, 0.8 + 0.2 * longest) * len(pictures)), layout="constrained")
+    figure = Figure(figsize=(3.4 * columns, max(2.8, 0.8 + 0.2 * longest) * len(images)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(pictures), columns, squeeze=False)
-    for place, picture in enumerate(pictures):
-        axes[place, 0].imshow(read_picture(picture))
-        axes[place, 0].set_title(printable(picture.name), fontsize=9, parse_math=False)
+    axes = figure.subplots(len(images), columns, squeeze=False)
+    for place, image in enumerate(images):
+        axes[place, 0].imshow(read_image(image))
+        axes[place, 0].set_title(printable(image.name), fontsize=9, parse_math=False)
         axes[place, 0].axis("off")
         for run, title in enumerate(titles(predictors)):
             bars(axes[place, run + 1], answers[run][place], title)

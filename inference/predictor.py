@@ -1,4 +1,4 @@
-"""A trained run as something to ask: pictures in, probabilities out. All of it comes from the run, nothing from a
+"""A trained run as something to ask: images in, probabilities out. All of it comes from the run, nothing from a
 default."""
 
 import hashlib
@@ -14,32 +14,32 @@ from torch import Tensor, nn
 
 from ablations.fitting import explain
 from data.augment import centre_crop, finish
-from data.decode import UnreadablePicture, read_picture, resize, resized_shape
-from data.files import read_bytes
+from data.decode import UnreadableImage, read_image, resize, resized_shape
 from models import Architecture, SwinArchitecture, parts, weights
 from models.builder import empty
-from training.index import Index
-from training.study import ABOUT, WEIGHTS
+from studies.index import Index
+from studies.study import ABOUT, WEIGHTS
+from utils.files import read_bytes
 
 
 @dataclass(frozen=True)
 class View:
-    """How a network looks at pictures, as in its run's evaluation: side in pixels, mean and deviation of colours."""
+    """How a network looks at images, as in its run's evaluation: side in pixels, mean and deviation of colours."""
 
     resolution: int
     short_side: int
-    """Pixels to which larger pictures were brought down when they were decoded, before they were cropped."""
+    """Pixels to which larger images were brought down when they were decoded, before they were cropped."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if min(self.resolution, self.short_side) < 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"pictures cannot be looked at with {self}")
+            raise ValueError(f"images cannot be looked at with {self}")
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A run's network in eval mode, its classes, and how pictures are prepared for it."""
+    """A run's network in eval mode, its classes, and how images are prepared for it."""
 
     model: nn.Module
     architecture: Architecture | SwinArchitecture
@@ -55,14 +55,14 @@ class Predictor:
     def title(self) -> str:
         return f"{self.step} seed {self.seed}"
 
-    def prepare(self, pictures: Sequence[Path]) -> Tensor:
+    def prepare(self, images: Sequence[Path]) -> Tensor:
         """float32 (N, 3, R, R): brought down as the run's own, short side to R / 0.875, centre crop, normalised.
 
         Raises:
-            ValueError: a file is not a picture; names it.
+            ValueError: a file is not an image; names it.
         """
-        crops = torch.empty((len(pictures), self.view.resolution, self.view.resolution, 3), dtype=torch.uint8)
-        for crop, path in zip(crops, pictures, strict=True):
+        crops = torch.empty((len(images), self.view.resolution, self.view.resolution, 3), dtype=torch.uint8)
+        for crop, path in zip(crops, images, strict=True):
             crop.copy_(centre_crop(_read(path, self.view.short_side), self.view.resolution).permute(1, 2, 0))
         return finish(crops, mean=self.view.mean, std=self.view.std)
 
@@ -72,17 +72,17 @@ class Predictor:
         logits: Tensor = self.model(images)
         return logits.float().softmax(1)
 
-    def predict(self, pictures: Sequence[Path], top: int = 5, batch_size: int = 64) -> list[list[tuple[str, float]]]:
-        """For each picture its `top` classes (or all, if there are fewer) and probabilities, best first.
+    def predict(self, images: Sequence[Path], top: int = 5, batch_size: int = 64) -> list[list[tuple[str, float]]]:
+        """For each image its `top` classes (or all, if there are fewer) and probabilities, best first.
 
         Raises:
-            ValueError: a file is not a picture, or `top` is below 1.
+            ValueError: a file is not an image, or `top` is below 1.
         """
         if top < 1:
             raise ValueError(f"top is {top}: give at least 1")
         found = []
-        for first in range(0, len(pictures), batch_size):
-            best = self.probabilities(self.prepare(pictures[first : first + batch_size]))
+        for first in range(0, len(images), batch_size):
+            best = self.probabilities(self.prepare(images[first : first + batch_size]))
             values, indices = best.topk(min(top, len(self.classes)))
             for row, places in zip(values.tolist(), indices.tolist(), strict=True):
                 found.append([(self.classes[place], value) for place, value in zip(places, row, strict=True)])
@@ -91,10 +91,10 @@ class Predictor:
 
 def _read(path: Path, short_side: int) -> Tensor:
     try:
-        picture = read_picture(path)
-        return torch.from_numpy(resize(picture, resized_shape(picture.shape[0], picture.shape[1], short_side)).copy())
-    except UnreadablePicture as error:
-        raise UnreadablePicture(f"{path} cannot be read: {error}; give pictures, or a folder of them") from None
+        image = read_image(path)
+        return torch.from_numpy(resize(image, resized_shape(image.shape[0], image.shape[1], short_side)).copy())
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{path} cannot be read: {error}; give images, or a folder of them") from None
 
 
 def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:

@@ -28,7 +28,7 @@ class Architecture:
     "changing stem to patchify"); overlap: two 3x3 convolutions (Xiao et al., 2021, arXiv 2106.14881; timm's "ols").
     `stem_stride` says how large they are."""
     stem_stride: int = 4
-    """How many times smaller the stem's output is: 4 in the paper, 2 or 1 for small pictures. Patchify at stride s is
+    """How many times smaller the stem's output is: 4 in the paper, 2 or 1 for small images. Patchify at stride s is
     an sxs convolution of stride s. Classic is, at 4, 7x7 stride 2 and the pool of stride 2; at 2, 3x3 stride 1 and the
     pool; at 1, 3x3 stride 1 alone (as He et al., 2016, section 4.2). The two of
     overlap have strides 2 and 2, 1 and 2, or 1 and 1."""
@@ -99,7 +99,7 @@ class Architecture:
 
     @property
     def total_stride(self) -> int:
-        """How many times smaller than the picture the last stage's map is: the least side of a picture, in pixels."""
+        """How many times smaller than the image the last stage's map is: the least side of an image, in pixels."""
         return self.stem_stride << (len(self.depths) - 1)
 
     def difference(self, other: "Architecture") -> dict[str, object]:
@@ -134,7 +134,7 @@ class SwinArchitecture:
 
     @property
     def total_stride(self) -> int:
-        """How many times smaller than the picture the last stage's map is."""
+        """How many times smaller than the image the last stage's map is."""
         return self.stem_stride << (len(self.depths) - 1)
 
 

@@ -27,7 +27,7 @@ _OUTPUTS = "outputs"
 
 @dataclass(frozen=True)
 class Complexity:
-    """Counts for one picture; one multiply-add is one FLOP, as in fvcore and in the paper."""
+    """Counts for one image; one multiply-add is one FLOP, as in fvcore and in the paper."""
 
     params: int
     flops: int
@@ -40,7 +40,7 @@ class Complexity:
 
 @contextmanager
 def _traceable(model: nn.Module, resolution: int) -> Iterator[Tensor]:
-    """A picture to trace `model` with, in eval mode and without what fvcore and torch's tracer have to say."""
+    """An image to trace `model` with, in eval mode and without what fvcore and torch's tracer have to say."""
     parameter = next(model.parameters())
     was_training = model.training
     model.eval()
@@ -78,12 +78,12 @@ _FLOPS_AND_OUTPUTS = {
 
 
 def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
-    """Count parameters, FLOPs and activations of `model` for one (3, resolution, resolution) picture.
+    """Count parameters, FLOPs and activations of `model` for one (3, resolution, resolution) image.
 
     The model's train or eval mode is left as it was.
     """
-    with _traceable(model, resolution) as picture:
-        by_operator: Counter[str] = FlopCountAnalysis(model, picture).set_op_handle(**_FLOPS_AND_OUTPUTS).by_operator()
+    with _traceable(model, resolution) as image:
+        by_operator: Counter[str] = FlopCountAnalysis(model, image).set_op_handle(**_FLOPS_AND_OUTPUTS).by_operator()
         activations = int(by_operator.pop(_OUTPUTS))
     return Complexity(
         params=sum(parameter.numel() for parameter in model.parameters()),
@@ -100,7 +100,7 @@ class StageComplexity:
     name: str
     params: int
     flops: int
-    """For one picture, in the paper's convention."""
+    """For one image, in the paper's convention."""
 
 
 def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: int = 224) -> list[StageComplexity]:
@@ -114,8 +114,8 @@ def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: 
     else:
         parts = {"stem": ["stem"]} | {f"stage {i + 1}": [f"stages.{i}"] for i in range(len(architecture.depths))}
     parts["head"] = ["norm", "mlp", "head"] if isinstance(architecture, Architecture) else ["norm", "head"]
-    with _traceable(model, resolution) as picture:
-        by_module = FlopCountAnalysis(model, picture).by_module_and_operator()
+    with _traceable(model, resolution) as image:
+        by_module = FlopCountAnalysis(model, image).by_module_and_operator()
     return [
         StageComplexity(
             name,

@@ -1,7 +1,7 @@
 """The convolutions that networks are built of, and other ways to compute them: the same function to rounding.
 
 `rewrite` makes some of them much faster on some processors: a network then keeps its parameters, their names and its
-structure, and `training.trial` finds out whether it is worth it. The limits below were measured on a CPU with AVX512
+structure, and `training.autotune` finds out whether it is worth it. The limits below were measured on a CPU with AVX512
 (docs/decisions.md#pointwise).
 """
 
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _POSITIONS_PER_CHANNEL, _IN_16_BITS = 1 / 8, 16
-"""On a CPU, a matrix product is the faster 1x1 convolution where fewer positions, in all pictures, face a channel."""
+"""On a CPU, a matrix product is the faster 1x1 convolution where fewer positions, in all images, face a channel."""
 _SMALLEST_KERNEL = 5
 """Side of a depthwise filter from which on its gradient is computed here."""
 _NARROW = 16
@@ -39,7 +39,7 @@ class Narrow(nn.Conv2d):
 
 
 def rewrite(model: nn.Module) -> None:
-    """Let `model`, which is to be fed channels-last pictures, compute its 1x1 and its depthwise convolutions anew."""
+    """Let `model`, which is to be fed channels-last images, compute its 1x1 and its depthwise convolutions anew."""
     for module in model.modules():
         if type(module) is not nn.Conv2d and type(module) is not Narrow:
             continue
@@ -68,7 +68,7 @@ class Pointwise(nn.Conv2d):
             positions_last = picked(input, self.stride).permute(0, 2, 3, 1)
             return F.linear(positions_last, weight.flatten(1), bias).permute(0, 3, 1, 2)
         # A dilated filter of one pixel is the filter itself. But torch takes a slower algorithm for 1x1 convolutions in
-        # float32 on one thread where pictures are fewer than 16, unless they are dilated.
+        # float32 on one thread where images are fewer than 16, unless they are dilated.
         if self.in_channels < _NARROW:
             return F.conv2d(picked(input, self.stride), weight, bias, dilation=2)
         return F.conv2d(input, weight, bias, self.stride, 0, dilation=2)
@@ -94,7 +94,7 @@ class Depthwise(nn.Conv2d):
 
 class _DepthwiseFunction(torch.autograd.Function):
     """A depthwise convolution whose filters' gradients are a depthwise convolution too: of the inputs, by the outputs'
-    gradients, with the channels of all pictures side by side."""
+    gradients, with the channels of all images side by side."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -115,7 +115,7 @@ class _DepthwiseFunction(torch.autograd.Function):
                 (True, False, False),
             )[0]  # fmt: skip
         if ctx.needs_input_grad[1]:
-            # Taps that lie outside the picture from wherever they are used have no gradient.
+            # Taps that lie outside the image from wherever they are used have no gradient.
             reach = min(padding, max(height, width) - 1)
             inner = 2 * reach + 1
             taps = F.conv2d(_side_by_side(x)[None], _side_by_side(gradient)[:, None], None, 1, reach, stride, n * c)

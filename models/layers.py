@@ -90,7 +90,7 @@ class InceptionConvolution(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """In training, each picture's branch is left out with probability `p` and otherwise scaled by 1 / (1 - p).
+    """In training, each image's branch is left out with probability `p` and otherwise scaled by 1 / (1 - p).
 
     Draws what torchvision's draws (Huang et al., ECCV 2016), without importing it (docs/decisions.md#imports).
     """

@@ -138,11 +138,11 @@ def _stem(a: Architecture) -> nn.Sequential:
 
 
 class ResNet(nn.Module):
-    """The network that an `Architecture` describes: (N, 3, H, W) float pictures to (N, num_classes) logits.
+    """The network that an `Architecture` describes: (N, 3, H, W) float images to (N, num_classes) logits.
 
     Args:
         architecture: the paper's design decisions.
-        drop_path: probability that the last block's branch is dropped for a picture; rises linearly with depth
+        drop_path: probability that the last block's branch is dropped for an image; rises linearly with depth
             from 0 at the first block (Table 5 of the paper: 0.1 for the smaller regime, 0.5 for the larger).
         layer_scale: initial value of a learnt factor per channel on each branch (Table 5: 1e-6); None for no factor.
     """

@@ -48,7 +48,7 @@ class SignAgreement:
 def rank_correlation(ours: Side, paper: Side, *, draws: int = DRAWS, seed: int = 0) -> RankCorrelation | None:
     """None below five steps, or where one side does not vary.
 
-    Noise makes two rankings less alike than what they rank, so adding more of it to the numbers (a parametric
+    VarianceComponents makes two rankings less alike than what they rank, so adding more of it to the numbers (a parametric
     bootstrap) would be off on the low side. Instead the true numbers are drawn from what the observed say: steps
     normal with an unknown covariance of the two sides (inverse Wishart), each observed with its own noise.
     """

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from report.noise import LEVEL
 from report.tables import Summary
+from report.variance import LEVEL
 
 BINS = 15
 """Of equal width, as in Guo et al. (ICML 2017)."""
@@ -18,13 +18,13 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Bins:
-    """One run's pictures by confidence, (BINS,) each: how many, their mean confidence and their accuracy (0 to 1)."""
+    """One run's images by confidence, (BINS,) each: how many, their mean confidence and their accuracy (0 to 1)."""
 
     count: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
     terms: np.ndarray
-    """(n,) each picture's part in the ECE, whose mean is the ECE."""
+    """(n,) each image's part in the ECE, whose mean is the ECE."""
 
     @classmethod
     def of(cls, confidence: np.ndarray, correct: np.ndarray) -> Bins:
@@ -38,7 +38,7 @@ class Bins:
 
     @property
     def ece(self) -> float:
-        """Mean distance of confidence and accuracy, weighted by pictures; 0 to 1."""
+        """Mean distance of confidence and accuracy, weighted by images; 0 to 1."""
         return float(np.abs(self.count * (self.confidence - self.accuracy)).sum() / self.count.sum())
 
 
@@ -56,8 +56,8 @@ def bins(summary: Summary) -> dict[str, list[Bins]]:
 def table(summary: Summary) -> pd.DataFrame:
     """One row a row of the study: ECE and mean confidence minus accuracy, in points, means over seeds.
 
-    The interval (95 %) of the ECE is for new seeds and new pictures; with one seed, for this network on new pictures.
-    Pictures in a bin by chance make an ECE too large, most so where they are few; that is not taken out.
+    The interval (95 %) of the ECE is for new seeds and new images; with one seed, for this network on new images.
+    Images in a bin by chance make an ECE too large, most so where they are few; that is not taken out.
     """
     rows = []
     for row, runs in bins(summary).items():
@@ -69,25 +69,25 @@ def table(summary: Summary) -> pd.DataFrame:
 
 
 def interval(values: np.ndarray, terms: np.ndarray) -> tuple[float, float]:
-    """Of the mean of (seeds,) values, each the mean of its (seeds, n) terms: seeds and pictures crossed.
+    """Of the mean of (seeds,) values, each the mean of its (seeds, n) terms: seeds and images crossed.
 
-    What runs of different seeds share, picture by picture, is the pictures' part; the rest is in the seeds' spread.
+    What runs of different seeds share, image by image, is the images' part; the rest is in the seeds' spread.
     """
-    seeds, pictures = terms.shape
+    seeds, images = terms.shape
     mean = float(values.mean())
     if seeds == 1:
-        half = float(stats.norm.ppf(1 - LEVEL / 2)) * float(terms.std(ddof=1)) / pictures**0.5
+        half = float(stats.norm.ppf(1 - LEVEL / 2)) * float(terms.std(ddof=1)) / images**0.5
     else:
         own, both = terms.var(axis=1, ddof=1).sum(), terms.sum(axis=0).var(ddof=1)
         shared = max(0.0, float(both - own) / (seeds * (seeds - 1)))
         by_seeds = float(stats.t.ppf(1 - LEVEL / 2, seeds - 1)) * float(values.std(ddof=1)) / seeds**0.5
-        by_pictures = float(stats.norm.ppf(1 - LEVEL / 2)) * (shared / pictures) ** 0.5
-        half = float(np.hypot(by_seeds, by_pictures))
+        by_images = float(stats.norm.ppf(1 - LEVEL / 2)) * (shared / images) ** 0.5
+        half = float(np.hypot(by_seeds, by_images))
     return max(0.0, mean - half), mean + half
 
 
 def reliability(summary: Summary) -> pd.DataFrame:
-    """One row a row of the study and bin that holds pictures, over all its seeds; 0 to 1."""
+    """One row a row of the study and bin that holds images, over all its seeds; 0 to 1."""
     rows = []
     for row, runs in bins(summary).items():
         count = np.sum([run.count for run in runs], axis=0)
@@ -96,4 +96,4 @@ def reliability(summary: Summary) -> pd.DataFrame:
         for place in np.flatnonzero(count).tolist():
             part = (place / BINS, (place + 1) / BINS, count[place] / len(runs), confidence[place], accuracy[place])
             rows.append((row, *part))
-    return pd.DataFrame(rows, columns=["name", "from", "to", "pictures", "confidence", "accuracy"])
+    return pd.DataFrame(rows, columns=["name", "from", "to", "images", "confidence", "accuracy"])

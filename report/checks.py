@@ -31,7 +31,7 @@ class OddRun(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The n test pictures, in the order of their names; one for all runs that list them alike."""
+    """The n test images, in the order of their names; one for all runs that list them alike."""
 
     images: np.ndarray
     """(n,) object: the names."""
@@ -48,19 +48,19 @@ class Listing:
         order = np.argsort(images, kind="stable")
         images, label = images[order], label[order]
         if bool(np.any(images[1:] == images[:-1])):
-            raise OddRun(f"{file} lists a picture twice")
+            raise OddRun(f"{file} lists an image twice")
         text = "\n".join(f"{name}\t{number}" for name, number in zip(images, label.tolist(), strict=True))
         return cls(images, label, order, hashlib.sha256(text.encode()).hexdigest())
 
     def lists(self, images: np.ndarray, label: np.ndarray) -> bool:
-        """Whether a file with these columns lists the same pictures in the same order."""
+        """Whether a file with these columns lists the same images in the same order."""
         alike = len(images) == len(self.order) and np.array_equal(label[self.order], self.label)
         return alike and np.array_equal(images[self.order], self.images)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a run says of the n test pictures, in the order of their names."""
+    """What a run says of the n test images, in the order of their names."""
 
     listing: Listing
     top1: np.ndarray
@@ -87,7 +87,7 @@ class RunRecord:
     step: str
     seed: int
     identity: Mapping[str, Any] = field(default_factory=dict)
-    """What config.json states of it (`training.identity`)."""
+    """What config.json states of it (`studies.identity`)."""
     metrics: tuple[Mapping[str, Any], ...] = ()
     result: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class RunRecord:
 
     @property
     def correct(self) -> np.ndarray | None:
-        """(n,) bool, a test picture each."""
+        """(n,) bool, a test image each."""
         return None if self.predictions is None else self.predictions.correct
 
 
@@ -246,7 +246,7 @@ def _check_selection(metrics: tuple[Mapping[str, Any], ...], selected: int) -> N
         raise OddRun("metrics.jsonl has no epoch")
     best = 1 + seen.index(max(seen))
     if selected != best:
-        raise OddRun(f"it was tested after epoch {selected}, but epoch {best} was best on the validation pictures")
+        raise OddRun(f"it was tested after epoch {selected}, but epoch {best} was best on the validation images")
 
 
 def read_run(
@@ -265,7 +265,7 @@ def read_run(
     _same("the step in config.json", config.get("step"), step)
     _same("the seed in config.json", config.get("seed"), seed)
     metrics = read_metrics(folder / "metrics.jsonl", finished=finished)
-    # Nothing is computed from the environment, so a missing one costs the run only its birth certificate.
+    # Nothing is computed from the environment, so a missing one costs the run only its provenance.
     environment = read_object(folder / "environment.json") if (folder / "environment.json").exists() else {}
     if not finished:
         return RunRecord(step, seed, config, metrics, None, environment)
@@ -288,12 +288,12 @@ def read_run(
         raise OddRun(f"it had {len(metrics)} epochs, but its recipe has {recipe['epochs']}")
     _check_selection(metrics, int(result["selected_epoch"]))
     if result["test_images"] != test_images:
-        raise OddRun(f"it was tested on {result['test_images']:g} pictures, but the study has {test_images}")
+        raise OddRun(f"it was tested on {result['test_images']:g} images, but the study has {test_images}")
     predictions = read_predictions(folder / "predictions.csv", classes, listing)
     if len(predictions.label) != test_images:
-        raise OddRun(f"predictions.csv has {len(predictions.label)} pictures, but the study tests on {test_images}")
+        raise OddRun(f"predictions.csv has {len(predictions.label)} images, but the study tests on {test_images}")
     top1 = 100 * float(predictions.correct.mean())
-    # Half a picture is the widest tolerance that cannot hide one.
+    # Half an image is the widest tolerance that cannot hide one.
     if abs(top1 - result["top1"]) >= 50 / test_images:
         raise OddRun(f"result.json says {result['top1']:.4f} % top-1, but predictions.csv gives {top1:.4f} %")
     return RunRecord(step, seed, config, metrics, result, environment, predictions)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ablations.roadmap import ends
-from report.noise import LEVEL, Measured, Noise
 from report.tables import Summary
+from report.variance import LEVEL, Measured, VarianceComponents
 
 Pair = tuple[str, str]
 
@@ -28,8 +28,8 @@ def pairs(summary: Summary) -> list[Pair]:
 def table(summary: Summary) -> pd.DataFrame:
     """One row a comparison and class: accuracy in percent, its change in points, a 95 % interval of the change.
 
-    The interval is for new seeds and new pictures of the class; where a row has one seed, for these very networks on
-    new pictures (`covers_seeds` is False). It is corrected (Bonferroni) for all classes of a comparison, as the most
+    The interval is for new seeds and new images of the class; where a row has one seed, for these very networks on
+    new images (`covers_seeds` is False). It is corrected (Bonferroni) for all classes of a comparison, as the most
     gained and most lost are picked from them.
     """
     label, names = _labels(summary), summary.study.dataset.classes
@@ -38,22 +38,22 @@ def table(summary: Summary) -> pd.DataFrame:
         mine = label == number
         if not mine.any():
             continue
-        noise = Noise(Measured.of({
+        noise = VarianceComponents(Measured.of({
             row: replace(own, correct=own.correct[:, mine]) for row, own in summary.runs_of_steps.items()
         }))  # fmt: skip
         accuracy = dict(zip(noise.measured.rows, noise.levels.tolist(), strict=True))
         for row, after in pairs(summary):
             weights = noise.weights({row: 1.0, after: -1.0})
             several = min(len(summary.correct[row]), len(summary.correct[after])) > 1
-            new = noise.new_pictures(weights) if several else None
+            new = noise.new_images(weights) if several else None
             reach = (new or noise.these_runs(weights)).reach(LEVEL / len(names) / 2)
             points = noise.points(weights)
             rows.append({
-                "step": row, "after": after, "class": name, "pictures": int(mine.sum()), "top1": accuracy[row],
+                "step": row, "after": after, "class": name, "images": int(mine.sum()), "top1": accuracy[row],
                 "top1_after": accuracy[after], "points": points, "low": points - reach, "high": points + reach,
                 "covers_seeds": new is not None,
             })  # fmt: skip
-    columns = ["step", "after", "class", "pictures", "top1", "top1_after", "points", "low", "high", "covers_seeds"]
+    columns = ["step", "after", "class", "images", "top1", "top1_after", "points", "low", "high", "covers_seeds"]
     found = pd.DataFrame(rows, columns=columns)
     place = {pair: number for number, pair in enumerate(pairs(summary))}
     order = [place[pair] for pair in zip(found["step"], found["after"], strict=True)]
@@ -61,7 +61,7 @@ def table(summary: Summary) -> pd.DataFrame:
 
 
 def _labels(summary: Summary) -> np.ndarray:
-    """(pictures,) the true classes; none where no run is finished."""
+    """(images,) the true classes; none where no run is finished."""
     found = (run.predictions.label for run in summary.study.runs if run.predictions)
     return next(found, np.empty(0, dtype=np.int16))
 
@@ -77,9 +77,9 @@ def last(summary: Summary) -> str | None:
 def confusion(summary: Summary) -> pd.DataFrame:
     """One row a pair of different classes that the last step confuses: how often, and in percent of the true class.
 
-    `pictures` is a mean over its seeds; rows are in order of it.
+    `images` is a mean over its seeds; rows are in order of it.
     """
-    columns = ["step", "class", "taken_for", "pictures", "percent"]
+    columns = ["step", "class", "taken_for", "images", "percent"]
     step = last(summary)
     if step is None:
         return pd.DataFrame(columns=columns)
@@ -94,6 +94,6 @@ def confusion(summary: Summary) -> pd.DataFrame:
         "step": step,
         "class": [names[i] for i in truth],
         "taken_for": [names[i] for i in taken],
-        "pictures": counts[truth, taken],
+        "images": counts[truth, taken],
         "percent": 100 * counts[truth, taken] / counts.sum(axis=1)[truth],
     }, columns=columns)  # fmt: skip

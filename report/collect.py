@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import ablations
 from ablations import designs
-from data.words import first_few
 from report import thumbnails
 from report.checks import Listing, OddRun, RunRecord, read_object, read_run
-from training.identity import difference
-from training.index import Index, run_folders
-from training.plan import Noted, noted
+from studies.identity import difference
+from studies.index import Index, run_folders
+from studies.plan import Noted, noted
+from utils.text import first_few
 
 if TYPE_CHECKING:
     from ablations import Roadmap, Step
@@ -31,7 +31,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """What study.json says about the pictures; sizes in pictures."""
+    """What study.json says about the images; sizes in images."""
 
     name: str
     description: str
@@ -41,7 +41,7 @@ class DatasetRecord:
     validation: int
     test: int
     skipped: Mapping[str, tuple[str, ...]]
-    """Names of the pictures that were left out because they cannot be read, by split; the sizes are without them."""
+    """Names of the images that were left out because they cannot be read, by split; the sizes are without them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class StudyRecord:
     plans: tuple[Noted, ...] = ()
     """The plan that was written first, and what became of it."""
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
-    """Of some test pictures, by their names (`report.thumbnails`)."""
+    """Of some test images, by their names (`report.thumbnails`)."""
 
     @property
     def oddities(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
             runs.append(run if home == folder else replace(run, step=step, made_as=run.step))
         except OddRun as odd:
             left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
-    runs = _agreeing(runs, left_out, _pictures, lambda *_: "its test pictures or their labels differ from other runs'")
+    runs = _agreeing(runs, left_out, _images, lambda *_: "its test images or their labels differ from other runs'")
     if not mixed_code:
         runs = _agreeing(runs, left_out, _code, _other_code)
     for step_name in order:
@@ -146,11 +146,11 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         runs = [run for run in runs if run.step != step_name or run in kept]
     runs.sort(key=lambda run: (order[run.step], run.seed))
     warnings = list(_mixtures(runs))
-    pictures: Mapping[str, bytes] = {}
+    images: Mapping[str, bytes] = {}
     try:
-        pictures = thumbnails.read(study_dir).get(roadmap.name, {})
+        images = thumbnails.read(study_dir).get(roadmap.name, {})
     except ValueError as error:
-        warnings.append(f"The report has no pictures: {error}.")
+        warnings.append(f"The report has no images: {error}.")
     return StudyRecord(
         name=name,
         hash=study_hash,
@@ -166,7 +166,7 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
         warnings=tuple(warnings),
         plans=plans,
-        thumbnails=pictures,
+        thumbnails=images,
     )
 
 
@@ -237,7 +237,7 @@ def _run_folders(study_dir: Path, order: Mapping[str, int]) -> list[tuple[Path, 
 
 
 # What runs are grouped by: the same for all that may be reported together, None where a run is not asked.
-def _pictures(run: RunRecord) -> object:
+def _images(run: RunRecord) -> object:
     return run.predictions and run.predictions.listing.digest
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from report.noise import Noise, Uncertainty
+from report.variance import Uncertainty, VarianceComponents
 
 POWER = 0.8
 MOST_SEEDS = 1000
@@ -27,7 +27,7 @@ class Contrast:
     """Of an average row of the study, which the degrees of freedom come from."""
 
     @classmethod
-    def between(cls, noise: Noise, of_rows: Mapping[str, float], *, borrow: bool = False) -> Contrast:
+    def between(cls, noise: VarianceComponents, of_rows: Mapping[str, float], *, borrow: bool = False) -> Contrast:
         """With `borrow` a row with one seed is taken to spread as the others do.
 
         Raises:
@@ -35,7 +35,7 @@ class Contrast:
         """
         weights = noise.weights(of_rows)
         used = weights != 0
-        these, new = noise.these_pictures(weights), noise.new_pictures(weights)
+        these, new = noise.these_images(weights), noise.new_images(weights)
         several = borrow or bool((noise.counts[used] > 1).all())
         squares = weights[used] ** 2
         pool = noise.counts[noise.counts > 1]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.words import listed
 from report.checks import RunRecord
 from report.facts import amount, signed, to_runs
 from report.tables import Summary
+from utils.text import listed
 
 NOT_MEASURED = "not measured"
 LEAST_CHANGE = 2.0
@@ -32,7 +32,7 @@ class Cost:
     digits: int = 2
 
 
-def _picture_time(result: Mapping[str, Any]) -> float | None:
+def _image_time(result: Mapping[str, Any]) -> float | None:
     rate = result.get("images_per_second")
     return 1000 / rate if rate else None
 
@@ -45,7 +45,7 @@ COSTS = (
     Cost("gflops", "GFLOPs", _scaled("gflops_paper_convention")),
     Cost("mparams", "parameters (M)", _scaled("params", 1e6)),
     Cost("mactivations", "activations (M)", _scaled("activations", 1e6)),
-    Cost("train_ms_per_picture", "training (ms a picture)", _picture_time),
+    Cost("train_ms_per_image", "training (ms an image)", _image_time),
     Cost("inference_ms_1", "inference of 1 (ms)", _scaled("inference_ms_1")),
     Cost("inference_ms_64", "inference of 64 (ms)", _scaled("inference_ms_64")),
     Cost("peak_memory_mb", "memory of training (MB)", _scaled("peak_memory_mb")),

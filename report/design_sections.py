@@ -18,9 +18,9 @@ from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.effects import EffectJudgement, judge_effects
 from report.facts import NOTHING, amount, signed, to_runs
-from report.noise import Measured, Noise
 from report.plots import INK, SOFT, points_axes
 from report.tables import Summary, runs_of
+from report.variance import Measured, VarianceComponents
 
 _TITLES = {
     "cumulative": "Step by step",
@@ -78,7 +78,7 @@ class DesignSummary:
             return ()
         effects = [effect for effect in self.design.effects if effect.name not in self.unchanged]
         plan = self.summary.plan
-        found = judge_effects(Noise(Measured.of(correct)), effects, margin=plan.margin, level=plan.level)
+        found = judge_effects(VarianceComponents(Measured.of(correct)), effects, margin=plan.margin, level=plan.level)
         return tuple(map(self._as_looked_at, found))
 
     def _as_looked_at(self, one: EffectJudgement) -> EffectJudgement:
@@ -86,8 +86,8 @@ class DesignSummary:
         by_rule = self.summary.judgements.get(one.effect.pair) if one.effect.pair else None
         if by_rule is None or by_rule.family not in self.summary.plan.looked_at_again:
             return one
-        these, new = by_rule.these_pictures, by_rule.new_pictures
-        return replace(one, points=by_rule.points, these_pictures=these, new_pictures=new)
+        these, new = by_rule.these_images, by_rule.new_images
+        return replace(one, points=by_rule.points, these_images=these, new_images=new)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -118,20 +118,20 @@ class DesignSummary:
         found = []
         for effect in self.design.effects:
             one = judged.get(effect.name)
-            these, new = (one.these_pictures, one.new_pictures) if one else (None, None)
+            these, new = (one.these_images, one.new_images) if one else (None, None)
             found.append(
                 {
                     "effect": effect.name,
                     "what": effect.sentence,
                     "points": one.points if one else math.nan,
-                    "these_pictures_low": these.low if these else math.nan,
-                    "these_pictures_high": these.high if these else math.nan,
-                    "new_pictures_low": new.low if new else math.nan,
-                    "new_pictures_high": new.high if new else math.nan,
+                    "these_images_low": these.low if these else math.nan,
+                    "these_images_high": these.high if these else math.nan,
+                    "new_images_low": new.low if new else math.nan,
+                    "new_images_high": new.high if new else math.nan,
                     "p_holm": new.p_holm if new else math.nan,
                     "verdict": self._verdict(effect.name, one),
                     "variance_from_seeds": one.shares.seeds if one and one.shares else math.nan,
-                    "variance_from_pictures": one.shares.pictures if one and one.shares else math.nan,
+                    "variance_from_images": one.shares.images if one and one.shares else math.nan,
                     "variance_from_orders": one.shares.orders if one and one.shares else math.nan,
                     "weights": " ".join(f"{weight:+.4g} {row}" for row, weight in effect.weights.items()),
                 }
@@ -142,7 +142,7 @@ class DesignSummary:
         if name in self.unchanged:
             return "changes nothing here"
         plan = self.summary.plan
-        return "a run is missing" if one is None else one.in_words(plan.pictures, plan.margin)
+        return "a run is missing" if one is None else one.in_words(plan.images, plan.margin)
 
     def in_short(self) -> str:
         """The design's effects in a line, by what may be said of them."""
@@ -194,20 +194,20 @@ class DesignSummary:
 
         points = NOTHING if pd.isna(effect["points"]) else signed(effect["points"])
         return (
-            effect["effect"], effect["what"], points, interval("these_pictures"), interval("new_pictures"),
+            effect["effect"], effect["what"], points, interval("these_images"), interval("new_images"),
             effect["verdict"],
         )  # fmt: skip
 
     def figure(self) -> Figure | None:
-        """Effects in points, with the interval for new pictures as a line and for these pictures as a thick one."""
+        """Effects in points, with the interval for new images as a line and for these images as a thick one."""
         table = self.effects.dropna(subset="points")
         if table.empty:
             return None
-        what = "filled: a gain or a loss; thick: these pictures, thin: new ones, 95 %"
+        what = "filled: a gain or a loss; thick: these images, thin: new ones, 95 %"
         with points_axes(list(table["effect"]), f"points of top-1 ({what})") as (figure, axes):
             axes.set_title(self.title, loc="left", fontweight="bold")
             for place, effect in enumerate(table.to_dict("records")):
-                for which, width in (("new_pictures", 1.4), ("these_pictures", 4.0)):
+                for which, width in (("new_images", 1.4), ("these_images", 4.0)):
                     ends = [effect[f"{which}_low"], effect[f"{which}_high"]]
                     axes.plot(ends, [place, place], color=SOFT, lw=width, solid_capstyle="butt", zorder=2)
                 sure = effect["verdict"] in ("gain", "loss")

@@ -108,7 +108,7 @@ def reliability(summary: Summary) -> Figure | None:
 
 
 def turned(summary: Summary) -> Figure | None:
-    """Test pictures that most seeds turned over the whole path, of those that the study has a thumbnail of."""
+    """Test images that most seeds turned over the whole path, of those that the study has a thumbnail of."""
     kept = summary.study.thumbnails
     strips = {way: own[own["image"].isin(list(kept))] for way, own in flips.strips(summary).items()}
     strips = {way: own for way, own in strips.items() if len(own)}

@@ -1,4 +1,4 @@
-"""What the page says of where rows differ: classes, confusion, calibration and pictures that turned."""
+"""What the page says of where rows differ: classes, confusion, calibration and images that turned."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def section(summary: Summary) -> dict[str, Any]:
         "lost": _classes(ranked[ranked["points"] < 0].tail(SHOWN)[::-1]) if len(ranked) else [],
         "steps": _steps(changes) if len(changes) else [],
         "confused": [
-            (plain(row["class"]), plain(row["taken_for"]), f"{row['pictures']:.1f}", f"{row['percent']:.1f} %")
+            (plain(row["class"]), plain(row["taken_for"]), f"{row['images']:.1f}", f"{row['percent']:.1f} %")
             for row in classes.confusion(summary).head(10).to_dict("records")
         ],
         "calibration": [
@@ -45,7 +45,7 @@ def section(summary: Summary) -> dict[str, Any]:
             for row in flips.counts(summary).to_dict("records")
         ],
         "strips": [
-            (direction, _pictures(own)) for direction, own in flips.strips(summary).items()
+            (direction, _images(own)) for direction, own in flips.strips(summary).items()
         ],
     }  # fmt: skip
 
@@ -76,7 +76,7 @@ def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
     return rows
 
 
-def _pictures(turned: pd.DataFrame) -> Iterable[tuple[str, str, str, str]]:
+def _images(turned: pd.DataFrame) -> Iterable[tuple[str, str, str, str]]:
     return [
         (
             plain(row["image"]),

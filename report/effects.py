@@ -9,8 +9,8 @@ import numpy as np
 
 from ablations.designs import Effect
 from report.contrast import Contrast
-from report.judgement import Answer, Answered, Track, answer, correct
-from report.noise import Noise, Uncertainty
+from report.judgement import Answer, Answered, SequentialTest, answer, correct
+from report.variance import Uncertainty, VarianceComponents
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Shares:
     """Where the variance of an effect comes from; they add up to 1."""
 
     seeds: float
-    pictures: float
+    images: float
     orders: float
 
     @classmethod
     def of(cls, uncertainty: Uncertainty) -> Shares:
         whole = uncertainty.variance or 1.0
-        return cls(uncertainty.seeds / whole, uncertainty.pictures / whole, uncertainty.orders / whole)
+        return cls(uncertainty.seeds / whole, uncertainty.images / whole, uncertainty.orders / whole)
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,21 @@ class EffectJudgement(Answered):
 
     effect: Effect
     points: float
-    these_pictures: Answer | None
-    new_pictures: Answer | None
+    these_images: Answer | None
+    new_images: Answer | None
     shares: Shares | None
-    """Of the uncertainty for new pictures."""
+    """Of the uncertainty for new images."""
 
 
 def judge_effects(
-    noise: Noise, effects: Sequence[Effect], *, margin: float, level: float
+    noise: VarianceComponents, effects: Sequence[Effect], *, margin: float, level: float
 ) -> tuple[EffectJudgement, ...]:
     """Judge the effects whose rows all have runs; one family for Holm's correction, of all `effects`."""
     rows = set(noise.measured.rows)
     seen = {effect.name: estimate(noise, effect) for effect in effects if effect.weights.keys() <= rows}
     answers: dict[str, dict[str, Answer]] = {name: {} for name in seen}
     for question in ("these", "new"):
-        tracks = {effect.name: Track() for effect in effects}
+        tracks = {effect.name: SequentialTest() for effect in effects}
         for name, contrast in seen.items():
             if contrast.of:
                 tracks[name].look(contrast, question, margin, lambda p: p)
@@ -69,7 +69,7 @@ def judge_effects(
     )
 
 
-def estimate(noise: Noise, effect: Effect, *, borrow: bool = False) -> Contrast:
+def estimate(noise: VarianceComponents, effect: Effect, *, borrow: bool = False) -> Contrast:
     """With what other orders would have given, where these were drawn by lot; `borrow` as in `Contrast.between`."""
     found = Contrast.between(noise, effect.weights, borrow=borrow)
     if not effect.sampled or not found.of:
@@ -82,7 +82,7 @@ def estimate(noise: Noise, effect: Effect, *, borrow: bool = False) -> Contrast:
     return replace(found, of=parts)
 
 
-def _between_orders(noise: Noise, each: np.ndarray, question: str) -> float:
+def _between_orders(noise: VarianceComponents, each: np.ndarray, question: str) -> float:
     """Variance of the mean over orders that comes from drawing them; `each` has their contrasts, (orders, rows).
 
     What an order's effect is off by because its networks' levels are noisy is taken out: that is counted once.

@@ -11,12 +11,12 @@ import pandas as pd
 
 from ablations import REGIMES, RecipeOf, Step
 from ablations.pages import plain
-from data.words import duration, flat, left_out, listed, plural
 from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.judgement import Answer, Judgement
 from report.tables import Summary
-from training.plan import Plan
+from studies.plan import Plan
+from utils.text import duration, flat, left_out, listed, plural
 
 MINUS = "−"
 NOTHING = "–"
@@ -104,7 +104,7 @@ def page(summary: Summary) -> dict[str, Any]:
 
 
 def certificate(summary: Summary) -> pd.DataFrame:
-    """The birth certificate: what, and its value in words."""
+    """The provenance: what, and its value in words."""
     return pd.DataFrame(_certificate(summary, summary.study.all_finished), columns=["what", "value"])
 
 
@@ -150,7 +150,7 @@ def _answers(one: Judgement) -> tuple[str, str, str]:
 
 
 def _both(one: Judgement) -> tuple[Answer | None, Answer | None]:
-    return one.these_pictures, one.new_pictures
+    return one.these_images, one.new_images
 
 
 def _sureness(study: StudyRecord, one: Judgement) -> tuple[str, ...]:
@@ -286,7 +286,7 @@ def _certificate(summary: Summary, finished: Sequence[RunRecord]) -> list[tuple[
         ("Config hash", study.hash),
         ("Data set", f"{data.name}: {data.description}"),
         ("Classes", f"{len(data.classes):,}"),
-        ("Pictures", f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test"),
+        ("Images", f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test"),
         *([("Left out", left_out(data.skipped))] if data.skipped else []),
         ("Regime", study.regime),
         ("Resolution", f"{_resolution(study.config)} pixels"),

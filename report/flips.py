@@ -1,4 +1,4 @@
-"""Test pictures that most seeds of a step turn from wrong to right, or back."""
+"""Test images that most seeds of a step turn from wrong to right, or back."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from report.classes import pairs
 from report.tables import Summary
 
 SHOWN = 10
-"""Pictures in each strip."""
+"""Images in each strip."""
 LISTED = 50
-"""Pictures in the table for each comparison and direction: those that most seeds turned."""
+"""Images in the table for each comparison and direction: those that most seeds turned."""
 
 
 def _shares(summary: Summary, row: str) -> np.ndarray:
-    """(pictures,) share of a row's seeds that are right."""
+    """(images,) share of a row's seeds that are right."""
     found: np.ndarray = summary.correct[row].mean(axis=0)
     return found
 
 
 @lru_cache(maxsize=1)
 def counts(summary: Summary) -> pd.DataFrame:
-    """One row a comparison: pictures that most seeds of one row have right and most of the other wrong.
+    """One row a comparison: images that most seeds of one row have right and most of the other wrong.
 
     `by_seed`: how many two seeds of the row differ in (a mean over its pairs of seeds), which is what chance does;
     NaN with one seed.
@@ -46,13 +46,13 @@ def _by_seed(correct: np.ndarray) -> float:
     seeds = len(correct)
     if seeds < 2:
         return float("nan")
-    right = correct.sum(axis=0)  # a picture with k of n right differs in k (n - k) of n (n - 1) / 2 pairs
+    right = correct.sum(axis=0)  # an image with k of n right differs in k (n - k) of n (n - 1) / 2 pairs
     return float((right * (seeds - right)).sum() / (seeds * (seeds - 1) / 2))
 
 
 @lru_cache(maxsize=1)
 def table(summary: Summary) -> pd.DataFrame:
-    """The pictures of each comparison, at most `LISTED` a direction; shares of seeds that are right, before and now."""
+    """The images of each comparison, at most `LISTED` a direction; shares of seeds that are right, before and now."""
     run = next((run.predictions for run in summary.study.runs if run.predictions), None)
     classes = summary.study.dataset.classes
     rows = []
@@ -71,7 +71,7 @@ def table(summary: Summary) -> pd.DataFrame:
 
 
 def strips(summary: Summary) -> dict[str, pd.DataFrame]:
-    """By direction, the pictures that most seeds turned over the whole path; rows of `table`."""
+    """By direction, the images that most seeds turned over the whole path; rows of `table`."""
     compared = pairs(summary)
     if not compared:
         return {}
@@ -82,7 +82,7 @@ def strips(summary: Summary) -> dict[str, pd.DataFrame]:
 
 
 class Store(Protocol):
-    """Decoded pictures, such as a `data.PictureStore`."""
+    """Decoded images, such as a `data.ImageStore`."""
 
     @property
     def ids(self) -> Sequence[str]: ...
@@ -91,8 +91,8 @@ class Store(Protocol):
         """uint8 tensor (height, width, 3)."""
 
 
-def keep_pictures(study: Path, roadmap: str, store: Store) -> None:
-    """Put thumbnails of the strips into a study's folder; `store` are its test pictures.
+def keep_images(study: Path, roadmap: str, store: Store) -> None:
+    """Put thumbnails of the strips into a study's folder; `store` are its test images.
 
     Raises:
         ValueError: the study has no run yet.

@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from data.words import flat
 from report import costs
 from report.checks import RunRecord
 from report.tables import Summary
-from training.board import Board
+from training.event_log import EventLog
+from utils.text import flat
 
 FOLDER = "tensorboard"
 
@@ -39,7 +39,7 @@ def write(summary: Summary, folder: Path) -> None:
             at = datetime.fromisoformat(run.result["finished"]).timestamp()
         place = folder / run.step / f"seed-{run.seed}"
         place.mkdir(parents=True)
-        board = Board(place, at=at)
+        board = EventLog(place, at=at)
         board.add(_ordered(hp.hparams_config_pb(columns, outcomes, at)))
         board.add(_ordered(hp.hparams_pb(chosen[run.name], run.name, at)))
         values = {f"cost/{cost.name}": cost.of(run.result) for cost in costs.COSTS}

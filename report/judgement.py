@@ -8,7 +8,7 @@ from math import comb
 from typing import Literal
 
 from report.contrast import Contrast, detectable, holm
-from training.plan import Pictures
+from studies.plan import Images
 
 Verdict = Literal["gain", "loss", "no difference", "not resolved", "one seed"]
 
@@ -39,13 +39,13 @@ class Answer:
 class Answered:
     """What has been asked both questions; an answer is None where a row has one seed."""
 
-    these_pictures: Answer | None
-    new_pictures: Answer | None
+    these_images: Answer | None
+    new_images: Answer | None
 
-    def answer_to(self, question: Pictures) -> Answer | None:
-        return self.new_pictures if question == "new" else self.these_pictures
+    def answer_to(self, question: Images) -> Answer | None:
+        return self.new_images if question == "new" else self.these_images
 
-    def in_words(self, question: Pictures, margin: float) -> str:
+    def in_words(self, question: Images, margin: float) -> str:
         """The verdict as a reader is told it."""
         answer = self.answer_to(question)
         if answer is None:
@@ -58,7 +58,7 @@ class Judgement(Answered):
     """Top-1 of `row` minus top-1 of `after`, in points, and what may be said of it.
 
     The two answers are None where a row has one seed: then `these_runs`, an interval for these very networks on
-    new pictures, is all there is, and it is a description.
+    new images, is all there is, and it is a description.
     """
 
     family: str
@@ -70,12 +70,12 @@ class Judgement(Answered):
     """Seeds that both rows have."""
     look: int
     """Looks taken at this comparison."""
-    hopeless: bool
+    futile: bool
     """It gets no more seeds, for they were unlikely to resolve it."""
     margin: float
-    question: Pictures
-    these_pictures: Answer | None
-    new_pictures: Answer | None
+    question: Images
+    these_images: Answer | None
+    new_images: Answer | None
     these_runs: tuple[float, float]
 
     @property
@@ -112,7 +112,7 @@ class Judgement(Answered):
 
 
 @dataclass
-class Track:
+class SequentialTest:
     """What the looks so far say to one question: the least p-values, what Holm makes of them, the verdict."""
 
     p: float = 1.0
@@ -138,14 +138,14 @@ class Track:
             self.verdict = "no difference"
 
 
-def correct(tracks: Sequence[Track]) -> None:
+def correct(tracks: Sequence[SequentialTest]) -> None:
     """Holm's correction over a family: of gains and losses, and apart from it of no difference."""
     none, margin = holm([track.p for track in tracks]), holm([track.p_margin for track in tracks])
     for track, p_holm, p_margin_holm in zip(tracks, none, margin, strict=True):
         track.p_holm, track.p_margin_holm = float(p_holm), float(p_margin_holm)
 
 
-def answer(seen: Contrast, question: str, track: Track, level: float, corrected: float) -> Answer:
+def answer(seen: Contrast, question: str, track: SequentialTest, level: float, corrected: float) -> Answer:
     """`level` is that of the interval, `corrected` the one that a verdict needs in its family."""
     uncertainty = seen.of[question]
     half = uncertainty.reach(level / 2)

@@ -14,8 +14,6 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from ablations import pages
-from data.files import one_writer
-from data.words import plural
 from report import (
     calibration,
     classes,
@@ -28,23 +26,25 @@ from report import (
     facts,
     flips,
     hparams,
-    pack,
     plots,
     sweeps,
     web,
 )
 from report.tables import Summary
+from studies import pack
+from utils.files import one_writer
+from utils.text import plural
 
 FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "steps": ("Top-1 accuracy step by step", plots.steps),
     "accuracy_vs_gflops": ("Accuracy against GFLOPs", plots.accuracy_vs_gflops),
     "costs": ("Accuracy against what it costs", cost_plots.accuracy_vs_costs),
     "differences": ("What each step changes", plots.differences),
-    "learning_curves": ("Learning curves on the validation pictures", plots.learning_curves),
+    "learning_curves": ("Learning curves on the validation images", plots.learning_curves),
     "classes": ("Change of each class at each step", difference_plots.class_changes),
     "confusion": ("What the last step confuses", difference_plots.confusion),
     "reliability": ("Accuracy against confidence", difference_plots.reliability),
-    "turned": ("Test pictures that most seeds turned", difference_plots.turned),
+    "turned": ("Test images that most seeds turned", difference_plots.turned),
 }
 
 _BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability", "turned")

@@ -106,10 +106,10 @@ def _where(summary: Summary, *, runs: bool = True, mean: str = "mean ± standard
     counts = {len(array) for array in summary.correct.values()} or {1}
     seeds = max(counts)
     many = f", {mean} over {'up to ' if len(counts) > 1 else ''}{seeds} seeds" if seeds > 1 else ""
-    synthetic = " (synthetic pictures)" if study.dataset.synthetic else ""
+    synthetic = " (synthetic images)" if study.dataset.synthetic else ""
     if not runs:
-        return f"{study.dataset.name}{synthetic}, {study.dataset.validation:,} validation pictures"
-    return f"{study.dataset.name}{synthetic}, {study.dataset.test:,} test pictures{many}"
+        return f"{study.dataset.name}{synthetic}, {study.dataset.validation:,} validation images"
+    return f"{study.dataset.name}{synthetic}, {study.dataset.test:,} test images{many}"
 
 
 def group_colours(summary: Summary) -> dict[str, str]:

@@ -15,9 +15,9 @@ from scipy import special
 
 from report import spending
 from report.contrast import Contrast
-from report.judgement import Judgement, Track, answer, correct
-from report.noise import Measured, Noise
-from training.plan import Plan
+from report.judgement import Judgement, SequentialTest, answer, correct
+from report.variance import Measured, VarianceComponents
+from studies.plan import Plan
 
 _Key = tuple[str, tuple[str, str]]
 """A family's name and a comparison of it."""
@@ -28,7 +28,7 @@ class Judged:
     """A study judged by its plan: for each family its comparisons that have runs, and what to train next."""
 
     plan: Plan
-    noise: Noise
+    noise: VarianceComponents
     families: Mapping[str, tuple[Judgement, ...]]
     """In the plan's order."""
     looks: int
@@ -46,13 +46,13 @@ def judge(runs: Measured, plan: Plan) -> Judged:
     comparison that is closed is not looked at again; so the same runs always give the same judgement, and it is the
     one that stopped them.
     """
-    noise = Noise(runs)
+    noise = VarianceComponents(runs)
     parts: list[Judged] = []
     asked: dict[str, tuple[int, ...]] = {}
     for part in plan.parts:
         # What others are looked at for may not add runs to what is looked at once.
         whole = part.sequential or not plan.sequential
-        own = noise if whole else Noise(runs.of_seeds(part.schedule(0)))
+        own = noise if whole else VarianceComponents(runs.of_seeds(part.schedule(0)))
         judged = _judge(own, part, len(runs.row) + sum(map(len, asked.values())))
         parts.append(judged)
         asked = _together(asked, judged.next_seeds)
@@ -62,7 +62,7 @@ def judge(runs: Measured, plan: Plan) -> Judged:
     return Judged(plan, noise, in_order, looks, asked)
 
 
-def _judge(noise: Noise, plan: Plan, made: int) -> Judged:
+def _judge(noise: VarianceComponents, plan: Plan, made: int) -> Judged:
     """Judge the comparisons of a plan whose families are looked at alike; so many runs are made or asked for."""
     runs = noise.measured
     state = {(family.name, pair): _Open() for family in plan.families for pair in family.comparisons}
@@ -75,13 +75,13 @@ def _judge(noise: Noise, plan: Plan, made: int) -> Judged:
     taken = 0
     affordable: dict[str, tuple[int, ...]] = {}
     for look in range(len(plan.looks)):
-        still = [key for key, value in state.items() if not value.closed(plan.pictures)]
+        still = [key for key, value in state.items() if not value.closed(plan.images)]
         missing = _missing((row for _, pair in still for row in pair), plan.schedule(look), has)
         affordable = _affordable(still, missing, plan, made)
         complete = [key for key in still if not missing.keys() & set(key[1])]
         if affordable or not complete:
             break
-        _look(state, complete, Noise(runs.of_seeds(plan.schedule(look))), plan, look)
+        _look(state, complete, VarianceComponents(runs.of_seeds(plan.schedule(look))), plan, look)
         taken = look + 1
     for key in there:
         if state[key].seen is None:  # described by what is there
@@ -113,20 +113,20 @@ class _Open:
     seeds: tuple[int, int] = (0, 0)
     shared: int = 0
     looks: int = 0
-    hopeless: bool = False
-    tracks: dict[str, Track] = field(default_factory=lambda: {"these": Track(), "new": Track()})
+    futile: bool = False
+    tracks: dict[str, SequentialTest] = field(default_factory=lambda: {"these": SequentialTest(), "new": SequentialTest()})
 
     def closed(self, question: str) -> bool:
-        return self.hopeless or self.tracks[question].verdict != "not resolved"
+        return self.futile or self.tracks[question].verdict != "not resolved"
 
-    def see(self, noise: Noise, pair: tuple[str, str]) -> Contrast:
+    def see(self, noise: VarianceComponents, pair: tuple[str, str]) -> Contrast:
         one, other = (set(noise.measured.seeds_of(row)) for row in pair)
         self.seeds, self.shared = (len(one), len(other)), len(one & other)
         self.seen = Contrast.between(noise, {pair[0]: 1.0, pair[1]: -1.0})
         return self.seen
 
 
-def _look(state: Mapping[_Key, _Open], keys: Collection[_Key], noise: Noise, plan: Plan, look: int) -> None:
+def _look(state: Mapping[_Key, _Open], keys: Collection[_Key], noise: VarianceComponents, plan: Plan, look: int) -> None:
     """Take what these comparisons show at a look into the state."""
 
     def over_looks(p: float) -> float:
@@ -151,10 +151,10 @@ def _look(state: Mapping[_Key, _Open], keys: Collection[_Key], noise: Noise, pla
 def _give_up(state: Mapping[_Key, _Open], key: _Key, plan: Plan) -> None:
     """Close a comparison that is unlikely to be resolved by its last look."""
     own = state[key]
-    if own.closed(plan.pictures) or own.seen is None or plan.pictures not in own.seen.of:
+    if own.closed(plan.images) or own.seen is None or plan.images not in own.seen.of:
         return
-    others = [value.tracks[plan.pictures].verdict for (family, _), value in state.items() if family == key[0]]
-    own.hopeless = _chance(own.seen, plan, others.count("not resolved")) < plan.futility
+    others = [value.tracks[plan.images].verdict for (family, _), value in state.items() if family == key[0]]
+    own.futile = _chance(own.seen, plan, others.count("not resolved")) < plan.futility
 
 
 def _missing(rows: Iterable[str], wanted: Sequence[int], has: Mapping[str, set[int]]) -> dict[str, tuple[int, ...]]:
@@ -181,7 +181,7 @@ def _affordable(
 
 def _judged(
     plan: Plan,
-    noise: Noise,
+    noise: VarianceComponents,
     state: Mapping[_Key, _Open],
     looks: int,
     affordable: Mapping[str, tuple[int, ...]],
@@ -207,9 +207,9 @@ def _judged(
                     own.seeds,
                     own.shared,
                     own.looks,
-                    own.hopeless,
+                    own.futile,
                     plan.margin,
-                    plan.pictures,
+                    plan.images,
                     answers.get("these"),
                     answers.get("new"),
                     (own.seen.points - reach, own.seen.points + reach),
@@ -221,7 +221,7 @@ def _judged(
 
 def _chance(seen: Contrast, plan: Plan, open_comparisons: int) -> float:
     """That the last look resolves a comparison, if the true gap is as far from the observed as its error says."""
-    now, last = seen.of[plan.pictures], seen.with_seeds(plan.pictures, plan.looks[-1])
+    now, last = seen.of[plan.images], seen.with_seeds(plan.images, plan.looks[-1])
     level = spending.nominal(plan.level / open_comparisons, len(plan.looks) - 1, plan.looks, plan.spending)
     still = max(now.variance - last.variance, 1e-12) ** 0.5
     gap, bound = abs(seen.points), last.reach(level / 2)

@@ -2,7 +2,7 @@
 
 A look at n of at most N seeds sees n / N of the information; the estimates of successive looks are correlated as
 sums of independent parts are. Each look then has a nominal level; what looks at fewer seeds spent, later ones lack.
-On new pictures successive estimates share their pictures' part and are correlated more, so the levels err on the
+On new images successive estimates share their images' part and are correlated more, so the levels err on the
 careful side. With few seeds Student's quantile stands in for the normal one (Jennison and Turnbull 2000, 3.8).
 """
 
@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special
 
-from training.plan import Spending
+from studies.plan import Spending
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 _GRID = np.concatenate([np.geomspace(1e-9, 0.5, 48), np.linspace(0.55, 0.999, 10)])

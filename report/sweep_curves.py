@@ -15,8 +15,8 @@ from ablations.designs import Effect
 from report.contrast import holm
 from report.effects import estimate
 from report.facts import MINUS
-from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, STYLE, empty_figure
+from report.variance import Measured, Runs, VarianceComponents
 
 COLUMNS = ("effect", "value", "points", "low", "high")
 CHANGES = (*COLUMNS, "p_holm")
@@ -28,13 +28,13 @@ def differences(
     runs: Mapping[str, Runs], effects: Sequence[Effect], rows: Mapping[str, Mapping[str, str]], question: str,
     level: float,
 ) -> pd.DataFrame:  # fmt: skip
-    """One row an effect and value, in points of top-1 on the test pictures; `rows` has each value's row of each row.
+    """One row an effect and value, in points of top-1 on the test images; `rows` has each value's row of each row.
 
-    The interval is for these or new pictures, as `question` says, and where a row has one seed for these runs.
+    The interval is for these or new images, as `question` says, and where a row has one seed for these runs.
     """
     if not effects:
         return pd.DataFrame(columns=COLUMNS)
-    found, noise = [], Noise(Measured.of(runs))
+    found, noise = [], VarianceComponents(Measured.of(runs))
     for effect in effects:
         for value, named in rows.items():
             one = estimate(noise, _among(effect, named))
@@ -62,11 +62,11 @@ def changes(
     """One row an effect and value: how much larger, in points of top-1, with all rows at the value than as they are.
 
     `rows` has, for each value, the row to take for each row: itself where the value is its own; where all are their
-    own there is no change and no row. The interval is for new seeds on these or new pictures, as `question` says; a
+    own there is no change and no row. The interval is for new seeds on these or new images, as `question` says; a
     row with one seed is taken to spread as the others do. `p_holm` is of no change, corrected for all of these.
     Empty where no row of `runs` has two seeds.
     """
-    noise = Noise(Measured.of(runs)) if runs else None
+    noise = VarianceComponents(Measured.of(runs)) if runs else None
     if noise is None or not noise.freedom:
         return pd.DataFrame(columns=CHANGES)
     found, p = [], []

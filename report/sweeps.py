@@ -1,4 +1,4 @@
-"""Sweeps: each row at its own best value of a field of the recipe, chosen on validation pictures; what that changes."""
+"""Sweeps: each row at its own best value of a field of the recipe, chosen on validation images; what that changes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from scipy import stats
 from ablations.designs import Design, Effect, Row
 from ablations.pages import plain
 from ablations.sweep import Sweep
-from data.words import listed, plural
 from report import sweep_curves
 from report.checks import RunRecord
 from report.design_sections import unchanged
 from report.effects import EffectJudgement, judge_effects
 from report.facts import NOTHING, signed
 from report.judgement import Answer
-from report.noise import Measured, Noise, Runs
 from report.plots import INK, SOFT, points_axes
 from report.tables import Summary, runs_of
+from report.variance import Measured, Runs, VarianceComponents
+from utils.text import listed, plural
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A row of the sweep, and what its values came to on the validation pictures."""
+    """A row of the sweep, and what its values came to on the validation images."""
 
     row: Row
     seeds: tuple[int, ...]
@@ -117,7 +117,7 @@ class SweepSummary:
                    if effect.name not in same and effect.weights.keys() <= self._best.keys()]  # fmt: skip
         if not runs or not effects:
             return {}
-        noise, plan = Noise(Measured.of(runs)), self.summary.plan
+        noise, plan = VarianceComponents(Measured.of(runs)), self.summary.plan
         common, tuned = (
             {one.effect.name: one for one in judge_effects(noise, asked, margin=plan.margin, level=plan.level)}
             for asked in (effects, [self._tuned(effect) for effect in effects])
@@ -136,7 +136,7 @@ class SweepSummary:
 
     @cached_property
     def values(self) -> pd.DataFrame:
-        """One row a row and value; percent of the validation pictures."""
+        """One row a row and value; percent of the validation images."""
         return pd.DataFrame(
             [
                 {
@@ -154,7 +154,7 @@ class SweepSummary:
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """One row an effect that can be read off; points of top-1 on the test pictures."""
+        """One row an effect that can be read off; points of top-1 on the test images."""
         found = []
         for name, (common, tuned) in self.judged.items():
             row: dict[str, object] = {"effect": name, "seeds": self._seeds(common.effect)}
@@ -182,7 +182,7 @@ class SweepSummary:
             for one in chosen for value in self.sweep.values
         }  # fmt: skip
         effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
-        return sweep_curves.differences(runs, effects, rows, plan.pictures, plan.level)
+        return sweep_curves.differences(runs, effects, rows, plan.images, plan.level)
 
     @cached_property
     def changes(self) -> pd.DataFrame:
@@ -193,7 +193,7 @@ class SweepSummary:
             for value in self.sweep.values
         }  # fmt: skip
         effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
-        return sweep_curves.changes(self.summary.runs_of_rows | self._swept, effects, rows, plan.pictures, plan.level)
+        return sweep_curves.changes(self.summary.runs_of_rows | self._swept, effects, rows, plan.images, plan.level)
 
     @cached_property
     def _swept(self) -> dict[str, Runs]:
@@ -203,14 +203,14 @@ class SweepSummary:
         return {name: runs_of(list(runs.values())) for name in names if (runs := self._runs(name))}
 
     def _answer(self, one: EffectJudgement) -> Answer | None:
-        return one.answer_to(self.summary.plan.pictures)
+        return one.answer_to(self.summary.plan.images)
 
     def _seeds(self, effect: Effect) -> str:
         by_name = {one.row.name: one.seeds for one in self.tried}
         return " ".join(map(str, sorted({seed for row in effect.weights for seed in by_name[row]})))
 
     def _words(self, one: EffectJudgement) -> str:
-        return one.in_words(self.summary.plan.pictures, self.summary.plan.margin)
+        return one.in_words(self.summary.plan.images, self.summary.plan.margin)
 
     def _change(self, common: EffectJudgement, tuned: EffectJudgement) -> str:
         """Of the verdict, or of sign and size where one seed gives none; empty where there is none."""
@@ -291,13 +291,13 @@ class SweepSummary:
         return f"One seed gives no verdict; being beyond {margin} points, or the sign beyond it, changes {told}"
 
     def _chance(self) -> tuple[str, str] | None:
-        """Points by which two values, and the best of equals, are off by the chance of the validation pictures."""
+        """Points by which two values, and the best of equals, are off by the chance of the validation images."""
         chosen = [one for one in self.tried if one.best is not None]
         if not chosen:
             return None
         share = float(np.mean([value for one in chosen for value in one.validation.values()])) / 100
-        pictures = self.summary.study.dataset.validation * min(len(one.seeds) for one in chosen)
-        error = 100 * math.sqrt(share * (1 - share) / max(1, pictures))
+        images = self.summary.study.dataset.validation * min(len(one.seeds) for one in chosen)
+        error = 100 * math.sqrt(share * (1 - share) / max(1, images))
         count = len(self.sweep.values)
         luck = error * float(stats.norm.ppf((count - 0.375) / (count + 0.25)))  # Blom: the largest of so many
         return f"{math.sqrt(2) * error:.2f}", f"{luck:.2f}"

@@ -14,14 +14,14 @@ import pandas as pd
 import ablations
 from ablations import PaperRow, Step
 from ablations.roadmap import ends
-from data.words import plural
 from report.agreement import RankCorrelation, Side, SignAgreement, rank_correlation, sign_agreement
 from report.checks import SECONDS, RunRecord
 from report.collect import StudyRecord
 from report.judgement import Answer, Judgement
-from report.noise import Measured, Runs
 from report.sequential import Judged, judge
-from training.plan import Family, Plan, deviations, fixed
+from report.variance import Measured, Runs
+from studies.plan import Family, Plan, deviations, fixed
+from utils.text import plural
 
 
 def runs_of(records: Sequence[RunRecord]) -> Runs:
@@ -39,7 +39,7 @@ class Summary:
 
     @cached_property
     def correct(self) -> dict[str, np.ndarray]:
-        """For each step with a finished run, bool (seeds, pictures)."""
+        """For each step with a finished run, bool (seeds, images)."""
         return {row: runs.correct for row, runs in self.runs_of_steps.items()}
 
     @cached_property
@@ -221,7 +221,7 @@ class Summary:
             correct = self.correct[step.name]
             top1 = 100 * correct.sum(axis=1) / correct.shape[1]
         difference = self.differences.get(step.name)
-        these, new = (difference.these_pictures, difference.new_pictures) if difference else (None, None)
+        these, new = (difference.these_images, difference.new_images) if difference else (None, None)
         deciding = difference.answer if difference else None
         paper = self.paper(step)
         first: Mapping[str, object] = results[0] if results else {}
@@ -241,8 +241,8 @@ class Summary:
             "top1_std": float(top1.std(ddof=1)) if len(runs) > 1 else np.nan,
             "top5": float(np.mean([result["top5"] for result in results])) if results else np.nan,
             "difference": difference.points if difference else np.nan,
-            **_bounds("these_pictures", these),
-            **_bounds("new_pictures", new),
+            **_bounds("these_images", these),
+            **_bounds("new_images", new),
             "low_these_runs": difference.these_runs[0] if difference else np.nan,
             "high_these_runs": difference.these_runs[1] if difference else np.nan,
             "standard_error": deciding.standard_error if deciding else np.nan,

@@ -1,6 +1,6 @@
-"""Small pictures of test pictures, kept in a study's folder: a report has them wherever it is made.
+"""Small images of test images, kept in a study's folder: a report has them wherever it is made.
 
-thumbnails.json: for each roadmap, by the pictures' names, JPEGs as base64.
+thumbnails.json: for each roadmap, by the images' names, JPEGs as base64.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.files import read_bytes, write_atomically
+from utils.files import read_bytes, write_atomically
 
 FILE = "thumbnails.json"
 SIDE = 64
 """Pixels of the longer side at most."""
 
 Thumbnails = Mapping[str, Mapping[str, bytes]]
-"""By roadmap and by picture."""
+"""By roadmap and by image."""
 
 
-def jpeg(picture: np.ndarray) -> bytes:
-    """A thumbnail of a picture, uint8 (height, width, 3)."""
-    image, file = Image.fromarray(picture), io.BytesIO()
-    image.thumbnail((SIDE, SIDE))
-    image.save(file, "JPEG", quality=90, subsampling=0)
+def jpeg(image: np.ndarray) -> bytes:
+    """A thumbnail of an image, uint8 (height, width, 3)."""
+    pil_image, file = Image.fromarray(image), io.BytesIO()
+    pil_image.thumbnail((SIDE, SIDE))
+    pil_image.save(file, "JPEG", quality=90, subsampling=0)
     return file.getvalue()
 
 
@@ -51,7 +51,7 @@ def parse(content: bytes) -> Thumbnails:
             for roadmap, own in json.loads(content).items()
         }
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"it holds no pictures ({error})") from None
+        raise ValueError(f"it holds no images ({error})") from None
     for own in found.values():
         for thumbnail in own.values():
             pixels(thumbnail)

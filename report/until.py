@@ -9,7 +9,7 @@ from ablations.designs import Design
 from report import collect
 from report.sequential import next_seeds
 from report.tables import Summary
-from training.plan import Plan
+from studies.plan import Plan
 
 
 def missing(study_dir: Path, plan: Plan, made: Design, *, mixed_code: bool = False) -> Mapping[str, tuple[int, ...]]:

@@ -45,8 +45,8 @@ def to_html(page: str, summary: Summary, folder: Path) -> str:
             what = f'<div class="plot" role="img" data-figure="{name}" aria-label="{title}. {NUMBERS}"></div>'
             what = f'<div class="controls"></div>{what}'
         else:
-            picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-            img = f'<img alt="{title}. {NUMBERS}" src="data:image/svg+xml;base64,{picture}">'
+            image = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+            img = f'<img alt="{title}. {NUMBERS}" src="data:image/svg+xml;base64,{image}">'
             what = f'<div class="broad" role="region" tabindex="0" aria-label="Figure: {title}">{img}</div>'
         link = f'<a class="headerlink" href="#figure-{name}" title="Permanent link to this figure">#</a>'
         caption = f"{title}. Alone: <code>{name}.svg</code>, <code>{name}.png</code>.{link}"
@@ -113,7 +113,7 @@ def _run(run: RunRecord, known: tuple[costs.Cost, ...]) -> dict[str, Any]:
 def _difference(summary: Summary, name: str, one: Judgement) -> dict[str, Any]:
     step = next(step for step in summary.study.steps if step.name == name)
     bounds = {key: answer and [answer.low, answer.high] for key, answer in (
-        ("these", one.these_pictures), ("new", one.new_pictures)
+        ("these", one.these_images), ("new", one.new_images)
     )}  # fmt: skip
     return {
         "row": name, "after": one.after, "points": one.points, "seeds": list(one.seeds), "runs": list(one.these_runs),
@@ -159,7 +159,7 @@ def _confusion(summary: Summary) -> dict[str, Any] | None:
 def _reliability(summary: Summary) -> list[dict[str, Any]]:
     table = calibration.reliability(summary)
     return [
-        {"row": name, **{key: mine[key].tolist() for key in ("confidence", "accuracy", "pictures")}}
+        {"row": name, **{key: mine[key].tolist() for key in ("confidence", "accuracy", "images")}}
         for name, mine in table.groupby("name", sort=False)
     ]
 

@@ -1,4 +1,4 @@
-"""Real pictures, few and small, that the tests of training and of the command line share.
+"""Real images, few and small, that the tests of training and of the command line share.
 
 What takes seconds to import is imported where it is used: the process that only hands out the tests reads this too.
 """
@@ -78,12 +78,13 @@ def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_and_coarse() -> Iterator[None]:
     """What is timed is timed as seldom, and what is drawn is as coarse, as may be: few tests ask how fast or fine."""
     from report import plots
-    from training import footprint, speed
+    from studies import speed
+    from training import inference_profile
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(footprint, "_SECONDS", 0.0)
+        patch.setattr(inference_profile, "_SECONDS", 0.0)
         patch.setattr(speed, "_COUNTED_SECONDS", 0.0)
-        patch.setattr(speed, "_PICTURES_SECONDS", 0.0)
+        patch.setattr(speed, "_IMAGES_SECONDS", 0.0)
         patch.setattr(plots, "_DPI", 40)
         yield
 
@@ -103,7 +104,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """made_once(name, make): a folder that `make` has filled, once for all processes of this session. To be read."""
-    from data.files import one_writer
+    from utils.files import one_writer
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -124,7 +125,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 
 
 @pytest.fixture(scope="session")
-def pictures(made_once: MadeOnce) -> Path:
+def images(made_once: MadeOnce) -> Path:
     """A folder with one folder a class: 3 classes of 30 JPEGs, told apart by the direction of their stripes."""
 
     def draw(root: Path) -> None:
@@ -137,7 +138,7 @@ def pictures(made_once: MadeOnce) -> Path:
                 pixels = 128 + 90 * stripes * rng.uniform(0.4, 1, 3) + rng.normal(0, 12, (40, 48, 3))
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:02}.jpg")
 
-    return made_once("pictures", draw)
+    return made_once("images", draw)
 
 
 def files(folder: Path) -> set[str]:
@@ -146,10 +147,10 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, pictures: Path) -> list[str]:
-    """Options that put everything of a quick study on small pictures under tmp_path."""
+def place(tmp_path: Path, images: Path) -> list[str]:
+    """Options that put everything of a quick study on small images under tmp_path."""
     (tmp_path / "data").mkdir()
-    return ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(tmp_path / "runs"),
+    return ["--preset", "pocket", "--dataset", f"imagefolder:{images}", "--runs", str(tmp_path / "runs"),
             "--data-dir", str(tmp_path / "data"), "--study", "quick", "--resolution", "32", "--epochs", "1",
             "--warmup-epochs", "0", "--batch-size", "24"]  # fmt: skip
 
@@ -160,19 +161,19 @@ STUDY = ["--preset", "pocket", "--study", "s", "--steps", "3", "--resolution", "
 
 
 @pytest.fixture(scope="session")
-def house(made_once: MadeOnce, pictures: Path) -> Path:
-    """A folder with a study of one finished run, and decoded pictures. Not to be changed."""
+def house(made_once: MadeOnce, images: Path) -> Path:
+    """A folder with a study of one finished run, and decoded images. Not to be changed."""
 
     def train(root: Path) -> None:
-        options = ["--dataset", f"imagefolder:{pictures}", "--data-dir", str(root), "--runs", str(root / "runs")]
+        options = ["--dataset", f"imagefolder:{images}", "--data-dir", str(root), "--runs", str(root / "runs")]
         assert runner.main(["all", *STUDY, *options, "--no-trial"]) == 0
 
     return made_once("house", train)
 
 
 @pytest.fixture
-def house_place(house: Path, pictures: Path, tmp_path: Path) -> list[str]:
+def house_place(house: Path, images: Path, tmp_path: Path) -> list[str]:
     """The options that place the study in `tmp_path`/house, a copy of `house` to be spoilt."""
     shutil.copytree(house, tmp_path / "house")
     root = tmp_path / "house"
-    return ["--dataset", f"imagefolder:{pictures}", "--data-dir", str(root), "--runs", str(root / "runs")]
+    return ["--dataset", f"imagefolder:{images}", "--data-dir", str(root), "--runs", str(root / "runs")]

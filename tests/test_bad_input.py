@@ -1,4 +1,4 @@
-"""What a disk, a memory or pictures cannot do, through the command line: one sentence and the right exit code."""
+"""What a disk, a memory or images cannot do, through the command line: one sentence and the right exit code."""
 
 import json
 import shutil
@@ -9,17 +9,18 @@ import pytest
 import torch
 
 import runner
+from studies import run as run_module
+from studies import run_queue
 from tests.conftest import files
-from training import memory, series
-from training import run as run_module
+from training import memory
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture
-def own(tmp_path: Path, pictures: Path, place: list[str]) -> Path:
-    """A copy of the pictures, to be spoilt, in the place of them."""
-    folder = Path(shutil.copytree(pictures, tmp_path / "own"))
+def own(tmp_path: Path, images: Path, place: list[str]) -> Path:
+    """A copy of the images, to be spoilt, in the place of them."""
+    folder = Path(shutil.copytree(images, tmp_path / "own"))
     place[place.index("--dataset") + 1] = f"imagefolder:{folder}"
     return folder
 
@@ -40,8 +41,8 @@ def test_dry_run_tells_the_bill_and_writes_nothing(place, tmp_path, capsys) -> N
     assert runner.main(["all", *place, "--steps", "3", "13", "--dry-run", "--seeds", "0", "1"]) == 0
     out = capsys.readouterr().out
     assert "4 runs, 4 to train" in out
-    assert "72 a run in training, 288 in all" in out  # 72 of 90 pictures are trained on, in one epoch
-    for word in ("images/s measured now", "of decoded pictures", "of weights and checkpoints", "expected in total"):
+    assert "72 a run in training, 288 in all" in out  # 72 of 90 images are trained on, in one epoch
+    for word in ("images/s measured now", "of decoded images", "of weights and checkpoints", "expected in total"):
         assert word in out
     assert files(tmp_path) == before
 
@@ -76,7 +77,7 @@ def test_a_batch_beyond_the_memory_is_refused_with_one_that_fits(place, tmp_path
     before = files(tmp_path)
     monkeypatch.setattr(memory, "available", lambda device: 18_000_000)
     said = refused(["train", "13", *place, "--batch-size", "64"], capsys, 2)
-    assert "64 pictures of separate-downsampling at 32x32 at once need about" in said
+    assert "64 images of separate-downsampling at 32x32 at once need about" in said
     parts = int(said.partition("give --micro-batches ")[2].partition(",")[0])
     assert files(tmp_path) == before
     # What it names is accepted.
@@ -93,9 +94,9 @@ def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(failu
     def train(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr(series, "train", train)
+    monkeypatch.setattr(run_queue, "train", train)
     said = refused(["train", "13", *place], capsys, 1)
-    assert "separate-downsampling seed 0 ran out of memory: 24 pictures" in said
+    assert "separate-downsampling seed 0 ran out of memory: 24 images" in said
     assert "give --micro-batches 2, parts of 12" in said
 
 
@@ -110,12 +111,12 @@ def test_the_next_batch_to_try_is_measured_when_the_failed_run_is_gone(place, ca
         networks.append(weakref.ref(network))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def bytes_per_picture(*_: object) -> int:
+    def bytes_per_image(*_: object) -> int:
         left.append(sum(network() is not None for network in networks))
         return 1_000_000
 
-    monkeypatch.setattr(series, "train", train)
-    monkeypatch.setattr(memory, "bytes_per_picture", bytes_per_picture)
+    monkeypatch.setattr(run_queue, "train", train)
+    monkeypatch.setattr(memory, "bytes_per_image", bytes_per_image)
     refused(["train", "13", *place], capsys, 1)
     assert networks
     assert left[-1] == 0
@@ -125,7 +126,7 @@ def test_a_worker_that_was_killed_is_one_sentence(place, capsys, monkeypatch) ->
     def train(*_: object) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...")
 
-    monkeypatch.setattr(series, "train", train)
+    monkeypatch.setattr(run_queue, "train", train)
     said = refused(["train", "13", *place], capsys, 1)
     assert "(DataLoader worker (pid 7) is killed by signal: Bus error)" in said
     assert "--shm-size" in said
@@ -135,12 +136,12 @@ def test_another_error_of_torch_is_not_taken_for_memory(place, monkeypatch) -> N
     def train(*_: object) -> None:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(series, "train", train)
+    monkeypatch.setattr(run_queue, "train", train)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         runner.main(["train", "13", *place])
 
 
-def test_too_little_disk_for_pictures_and_runs_is_refused_first(place, tmp_path, capsys, monkeypatch) -> None:
+def test_too_little_disk_for_images_and_runs_is_refused_first(place, tmp_path, capsys, monkeypatch) -> None:
     before = files(tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
@@ -150,13 +151,13 @@ def test_too_little_disk_for_pictures_and_runs_is_refused_first(place, tmp_path,
     assert files(tmp_path) == before
 
 
-def test_unreadable_pictures_are_named_and_can_be_left_out(place, own, tmp_path, capsys) -> None:
+def test_unreadable_images_are_named_and_can_be_left_out(place, own, tmp_path, capsys) -> None:
     (own / "down" / "03.jpg").write_bytes(b"")
-    (own / "across" / "11.jpg").write_text("no picture")
+    (own / "across" / "11.jpg").write_text("no image")
     capsys.readouterr()
     assert runner.main(["train", "3", *place]) == 2
     said = capsys.readouterr().err
-    named = {name for name in ("down/03.jpg: an empty file", "across/11.jpg: not a picture") if name in said}
+    named = {name for name in ("down/03.jpg: an empty file", "across/11.jpg: not an image") if name in said}
     assert named  # those of the first split that has some
     assert not (tmp_path / "runs").exists()
     assert said.count("\n") == said.count("Decoding ") + 1  # one sentence, whatever else is told
@@ -174,10 +175,10 @@ def test_unreadable_pictures_are_named_and_can_be_left_out(place, own, tmp_path,
         assert name in page
     assert f"{study['train']} training, {study['validation']} validation, {study['test']} test" in page
     # Later commands must go on asking for it: it never passes silently for the whole.
-    assert "unreadable pictures" in refused(["train", "4", *place], capsys, 2)
+    assert "unreadable images" in refused(["train", "4", *place], capsys, 2)
 
 
-def test_pictures_changed_under_their_cache_are_refused(place, own, capsys) -> None:
+def test_images_changed_under_their_cache_are_refused(place, own, capsys) -> None:
     assert runner.main(["train", "3", *place]) == 0
     for path in own.rglob("*.jpg"):
         shutil.copy(own / "down" / "00.jpg", path) if path.name != "00.jpg" else None
@@ -188,14 +189,14 @@ def test_pictures_changed_under_their_cache_are_refused(place, own, capsys) -> N
 
 def test_a_damaged_cache_is_refused(place, tmp_path, capsys) -> None:
     assert runner.main(["train", "3", *place]) == 0
-    for pixels in (tmp_path / "data/cache").rglob("pictures.bin"):
+    for pixels in (tmp_path / "data/cache").rglob("images.bin"):
         pixels.write_bytes(pixels.read_bytes()[:100])
     assert "is damaged" in refused(["train", "4", *place], capsys, 1)
 
 
-def test_the_memory_of_augmented_pictures_is_a_share_of_what_is_free(place, monkeypatch) -> None:
+def test_the_memory_of_augmented_images_is_a_share_of_what_is_free(place, monkeypatch) -> None:
     monkeypatch.setattr(run_module, "available", lambda _: 4000)
     limits = []
-    monkeypatch.setattr(series, "train", lambda run, stores, *_: limits.append(stores.augmented.limit))
+    monkeypatch.setattr(run_queue, "train", lambda run, stores, *_: limits.append(stores.augmented.limit))
     runner.main(["train", "3", *place])
     assert limits == [1000]

@@ -7,7 +7,7 @@ import pytest
 
 import command_line
 import runner
-from data.words import one_line
+from utils.text import one_line
 
 COMPLAINTS = {
     ("train", "3", "--epochs", "abc"): "--epochs: 'abc' is not a whole number (see runner.py train --help)",
@@ -42,7 +42,7 @@ COMPLAINTS = {
     ("predict", "a.png", "--run", "x", "b.png"): "'b.png' stands apart from the other images: give them together",
     ("export", "--run", "x" * 5000, "--out", "none/x"): "File name too long",
     ("train", "3", "--preset", "pocket", "--init-weights", "/dev/zero"): "the weights /dev/zero are no file: give a",
-    ("predict", "/dev/zero", "--run", "x"): "/dev/zero is neither a file nor a folder: give pictures, or folders",
+    ("predict", "/dev/zero", "--run", "x"): "/dev/zero is neither a file nor a folder: give images, or folders",
 }
 
 

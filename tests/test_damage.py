@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import runner
+from studies import run_queue
 from tests.conftest import STUDY
-from training import series
 from training.interrupt import Stopped
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -83,10 +83,10 @@ def test_measured_speeds_that_are_damaged_are_measured_again(damage, study, hous
 
 
 @pytest.mark.parametrize("damage", ["empty", "torn", "a pipe"])
-def test_weights_that_are_damaged(damage, study, house_place, pictures, tmp_path, capsys) -> None:
+def test_weights_that_are_damaged(damage, study, house_place, images, tmp_path, capsys) -> None:
     spoil(study / RUN / "model.safetensors", damage)
-    picture = str(pictures / "down/01.jpg")
-    for command in (["predict", picture, "--run", str(study / RUN)],
+    image = str(images / "down/01.jpg")
+    for command in (["predict", image, "--run", str(study / RUN)],
                     ["export", "--run", str(study / RUN), "--out", str(tmp_path / "out")]):  # fmt: skip
         capsys.readouterr()
         assert runner.main(command) == 2
@@ -99,17 +99,17 @@ def test_weights_that_are_damaged(damage, study, house_place, pictures, tmp_path
     assert "model.safetensors, the weights of the best epoch, is damaged" in complaints(capsys)[0]
 
 
-def test_predict_never_waits_for_a_record(study, pictures) -> None:
+def test_predict_never_waits_for_a_record(study, images) -> None:
     spoil(study / RUN / "result.json", "a pipe")
-    assert runner.main(["predict", str(pictures / "down/01.jpg"), "--run", str(study / RUN)]) == 0
+    assert runner.main(["predict", str(images / "down/01.jpg"), "--run", str(study / RUN)]) == 0
 
 
-def test_a_changed_bit_of_the_weights_is_found(study, pictures, capsys) -> None:
+def test_a_changed_bit_of_the_weights_is_found(study, images, capsys) -> None:
     file = study / RUN / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1000] ^= 1
     file.write_bytes(content)
-    assert runner.main(["predict", str(pictures / "down/01.jpg"), "--run", str(study / RUN)]) == 2
+    assert runner.main(["predict", str(images / "down/01.jpg"), "--run", str(study / RUN)]) == 2
     assert "is damaged, its checksum is not what result.json says" in capsys.readouterr().err
 
 
@@ -131,7 +131,7 @@ def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
     (study / RUN / "checkpoint.pt").write_bytes(b"torn")
     (study / RUN / "checkpoint.pt.previous").write_bytes(b"torn too")
 
-    train = series.train
+    train = run_queue.train
 
     def stops_at_depthwise(run, *rest):
         if run.step == "depthwise":
@@ -139,7 +139,7 @@ def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
         return train(run, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(series, "train", stops_at_depthwise)
+        patch.setattr(run_queue, "train", stops_at_depthwise)
         assert runner.main(command) == 75
     made = (study / RUN / "result.json").stat().st_mtime_ns
     assert runner.main(command) == 0  # repeated as it was: what it made again is left, the rest is done

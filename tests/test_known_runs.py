@@ -74,7 +74,7 @@ def elsewhere(house_place, tmp_path: Path) -> Path:
     return study / "without-depthwise/seed-0"
 
 
-def test_what_another_row_has_made_is_taken_and_not_made_again(elsewhere, house_place, pictures, capsys) -> None:
+def test_what_another_row_has_made_is_taken_and_not_made_again(elsewhere, house_place, images, capsys) -> None:
     command = ["all", *SHARE, *house_place, "--no-trial"]
     before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
     assert runner.main([*command, "--dry-run"]) == 0
@@ -86,7 +86,7 @@ def test_what_another_row_has_made_is_taken_and_not_made_again(elsewhere, house_
     assert {path: path.stat().st_mtime_ns for path in before} == before
     runs = (elsewhere.parents[1] / "report/runs.csv").read_text()
     assert "patchify-stem,3,0,finished," in runs
-    assert runner.main(["predict", str(pictures / "down/01.jpg"), "--run", str(mine)]) == 0
+    assert runner.main(["predict", str(images / "down/01.jpg"), "--run", str(mine)]) == 0
     # It is trained as soon as there is no such run any more.
     shutil.rmtree(elsewhere)
     assert runner.main(command) == 0

@@ -43,7 +43,7 @@ HANDED_ON = [
     (["ablation-step", "3", "4", "N=5"], ["train", "3", "4", "5"]),
     (["all-ablations", "SEEDS=0 1 2", "CLASSIC.EPOCHS=9"], ["all", "--seeds", "0", "1", "2", "--classic.epochs=9"]),
     (["all-ablations", "LR=1e-3", "CROP_SCALE=0.1 1"], ["all", "--lr=1e-3", "--crop-scale", "0.1", "1"]),
-    (["all-ablations", "DATASET=imagefolder:/my pictures; it's"], ["all", "--dataset=imagefolder:/my pictures; it's"]),
+    (["all-ablations", "DATASET=imagefolder:/my images; it's"], ["all", "--dataset=imagefolder:/my images; it's"]),
     (["all-ablations", "DATASET=a$b $(shell touch made)"], ["all", "--dataset=a$b $(shell touch made)"]),
     (["all-ablations", "STUDY=a\\ b\\", "DATASET=a\n$$\t\"'"], ["all", "--study=a\\ b\\", "--dataset=a\n$$\t\"'"]),
     (["-j2", "-k", "report", "STUDY=--", "RUNS="], ["report", "--study=--", "--runs="]),
@@ -60,7 +60,7 @@ HANDED_ON = [
     (["predict", "IMAGE=a.jpg b$x;'", "RUN=one two", "TOP=3", "JSON=yes"],
      ["predict", "a.jpg", "b$x;'", "--run=one", "--run=two", "--top=3", "--json"]),
     (["predict", "IMAGE=docs/images/p*.???", "RUN=one"],
-     ["predict", "docs/images/pictures.png", "docs/images/pocket.jpg", "--run=one"]),
+     ["predict", "docs/images/images.png", "docs/images/pocket.jpg", "--run=one"]),
     (["export", "RUN=one", "OUT=there", "FOLD_LAYER_SCALE=yes", "IMAGES=a.jpg b"],
      ["export", "--run=one", "--out=there", "--fold-layer-scale", "--images", "a.jpg", "b"]),
 ]  # fmt: skip
@@ -104,9 +104,9 @@ def test_a_word_that_is_a_target_is_refused_instead_of_being_made(make) -> None:
 
 
 def test_a_path_that_is_there_is_one_path_blanks_and_all(tmp_path, make) -> None:
-    picture = tmp_path / "my photo.jpg"
-    picture.touch()
-    assert json.loads(make("predict", f"IMAGE={picture}").stdout) == ["predict", str(picture)]
+    image = tmp_path / "my photo.jpg"
+    image.touch()
+    assert json.loads(make("predict", f"IMAGE={image}").stdout) == ["predict", str(image)]
 
 
 def test_make_before_4_leaves_the_dashes_out() -> None:

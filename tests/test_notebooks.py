@@ -1,11 +1,11 @@
-"""The notebooks run from start to end on the embedded pictures, and are committed without outputs."""
+"""The notebooks run from start to end on the embedded images, and are committed without outputs."""
 
 from pathlib import Path
 
 import pytest
 
 from data.pocket import FOLDER
-from data.pocket_pictures import generate
+from data.pocket_images import generate
 from tests.conftest import MadeOnce
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +19,7 @@ QUICK = f"--resolution 32 --epochs {EPOCHS} --warmup-epochs 0 --batch-size 24 --
 
 @pytest.fixture(scope="module")
 def pocket(made_once: MadeOnce) -> Path:
-    """The embedded pictures, eight a class."""
+    """The embedded images, eight a class."""
     draw = {"train": 6, "test": 2}
     return made_once("few-pocket", lambda root: generate(root / FOLDER, draw, workers=1))
 

@@ -115,7 +115,7 @@ def test_wrong_requests_are_one_sentence_and_write_nothing(words, said, study, t
     assert files(tmp_path) == before
 
 
-def test_all_keeps_thumbnails_of_the_pictures_that_turned_and_the_report_draws_them(place) -> None:
+def test_all_keeps_thumbnails_of_the_images_that_turned_and_the_report_draws_them(place) -> None:
     assert runner.main(["all", *place, "--steps", "3", "4", "--no-trial"]) == 0
     study = Path(place[place.index("--runs") + 1]) / "quick"
     found = collect.read(study)

@@ -15,7 +15,7 @@ from PIL import Image
 import runner
 from tests.conftest import STUDY
 from training import checkpoint
-from training.trial import cache_file
+from training.autotune import cache_file
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -124,11 +124,11 @@ def test_an_unfinished_runs_checkpoint(name, house_place, trap, tmp_path, capsys
         assert not trap.place.exists()
 
 
-def test_a_runs_weights_and_records(house_place, pictures, trap, tmp_path, capsys) -> None:
+def test_a_runs_weights_and_records(house_place, images, trap, tmp_path, capsys) -> None:
     run, study = tmp_path / "house" / RUN, tmp_path / "house/runs/s"
-    picture = str(pictures / "down/01.jpg")
+    image = str(images / "down/01.jpg")
     requests = {
-        "model.safetensors": [["predict", picture, "--run", str(run)], ["export", "--run", str(run), "--out", "no"]],
+        "model.safetensors": [["predict", image, "--run", str(run)], ["export", "--run", str(run), "--out", "no"]],
         "result.json": [["export", "--run", str(run), "--out", str(tmp_path / "no")], ["all", *STUDY, *house_place]],
         "config.json": [["export", "--run", str(run), "--out", str(tmp_path / "no")]],
         "study.json": [["report", "--study", str(study)], ["all", *STUDY, *house_place]],
@@ -156,7 +156,7 @@ def test_a_runs_weights_and_records(house_place, pictures, trap, tmp_path, capsy
 
 
 def test_what_the_house_remembers(house_place, trap, tmp_path, capsys) -> None:
-    """Decoded pictures, measured speeds, chosen layouts."""
+    """Decoded images, measured speeds, chosen layouts."""
     root = tmp_path / "house"
     cache_file().parent.mkdir(parents=True)
     for name in ("index.npz", "ids.json", "meta.json"):
@@ -178,7 +178,7 @@ def test_what_the_house_remembers(house_place, trap, tmp_path, capsys) -> None:
     assert json.loads((root / "runs/s/speeds.json").read_text())
 
 
-def test_pictures(trap, pictures, house_place, tmp_path, capsys) -> None:
+def test_images(trap, images, house_place, tmp_path, capsys) -> None:
     run = str(tmp_path / "house" / RUN)
     for suffix in ("jpg", "png", "gif", "tif", "webp"):
         for kind in KINDS:

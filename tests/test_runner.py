@@ -205,7 +205,7 @@ REFUSED = {
     "steps --resolution 8": "give 32 to 4096",
     "show 14": "steps are numbered 0 to 13",
     "show 3 --resolution 8": "give 32 to 4096",
-    "show 3 --resolution 7 --regime small": "regime small makes pictures 8 times smaller, give 8 to 4096",
+    "show 3 --resolution 7 --regime small": "regime small makes images 8 times smaller, give 8 to 4096",
     "train 3 --preset pocket --resolution 4": "give 8 to 4096",
     "predict none.jpg": "no run was given",
     "predict none.jpg --run runs/none": "does not exist",

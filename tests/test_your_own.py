@@ -17,13 +17,13 @@ PAGE = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, pictures: Path) -> Path:
-    """The repository as a reader has it, set up, with pictures of their own in it."""
+def checkout(tmp_path: Path, images: Path) -> Path:
+    """The repository as a reader has it, set up, with images of their own in it."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for name in ("Makefile", "runner.py", "pyproject.toml", "constraints.txt"):
         (checkout / name).symlink_to(ROOT / name)
-    shutil.copytree(pictures, checkout / "my-pictures")
+    shutil.copytree(images, checkout / "my-images")
     (checkout / "datasets").mkdir()
     (checkout / ".venv/bin").mkdir(parents=True)
     python = checkout / ".venv/bin/python"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from data.files import write_atomically
+from utils.files import write_atomically
 
 NAME = "checkpoint.pt"
 """In a run's folder."""

@@ -33,5 +33,5 @@ class Clock:
 
 
 def of_updates(seconds: Mapping[str, float]) -> float:
-    """The part of such seconds that updates took, their pictures included."""
+    """The part of such seconds that updates took, their images included."""
     return sum(seconds[phase] for phase in UPDATE_PHASES)

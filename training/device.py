@@ -11,7 +11,7 @@ import torch
 
 from data.processes import cores
 from training.recipe import Precision
-from training.torchrun import Place
+from training.torchrun import RankInfo
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
@@ -19,7 +19,7 @@ _outside: list[int] = []
 """CPU threads outside of each block of `threads` that is open."""
 
 
-def find_device(asked: str, place: Place = Place()) -> torch.device:
+def find_device(asked: str, place: RankInfo = RankInfo()) -> torch.device:
     """The device of that name; `auto` is a CUDA device if there is one, else the CPU.
 
     Each process on a machine has a CUDA device of its own there, by its number; the CPU is shared.
@@ -65,7 +65,7 @@ def find_precision(asked: Precision, device: torch.device) -> Precision:
 
 
 def find_workers(asked: int | None, device: torch.device, trainers: int = 1) -> int:
-    """Processes that prepare pictures for each of the machine's `trainers`.
+    """Processes that prepare images for each of the machine's `trainers`.
 
     A CPU that trains has no core to spare; a GPU is fed by the machine's others.
     """

@@ -45,7 +45,7 @@ def code_version(project: Path = _PROJECT) -> str:
     """The commit of this project and, where files differ from it, a digest of the change; "unknown" outside of git.
 
     The change is that of tracked files, and Python files that are new and not ignored. A copy that was made for jobs
-    (`training.slurm`) says what it is of.
+    (`studies.slurm`) says what it is of.
     """
     if (noted := project / "CODE_VERSION").is_file():
         return noted.read_text().strip()

@@ -1,4 +1,4 @@
-"""What a network says of a split: loss, top-1, top-5, and every picture's five best classes."""
+"""What a network says of a split: loss, top-1, top-5, and every image's five best classes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.batches import Batch
-from data.words import first_few
 from training.device import autocast
 from training.interrupt import Stopped
 from training.predictions import as_csv
 from training.processes import ALONE, Processes
 from training.recipe import Precision
+from utils.text import first_few
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Over n pictures; `top` and `p_label` are on the CPU."""
+    """Over n images; `top` and `p_label` are on the CPU."""
 
     labels: Tensor
     """(n,) int64."""
@@ -55,20 +55,20 @@ class Evaluation:
 
 
 class NotOnce(OSError):
-    """Pictures of a split were looked at never, or more than once. One sentence, which names them."""
+    """Images of a split were looked at never, or more than once. One sentence, which names them."""
 
 
 def evaluate(
     model: nn.Module, batches: Iterable[Batch], ids: Sequence[str], device: torch.device, precision: Precision,
     processes: Processes = ALONE,
 ) -> Evaluation:  # fmt: skip
-    """What `model`, in eval mode, says of the pictures `ids`; its mode is put back afterwards.
+    """What `model`, in eval mode, says of the images `ids`; its mode is put back afterwards.
 
     `batches` are this process's of `data.eval_batches` on `device`. All `processes` get the whole.
 
     Raises:
         Stopped: between two batches, here or in another process.
-        NotOnce: together the batches are not each picture once.
+        NotOnce: together the batches are not each image once.
     """
     was_training = model.training
     model.eval()
@@ -86,7 +86,7 @@ def evaluate(
 
 @torch.inference_mode()
 def _look(model: nn.Module, batch: Batch, device: torch.device, precision: Precision) -> tuple[Tensor, ...]:
-    """Of a batch's pictures: their indices, then the columns of `Evaluation`."""
+    """Of a batch's images: their indices, then the columns of `Evaluation`."""
     with autocast(precision, device):
         logits = model(batch.images)
     probabilities = F.softmax(logits[: batch.valid].float(), dim=1)
@@ -101,7 +101,7 @@ def _whole(seen: Sequence[Sequence[Tensor]], ids: Sequence[str]) -> Evaluation:
     times = torch.bincount(indices, minlength=len(ids))
     if wrong := [f"{ids[index]} {count} times" for index, count in enumerate(times.tolist()) if count != 1]:
         raise NotOnce(
-            f"an evaluation looked at {len(indices):,} pictures instead of each of {len(ids):,} once "
+            f"an evaluation looked at {len(indices):,} images instead of each of {len(ids):,} once "
             f"({first_few(wrong)}): this is a fault of the program, and nothing of it is counted"
         )
     order = indices.argsort()

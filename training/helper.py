@@ -5,19 +5,20 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from data import PictureStore, PreparedPictures
+from data import ImageStore, PreparedImages
+from studies.run import Run
 from training import memory
 from training.device import before_cuda, find_device
+from training.execution import Execution, Stores
 from training.interrupt import DONE, STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
 from training.processes import ALONE, Elsewhere, Processes
-from training.run import Execution, Run, Stores
-from training.torchrun import Place
+from training.torchrun import RankInfo
 
-_Pictures = tuple[tuple[Path, ...], tuple[str, ...], tuple[int, int]]
-"""Folders of the decoded splits, names of the classes, bytes of prepared pictures that may be remembered."""
-_Told = tuple[Run, _Pictures, Execution]
-"""A run, its pictures, and how it is carried out."""
+_Images = tuple[tuple[Path, ...], tuple[str, ...], tuple[int, int]]
+"""Folders of the decoded splits, names of the classes, bytes of prepared images that may be remembered."""
+_Told = tuple[Run, _Images, Execution]
+"""A run, its images, and how it is carried out."""
 
 
 def tell(run: Run, stores: Stores, execution: Execution) -> None:
@@ -33,7 +34,7 @@ def dismiss(processes: Processes) -> None:
     processes.from_first(_nothing)
 
 
-def help_with_runs(place: Place, processes: Processes, stop: StopRequest, prepare: Callable[[], object]) -> int:
+def help_with_runs(place: RankInfo, processes: Processes, stop: StopRequest, prepare: Callable[[], object]) -> int:
     """Help the first process with run after run, until it says that there are no more. Returns the exit code.
 
     `prepare` is called before the first run: by then the first process has found all that it asks for sound.
@@ -45,14 +46,14 @@ def help_with_runs(place: Place, processes: Processes, stop: StopRequest, prepar
     prepared, code = False, DONE
     with stop.handled():
         while told := processes.from_first(_nothing):
-            run, pictures, execution = told
+            run, images, execution = told
             if not prepared:
                 prepare()
                 before_cuda(execution.deterministic)
                 prepared = True
             device = find_device(execution.device.type, place)
             try:
-                train(run, _open(*pictures), replace(execution, device=device, processes=processes), stop)
+                train(run, _open(*images), replace(execution, device=device, processes=processes), stop)
             except Stopped:
                 code = STOPPED
             except (NonFinite, Elsewhere):  # the first process tells of it
@@ -72,5 +73,5 @@ def _nothing() -> _Told | None:
 @lru_cache(maxsize=1)
 def _open(folders: tuple[Path, ...], classes: tuple[str, ...], limits: tuple[int, int]) -> Stores:
     """The splits that the first process has decoded; the same object for runs on the same ones, for what it keeps."""
-    train, validation, test = map(PictureStore, folders)
-    return Stores(train, validation, test, classes, *map(PreparedPictures, limits))
+    train, validation, test = map(ImageStore, folders)
+    return Stores(train, validation, test, classes, *map(PreparedImages, limits))

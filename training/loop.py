@@ -1,6 +1,6 @@
-"""One run from first picture to test accuracy: read `train` from top to bottom.
+"""One run from first image to test accuracy: read `train` from top to bottom.
 
-Everything random is a function of (seed, epoch or update, picture), so a run that was stopped goes on exactly where
+Everything random is a function of (seed, epoch or update, image), so a run that was stopped goes on exactly where
 it was: the weights, the optimizer and `State` are all there is to save.
 """
 
@@ -14,26 +14,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from data import PictureStore, PreparedPictures, eval_batches, randomness, train_batches
-from data.files import write_atomically
-from data.lease import Lease
+from data import ImageStore, PreparedImages, eval_batches, randomness, train_batches
 from data.loader import batches_per_epoch
-from data.words import duration
 from models.builder import build
-from training import checkpoint, footprint, records, trial
-from training.board import Board
+from studies.run import Run
+from training import autotune, checkpoint, inference_profile, records
 from training.clock import of_updates
+from training.compute_options import ComputeOptions, lay_out
 from training.device import set_up, threads
 from training.evaluation import Evaluation, evaluate
+from training.event_log import EventLog
+from training.execution import Execution, Stores
 from training.initial_weights import start_from
 from training.interrupt import Stopped, StopRequest
-from training.layout import Layout, lay_out
+from training.loss_monitor import BadLoss
 from training.optimization import learning_rate
 from training.progress import Progress
-from training.run import Execution, Run, Stores
 from training.state import State, layout_in, read_checkpoint, resume, save_checkpoint
-from training.update import Learner, update
-from training.watch import BadLoss
+from training.update import TrainState, update
+from utils.files import write_atomically
+from utils.locks import Lock
+from utils.text import duration
 
 _INITIAL_WEIGHTS = 100
 """A stream of randomness beside those of `data.randomness`."""
@@ -45,7 +46,7 @@ class NonFinite(RuntimeError):
 
 
 def train(
-    run: Run, stores: Stores, execution: Execution, stop: StopRequest, lease: Lease | None = None
+    run: Run, stores: Stores, execution: Execution, stop: StopRequest, lease: Lock | None = None
 ) -> dict[str, Any]:
     """Train `run`, or go on with it, and return what it writes to result.json.
 
@@ -70,21 +71,21 @@ def train(
     execution = replace(execution, layout=layout)
     with threads(layout.threads), stop.handled():
         model = _initial_model(run, execution, begun=saved is not None)
-        learner = Learner(model, run.recipe, layout, device, precision, run.seed, processes)
-        state = State() if saved is None else resume(run, learner, saved)
+        train_state = TrainState(model, run.recipe, layout, device, precision, run.seed, processes)
+        state = State() if saved is None else resume(run, train_state, saved)
         saved = None  # a copy of all weights and moments, on the device
-        footprint.begin(device)
+        inference_profile.begin(device)
         if processes.is_first:
             records.begin(run, stores, execution)
-        return _train(run, stores, execution, stop, learner, state, lease)
+        return _train(run, stores, execution, stop, train_state, state, lease)
 
 
 def _train(
-    run: Run, stores: Stores, execution: Execution, stop: StopRequest, learner: Learner, state: State,
-    lease: Lease | None,
+    run: Run, stores: Stores, execution: Execution, stop: StopRequest, train_state: TrainState, state: State,
+    lease: Lock | None,
 ) -> dict[str, Any]:  # fmt: skip
     """`train` from `state` on."""
-    recipe, clock, processes = run.recipe, learner.clock, execution.processes
+    recipe, clock, processes = run.recipe, train_state.clock, execution.processes
     per_epoch = batches_per_epoch(len(stores.train), recipe.batch_size)
     done = state.epoch * per_epoch + state.batch
     batches = train_batches(
@@ -93,7 +94,7 @@ def _train(
         micro_batches=recipe.micro_batches, rank=processes.rank, world=processes.count, workers=execution.workers,
         device=execution.device, kept=stores.augmented,
     )  # fmt: skip
-    board = Board(run.folder, state.epoch * per_epoch + 1) if processes.is_first else None
+    board = EventLog(run.folder, state.epoch * per_epoch + 1) if processes.is_first else None
     progress = Progress(run.title, recipe.epochs * per_epoch, done, recipe.batch_size, told=processes.is_first)
     if lease:
         lease.note = progress.read
@@ -102,7 +103,7 @@ def _train(
         processes.from_first(lease.check if lease else lambda: None)
 
     saved_at = time.monotonic()
-    learner.model.train()
+    train_state.model.train()
 
     with progress, _told_in_epochs(run, per_epoch):
         try:
@@ -110,21 +111,21 @@ def _train(
                 before, first = clock.read(), state.batch
                 for number in range(first, per_epoch):
                     lr = learning_rate(recipe, epoch * per_epoch + number, per_epoch)
-                    update(learner, epoch * per_epoch + number, batches, lr)
+                    update(train_state, epoch * per_epoch + number, batches, lr)
                     state.batch += 1
-                    progress.update(f"{epoch + 1}/{recipe.epochs}", learner.watch.last)
+                    progress.update(f"{epoch + 1}/{recipe.epochs}", train_state.watch.last)
                     due = time.monotonic() - saved_at > 60 * execution.checkpoint_minutes
                     stopped, due = processes.any(bool(stop), due)
                     if stopped:
                         raise Stopped
                     if due:
                         check_lease()
-                        save_checkpoint(run, execution, learner, state)
+                        save_checkpoint(run, execution, train_state, state)
                         saved_at = time.monotonic()
 
                 with clock("backward"):
-                    learner.watch.drain()
-                seen = _evaluate(run, execution, stop, learner, stores.validation, stores.evaluated)
+                    train_state.watch.drain()
+                seen = _evaluate(run, execution, stop, train_state, stores.validation, stores.evaluated)
                 check_lease()
                 if board is not None:
                     seconds = {phase: round(now - before[phase], 4) for phase, now in clock.read().items()}
@@ -134,7 +135,7 @@ def _train(
                         "epoch": epoch + 1,
                         "update": (epoch + 1) * per_epoch,
                         "lr": learning_rate(recipe, (epoch + 1) * per_epoch - 1, per_epoch),
-                        "train_loss": learner.watch.loss_sum / per_epoch,
+                        "train_loss": train_state.watch.loss_sum / per_epoch,
                         "validation_loss": seen.loss,
                         "validation_top1": seen.top1,
                         "images_per_second": rate and round(rate, 2),
@@ -142,25 +143,25 @@ def _train(
                     }
                     if seen.top1 > state.best_top1:
                         state.best_top1, state.best_epoch = seen.top1, epoch + 1
-                        state.weights_sha256 = records.save_weights(run, learner.judged, stores.classes, epoch + 1)
+                        state.weights_sha256 = records.save_weights(run, train_state.judged, stores.classes, epoch + 1)
                     state.metrics += json.dumps(metrics) + "\n"
                     write_atomically(run.folder / records.METRICS, state.metrics.encode())
                     records.log(board, metrics)
                 state.epoch, state.batch = epoch + 1, 0
-                learner.watch.reset()
-                save_checkpoint(run, execution, learner, state)
+                train_state.watch.reset()
+                save_checkpoint(run, execution, train_state, state)
                 saved_at = time.monotonic()
         except Stopped:  # within an epoch, or in the evaluation at its end, with which the run then goes on
             check_lease()
-            save_checkpoint(run, execution, learner, state)
+            save_checkpoint(run, execution, train_state, state)
             where = f"in epoch {state.epoch + 1} and saved; the same command resumes it"
             raise Stopped(f"{run.title} was stopped {where}") from None
 
         # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
         best = processes.from_first(lambda: records.load_weights(run, state.weights_sha256))
-        learner.judged.load_state_dict(best)
+        train_state.judged.load_state_dict(best)
         try:
-            test = _evaluate(run, execution, stop, learner, stores.test)
+            test = _evaluate(run, execution, stop, train_state, stores.test)
         except Stopped:
             raise Stopped(f"{run.title} was stopped in its test; the same command tests it again") from None
         check_lease()
@@ -169,10 +170,10 @@ def _train(
         # One update late: a process that goes on from the last checkpoint hides it and not that epoch's metrics.
         board.add_scalars({"test/top1": test.top1}, recipe.epochs * per_epoch + 1)
         seconds = clock.read()
-        costs = footprint.measure(learner, run.study.config.resolution)
+        costs = inference_profile.measure(train_state, run.study.config.resolution)
         result = records.finish(run, stores, execution, test, state.best_epoch, seconds, costs)
         took = duration(sum(seconds.values()))
-        progress.say(f"top-1 {test.top1:.2f} % on {len(test.labels):,} test pictures in {took}")
+        progress.say(f"top-1 {test.top1:.2f} % on {len(test.labels):,} test images in {took}")
     return result
 
 
@@ -192,8 +193,8 @@ def _told_in_epochs(run: Run, updates_per_epoch: int) -> Iterator[None]:
 
 
 def _evaluate(
-    run: Run, execution: Execution, stop: StopRequest, learner: Learner, split: PictureStore,
-    kept: PreparedPictures | None = None,
+    run: Run, execution: Execution, stop: StopRequest, train_state: TrainState, split: ImageStore,
+    kept: PreparedImages | None = None,
 ) -> Evaluation:  # fmt: skip
     """What the network says of `split`. Raises Stopped between two batches."""
     device, processes, together = execution.device, execution.processes, _EVALUATION_BATCH
@@ -203,8 +204,8 @@ def _evaluate(
         split, run.study.config.resolution, batch_size=together, rank=processes.rank, world=processes.count,
         workers=execution.workers, device=device, kept=kept,
     )  # fmt: skip
-    with learner.clock("evaluation"):
-        return evaluate(learner.judged, stop.between(batches), split.ids, device, learner.precision, processes)
+    with train_state.clock("evaluation"):
+        return evaluate(train_state.judged, stop.between(batches), split.ids, device, train_state.precision, processes)
 
 
 def _initial_model(run: Run, execution: Execution, begun: bool = False) -> nn.Module:
@@ -220,7 +221,7 @@ def _initial_model(run: Run, execution: Execution, begun: bool = False) -> nn.Mo
     return lay_out(model.to(execution.device), execution.layout)
 
 
-def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None) -> Layout:
+def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None) -> ComputeOptions:
     """The layout that the run began with, or a new run's: the one tried fastest, or the one it was given."""
     layout = execution.layout
     if saved is not None:
@@ -233,5 +234,5 @@ def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any
         recipe = run.recipe
         own = len(execution.processes.share(recipe.micro_batches))
         steps = recipe.epochs * own * batches_per_epoch(len(stores.train), recipe.batch_size)
-        layout = trial.choose(trial.work_of(run), execution.device, steps, trial.cache_file()).layout
+        layout = autotune.choose(autotune.work_of(run), execution.device, steps, autotune.cache_file()).layout
     return replace(layout, threads=layout.threads or torch.get_num_threads())

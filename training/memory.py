@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.words import readable_bytes
 from training.device import autocast
 from training.recipe import Precision, Recipe, StudyConfig
+from utils.text import readable_bytes
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 """Of the CPU's allocators, of CUDA and MPS, of CUDA's libraries."""
@@ -19,8 +19,8 @@ _SPARE = 1.3
 """Over the tensors themselves: scratch space, rounding, and what an allocator that keeps freed memory leaves unused."""
 
 
-def bytes_per_picture(model: nn.Module, resolution: int, precision: Precision, device: torch.device) -> int:
-    """Bytes that autograd keeps of one training picture between forward and backward pass, measured on a pair."""
+def bytes_per_image(model: nn.Module, resolution: int, precision: Precision, device: torch.device) -> int:
+    """Bytes that autograd keeps of one training image between forward and backward pass, measured on a pair."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}  # by address; held until counted, so that no address is used twice
 
@@ -93,33 +93,33 @@ def _groups() -> list[Path]:
     return [root]
 
 
-def parts_that_fit(recipe: Recipe, per_picture: int, fixed: int, free: int) -> int | None:
+def parts_that_fit(recipe: Recipe, per_image: int, fixed: int, free: int) -> int | None:
     """The fewest micro-batches, at least the recipe's, whose parts fit; None if not even the smallest part does."""
     for parts in range(recipe.micro_batches, recipe.batch_size + 1):
         rows, rest = divmod(recipe.batch_size, parts)
         parted = parts > 1 and recipe.augmentation.mixes and rows % 2
-        if not rest and not parted and needed(rows, per_picture, fixed) <= free:
+        if not rest and not parted and needed(rows, per_image, fixed) <= free:
             return parts
     return None
 
 
-def needed(rows: int, per_picture: int, fixed: int) -> int:
-    return int(fixed + rows * per_picture * _SPARE)
+def needed(rows: int, per_image: int, fixed: int) -> int:
+    return int(fixed + rows * per_image * _SPARE)
 
 
-def require_fit(what: str, recipe: Recipe, config: StudyConfig, per_picture: int, fixed: int, free: int | None) -> None:
+def require_fit(what: str, recipe: Recipe, config: StudyConfig, per_image: int, fixed: int, free: int | None) -> None:
     """Raise ValueError unless one micro-batch of `recipe`, one of `config`'s, fits into `free` bytes; which would."""
     rows = recipe.batch_size // recipe.micro_batches
-    if free is None or needed(rows, per_picture, fixed) <= free:
+    if free is None or needed(rows, per_image, fixed) <= free:
         return
-    raise ValueError(too_large(what, recipe, config, per_picture, fixed, free))
+    raise ValueError(too_large(what, recipe, config, per_image, fixed, free))
 
 
-def too_large(what: str, recipe: Recipe, config: StudyConfig, per_picture: int, fixed: int, free: int) -> str:
+def too_large(what: str, recipe: Recipe, config: StudyConfig, per_image: int, fixed: int, free: int) -> str:
     """The sentence for a batch that does not fit."""
     rows = recipe.batch_size // recipe.micro_batches
-    need = readable_bytes(needed(rows, per_picture, fixed))
-    parts = parts_that_fit(recipe, per_picture, fixed, free)
+    need = readable_bytes(needed(rows, per_image, fixed))
+    parts = parts_that_fit(recipe, per_image, fixed, free)
     if parts is None:
         remedy = "not even its smallest part fits, choose a lower --resolution or another device"
     else:
@@ -127,12 +127,12 @@ def too_large(what: str, recipe: Recipe, config: StudyConfig, per_picture: int, 
         modern = (recipe.batch_size, recipe.micro_batches) == (config.recipe.batch_size, config.recipe.micro_batches)
         option = "--micro-batches" if modern else "--classic.micro-batches"
         remedy = f"give {option} {parts}, parts of {recipe.batch_size // parts}"
-    return f"{rows} pictures of {what} at once need about {need} and {readable_bytes(free)} are free: {remedy}"
+    return f"{rows} images of {what} at once need about {need} and {readable_bytes(free)} are free: {remedy}"
 
 
 def too_large_for_two(what: str) -> str:
     """The sentence where not even the measurement found room."""
-    return f"{what} ran out of memory, even for two pictures: choose a lower --resolution or another device"
+    return f"{what} ran out of memory, even for two images: choose a lower --resolution or another device"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""predictions.csv: what a network said of each test picture. No torch here."""
+"""predictions.csv: what a network said of each test image. No torch here."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ def as_csv(
     ids: Iterable[str], labels: Iterable[int], p_labels: Iterable[float], p_tops: Iterable[float],
     tops: Sequence[Sequence[int]],
 ) -> bytes:  # fmt: skip
-    """A row a picture: its name, its class, the probabilities of that class and of the best, the best classes.
+    """A row an image: its name, its class, the probabilities of that class and of the best, the best classes.
 
     Classes are indices, the best first; probabilities have `DIGITS` digits (docs/decisions.md#pack).
     """

@@ -27,12 +27,12 @@ from torch.nn import functional
 
 from data.loader import share
 from training.interrupt import DONE, FAILED
-from training.torchrun import Place
+from training.torchrun import RankInfo
 
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=7)
-"""How long helpers wait for the first process to decode pictures, or to write a report."""
+"""How long helpers wait for the first process to decode images, or to write a report."""
 _SECONDS_TO_NOTICE = 30.0
 """What a process whose message failed gives the watch to say which other is gone; longer than the watch takes."""
 
@@ -177,7 +177,7 @@ def here() -> Processes:
 
 
 @contextmanager
-def joined(place: Place) -> Iterator[Processes]:
+def joined(place: RankInfo) -> Iterator[Processes]:
     """Within the block all processes that torchrun started have met (`here`). One that dies in it ends them all.
 
     A process that leaves the block waits until all do, unless it does so by an exception, which also ends them all, by

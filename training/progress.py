@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from data.words import duration
+from utils.text import duration
 
 
 class Progress:

@@ -8,7 +8,7 @@ import tyro
 
 from data.augmentation import Augmentation
 from data.datasets import NAMES
-from data.words import require_option
+from utils.text import require_option
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "step"]
@@ -17,7 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 LARGEST = 4096
-"""Pixels of a picture's side."""
+"""Pixels of an image's side."""
 _MOST = 1_000_000
 """Of anything that is counted: more is a slip of the keyboard."""
 
@@ -31,9 +31,9 @@ class Recipe:
     """
 
     epochs: int = 300
-    """Passes over the training pictures (Table 5)."""
+    """Passes over the training images (Table 5)."""
     batch_size: int = 4096
-    """Pictures per optimizer update (Table 5)."""
+    """Images per optimizer update (Table 5)."""
     micro_batches: int = 1
     """Equal parts of a batch, worked through one by one to fit in memory, or shared by processes (torchrun); batch norm
     sees one part at a time.
@@ -44,7 +44,7 @@ class Recipe:
     """adamw (Table 5; Loshchilov and Hutter, 2019) or sgd without Nesterov's momentum, as ResNet-50 was trained (He et
     al., 2016)."""
     lr: float = 4e-3
-    """Highest learning rate, for `lr_batch` pictures per update (Table 5)."""
+    """Highest learning rate, for `lr_batch` images per update (Table 5)."""
     lr_batch: int = 4096
     """The batch that `lr` is meant for: another batch_size scales the rate in proportion (Goyal et al., 2017)."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -75,7 +75,7 @@ class Recipe:
     init: Init = "truncated-normal"
     """Initial weights: truncated-normal 0.02 (Table 5) or he, as ResNet-50 had."""
     augmentation: Annotated[Augmentation, tyro.conf.arg(name="")] = Augmentation()
-    """What happens to the pictures."""
+    """What happens to the images."""
     ema: float | None = None
     """Decay per update of a moving average of the weights, evaluated in their place; None for none (Table 5: off)."""
 
@@ -116,7 +116,7 @@ class Recipe:
         if self.micro_batches > 1 and self.augmentation.mixes and self.batch_size // self.micro_batches % 2:
             raise ValueError(
                 f"--micro-batches is {self.micro_batches} and --batch-size is {self.batch_size}, which makes parts of "
-                f"{self.batch_size // self.micro_batches} pictures: mixing pairs neighbours, give parts of an even "
+                f"{self.batch_size // self.micro_batches} images: mixing pairs neighbours, give parts of an even "
                 "number, or switch --mixup and --cutmix off"
             )
 
@@ -128,8 +128,8 @@ class Recipe:
 
     def change(self, **values: Any) -> "Recipe":
         """With other values of fields, its own or its augmentation's by their names. Raises ValueError as `Recipe`."""
-        pictures = {field.name: values.pop(field.name) for field in fields(Augmentation) if field.name in values}
-        augmentation = replace(values.pop("augmentation", self.augmentation), **pictures)
+        images = {field.name: values.pop(field.name) for field in fields(Augmentation) if field.name in values}
+        augmentation = replace(values.pop("augmentation", self.augmentation), **images)
         return replace(self, augmentation=augmentation, **values)
 
     @property
@@ -137,9 +137,9 @@ class Recipe:
         """The learning rate at the end of the warm-up."""
         return self.lr * self.batch_size / self.lr_batch
 
-    def pictures_seen(self, pictures: int) -> int:
-        """Training pictures that a run looks at if there are so many, each counted as often as it is seen."""
-        return self.epochs * (pictures // self.batch_size) * self.batch_size
+    def images_seen(self, images: int) -> int:
+        """Training images that a run looks at if there are so many, each counted as often as it is seen."""
+        return self.epochs * (images // self.batch_size) * self.batch_size
 
 
 CLASSIC = Recipe(
@@ -185,7 +185,7 @@ class StudyConfig:
     """Size of the networks: tiny (ResNet-50 to ConvNeXt-T), base (ResNet-200 to ConvNeXt-B), small (for 32 pixels) or
     pocket."""
     resolution: int = 224
-    """Side of the pictures that the network sees, in pixels."""
+    """Side of the images that the network sees, in pixels."""
     precision: Precision = "auto"
     """auto is bf16 autocast on CUDA (fp16 where it has no bf16) and fp32 elsewhere."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
@@ -214,7 +214,7 @@ def follow(classic: Recipe, before: Recipe, after: Recipe) -> Recipe:
         changed["step_epochs"] = max(1, round(classic.step_epochs * scale))
     if after.batch_size != before.batch_size:
         changed["batch_size"] = max(1, classic.batch_size * after.batch_size // before.batch_size)
-        # Into parts of an even number of pictures, as the modern recipe's is.
+        # Into parts of an even number of images, as the modern recipe's is.
         parts = 2 * after.micro_batches if after.micro_batches > 1 else 1
         changed["batch_size"] = max(parts, changed["batch_size"] // parts * parts)
     if after.micro_batches != before.micro_batches:

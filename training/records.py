@@ -16,16 +16,17 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from data.augmentation import MEAN, STD
-from data.files import write_atomically
 from models.complexity import architecture_complexity
-from training.board import Board
+from studies.run import Run
+from studies.run_locks import LEASE
+from studies.study import ABOUT, WEIGHTS, write_json
 from training.checkpoint import Damaged, keep_previous, previous
 from training.clock import of_updates
 from training.environment import code_version, device_name, environment
 from training.evaluation import Evaluation
-from training.holders import LEASE
-from training.run import Execution, Run, Stores, short_side
-from training.study import ABOUT, WEIGHTS, write_json
+from training.event_log import EventLog
+from training.execution import Execution, Stores, short_side
+from utils.files import write_atomically
 
 METRICS, RESULT = "metrics.jsonl", "result.json"
 
@@ -62,7 +63,7 @@ def clear(folder: Path, mark: str) -> None:
     (folder / mark).touch()
 
 
-def log(board: Board, metrics: Mapping[str, Any]) -> None:
+def log(board: EventLog, metrics: Mapping[str, Any]) -> None:
     """An epoch's metrics to TensorBoard, against optimizer updates."""
     names = ("lr", "train_loss", "validation_loss", "validation_top1", "images_per_second")
     values = {name.replace("_", "/", 1): metrics[name] for name in names if metrics[name] is not None}
@@ -71,7 +72,7 @@ def log(board: Board, metrics: Mapping[str, Any]) -> None:
 
 
 def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: int) -> str:
-    """model.safetensors, which also says what the weights are and how pictures are to be prepared for them; sha256."""
+    """model.safetensors, which also says what the weights are and how images are to be prepared for them; sha256."""
     config = run.study.config
     about = {
         "study_hash": run.study.hash,
@@ -124,7 +125,7 @@ def finish(
     write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids))
     scaled = run.recipe.layer_scale is not None
     size = architecture_complexity(run.architecture, run.study.config.resolution, layer_scale=scaled)
-    pictures = run.recipe.pictures_seen(len(stores.train))
+    images = run.recipe.images_seen(len(stores.train))
     result = {
         "step": run.step,
         "number": run.number,
@@ -145,7 +146,7 @@ def finish(
         "gflops_paper_convention": size.flops_paper_convention / 1e9,
         "activations": size.activations,
         **costs,
-        "images_per_second": pictures / of_updates(seconds),
+        "images_per_second": images / of_updates(seconds),
         "seconds": {**seconds, "total": sum(seconds.values())},
         "device": device_name(execution.device, execution.processes.count),
         "code_version": code_version(),

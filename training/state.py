@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from data.files import write_atomically
+from studies.run import Run
 from training import checkpoint, records
 from training.clock import PHASES, Clock
-from training.layout import Layout
-from training.run import Execution, Run
-from training.update import Learner
-from training.watch import Watch
+from training.compute_options import ComputeOptions
+from training.execution import Execution
+from training.loss_monitor import LossMonitor
+from training.update import TrainState
+from utils.files import write_atomically
 
 
 @dataclass
@@ -41,23 +42,23 @@ def read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
     return checkpoint.load_latest(run.folder / checkpoint.NAME, device, _owner(run))
 
 
-def layout_in(run: Run, saved: dict[str, Any]) -> tuple[Layout, str]:
+def layout_in(run: Run, saved: dict[str, Any]) -> tuple[ComputeOptions, str]:
     """The layout that the run began with, and the kind of device that it was on. Raises checkpoint.Damaged."""
     try:
-        return Layout(**saved["layout"]), saved["device"]
+        return ComputeOptions(**saved["layout"]), saved["device"]
     except (KeyError, TypeError) as error:
         raise _another_version(run) from error
 
 
-def resume(run: Run, learner: Learner, saved: dict[str, Any]) -> State:
-    """Put the learner and the run's files where they were when `saved` was written. Raises checkpoint.Damaged."""
+def resume(run: Run, train_state: TrainState, saved: dict[str, Any]) -> State:
+    """Put the train_state and the run's files where they were when `saved` was written. Raises checkpoint.Damaged."""
     try:
-        learner.load_state_dict(saved)
+        train_state.load_state_dict(saved)
         state = State(**saved["state"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _another_version(run) from error
-    learner.watch, learner.clock = Watch(learner.device, state.loss_sum), Clock(state.seconds)
-    learner.sums.processes.from_first(lambda: _restore_files(run, state))
+    train_state.watch, train_state.clock = LossMonitor(train_state.device, state.loss_sum), Clock(state.seconds)
+    train_state.sums.processes.from_first(lambda: _restore_files(run, state))
     return state
 
 
@@ -68,17 +69,17 @@ def _restore_files(run: Run, state: State) -> None:
     write_atomically(run.folder / records.METRICS, state.metrics.encode())
 
 
-def save_checkpoint(run: Run, execution: Execution, learner: Learner, state: State) -> None:
+def save_checkpoint(run: Run, execution: Execution, train_state: TrainState, state: State) -> None:
     """Write the run's checkpoint. Raises BadLoss if a loss is not finite; the checkpoint before stays.
 
     All processes call this, so that all learn of such a loss; the first one writes.
     """
-    learner.watch.drain()
+    train_state.watch.drain()
     if not execution.processes.is_first:
         return
-    state.seconds, state.loss_sum = learner.clock.read(), learner.watch.loss_sum
+    state.seconds, state.loss_sum = train_state.clock.read(), train_state.watch.loss_sum
     about = {**_owner(run), "device": execution.device.type, "layout": asdict(execution.layout)}
-    checkpoint.save(run.folder / checkpoint.NAME, {**about, "state": asdict(state), **learner.state_dict()})
+    checkpoint.save(run.folder / checkpoint.NAME, {**about, "state": asdict(state), **train_state.state_dict()})
 
 
 def _owner(run: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """A process among those that share a run."""
 
     rank: int = 0
@@ -18,8 +18,8 @@ class Place:
     """Processes on this machine."""
 
 
-def place(environment: Mapping[str, str] = os.environ) -> Place:
+def place(environment: Mapping[str, str] = os.environ) -> RankInfo:
     """This process's place; the only one's where torchrun did not start it."""
     if "TORCHELASTIC_RUN_ID" not in environment:
-        return Place()
-    return Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+        return RankInfo()
+    return RankInfo(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))

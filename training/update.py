@@ -12,23 +12,23 @@ from torch import Tensor, nn
 
 from data import Batch, randomness
 from training.clock import Clock
+from training.compute_options import ComputeOptions, forward_of
 from training.device import autocast
-from training.layout import Layout, forward_of
+from training.loss_monitor import LossMonitor
 from training.optimization import loss_function, make_optimizer, update_average
 from training.part_sums import PartSums
 from training.processes import ALONE, Processes
 from training.recipe import Precision, Recipe
-from training.watch import Watch
 
 _STOCHASTIC_DEPTH = 101
 """A stream of randomness beside those of `data.randomness`."""
 
 
-class Learner:
+class TrainState:
     """A network that learns: its weights, its optimizer, and how its updates are computed."""
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, layout: Layout, device: torch.device, precision: Precision,
+        self, model: nn.Module, recipe: Recipe, layout: ComputeOptions, device: torch.device, precision: Precision,
         seed: int = 0, processes: Processes = ALONE,
     ) -> None:  # fmt: skip
         """`model` is on `device` and was laid out (`layout.lay_out`). `processes` share the parts of each batch."""
@@ -38,7 +38,7 @@ class Learner:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.average = None if recipe.ema is None else copy.deepcopy(model).requires_grad_(False)
         self.sums = PartSums(model, recipe.micro_batches, processes)
-        self.watch, self.clock = Watch(device), Clock()
+        self.watch, self.clock = LossMonitor(device), Clock()
 
     @property
     def judged(self) -> nn.Module:
@@ -59,57 +59,57 @@ class Learner:
 
 
 def noise(count: int, resolution: int, classes: int, device: torch.device) -> Batch:
-    """A batch of `count` random pictures, by torch's generator, to time updates with."""
+    """A batch of `count` random images, by torch's generator, to time updates with."""
     images = torch.randn(count, 3, resolution, resolution).to(device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(classes, (count,)).to(device)
     return Batch(images, labels, labels, torch.ones(count, device=device), torch.arange(count))
 
 
-def update(learner: Learner, number: int, batches: Iterator[Batch], lr: float) -> None:
+def update(train_state: TrainState, number: int, batches: Iterator[Batch], lr: float) -> None:
     """Make a run's update `number`, counted from 0, with the next of `batches`, one for each part (micro-batch) that
     this process has of the batch.
 
     Raises:
         BadLoss: the loss of this update, or of one shortly before, is not finite; nothing was changed by it.
     """
-    for group in learner.optimizer.param_groups:
+    for group in train_state.optimizer.param_groups:
         group["lr"] = lr
-    loss = gradients(learner, number, batches)
-    with learner.clock("backward"):
-        learner.watch.add(number, loss)
-    with learner.clock("optimizer"):
-        step(learner)
+    loss = gradients(train_state, number, batches)
+    with train_state.clock("backward"):
+        train_state.watch.add(number, loss)
+    with train_state.clock("optimizer"):
+        step(train_state)
 
 
-def gradients(learner: Learner, number: int, batches: Iterator[Batch]) -> Tensor:
+def gradients(train_state: TrainState, number: int, batches: Iterator[Batch]) -> Tensor:
     """Leave the gradients of an update in the weights; its loss, in the precision of sums (a scalar).
 
     A part knows nothing of the others: batch norm sees it alone, and what is drawn for it depends on its number only.
     """
-    recipe, device, clock, sums = learner.recipe, learner.device, learner.clock, learner.sums
+    recipe, device, clock, sums = train_state.recipe, train_state.device, train_state.clock, train_state.sums
     sums.begin()
     for part in sums.processes.share(recipe.micro_batches):
         with clock("data"):
             batch = next(batches)
         # Stochastic depth draws from torch's own generator: put it where these draws begin.
-        torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, learner.seed, number * recipe.micro_batches + part))
-        with clock("forward"), autocast(learner.precision, device):
-            logits = learner.forward(batch.images)
+        torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, train_state.seed, number * recipe.micro_batches + part))
+        with clock("forward"), autocast(train_state.precision, device):
+            logits = train_state.forward(batch.images)
             loss = loss_function(logits, batch, recipe.label_smoothing) / recipe.micro_batches
         with clock("backward"):
-            torch.autograd.backward(learner.scaler.scale(loss))
-            sums.keep(loss.to(learner.watch.precise))
+            torch.autograd.backward(train_state.scaler.scale(loss))
+            sums.keep(loss.to(train_state.watch.precise))
     with clock("backward"):
         return sums.add_up()
 
 
-def step(learner: Learner) -> None:
+def step(train_state: TrainState) -> None:
     """Change the weights by their gradients, which are gone afterwards, and move their average."""
-    optimizer, scaler, watch = learner.optimizer, learner.scaler, learner.watch
+    optimizer, scaler, watch = train_state.optimizer, train_state.scaler, train_state.watch
     if watch.delay and not scaler.is_enabled():  # the scaler finds by itself what is not finite
         optimizer.found_inf = watch.stop  # type: ignore[attr-defined]
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
-    if learner.average is not None and learner.recipe.ema is not None:
-        update_average(learner.average, learner.model, learner.recipe.ema)
+    if train_state.average is not None and train_state.recipe.ema is not None:
+        update_average(train_state.average, train_state.model, train_state.recipe.ema)

@@ -1,7 +1,7 @@
 """Designs: which combinations of a roadmap's decisions are trained, and what is read off them.
 
 A design is a list of rows and of effects; an effect weighs the accuracies of rows. Nothing is trained twice: rows of
-several designs, or of one, that are the same network and recipe share their runs (`training.index`).
+several designs, or of one, that are the same network and recipe share their runs (`studies.index`).
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ablations import roadmaps
-from ablations.designs.design import Design, Effect, Kind, Request, Row
+from ablations.designs.design import Design, DesignSpec, Effect, Kind, Row
 from ablations.designs.factorial import factorial
 from ablations.designs.orders import orders
 from ablations.designs.pairs import cumulative, leave_one_out, one_at_a_time
@@ -18,9 +18,9 @@ from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
 from ablations.sweep import Sweep
 
-__all__ = ["Design", "Effect", "Kind", "Request", "Row", "design", "recorded"]
+__all__ = ["Design", "Effect", "Kind", "DesignSpec", "Row", "design", "recorded"]
 
-_MAKE: dict[Kind, Callable[[Roadmap, Regime, Request], Design]] = {
+_MAKE: dict[Kind, Callable[[Roadmap, Regime, DesignSpec], Design]] = {
     "cumulative": cumulative,
     "leave-one-out": leave_one_out,
     "one-at-a-time": one_at_a_time,
@@ -29,7 +29,7 @@ _MAKE: dict[Kind, Callable[[Roadmap, Regime, Request], Design]] = {
 }
 
 
-def design(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
+def design(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
     """The design that `request` asks for, of the roadmap's rows in a regime.
 
     Raises:
@@ -48,6 +48,6 @@ def recorded(record: Mapping[str, Any], regime: Regime) -> Design:
         }
         if sweep := request.pop("sweep", None):
             request["sweep"] = Sweep(sweep["field"], tuple(sweep["values"]))
-        return design(roadmaps.recorded(request.pop("roadmap")), regime, Request(**request))
+        return design(roadmaps.recorded(request.pop("roadmap")), regime, DesignSpec(**request))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a design is recorded as {record!r}") from error

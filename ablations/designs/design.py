@@ -9,8 +9,8 @@ from ablations.regimes import Regime
 from ablations.roadmap import Roadmap, Variant
 from ablations.step import Step
 from ablations.sweep import Setting, Sweep
-from data.words import did_you_mean
 from training.recipe import StudyConfig
+from utils.text import did_you_mean
 
 Kind = Literal["cumulative", "leave-one-out", "one-at-a-time", "orders", "factorial"]
 
@@ -59,7 +59,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Request:
+class DesignSpec:
     """A design as it is asked for, and as study.json records it.
 
     Raises:
@@ -93,7 +93,7 @@ class Request:
 class Design:
     """Rows to train and effects to read off them."""
 
-    request: Request
+    request: DesignSpec
     roadmap: Roadmap
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...]

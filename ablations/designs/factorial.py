@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from ablations.designs.design import Design, Effect, Request
+from ablations.designs.design import Design, DesignSpec, Effect
 from ablations.designs.parts import Combinations, Parts
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
-from data.words import listed
+from utils.text import listed
 
 
-def factorial(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
+def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
     """Main effects and two-way interactions of the factors, with what a fraction cannot tell apart."""
     import numpy as np
     import pydoe

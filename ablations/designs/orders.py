@@ -3,18 +3,18 @@
 import itertools
 from collections.abc import Sequence
 
-from ablations.designs.design import Design, Effect, Request, Row
+from ablations.designs.design import Design, DesignSpec, Effect, Row
 from ablations.designs.parts import Combinations, Parts
 from ablations.designs.precedence import Orders, passing
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
-from data.words import listed
+from utils.text import listed
 
 _MOST_EXACT = 64
 """Sets of decisions that are all trained if nothing else is said."""
 
 
-def orders(roadmap: Roadmap, regime: Regime, request: Request, seed: int = 0) -> Design:
+def orders(roadmap: Roadmap, regime: Regime, request: DesignSpec, seed: int = 0) -> Design:
     """Every set of decisions that an order passes through, or those of orders drawn at random.
 
     `seed` is that of the draw: 0 in every study, another where many are simulated.

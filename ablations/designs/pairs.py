@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from ablations.designs.design import Design, Effect, Request, Row
+from ablations.designs.design import Design, DesignSpec, Effect, Row
 from ablations.designs.parts import Parts
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
 from ablations.step import Step
-from data.words import listed
+from utils.text import listed
 
 
-def cumulative(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
+def cumulative(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
     """Every row of the roadmap, each against the one that it follows."""
     rows = {step.name: Row(step.name, step.sentence, step=step) for step in roadmap.rows(regime)}
     effects = [
@@ -21,7 +21,7 @@ def cumulative(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
     return Design(request, roadmap, tuple(rows.values()), tuple(effects))
 
 
-def leave_one_out(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
+def leave_one_out(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
     """The last network, and it without each decision and those that need it."""
     parts = Parts(roadmap, regime, request)
     rows, effects, everything = [parts.last], list[Effect](), parts.last.decisions - parts.base
@@ -34,7 +34,7 @@ def leave_one_out(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
     return parts.design(rows, effects)
 
 
-def one_at_a_time(roadmap: Roadmap, regime: Regime, request: Request) -> Design:
+def one_at_a_time(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
     """The first network, and it with each decision and those that it needs."""
     parts = Parts(roadmap, regime, request)
     rows, effects = [parts.first], list[Effect]()

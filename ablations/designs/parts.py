@@ -3,17 +3,17 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ablations.designs.design import Design, Effect, Request, Row
+from ablations.designs.design import Design, DesignSpec, Effect, Row
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
 from ablations.step import Step
-from data.words import listed
+from utils.text import listed
 
 
 class Parts:
     """The decisions of a design, and rows made of them."""
 
-    def __init__(self, roadmap: Roadmap, regime: Regime, request: Request) -> None:
+    def __init__(self, roadmap: Roadmap, regime: Regime, request: DesignSpec) -> None:
         self.roadmap, self.request = roadmap, request
         path = [step for step in roadmap.rows(regime) if step.number is not None]
         start = path[0]

@@ -9,7 +9,7 @@ from ablations.roadmaps import own
 from ablations.roadmaps.beyond import BEYOND
 from ablations.roadmaps.paper import PAPER
 from ablations.roadmaps.recipe import recipe
-from data.words import did_you_mean
+from utils.text import did_you_mean
 
 ROADMAPS: Mapping[str, Callable[[str], Roadmap]] = {
     "paper": lambda _: PAPER,

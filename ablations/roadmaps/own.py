@@ -10,7 +10,7 @@ from typing import Any
 from ablations.roadmap import Roadmap
 from ablations.roadmaps.paper import PAPER
 from ablations.step import RecipeOf, Step
-from data.words import did_you_mean
+from utils.text import did_you_mean
 
 TAKEN = ("paper", "recipe", "beyond")
 """Names of this suite's own roadmaps."""

@@ -21,8 +21,8 @@ function aboutRow(row) {
     + (one ? `<br>${aboutDifference(one)}` : "");
 }
 function aboutDifference(one) {
-  const intervals = one.new ? `<br>95 %, new seeds on these pictures ${range(one.these)}`
-    + `<br>95 %, new seeds on new pictures ${range(one.new)}` : `<br>95 %, these runs on new pictures ${range(one.runs)}`;
+  const intervals = one.new ? `<br>95 %, new seeds on these images ${range(one.these)}`
+    + `<br>95 %, new seeds on new images ${range(one.new)}` : `<br>95 %, these runs on new images ${range(one.runs)}`;
   return `${points(one.points)} from ${plain(one.after)}: ${plain(one.words)}${intervals}`;
 }
 const aboutRun = run => `<b>${plain(run.row)}/seed-${run.seed}</b><br>top-1 ${run.top1.toFixed(2)}`
@@ -86,7 +86,7 @@ const draw = {
     const paper = { type: "scatter", mode: "markers", x: list.map(one => one.paper), y: names, text, hoverinfo: "text",
       name: "paper (ImageNet-1K)", marker: { symbol: "diamond", size: 8, color: colour("ink") } };
     const seeded = list.some(one => one.new);
-    return [[bar(outer, 1.5, seeded ? "95 %, new pictures" : "95 %, these runs"), ...(seeded ? [bar(o => o.these, 5, "95 %, these pictures")] : []),
+    return [[bar(outer, 1.5, seeded ? "95 %, new images" : "95 %, these runs"), ...(seeded ? [bar(o => o.these, 5, "95 %, these images")] : []),
       mark, paper], { xaxis: { title: { text: "difference in top-1 (points)" }, zeroline: true, zerolinecolor: colour("soft") },
       yaxis: { categoryorder: "array", categoryarray: [...names].reverse(), automargin: true }, height: 150 + 26 * list.length,
       legend: { orientation: "h", y: 1, yanchor: "bottom" } }];
@@ -133,7 +133,7 @@ const draw = {
     const ends = new Set([path[0], path[path.length - 1]].filter(Boolean).map(one => one.row));
     const traces = data.reliability.map(one => ({ type: "scatter", mode: "lines+markers", name: plain(one.row),
       visible: ends.has(one.row) ? true : "legendonly", x: one.confidence, y: one.accuracy, line: { width: 1.5 },
-      text: one.pictures.map(n => `<b>${plain(one.row)}</b><br>${Math.round(n)} pictures a seed`),
+      text: one.images.map(n => `<b>${plain(one.row)}</b><br>${Math.round(n)} images a seed`),
       hovertemplate: "%{text}<br>confidence %{x:.3f}, accuracy %{y:.3f}<extra></extra>" }));
     return [[line, ...traces], { xaxis: { title: { text: "confidence" }, range: [0, 1.02] }, height: 480,
       yaxis: { title: { text: "accuracy" }, range: [0, 1.02] }, ...(root.clientWidth < 640 && !printing ? { legend: { orientation: "h", y: -0.2 }, height: 640 } : {}) }];

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ablations import PAPER, get_regime
-from ablations.designs import Design, Request, design, recorded
+from ablations.designs import Design, DesignSpec, design, recorded
 from ablations.designs.precedence import Orders, passing
 from ablations.roadmaps import recipe
 from training.recipe import StudyConfig
@@ -17,7 +17,7 @@ GROUPS = ("macro-design", "resnext", "inverted-bottleneck", "large-kernels", "mi
 
 
 def ask(kind: str, **how: object) -> Design:
-    return design(PAPER, POCKET, Request(kind, **how))  # type: ignore[arg-type]
+    return design(PAPER, POCKET, DesignSpec(kind, **how))  # type: ignore[arg-type]
 
 
 def allowed(needs: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -189,11 +189,11 @@ def test_weights_of_every_effect_add_up_to_nothing():
 )
 def test_impossible_designs_are_refused_in_a_sentence(request_, said):
     with pytest.raises(ValueError, match=said) as refusal:
-        design(PAPER, POCKET, Request(**request_))
+        design(PAPER, POCKET, DesignSpec(**request_))
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("roadmap", [PAPER, recipe("baseline"), recipe("depthwise")], ids=lambda roadmap: roadmap.name)
 def test_a_design_is_made_again_from_its_record(roadmap):
-    made = design(roadmap, POCKET, Request("orders", rows_at_most=40))
+    made = design(roadmap, POCKET, DesignSpec("orders", rows_at_most=40))
     assert recorded(json.loads(json.dumps(made.record)), POCKET) == made

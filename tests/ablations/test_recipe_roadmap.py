@@ -3,10 +3,10 @@
 import pytest
 
 from ablations import PAPER, REGIMES, get_regime, get_roadmap
-from ablations.comparisons import families
-from ablations.designs import Request, design
+from ablations.designs import DesignSpec, design
 from ablations.fields import RECIPE
 from ablations.presets import PRESETS
+from studies.comparisons import families
 
 
 @pytest.mark.parametrize("network", ["baseline", "depthwise", "13"])
@@ -54,7 +54,7 @@ def test_a_decision_that_changes_nothing_in_a_study_is_not_among_its_comparisons
     roadmap = get_roadmap("recipe")
     compared = {}
     for name, preset in PRESETS.items():
-        made = design(roadmap, get_regime(preset.config.regime), Request())
+        made = design(roadmap, get_regime(preset.config.regime), DesignSpec())
         path, *_ = families(made, preset.config, [row.name for row in made.rows])
         compared[name] = [row for row, _ in path.comparisons]
     assert compared["pocket"] == ["optimizer", "schedule", "label-smoothing", "moving-average"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ablations import PAPER, REGIMES, RecipeOf, Variant, get_regime, paper_row
-from ablations.designs import Request, design
+from ablations.designs import DesignSpec, design
 from ablations.presets import PRESETS
 from ablations.step import Step
 from models import Architecture, build
@@ -152,7 +152,7 @@ def test_the_small_regimes_maps_stand_to_a_7x7_kernel_as_the_papers_last_stages(
 def test_a_sentence_says_what_is_true_in_its_regime(regime, sentence) -> None:
     of = get_regime(regime)
     assert PAPER.step("patchify-stem", of).sentence == sentence
-    assert design(PAPER, of, Request()).row("patchify-stem").sentence == sentence
-    assert design(PAPER, of, Request("one-at-a-time", base="stage-ratio")).row("patchify-stem").sentence == sentence
+    assert design(PAPER, of, DesignSpec()).row("patchify-stem").sentence == sentence
+    assert design(PAPER, of, DesignSpec("one-at-a-time", base="stage-ratio")).row("patchify-stem").sentence == sentence
     braces = Step("own", "kernel {kernel_size} and {whatever}", architecture={"kernel_size": 5})
     assert braces.told(Architecture(kernel_size=5)).sentence == "kernel 5 and {whatever}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ablations import PAPER, REGIMES, get_roadmap
-from ablations.designs import Request, design, recorded
+from ablations.designs import DesignSpec, design, recorded
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
 from training.recipe import follow
@@ -16,7 +16,7 @@ CONFIG = replace(PRESET, recipe=PRESET.recipe.change(lr=4e-3), classic=PRESET.cl
 
 
 def swept(text: str, roadmap=PAPER, **request):
-    return design(roadmap, POCKET, Request(sweep=Sweep.parse(text), **request))
+    return design(roadmap, POCKET, DesignSpec(sweep=Sweep.parse(text), **request))
 
 
 def recipe(made, row: str):
@@ -70,7 +70,7 @@ def test_a_longer_training_is_that_of_a_longer_study():
 @pytest.mark.parametrize("kind", ["leave-one-out", "factorial"])
 def test_rows_of_every_design_and_roadmap_are_swept(kind):
     factors = {"factors": ("gelu", "layer-norm")} if kind == "factorial" else {}
-    plain = design(PAPER, POCKET, Request(kind, **factors))
+    plain = design(PAPER, POCKET, DesignSpec(kind, **factors))
     made = swept("weight_decay=0.05,0.3", kind=kind, **factors)
     assert [row.name for row in made.rows if row.of is None] == [row.name for row in plain.rows]
     assert made.effects == plain.effects
@@ -82,7 +82,7 @@ def test_rows_of_every_design_and_roadmap_are_swept(kind):
 def test_study_json_makes_the_same_design_again():
     for made in (swept("lr=0.5x,2x"), swept("crop_scale=0.25:1,0.5:1", kind="leave-one-out")):
         assert recorded(json.loads(json.dumps(made.record)), POCKET) == made
-    assert "sweep" not in design(PAPER, POCKET, Request()).record  # as studies of before have it
+    assert "sweep" not in design(PAPER, POCKET, DesignSpec()).record  # as studies of before have it
 
 
 @pytest.mark.parametrize(

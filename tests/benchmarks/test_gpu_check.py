@@ -12,7 +12,7 @@ import torch
 from benchmarks import gpu, gpu_check
 from benchmarks.gpu_check import Setting
 from benchmarks.jobs import Finding, Job
-from training.layout import Layout
+from training.compute_options import ComputeOptions
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--cpu", "--regime", "pocket", "--resolution", "32", "--batch", "8", "--warm", "1", "--updates", "2",
@@ -32,13 +32,13 @@ def setting(tmp_path: Path) -> Setting:
 
 
 def _here(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding]:
-    """As `carry_out`, in this process."""
+    """As `run_all`, in this process."""
     for job in jobs:
         yield from job.function(*job.arguments)
 
 
 def test_the_check_asks_all_it_can_on_the_cpu_and_writes_a_page(tmp_path, monkeypatch, capfd) -> None:
-    monkeypatch.setattr(gpu, "carry_out", _here)
+    monkeypatch.setattr(gpu, "run_all", _here)
     gpu.main(["--check", *SMALL, "--steps", "separate-downsampling", "--precisions", "bf16", "--out", str(tmp_path)])
     parts = json.loads((tmp_path / "gpu-check-shown-on-cpu.json").read_text())["parts"]
     held = {name: [finding["held"] for finding in part["findings"]] for name, part in parts.items()}
@@ -65,7 +65,7 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, monkeypatch, capsys) -> Non
 
 
 def test_losses_that_are_not_the_cpus_do_not_hold(setting) -> None:
-    ask = lambda: next(gpu_check.losses("baseline", ("fp32",), (Layout(),), setting))  # noqa: E731
+    ask = lambda: next(gpu_check.losses("baseline", ("fp32",), (ComputeOptions(),), setting))  # noqa: E731
     assert ask().held
     kept = setting.folder / "baseline.json"
     truth = json.loads(kept.read_text())

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from benchmarks.jobs import Finding, Job, carry_out
+from benchmarks.jobs import Finding, Job, run_all
 
 
 def _fails() -> Iterator[Finding]:
@@ -30,7 +30,7 @@ def test_a_job_that_fails_or_dies_or_lasts_does_not_end_the_others() -> None:
     jobs = [Job("fails", _fails, ()), Job("dies", _dies, ()), Job("reads", _reads, ("OWN",), {"OWN": "a word"}),
             Job("lasts", _lasts, ()), Job("waits", _reads, ("OWN",))]  # fmt: skip
     end, found = time.monotonic() + 120, []
-    for finding in carry_out(jobs, 1, end):
+    for finding in run_all(jobs, 1, end):
         found.append((finding.what, finding.held, finding.said))
         if finding.what == "OWN":
             break
@@ -38,5 +38,5 @@ def test_a_job_that_fails_or_dies_or_lasts_does_not_end_the_others() -> None:
         ("before", True, ""), ("fails", False, "RuntimeError: no luck"), ("before the end", True, ""),
         ("dies", False, "its process ended with exit code 3"), ("OWN", True, "a word"),
     ]  # fmt: skip
-    late = [(finding.what, finding.held, finding.said) for finding in carry_out(jobs[3:], 1, time.monotonic() + 1)]
+    late = [(finding.what, finding.held, finding.said) for finding in run_all(jobs[3:], 1, time.monotonic() + 1)]
     assert late == [(name, None, "not measured: out of time") for name in ("lasts", "waits")]

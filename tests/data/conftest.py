@@ -35,10 +35,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 
 @pytest.fixture
 def split(tmp_path: Path) -> Split:
-    """40 pictures of noise of 12 to 80 pixels a side, as `tmp_path`/pictures/NUMBER.png."""
+    """40 images of noise of 12 to 80 pixels a side, as `tmp_path`/images/NUMBER.png."""
     rng = np.random.default_rng(0)
-    (tmp_path / "pictures").mkdir()
-    paths = tuple(tmp_path / "pictures" / f"{number}.png" for number in range(40))
+    (tmp_path / "images").mkdir()
+    paths = tuple(tmp_path / "images" / f"{number}.png" for number in range(40))
     for path in paths:
         height, width = rng.integers(12, 80, 2)
         Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(path)

@@ -26,7 +26,7 @@ from data.augment import (
 from data.augmentation import MEAN, STD, Augmentation
 
 
-def pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+def images(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand((count, 3, 6, 8), generator=generator) * 350 - 50
     smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")
@@ -95,7 +95,7 @@ def test_crop_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> No
     assert (ours[:, 1] + ours[:, 3] <= width).all()
 
 
-def test_a_picture_too_narrow_for_any_try_is_cropped_at_its_centre() -> None:
+def test_a_image_too_narrow_for_any_try_is_cropped_at_its_centre() -> None:
     never = np.full((1, 22), 0.999)
     box = crop_boxes(never, np.array([10]), np.array([200]), (0.08, 1.0), (3 / 4, 4 / 3))[0]
     assert box.tolist() == [0, (200 - 13) // 2, 10, 13]
@@ -105,31 +105,31 @@ def test_a_picture_too_narrow_for_any_try_is_cropped_at_its_centre() -> None:
 
 @pytest.mark.parametrize(("store", "size"), [((40, 50), 32), ((256, 341), 224), ((30, 20), 32)])
 def test_crop_and_flip_are_torchvisions_to_the_byte(store: tuple[int, int], size: int) -> None:
-    batch = pictures(12, *store)
+    batch = images(12, *store)
     augmentation = Augmentation(rand_augment_magnitude=0, color_jitter=0)
     draws = draws_of(augmentation, np.arange(12), size=store, resolution=size)
     assert 0 < draws.flip.sum() < 12
     ours = augment_batch(augmentation, size, draws, list(batch)).permute(0, 3, 1, 2)
-    for picture, box, flip, ours_one in zip(batch, draws.crop.tolist(), draws.flip, ours, strict=True):
+    for image, box, flip, ours_one in zip(batch, draws.crop.tolist(), draws.flip, ours, strict=True):
         theirs = reference.resized_crop(
-            picture.permute(2, 0, 1), *box, [size, size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+            image.permute(2, 0, 1), *box, [size, size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
         )
         torch.testing.assert_close(ours_one, reference.hflip(theirs) if flip else theirs, rtol=0, atol=0)
 
 
 def test_a_transposed_view_is_resized_as_its_copy() -> None:
-    picture = pictures(1, 40, 50)[0]
-    turned = picture.transpose(0, 1)
+    image = images(1, 40, 50)[0]
+    turned = image.transpose(0, 1)
     assert torch.equal(resize(turned, (3, 4, 30, 20), 16, 24), resize(turned.contiguous(), (3, 4, 30, 20), 16, 24))
 
 
 @pytest.mark.parametrize("store", [(256, 341), (300, 256), (40, 37), (500, 501)])
 def test_evaluation_view_is_torchvisions_resize_and_centre_crop(store: tuple[int, int]) -> None:
-    picture = pictures(1, *store)[0]
+    image = images(1, *store)[0]
     theirs = v2.Compose([
         v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(224),
-    ])(picture.permute(2, 0, 1))  # fmt: skip
-    assert torch.equal(centre_crop(picture, 224), theirs)
+    ])(image.permute(2, 0, 1))  # fmt: skip
+    assert torch.equal(centre_crop(image, 224), theirs)
 
 
 # RandAugment and colour jitter.
@@ -158,24 +158,24 @@ def test_colour_jitter_is_per_sample_and_in_a_random_order() -> None:
     draws = draws_of(augmentation, np.arange(3000), size=(24, 24), resolution=24)
     assert stats.kstest(draws.jitter.ravel(), stats.uniform(0.6, 0.8).cdf).pvalue > 1e-3
     assert stats.chisquare(np.bincount(draws.jitter_order, minlength=6)).pvalue > 1e-3
-    batch = pictures(8, 24, 24)
+    batch = images(8, 24, 24)
     draws = draws_of(augmentation, np.arange(8), size=(24, 24), resolution=24)
     ours = augment_batch(augmentation, 24, draws, list(batch))
     orders = ("bcs", "bsc", "cbs", "csb", "sbc", "scb")
-    for row, picture in enumerate(batch):
-        image = reference.to_pil_image(picture.permute(2, 0, 1))
+    for row, image in enumerate(batch):
+        jittered = reference.to_pil_image(image.permute(2, 0, 1))
         for part in orders[draws.jitter_order[row]]:
             adjust, factor = {
                 "b": (reference.adjust_brightness, 0), "c": (reference.adjust_contrast, 1),
                 "s": (reference.adjust_saturation, 2),
             }[part]  # fmt: skip
-            image = adjust(image, draws.jitter[row, factor])
-        assert torch.equal(ours[row].permute(2, 0, 1), reference.pil_to_tensor(image))
+            jittered = adjust(jittered, draws.jitter[row, factor])
+        assert torch.equal(ours[row].permute(2, 0, 1), reference.pil_to_tensor(jittered))
 
 
 def test_randaugment_is_applied_layer_by_layer() -> None:
     augmentation = Augmentation()
-    batch = list(pictures(40, 64, 80))
+    batch = list(images(40, 64, 80))
     draws = draws_of(augmentation, np.arange(40), size=(64, 80), resolution=48)
     ours = augment_batch(augmentation, 48, draws, batch)
     without = Augmentation(rand_augment_magnitude=0, color_jitter=0)
@@ -213,10 +213,10 @@ def test_erased_boxes_have_timms_distribution() -> None:
 def test_erasing_fills_its_box_with_normal_noise_and_touches_nothing_else() -> None:
     augmentation = Augmentation(random_erasing=1.0, rand_augment_magnitude=0, color_jitter=0)
     draws = draws_of(augmentation, np.arange(40), size=(64, 64), resolution=64)
-    batch = pictures(40, 64, 64)
-    untouched, images = finish(batch), finish(batch, draws)
+    batch = images(40, 64, 64)
+    untouched, finished = finish(batch), finish(batch, draws)
     noise = []
-    for image, before, (top, left, tall, wide) in zip(images, untouched, draws.erase.tolist(), strict=True):
+    for image, before, (top, left, tall, wide) in zip(finished, untouched, draws.erase.tolist(), strict=True):
         noise.append(image[:, top : top + tall, left : left + wide].flatten().clone())
         image[:, top : top + tall, left : left + wide] = before[:, top : top + tall, left : left + wide]
         assert torch.equal(image, before)
@@ -225,12 +225,12 @@ def test_erasing_fills_its_box_with_normal_noise_and_touches_nothing_else() -> N
 
 
 def test_normalising_is_torchvisions() -> None:
-    batch = pictures(7, 32, 32)
-    images = finish(batch)
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert images.dtype == torch.float32
+    batch = images(7, 32, 32)
+    finished = finish(batch)
+    assert finished.is_contiguous(memory_format=torch.channels_last)
+    assert finished.dtype == torch.float32
     theirs = reference.normalize(batch.permute(0, 3, 1, 2) / 255, list(MEAN), list(STD))
-    torch.testing.assert_close(images, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(finished, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_mixing_weights_follow_beta_and_the_two_kinds_share_the_batches() -> None:
@@ -257,7 +257,7 @@ def test_mixing_weights_follow_beta_and_the_two_kinds_share_the_batches() -> Non
 @pytest.mark.parametrize("alphas", [(0.8, 0.0), (0.0, 1.0)])
 def test_neighbours_are_mixed_and_the_weight_is_the_share_of_pixels(count: int, alphas: tuple[float, float]) -> None:
     augmentation = Augmentation(mixup=alphas[0], cutmix=alphas[1])
-    batch = pictures(count, 32, 32)
+    batch = images(count, 32, 32)
     plain = finish(batch)
     for number in range(4):
         how = draw_mix(augmentation, 32, 0, 0, number)

@@ -1,4 +1,4 @@
-"""The picture cache: exact, resumable, built once."""
+"""The image cache: exact, resumable, built once."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from PIL import Image
 import data
 from data import cache_build
 from data.cache import open_store
-from data.decode import read_picture, resize, resized_shape
+from data.decode import read_image, resize, resized_shape
 from data.splits import Files, Source, Split
-from data.store import PictureStore
+from data.store import ImageStore
 
 COUNT, SIDE = 40, 24
 
 
-def shrunk(picture: np.ndarray) -> np.ndarray:
-    height, width, _ = picture.shape
-    return resize(picture, resized_shape(height, width, SIDE))
+def shrunk(image: np.ndarray) -> np.ndarray:
+    height, width, _ = image.shape
+    return resize(image, resized_shape(height, width, SIDE))
 
 
 @dataclass(frozen=True)
 class Counting:
-    """A source that notes which pictures were decoded, and calls `before` first."""
+    """A source that notes which images were decoded, and calls `before` first."""
 
     files: Files
     reads: list[int] = field(default_factory=list)
@@ -64,30 +64,30 @@ def counted(split: Split, before: Callable[[int], None] = lambda index: None) ->
     return Split(split.name, split.ids, split.labels, source), source.reads
 
 
-def files_of(store: PictureStore) -> dict[str, bytes]:
+def files_of(store: ImageStore) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in store.folder.iterdir()}
 
 
-def test_a_store_holds_every_picture_resized(split: Split, cache: Path) -> None:
+def test_a_store_holds_every_image_resized(split: Split, cache: Path) -> None:
     store = open_store(split, cache, SIDE)
     assert len(store) == COUNT
     assert store.ids == split.ids
     assert store.labels.tolist() == list(split.labels)
     assert store.labels.dtype == torch.int64
-    for index, picture in enumerate(store):
+    for index, image in enumerate(store):
         expected = shrunk(split.read(index))
-        assert picture.dtype == torch.uint8
-        assert torch.equal(picture, torch.from_numpy(expected.copy()))
+        assert image.dtype == torch.uint8
+        assert torch.equal(image, torch.from_numpy(expected.copy()))
         assert store.shapes[index].tolist() == list(expected.shape[:2])
         assert min(expected.shape[:2]) <= SIDE
     with pytest.raises(IndexError):
         store[COUNT]
 
 
-def test_pictures_are_views_of_one_memory_map(split: Split, cache: Path) -> None:
+def test_images_are_views_of_one_memory_map(split: Split, cache: Path) -> None:
     store = open_store(split, cache, SIDE)
     assert store[1].untyped_storage().data_ptr() == store[2].untyped_storage().data_ptr()
-    assert store.nbytes == sum(picture.numel() for picture in store) == (store.folder / "pictures.bin").stat().st_size
+    assert store.nbytes == sum(image.numel() for image in store) == (store.folder / "images.bin").stat().st_size
 
 
 def test_a_store_travels_to_other_processes_as_a_path(split: Split, cache: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_build_that_fails_closes_its_file_after_its_last_writer(
         else:
             assert begun.wait(60)
             failed.set()
-            raise OSError("the disk of pictures is gone")
+            raise OSError("the disk of images is gone")
 
     def pwrite(descriptor: int, *what: Any) -> int:
         name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -122,9 +122,9 @@ def test_a_build_that_fails_closes_its_file_after_its_last_writer(
 
     monkeypatch.setattr(cache_build, "CHUNK_BYTES", 1)
     monkeypatch.setattr(os, "pwrite", pwrite)
-    with pytest.raises(OSError, match="the disk of pictures is gone"):
+    with pytest.raises(OSError, match="the disk of images is gone"):
         open_store(counted(split, before)[0], cache, SIDE, workers=2)
-    assert written == ["pictures.bin"]
+    assert written == ["images.bin"]
 
 
 def test_a_second_opening_decodes_nothing(split: Split, cache: Path) -> None:
@@ -144,7 +144,7 @@ def test_the_size_is_announced_before_anything_is_decoded(split: Split, cache: P
     store = open_store(watched, cache, SIDE, announce=events.append)
     assert events.index("decode") == 1
     assert events[0].startswith(
-        f"Decoding {COUNT} pictures of test-split once, to {store.nbytes / 1000:.1f} kB in {cache}"
+        f"Decoding {COUNT} images of test-split once, to {store.nbytes / 1000:.1f} kB in {cache}"
     )
 
 
@@ -166,7 +166,7 @@ def test_the_store_is_the_same_for_any_number_of_workers_and_chunks(
     assert files_of(one) == files_of(four)
     monkeypatch.setattr(cache_build, "CHUNK_BYTES", 5_000)
     small = open_store(split, tmp_path / "small", SIDE, workers=4)
-    assert files_of(small)["pictures.bin"] == files_of(one)["pictures.bin"]
+    assert files_of(small)["images.bin"] == files_of(one)["images.bin"]
 
 
 KILLED_BUILD = """
@@ -189,7 +189,7 @@ open_store(split, Path(sys.argv[3]), 24, workers=2, progress=progress)
 HOLDER = """
 import sys
 from pathlib import Path
-from data.files import one_writer
+from utils.files import one_writer
 with one_writer(Path(sys.argv[1])):
     print(flush=True)
     sys.stdin.read()
@@ -216,7 +216,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
     split: Split, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = str(Path(data.__file__).parents[1])
-    command = [sys.executable, "-c", KILLED_BUILD, home, str(tmp_path / "pictures"), str(cache)]
+    command = [sys.executable, "-c", KILLED_BUILD, home, str(tmp_path / "images"), str(cache)]
     assert subprocess.run(command, cwd=home, check=False, capture_output=True).returncode == -signal.SIGKILL
     part = cache / f"test-split-{SIDE}.part"
     assert part.is_dir()
@@ -225,7 +225,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
     assert noted
     # As after a power failure: what was noted is not there, and a note is cut short.
     torn = shutil.copytree(cache, tmp_path / "torn") / part.name
-    (torn / "pictures.bin").write_bytes(b"torn" + (torn / "pictures.bin").read_bytes()[4:])
+    (torn / "images.bin").write_bytes(b"torn" + (torn / "images.bin").read_bytes()[4:])
     with open(torn / "done.jsonl", "a") as file:
         file.write('\n{"number": 3, "cr')
     monkeypatch.setattr(cache_build, "CHUNK_BYTES", 5_000)
@@ -260,10 +260,10 @@ def test_a_build_killed_at_its_very_end_decodes_nothing_again(
     store = open_store(again, cache, SIDE)
     assert not reads
     assert files_of(store) == files_of(open_store(split, tmp_path / "fresh", SIDE))
-    assert {path.name for path in store.folder.iterdir()} == {"pictures.bin", "index.npz", "ids.json", "meta.json"}
+    assert {path.name for path in store.folder.iterdir()} == {"images.bin", "index.npz", "ids.json", "meta.json"}
 
 
-def test_a_half_built_cache_of_other_pictures_is_not_gone_on_with(
+def test_a_half_built_cache_of_other_images_is_not_gone_on_with(
     split: Split, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_build, "CHUNK_BYTES", 5_000)
@@ -275,8 +275,8 @@ def test_a_half_built_cache_of_other_pictures_is_not_gone_on_with(
     with pytest.raises(KeyboardInterrupt):
         open_store(counted(split, interrupt)[0], cache, SIDE, workers=1)
     assert (cache / f"test-split-{SIDE}.part").is_dir()
-    path = tmp_path / "pictures" / "0.png"
-    Image.fromarray(read_picture(path)[::-1]).save(path)
+    path = tmp_path / "images" / "0.png"
+    Image.fromarray(read_image(path)[::-1]).save(path)
     again, reads = counted(split)
     store = open_store(again, cache, SIDE)
     assert len(reads) == COUNT
@@ -285,7 +285,7 @@ def test_a_half_built_cache_of_other_pictures_is_not_gone_on_with(
 
 def test_two_builders_at_once_build_once(split: Split, cache: Path) -> None:
     announced: list[str] = []
-    stores: list[PictureStore] = []
+    stores: list[ImageStore] = []
     threads = [
         threading.Thread(target=lambda: stores.append(open_store(split, cache, SIDE, announce=announced.append)))
         for _ in range(4)
@@ -299,7 +299,7 @@ def test_two_builders_at_once_build_once(split: Split, cache: Path) -> None:
 
 
 def test_two_processes_at_once_build_once(split: Split, cache: Path, tmp_path: Path) -> None:
-    """Real ones, told to begin together; none finds half a store, and the pictures are those of one builder."""
+    """Real ones, told to begin together; none finds half a store, and the images are those of one builder."""
     program = (
         "import sys, pickle\nfrom data.cache import open_store\n"
         "split, cache, side = pickle.loads(sys.stdin.buffer.read())\n"

@@ -24,13 +24,13 @@ from torchvision.datasets import Food101
 import data
 import runner
 from data import datasets, folder_structure, food101
-from data.files import require_free
 from data.splits import Files, Origin, Published, Split, hold_out
+from utils.files import require_free
 
 CLASSES = ("apple_pie", "bibimbap", "cannoli")
 
 
-def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 18)) -> None:
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 18)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path)
@@ -42,7 +42,7 @@ def write_food101(folder: Path, train: int = 10, test: int = 4) -> Path:
         for part, numbers in (("train", range(train)), ("test", range(train, train + test))):
             lists[part][cls] = [f"{cls}/{1000 + number}" for number in numbers]
             for number in numbers:
-                write_picture(folder / "images" / cls / f"{1000 + number}.jpg", number)
+                write_image(folder / "images" / cls / f"{1000 + number}.jpg", number)
     (folder / "meta").mkdir()
     for part, names in lists.items():
         (folder / "meta" / f"{part}.json").write_text(json.dumps(names))
@@ -72,8 +72,8 @@ def test_food101_is_what_torchvision_reads(root: Path) -> None:
     assert dataset.classes == CLASSES == tuple(official.classes)
     assert dataset.test.labels == tuple(official._labels)
     for index in range(len(official)):
-        picture, _ = official[index]
-        assert np.array_equal(dataset.test.read(index), np.asarray(picture))
+        image, _ = official[index]
+        assert np.array_equal(dataset.test.read(index), np.asarray(image))
     assert dataset.test.ids[0] == "apple_pie/1010"
     assert not dataset.synthetic
 
@@ -87,7 +87,7 @@ def test_validation_is_a_stratified_tenth_of_train(tmp_path: Path) -> None:
     assert everything == {f"{cls}/{1000 + number}" for cls in CLASSES for number in range(40)}
 
 
-def test_held_out_pictures_depend_on_names_only() -> None:
+def test_held_out_images_depend_on_names_only() -> None:
     names = [f"c/{number}" for number in range(50)]
     chosen = []
     for order in (names, names[::-1]):
@@ -105,7 +105,7 @@ def test_fingerprint_tells_two_data_sets_apart(root: Path, tmp_path_factory: pyt
     other = tmp_path_factory.mktemp("other")
     shutil.copytree(root / "food-101", other / "food-101")
     assert data.load("food101", other).fingerprint == first
-    write_picture(other / "food-101" / "images" / "cannoli" / "1011.jpg", size=(60, 60))
+    write_image(other / "food-101" / "images" / "cannoli" / "1011.jpg", size=(60, 60))
     assert data.load("food101", other).fingerprint != first
 
 
@@ -167,7 +167,7 @@ def break_nothing(folder: Path) -> None:
     folder.mkdir()
 
 
-def drop_pictures(folder: Path) -> None:
+def drop_images(folder: Path) -> None:
     for number in (1000, 1003):
         (folder / "images" / "bibimbap" / f"{number}.jpg").unlink()
 
@@ -190,18 +190,18 @@ def edit_list(folder: Path, change: dict[str, Any]) -> None:
     ("damage", "expected"),
     [
         (break_nothing, "half downloaded"),
-        (drop_pictures, "half downloaded: 2 of its 42 pictures are missing (bibimbap/1000, bibimbap/1003)"),
+        (drop_images, "half downloaded: 2 of its 42 images are missing (bibimbap/1000, bibimbap/1003)"),
         (drop_list, "test.json is missing"),
         (cut_list, "cannot be read"),
         (functools.partial(edit_list, change={"bibimbap": []}), "class 'bibimbap'"),
         (functools.partial(edit_list, change={"dumplings": ["dumplings/1", "dumplings/2"]}), "dumplings is in one of"),
-        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/../../../etc/passwd"]}), "is no picture of class"),
-        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/.."]}), "is no picture of class"),
-        (functools.partial(edit_list, change={"..": ["../passwd", "../shadow"]}), "is no picture of class"),
-        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/a\0b", "bibimbap/2"]}), "is no picture of class"),
-        (functools.partial(edit_list, change={"bibimbap": ["/etc/passwd", "bibimbap/2"]}), "is no picture of class"),
-        (functools.partial(edit_list, change={"bibimbap": [7, 8]}), "is no picture of class"),
-        (functools.partial(edit_list, change={"bibimbap": "all"}), "should map each class to its pictures"),
+        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/../../../etc/passwd"]}), "is no image of class"),
+        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/.."]}), "is no image of class"),
+        (functools.partial(edit_list, change={"..": ["../passwd", "../shadow"]}), "is no image of class"),
+        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/a\0b", "bibimbap/2"]}), "is no image of class"),
+        (functools.partial(edit_list, change={"bibimbap": ["/etc/passwd", "bibimbap/2"]}), "is no image of class"),
+        (functools.partial(edit_list, change={"bibimbap": [7, 8]}), "is no image of class"),
+        (functools.partial(edit_list, change={"bibimbap": "all"}), "should map each class to its images"),
     ],
 )
 def test_a_damaged_food101_is_refused(root: Path, damage: Any, expected: str) -> None:
@@ -354,7 +354,7 @@ def test_a_new_data_set_needs_its_object_alone_and_a_dry_run_does_not_fetch_it(
     assert runner.main(["all", *asked, *place, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "123.0 MB of data set to come" in said
-    assert "8,960 a run in training" in said  # 10 epochs of 14 batches of 64, of 900 pictures
+    assert "8,960 a run in training" in said  # 10 epochs of 14 batches of 64, of 900 images
     assert not list(tmp_path.iterdir())
 
 
@@ -371,12 +371,12 @@ def test_a_full_disk_is_refused_before_the_download(tmp_path: Path) -> None:
         require_free(tmp_path, 10**18, "Food-101")
 
 
-def test_ones_own_pictures_are_split_80_10_10(tmp_path: Path) -> None:
+def test_ones_own_images_are_split_80_10_10(tmp_path: Path) -> None:
     for cls in ("cat", "dog"):
         for number in range(30):
-            write_picture(tmp_path / cls / f"{number}.png", number)
+            write_image(tmp_path / cls / f"{number}.png", number)
     (tmp_path / ".hidden").mkdir()
-    (tmp_path / "cat" / "notes.txt").write_text("no picture")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
     name = f"imagefolder:{tmp_path}"
     data.check(name, tmp_path)
     dataset = data.load(name, tmp_path)
@@ -397,7 +397,7 @@ def test_ones_own_split_is_kept(tmp_path: Path, validation: str | None) -> None:
     for part, count in counts.items():
         for cls in ("cat", "dog"):
             for number in range(count):
-                write_picture(tmp_path / part / cls / "deep" / f"{number}.JPG", number)
+                write_image(tmp_path / part / cls / "deep" / f"{number}.JPG", number)
     dataset = data.load(f"imagefolder:{tmp_path}", tmp_path)
     assert len(dataset.test) == 8
     assert all(name.startswith("test/") for name in dataset.test.ids)
@@ -408,25 +408,25 @@ def test_ones_own_split_is_kept(tmp_path: Path, validation: str | None) -> None:
 
 def test_ones_own_folder_is_refused_when_it_cannot_be_used(tmp_path: Path) -> None:
     name = f"imagefolder:{tmp_path / 'mine'}"
-    assert "needs the folder of your pictures" in refused("imagefolder:", tmp_path)
-    assert "needs the folder of your pictures" in refused("imagefolder", tmp_path)
+    assert "needs the folder of your images" in refused("imagefolder:", tmp_path)
+    assert "needs the folder of your images" in refused("imagefolder", tmp_path)
     assert "does not exist" in refused(name, tmp_path)
     (tmp_path / "mine").mkdir()
     assert "has no class folders" in refused(name, tmp_path)
     for number in range(3):
-        write_picture(tmp_path / "mine" / "cat" / f"{number}.jpg")
+        write_image(tmp_path / "mine" / "cat" / f"{number}.jpg")
     assert "has 1 class folder;" in refused(name, tmp_path)
     (tmp_path / "mine" / "dog").mkdir()
     assert "class 'dog' in" in refused(name, tmp_path)
-    assert "has no picture" in refused(name, tmp_path)
-    write_picture(tmp_path / "mine" / "dog" / "0.jpg")
-    assert "has too few pictures: 1, but at least 3 are needed" in refused(name, tmp_path)
+    assert "has no image" in refused(name, tmp_path)
+    write_image(tmp_path / "mine" / "dog" / "0.jpg")
+    assert "has too few images: 1, but at least 3 are needed" in refused(name, tmp_path)
     for number in range(3):
-        write_picture(tmp_path / "mine" / "dog" / f"{number}.jpg")
+        write_image(tmp_path / "mine" / "dog" / f"{number}.jpg")
     data.check(name, tmp_path)
     for part, cls in (("train", "cat"), ("train", "dog"), ("test", "cat"), ("test", "fox")):
         for number in range(2):
-            write_picture(tmp_path / "split" / part / cls / f"{number}.jpg")
+            write_image(tmp_path / "split" / part / cls / f"{number}.jpg")
     assert "class dog, fox is in only one of train and test" in refused(f"imagefolder:{tmp_path / 'split'}", tmp_path)
 
 
@@ -434,7 +434,7 @@ def test_two_folders_of_the_same_name_are_two_data_sets(tmp_path: Path) -> None:
     for place in ("here", "there"):
         for cls in ("cat", "dog"):
             for number in range(3):
-                write_picture(tmp_path / place / "pets" / cls / f"{number}.jpg", number)
+                write_image(tmp_path / place / "pets" / cls / f"{number}.jpg", number)
     here, there = (data.load(f"imagefolder:{tmp_path / place / 'pets'}", tmp_path) for place in ("here", "there"))
     assert here.train.name != there.train.name
     assert here.fingerprint == there.fingerprint

@@ -1,4 +1,4 @@
-"""Every kind of hostile or unusual picture is either read correctly or refused with a reason."""
+"""Every kind of hostile or unusual image is either read correctly or refused with a reason."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from data import decode
-from data.decode import UnreadablePicture, picture_size, read_picture, resize, resized_shape
+from data.decode import UnreadableImage, image_size, read_image, resize, resized_shape
 
-# Four quadrants of one colour each survive JPEG compression, so that turned and mirrored pictures can be told apart.
+# Four quadrants of one colour each survive JPEG compression, so that turned and mirrored images can be told apart.
 RED, GREEN, BLUE, GREY = (200, 30, 40), (40, 170, 60), (30, 60, 190), (128, 128, 128)
 
 
 def quadrants(height: int = 32, width: int = 48) -> np.ndarray:
-    picture = np.empty((height, width, 3), np.uint8)
-    picture[: height // 2, : width // 2] = RED
-    picture[: height // 2, width // 2 :] = GREEN
-    picture[height // 2 :, : width // 2] = BLUE
-    picture[height // 2 :, width // 2 :] = GREY
-    return picture
+    image = np.empty((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = RED
+    image[: height // 2, width // 2 :] = GREEN
+    image[height // 2 :, : width // 2] = BLUE
+    image[height // 2 :, width // 2 :] = GREY
+    return image
 
 
 def saved(path: Path, image: Image.Image, kind: str, **options: Any) -> Path:
@@ -44,16 +44,16 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def assert_reads(path: Path, expected: np.ndarray, tolerance: int = 0) -> None:
-    picture = read_picture(path)
-    assert picture.dtype == np.uint8
-    assert picture.shape == expected.shape
-    assert picture_size(path) == expected.shape[:2]
-    assert np.abs(picture.astype(int) - expected).max() <= tolerance
+    image = read_image(path)
+    assert image.dtype == np.uint8
+    assert image.shape == expected.shape
+    assert image_size(path) == expected.shape[:2]
+    assert np.abs(image.astype(int) - expected).max() <= tolerance
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
 def test_what_a_file_is_called_does_not_matter(tmp_path: Path, kind: str) -> None:
-    assert_reads(saved(tmp_path / "picture.jpg", Image.fromarray(quadrants()), kind), quadrants())
+    assert_reads(saved(tmp_path / "image.jpg", Image.fromarray(quadrants()), kind), quadrants())
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
@@ -73,7 +73,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = Image.fromarray(np.ascontiguousarray(store[orientation](upright)))
+    pil_image = Image.fromarray(np.ascontiguousarray(store[orientation](upright)))
     options: dict[str, Any] = {"exif": exif}
     if kind == "TIFF":
         info = TiffImagePlugin.ImageFileDirectory_v2()
@@ -83,25 +83,25 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int
         options |= {"quality": 98, "subsampling": 0}
     elif kind == "WEBP":
         options |= {"lossless": True}
-    path = saved(tmp_path / "picture", image, kind, **options)
+    path = saved(tmp_path / "image", pil_image, kind, **options)
     # A border between quadrants may ring in JPEG; their insides may not.
-    picture = read_picture(path)
-    assert picture.shape == upright.shape
-    assert picture_size(path) == upright.shape[:2]
+    image = read_image(path)
+    assert image.shape == upright.shape
+    assert image_size(path) == upright.shape[:2]
     for y, x in ((6, 8), (6, 40), (26, 8), (26, 40)):
-        assert np.abs(picture[y, x].astype(int) - upright[y, x]).max() < 6
+        assert np.abs(image[y, x].astype(int) - upright[y, x]).max() < 6
 
 
 def test_cmyk_is_read(tmp_path: Path) -> None:
-    image = Image.fromarray(quadrants()).convert("CMYK")
-    picture = read_picture(saved(tmp_path / "picture.jpg", image, "JPEG", quality=98))
-    assert np.abs(picture[6, 8].astype(int) - RED).max() < 8
-    assert np.abs(picture[26, 8].astype(int) - BLUE).max() < 8
+    pil_image = Image.fromarray(quadrants()).convert("CMYK")
+    image = read_image(saved(tmp_path / "image.jpg", pil_image, "JPEG", quality=98))
+    assert np.abs(image[6, 8].astype(int) - RED).max() < 8
+    assert np.abs(image[26, 8].astype(int) - BLUE).max() < 8
 
 
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 32 * 48).astype(np.uint16).reshape(32, 48)
-    path = saved(tmp_path / "picture.png", Image.fromarray(ramp), "PNG")
+    path = saved(tmp_path / "image.png", Image.fromarray(ramp), "PNG")
     assert_reads(path, np.repeat((ramp >> 8).astype(np.uint8)[:, :, None], 3, axis=2))
 
 
@@ -110,7 +110,7 @@ def test_16_bit_rgb_keeps_its_upper_byte(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 65536, (4, 5, 3)).astype(">u2")
     header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rgb))
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
     assert_reads(path, (rgb >> 8).astype(np.uint8))
@@ -129,20 +129,20 @@ def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
     palette.putdata(numbers.ravel().tolist())
     assert_reads(saved(tmp_path / "number.png", palette, "PNG", transparency=3), expected)
     assert_reads(saved(tmp_path / "bytes.png", palette, "PNG", transparency=bytes([255, 255, 255, 0])), expected)
-    assert_reads(saved(tmp_path / "picture.gif", palette, "GIF", transparency=3), expected)
+    assert_reads(saved(tmp_path / "image.gif", palette, "GIF", transparency=3), expected)
     assert_reads(saved(tmp_path / "opaque.gif", palette, "GIF"), quadrants())
 
 
 def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
     frames = [Image.fromarray(quadrants()), Image.new("RGB", (48, 32), "black")]
-    path = saved(tmp_path / "picture.jpg", frames[0], "GIF", save_all=True, append_images=frames[1:])
+    path = saved(tmp_path / "image.jpg", frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert_reads(path, quadrants(), tolerance=3)
 
 
-def test_bilevel_grey_and_thin_pictures_are_read(tmp_path: Path) -> None:
-    assert read_picture(saved(tmp_path / "1.png", Image.new("1", (7, 5), 1), "PNG")).tolist() == [[[255] * 3] * 7] * 5
-    assert read_picture(saved(tmp_path / "L.png", Image.new("L", (7, 5), 90), "PNG")).tolist() == [[[90] * 3] * 7] * 5
-    assert read_picture(saved(tmp_path / "thin.png", Image.new("RGB", (1, 300), RED), "PNG")).shape == (300, 1, 3)
+def test_bilevel_grey_and_thin_images_are_read(tmp_path: Path) -> None:
+    assert read_image(saved(tmp_path / "1.png", Image.new("1", (7, 5), 1), "PNG")).tolist() == [[[255] * 3] * 7] * 5
+    assert read_image(saved(tmp_path / "L.png", Image.new("L", (7, 5), 90), "PNG")).tolist() == [[[90] * 3] * 7] * 5
+    assert read_image(saved(tmp_path / "thin.png", Image.new("RGB", (1, 300), RED), "PNG")).shape == (300, 1, 3)
 
 
 def jpeg() -> bytes:
@@ -162,26 +162,26 @@ def bomb() -> bytes:
     ("content", "reason"),
     [
         (b"", "an empty file"),
-        (b"\0" * 5000, "not a picture"),
-        (b"Dear reader, this is no picture.\n", "not a picture"),
+        (b"\0" * 5000, "not an image"),
+        (b"Dear reader, this is no image.\n", "not an image"),
         (jpeg()[:2000], "truncated"),
         (jpeg()[:30], "."),
         (bomb(), "decompression bomb"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_a_reason(tmp_path: Path, content: bytes, reason: str) -> None:
-    path = tmp_path / "picture.jpg"
+def test_what_is_no_image_is_refused_with_a_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "image.jpg"
     path.write_bytes(content)
-    with pytest.raises(UnreadablePicture, match=reason) as caught:
-        read_picture(path)
+    with pytest.raises(UnreadableImage, match=reason) as caught:
+        read_image(path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_large_pictures_below_pillows_own_error_are_refused_too(tmp_path: Path) -> None:
-    path = saved(tmp_path / "picture.png", Image.new("1", (12_000, 10_000)), "PNG")
-    with pytest.raises(UnreadablePicture, match="decompression bomb"):
-        read_picture(path)
+def test_large_images_below_pillows_own_error_are_refused_too(tmp_path: Path) -> None:
+    path = saved(tmp_path / "image.png", Image.new("1", (12_000, 10_000)), "PNG")
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        read_image(path)
 
 
 def test_links_folders_and_floats_are_refused_with_a_reason(tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_links_folders_and_floats_are_refused_with_a_reason(tmp_path: Path) -> N
         "none.jpg": "no such file",
     }
     for name, reason in reasons.items():
-        with pytest.raises(UnreadablePicture, match=reason):
-            read_picture(tmp_path / name)
+        with pytest.raises(UnreadableImage, match=reason):
+            read_image(tmp_path / name)
 
 
 @pytest.fixture
@@ -214,21 +214,21 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_picture_one_may_not_read_is_refused_with_a_reason(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    path = saved(tmp_path / "picture.png", Image.new("RGB", (4, 4)), "PNG")
+def test_a_image_one_may_not_read_is_refused_with_a_reason(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    path = saved(tmp_path / "image.png", Image.new("RGB", (4, 4)), "PNG")
     path.chmod(0)
     request.getfixturevalue("nobody")
-    for read in (read_picture, picture_size):
-        with pytest.raises(UnreadablePicture, match="no permission"):
-            read("picture.png")
+    for read in (read_image, image_size):
+        with pytest.raises(UnreadableImage, match="no permission"):
+            read("image.png")
 
 
 def test_a_pipe_or_a_device_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "device.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "device.jpg"):
-        for read in (read_picture, picture_size):
-            with pytest.raises(UnreadablePicture, match="no file but a pipe"):
+        for read in (read_image, image_size):
+            with pytest.raises(UnreadableImage, match="no file but a pipe"):
                 read(tmp_path / name)
 
 
@@ -237,17 +237,17 @@ def test_what_a_good_header_hides_is_found(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     files = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_lzw"}}
     for kind, options in files.items():
-        path = saved(tmp_path / "picture.jpg", noise, kind, **options)
+        path = saved(tmp_path / "image.jpg", noise, kind, **options)
         whole = path.read_bytes()
         path.write_bytes(whole[: int(0.97 * len(whole))])
         if kind == "JPEG":
-            assert picture_size(path) == (64, 64)
-        with pytest.raises(UnreadablePicture):
-            read_picture(path)
+            assert image_size(path) == (64, 64)
+        with pytest.raises(UnreadableImage):
+            read_image(path)
         if kind == "PNG":  # the only one of them with checksums
             path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
-            with pytest.raises(UnreadablePicture):
-                read_picture(path)
+            with pytest.raises(UnreadableImage):
+                read_image(path)
 
 
 @given(st.binary(max_size=64), st.integers(0, 3000))
@@ -255,8 +255,8 @@ def test_damage_is_read_or_refused_but_never_anything_else(tmp_path_factory: Any
     whole = jpeg()
     path = tmp_path_factory.getbasetemp() / "damaged.jpg"
     path.write_bytes(whole[:at] + junk + whole[at + len(junk) :])
-    with contextlib.suppress(UnreadablePicture):
-        assert read_picture(path).dtype == np.uint8
+    with contextlib.suppress(UnreadableImage):
+        assert read_image(path).dtype == np.uint8
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
@@ -271,14 +271,14 @@ def test_resizing_keeps_the_aspect_ratio_and_never_enlarges(height: int, width: 
 
 
 def test_resizing_is_pillows_antialiased_bicubic() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
-    expected = np.asarray(Image.fromarray(picture).resize((30, 20), Image.Resampling.BICUBIC))
-    assert np.array_equal(resize(picture, (20, 30)), expected)
-    assert resize(picture, (60, 90)) is picture
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize((30, 20), Image.Resampling.BICUBIC))
+    assert np.array_equal(resize(image, (20, 30)), expected)
+    assert resize(image, (60, 90)) is image
 
 
-@pytest.mark.parametrize("read", [decode.read_picture, decode.picture_size])
-def test_too_many_open_files_are_not_taken_for_a_bad_picture(read, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("read", [decode.read_image, decode.image_size])
+def test_too_many_open_files_are_not_taken_for_a_bad_image(read, tmp_path: Path, monkeypatch) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
 
     def exhausted(_: object) -> None:
@@ -289,7 +289,7 @@ def test_too_many_open_files_are_not_taken_for_a_bad_picture(read, tmp_path: Pat
         read(tmp_path / "good.png")
 
 
-def test_memory_that_runs_out_is_not_taken_for_a_bad_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_is_not_taken_for_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
 
     def exhausted(_: object) -> None:
@@ -297,4 +297,4 @@ def test_memory_that_runs_out_is_not_taken_for_a_bad_picture(tmp_path: Path, mon
 
     monkeypatch.setattr(decode, "_to_rgb", exhausted)
     with pytest.raises(OSError, match=r"^there is not enough memory to decode .*good\.png"):
-        decode.read_picture(tmp_path / "good.png")
+        decode.read_image(tmp_path / "good.png")

@@ -18,7 +18,7 @@ from tests.conftest import MadeOnce
 
 @pytest.fixture(scope="module")
 def idx(made_once: MadeOnce) -> Path:
-    """Gzipped IDX files of Fashion-MNIST's sizes: picture i is all i % 251, its label i % 10."""
+    """Gzipped IDX files of Fashion-MNIST's sizes: image i is all i % 251, its label i % 10."""
     return made_once("idx", write_idx)
 
 
@@ -43,11 +43,11 @@ def test_fashion_mnist_is_unpacked_from_debians_folder(
     dataset = data.load("fashion-mnist", tmp_path)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (54_000, 6_000, 10_000)
     assert [dataset.validation.labels.count(label) for label in range(10)] == [600] * 10
-    picture = dataset.test.read(77)
-    assert picture.shape == (32, 32, 3)
-    assert picture.dtype == np.uint8
-    assert (picture[2:30, 2:30] == 77).all()
-    assert picture.astype(int).sum() == 77 * 784 * 3  # the border is black
+    image = dataset.test.read(77)
+    assert image.shape == (32, 32, 3)
+    assert image.dtype == np.uint8
+    assert (image[2:30, 2:30] == 77).all()
+    assert image.astype(int).sum() == 77 * 784 * 3  # the border is black
     assert dataset.test.labels[77] == 7
     official = FashionMNIST(str(tmp_path), train=False)
     assert dataset.classes == tuple(FashionMNIST.classes)

@@ -16,7 +16,7 @@ from torch import Tensor
 from data import workers as workers_module
 from data.augment import centre_crop, finish
 from data.augmentation import Augmentation
-from data.batches import Batch, PreparedPictures
+from data.batches import Batch, PreparedImages
 from data.loader import batches_per_epoch, epoch_order, eval_batches, train_batches
 
 FULL = Augmentation()
@@ -25,21 +25,21 @@ OFF = Augmentation(rand_augment_magnitude=0, color_jitter=0, random_erasing=0, m
 
 
 class Store:
-    """Pictures of two sizes in memory; the label of a picture is its index."""
+    """Images of two sizes in memory; the label of an image is its index."""
 
     def __init__(self, count: int) -> None:
         generator = torch.Generator().manual_seed(0)
         coarse = torch.rand((count, 3, 6, 8), generator=generator) * 350 - 50
         planes = torch.nn.functional.interpolate(coarse, size=(56, 70), mode="bicubic").clamp(0, 255)
         upright = planes.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        self.pictures = [one if row % 3 else one.transpose(0, 1).contiguous() for row, one in enumerate(upright)]
+        self.images = [one if row % 3 else one.transpose(0, 1).contiguous() for row, one in enumerate(upright)]
         self.labels = torch.arange(count)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.pictures[index]
+        return self.images[index]
 
 
 def assert_same(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
@@ -63,7 +63,7 @@ def epoch(store: Store) -> list[Batch]:
     return list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16))
 
 
-def test_an_epoch_is_full_batches_of_distinct_pictures(store: Store, epoch: list[Batch]) -> None:
+def test_an_epoch_is_full_batches_of_distinct_images(store: Store, epoch: list[Batch]) -> None:
     assert [batch.images.shape for batch in epoch] == [(16, 3, 48, 48)] * 4
     labels = torch.cat([batch.labels for batch in epoch])
     assert len(labels.unique()) == 64
@@ -156,10 +156,10 @@ def test_global_random_state_is_neither_read_nor_moved(store: Store, epoch: list
 
 
 def test_a_store_is_read_and_never_written(store: Store) -> None:
-    before = [picture.clone() for picture in store.pictures]
+    before = [image.clone() for image in store.images]
     list(train_batches(store, FULL, 48, seed=0, epoch=0, batch_size=16))
     list(eval_batches(store, 48, batch_size=16))
-    assert all(torch.equal(now, then) for now, then in zip(store.pictures, before, strict=True))
+    assert all(torch.equal(now, then) for now, then in zip(store.images, before, strict=True))
 
 
 def test_another_epoch_or_seed_is_another_order() -> None:
@@ -176,7 +176,7 @@ def test_without_mixing_a_label_has_all_the_weight_and_odd_shares_are_fine(store
         assert batch.weight.tolist() == [1.0] * 7
 
 
-def test_evaluation_takes_every_picture_in_order_and_pads_the_last_batch(store: Store) -> None:
+def test_evaluation_takes_every_image_in_order_and_pads_the_last_batch(store: Store) -> None:
     batches = list(eval_batches(store, 32, batch_size=32))
     assert [batch.valid for batch in batches] == [32, 32, 6]
     assert {batch.images.shape for batch in batches} == {(32, 3, 32, 32)}
@@ -236,20 +236,20 @@ def test_closing_the_iterator_early_leaves_no_worker_behind(store: Store) -> Non
     assert multiprocessing.active_children() == []
 
 
-def test_a_failing_picture_fails_the_training_process_and_its_workers_end(store: Store) -> None:
+def test_a_failing_image_fails_the_training_process_and_its_workers_end(store: Store) -> None:
     class Broken(Store):
         def __getitem__(self, index: int) -> Tensor:
             if index == 40:
-                raise OSError("picture 40 is unreadable")
+                raise OSError("image 40 is unreadable")
             return super().__getitem__(index)
 
     for workers in (0, 2):
-        with pytest.raises(OSError, match="picture 40 is unreadable"):
+        with pytest.raises(OSError, match="image 40 is unreadable"):
             list(train_batches(Broken(64), OFF, 32, seed=0, epoch=0, batch_size=8, workers=workers))
     assert multiprocessing.active_children() == []
 
 
-def test_a_worker_that_cannot_hand_over_its_pictures_is_not_waited_for(store: Store) -> None:
+def test_a_worker_that_cannot_hand_over_its_images_is_not_waited_for(store: Store) -> None:
     class Cramped(Store):
         def __getitem__(self, index: int) -> Tensor:  # in a worker: its shared memory is limited as a full disk is
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -262,7 +262,7 @@ def test_a_worker_that_cannot_hand_over_its_pictures_is_not_waited_for(store: St
     before = signal.signal(signal.SIGALRM, waited_too_long)
     signal.alarm(60)
     try:
-        with pytest.raises(OSError, match=r"could not hand over its pictures .*--shm-size"):
+        with pytest.raises(OSError, match=r"could not hand over its images .*--shm-size"):
             list(train_batches(Cramped(64), OFF, 32, seed=0, epoch=0, batch_size=8, workers=1))
     finally:
         signal.alarm(0)
@@ -274,13 +274,13 @@ def test_places_that_torch_pinned_as_lists_are_remembered(store: Store, monkeypa
     monkeypatch.setattr(
         workers_module, "_unchanged", lambda item: (list(item[0]), item[1])
     )  # as pinning did in older releases
-    kept, first = PreparedPictures(), list(eval_batches(store, 32, batch_size=32))
+    kept, first = PreparedImages(), list(eval_batches(store, 32, batch_size=32))
     for _ in range(2):
         assert_same(list(eval_batches(store, 32, batch_size=32, workers=1, kept=kept)), first)
 
 
 class Counting(Store):
-    """Notes how often a picture is read."""
+    """Notes how often an image is read."""
 
     reads = 0
 
@@ -289,8 +289,8 @@ class Counting(Store):
         return super().__getitem__(index)
 
 
-def test_kept_pictures_give_the_same_bytes_and_read_every_picture_once(epoch: list[Batch]) -> None:
-    counting, kept = Counting(70), PreparedPictures()
+def test_kept_images_give_the_same_bytes_and_read_every_image_once(epoch: list[Batch]) -> None:
+    counting, kept = Counting(70), PreparedImages()
     for _ in range(3):
         assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)), epoch)
     assert counting.reads == 64
@@ -300,8 +300,8 @@ def test_kept_pictures_give_the_same_bytes_and_read_every_picture_once(epoch: li
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_evaluation_that_is_kept_asks_neither_pictures_nor_workers_again(store: Store, workers: int) -> None:
-    kept, first = PreparedPictures(), list(eval_batches(store, 32, batch_size=32))
+def test_an_evaluation_that_is_kept_asks_neither_images_nor_workers_again(store: Store, workers: int) -> None:
+    kept, first = PreparedImages(), list(eval_batches(store, 32, batch_size=32))
     assert_same(list(eval_batches(store, 32, batch_size=32, workers=workers, kept=kept)), first)
     again = eval_batches(store, 32, batch_size=32, workers=workers, kept=kept)
     assert_same([next(again)], first[:1])
@@ -313,8 +313,8 @@ def test_an_evaluation_that_is_kept_asks_neither_pictures_nor_workers_again(stor
     assert counting.reads == 70
 
 
-def test_kept_pictures_never_answer_for_another_seed_epoch_or_augmentation(store: Store) -> None:
-    kept = PreparedPictures()
+def test_kept_images_never_answer_for_another_seed_epoch_or_augmentation(store: Store) -> None:
+    kept = PreparedImages()
     for augmentation, seed, number in ((FULL, 0, 0), (FULL, 1, 0), (FULL, 1, 1), (OFF, 1, 1), (FULL, 0, 0)):
         fresh = list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16))
         assert_same(
@@ -323,7 +323,7 @@ def test_kept_pictures_never_answer_for_another_seed_epoch_or_augmentation(store
 
 
 def test_no_more_is_kept_than_the_limit(epoch: list[Batch]) -> None:
-    counting, kept = Counting(70), PreparedPictures(limit=2 * 16 * 48 * 48 * 3)  # two of four batches
+    counting, kept = Counting(70), PreparedImages(limit=2 * 16 * 48 * 48 * 3)  # two of four batches
     for _ in range(2):
         assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)), epoch)
     assert counting.reads == 64 + 32

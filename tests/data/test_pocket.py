@@ -1,4 +1,4 @@
-"""The pocket pictures: Food-101's layout, the same bytes every time, and no dish told by its colours."""
+"""The pocket images: Food-101's layout, the same bytes every time, and no dish told by its colours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchvision.datasets import Food101
 import data
 from data import pocket
 from data.pocket_dishes import DISHES
-from data.pocket_pictures import PICTURES, generate
+from data.pocket_images import IMAGES, generate
 from data.splits import Split
 from tests.conftest import MadeOnce
 
@@ -45,14 +45,14 @@ def test_the_folder_is_food101s(root: Path) -> None:
     for part in ("train", "test"):
         official = Food101(folder.parent, split=part)
         assert official.classes == classes
-        assert len(official) == PICTURES[part] * len(classes)
+        assert len(official) == IMAGES[part] * len(classes)
         lines = (folder / "meta" / f"{part}.txt").read_text().split()
         assert lines == [f"{path.parent.name}/{path.stem}" for path in official._image_files]
-    with Image.open(folder / "images" / "pizza" / "1000.jpg") as picture:
-        assert picture.format == "JPEG"
+    with Image.open(folder / "images" / "pizza" / "1000.jpg") as image:
+        assert image.format == "JPEG"
 
 
-def test_pictures_are_larger_than_a_network_sees_and_of_varied_shape(dataset: data.Dataset) -> None:
+def test_images_are_larger_than_a_network_sees_and_of_varied_shape(dataset: data.Dataset) -> None:
     sizes = {dataset.train.source.size(index) for index in range(len(dataset.train))}
     assert len(sizes) > 3
     assert min(min(size) for size in sizes) >= 96
@@ -65,15 +65,15 @@ def test_every_run_draws_the_same_bytes(root: Path, tmp_path: Path) -> None:
     for workers in (1, 3):
         folder = tmp_path / str(workers)
         generate(folder, SMALL, workers)
-        pictures = list(folder.rglob("*.jpg"))
-        assert len(pictures) == 5 * len(DISHES)
-        for path in pictures:
+        images = list(folder.rglob("*.jpg"))
+        assert len(images) == 5 * len(DISHES)
+        for path in images:
             assert path.read_bytes() == (root / pocket.FOLDER / path.relative_to(folder)).read_bytes()
 
 
-def test_no_two_pictures_are_alike(root: Path) -> None:
+def test_no_two_images_are_alike(root: Path) -> None:
     contents = [path.read_bytes() for path in (root / pocket.FOLDER).rglob("*.jpg")]
-    assert len(set(contents)) == len(contents) == sum(PICTURES.values()) * len(DISHES)
+    assert len(set(contents)) == len(contents) == sum(IMAGES.values()) * len(DISHES)
 
 
 def histograms(split: Split) -> torch.Tensor:
@@ -113,7 +113,7 @@ def test_colours_alone_do_not_tell_the_dishes(dataset: data.Dataset) -> None:
 
 def test_an_interrupted_generation_is_never_taken_for_complete(tmp_path: Path) -> None:
     home = Path(data.__file__).parents[1]
-    program = "import sys, pathlib, data.pocket_pictures as p; p.generate(pathlib.Path(sys.argv[1]), workers=1)"
+    program = "import sys, pathlib, data.pocket_images as p; p.generate(pathlib.Path(sys.argv[1]), workers=1)"
     process = subprocess.Popen([sys.executable, "-c", program, tmp_path / pocket.FOLDER], cwd=home)
     while process.poll() is None and len(list(tmp_path.rglob("*.jpg"))) < 20:
         time.sleep(0.01)
@@ -127,7 +127,7 @@ def test_an_interrupted_generation_is_never_taken_for_complete(tmp_path: Path) -
 
 def test_two_processes_at_once_draw_once(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib, data.pocket_pictures as p\n"
+        "import sys, pathlib, data.pocket_images as p\n"
         "p.generate(pathlib.Path(sys.argv[1]), {'train': 4, 'test': 1}, workers=1)"
     )
     command = [sys.executable, "-c", program, tmp_path / "pocket"]
@@ -140,9 +140,9 @@ def test_two_processes_at_once_draw_once(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
-    """With a real limit on the size of files, which every picture exceeds."""
+    """With a real limit on the size of files, which every image exceeds."""
     program = (
-        "import resource, sys, pathlib, data.pocket_pictures as p\n"
+        "import resource, sys, pathlib, data.pocket_images as p\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n    p.generate(pathlib.Path(sys.argv[1]), {'train': 2, 'test': 1}, 2)\n"
         "except OSError as error:\n    print(error)"
@@ -151,14 +151,14 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
         [sys.executable, "-c", program, tmp_path / "pocket"],
         cwd=Path(data.__file__).parents[1], capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert answer.stdout == f"the pocket pictures could not be written to {tmp_path / 'pocket'} (File too large)\n"
+    assert answer.stdout == f"the pocket images could not be written to {tmp_path / 'pocket'} (File too large)\n"
     assert not (tmp_path / "pocket").exists()
 
 
-def test_damaged_pocket_pictures_are_refused_with_the_way_out(root: Path, tmp_path: Path) -> None:
+def test_damaged_pocket_images_are_refused_with_the_way_out(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / pocket.FOLDER, tmp_path / pocket.FOLDER)
     (tmp_path / pocket.FOLDER / "food-101" / "images" / "sushi" / "1003.jpg").unlink()
     with pytest.raises(
-        ValueError, match=r"1 of its 3,300 pictures are missing \(sushi/1003\); delete .* to draw it again"
+        ValueError, match=r"1 of its 3,300 images are missing \(sushi/1003\); delete .* to draw it again"
     ):
         data.check("pocket", tmp_path)

@@ -1,4 +1,4 @@
-"""RandAugment's operations against PIL, called as timm calls it, on photograph-like pictures."""
+"""RandAugment's operations against PIL, called as timm calls it, on photograph-like images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILL = (124, 116, 104)
 SHIFTS = ("shear-x", "shear-y", "translate-x", "translate-y")
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Smooth colour with fine grain, some of it burnt out and some of it black."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand((1, 3, 5, 6), generator=generator) * 420 - 80
@@ -53,9 +53,9 @@ def by_pil(op: str, value: float, pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(224, 224), (32, 32), (64, 48), (7, 9), (2, 2), (1, 1)])
 @pytest.mark.parametrize("op", randaugment.OPS)
-def test_every_operation_gives_pils_picture(op: str, size: tuple[int, int]) -> None:
+def test_every_operation_gives_pils_image(op: str, size: tuple[int, int]) -> None:
     for seed, (level, sign) in enumerate([(9.0, 1.0), (9.0, -1.0), (10.0, 1.0), (8.27, -1.0), (3.3, 1.0), (0.0, 1.0)]):
-        before = picture(*size, seed=seed)
+        before = image(*size, seed=seed)
         value = randaugment.argument(op, level, sign)
         expected = by_pil(op, value, before)
         after = before.copy()
@@ -68,7 +68,7 @@ def test_every_operation_gives_pils_picture(op: str, size: tuple[int, int]) -> N
             np.testing.assert_array_equal(after, expected, err_msg=f"{level} {sign}")
 
 
-def test_a_flat_picture_is_left_flat() -> None:
+def test_a_flat_image_is_left_flat() -> None:
     flat = np.full((32, 32, 3), FILL, np.uint8)
     for op in ("autocontrast", "equalize", "sharpness", "contrast", "rotate", *SHIFTS):
         after = flat.copy()

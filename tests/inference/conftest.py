@@ -10,25 +10,25 @@ from tests.conftest import MadeOnce
 
 
 @pytest.fixture(scope="session")
-def pictures(made_once: MadeOnce, pictures: Path) -> Path:
-    """The striped pictures at three times the size: larger than a study's cache keeps them."""
+def images(made_once: MadeOnce, images: Path) -> Path:
+    """The striped images at three times the size: larger than a study's cache keeps them."""
 
     def enlarge(root: Path) -> None:
-        for path in pictures.glob("*/*.jpg"):
+        for path in images.glob("*/*.jpg"):
             (root / path.parent.name).mkdir(exist_ok=True)
             with Image.open(path) as image:
-                image.resize((3 * image.width, 3 * image.height)).save(root / path.relative_to(pictures))
+                image.resize((3 * image.width, 3 * image.height)).save(root / path.relative_to(images))
 
-    return made_once("large-pictures", enlarge)
+    return made_once("large-images", enlarge)
 
 
 @pytest.fixture(scope="session")
-def study(made_once: MadeOnce, pictures: Path) -> Path:
-    """A study on striped pictures with the steps depthwise and separate-downsampling (with layer scale)."""
+def study(made_once: MadeOnce, images: Path) -> Path:
+    """A study on striped images with the steps depthwise and separate-downsampling (with layer scale)."""
 
     def train(root: Path) -> None:
         (root / "data").mkdir()
-        place = ["--preset", "pocket", "--regime", "pocket", "--dataset", f"imagefolder:{pictures}",
+        place = ["--preset", "pocket", "--regime", "pocket", "--dataset", f"imagefolder:{images}",
                  "--runs", str(root / "runs"), "--study", "s", "--data-dir", str(root / "data"), "--resolution", "48",
                  "--epochs", "2", "--warmup-epochs", "0", "--batch-size", "24", "--layer-scale", "0.5",
                  "--device", "cpu"]  # fmt: skip

@@ -26,12 +26,12 @@ def ask(run, out, form, *options: str) -> int:
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torchvision", "onnx", "torch-export"])
-def test_each_format_is_checked_on_pictures_and_comes_with_a_card(form, convnext, pictures, tmp_path, capsys) -> None:
+def test_each_format_is_checked_on_images_and_comes_with_a_card(form, convnext, images, tmp_path, capsys) -> None:
     if form == "onnx":
         pytest.importorskip("onnxruntime")
     hub = pytest.importorskip("huggingface_hub")
     out = tmp_path / "made/model"
-    assert ask(convnext, out, form, "--images", str(pictures / "down"), "--license", "cc-by-4.0") == 0
+    assert ask(convnext, out, form, "--images", str(images / "down"), "--license", "cc-by-4.0") == 0
     assert "largest difference of a logit" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {export.FILES[form], "config.json", "README.md"}
     assert [path.name for path in out.parent.iterdir()] == ["model"]
@@ -48,12 +48,12 @@ def test_each_format_is_checked_on_pictures_and_comes_with_a_card(form, convnext
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torchvision", "onnx", "torch-export"])
-def test_the_cards_own_code_gives_the_runs_answer_without_this_project(form, convnext, pictures, tmp_path) -> None:
+def test_the_cards_own_code_gives_the_runs_answer_without_this_project(form, convnext, images, tmp_path) -> None:
     if form == "onnx":
         pytest.importorskip("onnxruntime")
-    out, picture = tmp_path / "model", pictures / "down/01.jpg"
+    out, image = tmp_path / "model", images / "down/01.jpg"
     assert ask(convnext, out, form) == 0
-    shutil.copy(picture, out / "picture.jpg")
+    shutil.copy(image, out / "image.jpg")
     found = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
     assert found
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -62,7 +62,7 @@ def test_the_cards_own_code_gives_the_runs_answer_without_this_project(form, con
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", found[1]], cwd=out, env=environment,
                           capture_output=True, text=True, check=True)  # fmt: skip
     answer = dict(ast.literal_eval(done.stdout))
-    assert answer == pytest.approx(dict(load(convnext).predict([picture])[0]), abs=0.01)
+    assert answer == pytest.approx(dict(load(convnext).predict([image])[0]), abs=0.01)
 
 
 def test_the_exported_files_may_be_read_by_others(convnext, tmp_path) -> None:

@@ -28,19 +28,19 @@ def outcome(layer: nn.Module, images: Tensor, half: bool = False) -> list[Tensor
     return [out, images.grad, *(parameter.grad for parameter in layer.parameters())]
 
 
-# Positions and channels on both sides of the limits, pictures smaller than the filter, one row, odd sizes.
+# Positions and channels on both sides of the limits, images smaller than the filter, one row, odd sizes.
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7, 11])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_rewritten_layer_equals_torchs(kernel, stride) -> None:
     torch.manual_seed(0)
-    for size, pictures, channels in itertools.product([(1, 1), (2, 2), (3, 5), (9, 1), (12, 10)], [1, 3, 17], [4, 40]):
+    for size, images, channels in itertools.product([(1, 1), (2, 2), (3, 5), (9, 1), (12, 10)], [1, 3, 17], [4, 40]):
         for groups in (1, channels):
             plain = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=groups, dtype=torch.float64)
             other = copy.deepcopy(plain)
             rewrite(other)
-            images = torch.randn(pictures, channels, *size, dtype=torch.float64)
-            images = images.contiguous(memory_format=torch.channels_last)
-            for ours, truth in zip(outcome(other, images), outcome(plain, images), strict=True):
+            batch = torch.randn(images, channels, *size, dtype=torch.float64)
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            for ours, truth in zip(outcome(other, batch), outcome(plain, batch), strict=True):
                 assert ours.shape == truth.shape
                 torch.testing.assert_close(ours, truth)
 
@@ -105,15 +105,15 @@ def test_a_narrow_strided_convolution_leaves_the_heap_sound(kind) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (7, 5), (14, 14)])
 def test_a_narrow_strided_convolution_equals_torchs(size, channels_last) -> None:
     torch.manual_seed(0)
-    for channels, pictures, bias in itertools.product((1, 10, 15), (2, 4), (False, True)):
+    for channels, images, bias in itertools.product((1, 10, 15), (2, 4), (False, True)):
         ours = convolution(channels, 6, 1, 2, bias=bias).double()
         theirs = nn.Conv2d(channels, 6, 1, 2, bias=bias, dtype=torch.float64)
         assert type(ours) is Narrow
         theirs.load_state_dict(ours.state_dict())
-        images = torch.randn(pictures, channels, *size, dtype=torch.float64)
+        batch = torch.randn(images, channels, *size, dtype=torch.float64)
         if channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        for mine, truth in zip(outcome(ours, images), outcome(theirs, images), strict=True):
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        for mine, truth in zip(outcome(ours, batch), outcome(theirs, batch), strict=True):
             torch.testing.assert_close(mine, truth)
 
 

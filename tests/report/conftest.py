@@ -39,10 +39,10 @@ class StudyFolder:
                 "recipe": recipe,
                 "classic": {**recipe, "optimizer": "sgd", "lr": 0.1},
             },
-            "pictures": "f" * 64,
+            "images": "f" * 64,
             "dataset": {
                 "name": "pocket",
-                "description": "Coloured pictures of dishes drawn by a program.",
+                "description": "Coloured images of dishes drawn by a program.",
                 "synthetic": synthetic,
                 "classes": list(CLASSES),
                 "train": 1800,
@@ -81,7 +81,7 @@ class StudyFolder:
         finished: bool = True,
         images: Sequence[str] | None = None,
     ) -> None:
-        """A run that is right on `hits`: the first so many test pictures, or those marked True."""
+        """A run that is right on `hits`: the first so many test images, or those marked True."""
         correct = np.arange(self.test) < hits if isinstance(hits, int) else np.asarray(hits, dtype=bool)
         top1 = 100 * float(correct.mean())
         number = next((s.number for s in ablations.PAPER.rows(ablations.REGIMES[self.regime]) if s.name == step), None)
@@ -142,7 +142,7 @@ class StudyFolder:
 
 
 class Store:
-    """Test pictures of one colour each."""
+    """Test images of one colour each."""
 
     def __init__(self, count: int) -> None:
         self.ids: Sequence[str] = [f"{CLASSES[i % len(CLASSES)]}/{i:05d}" for i in range(count)]

@@ -115,10 +115,10 @@ def test_means_and_seeds_and_the_x_axis_are_switched(open_page: Any) -> None:
     title = page.locator("[data-figure=accuracy_vs_gflops] .xtitle")
     assert title.text_content() == "GFLOPs"
     page.get_by_label("Points").select_option("seeds")
-    page.get_by_label("x axis").select_option("training (ms a picture)")
+    page.get_by_label("x axis").select_option("training (ms an image)")
     page.wait_for_function("document.querySelectorAll('[data-figure=steps] .points path').length === 27")
     assert points(page, "accuracy_vs_gflops") == 27
-    assert title.text_content() == "training (ms a picture)"
+    assert title.text_content() == "training (ms an image)"
 
 
 def test_a_point_tells_its_seeds_and_interval_and_leads_to_its_runs(open_page: Any) -> None:
@@ -131,7 +131,7 @@ def test_a_point_tells_its_seeds_and_interval_and_leads_to_its_runs(open_page: A
     told = page.locator("[data-figure=steps] .hoverlayer .hovertext")
     told.wait_for()
     assert "seeds 0, 1, 2" in told.text_content()
-    assert "new seeds on new pictures [" in told.text_content()
+    assert "new seeds on new images [" in told.text_content()
     page.wait_for_timeout(100)  # plotly takes no click on what it is still drawing
     page.mouse.down()
     page.mouse.up()

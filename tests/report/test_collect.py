@@ -74,7 +74,7 @@ DAMAGES = [
     ("result.json", replace('"loss": 0.5', '"loss": 1e999'), "non-finite 'loss'"),
     ("result.json", replace('"top1": 50.0', '"top1": 50.9'), "predictions.csv gives 50.0000 %"),
     ("result.json", replace('"top1": 50.0', '"top1": "50"'), "no number 'top1'"),
-    ("result.json", replace('"test_images": 100', '"test_images": 99'), "tested on 99 pictures"),
+    ("result.json", replace('"test_images": 100', '"test_images": 99'), "tested on 99 images"),
     ("result.json", replace('"epochs": 4', '"epochs": 5'), "ends at epoch 4"),
     ("result.json", replace('"step": "width"', '"step": "gelu"'), "step in result.json is 'gelu'"),
     ("result.json", replace('"selected_epoch": 4', '"selected_epoch": 3'), "epoch 4 was best on the validation"),
@@ -84,11 +84,11 @@ DAMAGES = [
     ("metrics.jsonl", replace('"train_loss": 2.0', '"train_loss": Infinity'), "Infinity"),
     ("metrics.jsonl", Path.unlink, "metrics.jsonl is missing"),
     ("predictions.csv", Path.unlink, "predictions.csv is missing"),
-    ("predictions.csv", drop_line(40), "99 pictures"),
+    ("predictions.csv", drop_line(40), "99 images"),
     ("predictions.csv", append("pizza/1,1,0.5\n"), "not one of the 6 classes"),
     ("predictions.csv", append("a,1,0.5,1,2,3,4,5,6,7,8,9\n"), "cannot be read as a table"),
     ("predictions.csv", replace("00000,0,0.6", "00000,0,nan"), "not between 0 and 1"),
-    ("predictions.csv", replace("pizza/00001,", "apple_pie/00000,"), "lists a picture twice"),
+    ("predictions.csv", replace("pizza/00001,", "apple_pie/00000,"), "lists an image twice"),
     ("predictions.csv", replace("p_label", "p"), "no column 'p_label'"),
     ("predictions.csv", lambda path: path.write_text(""), "cannot be read as a table"),
 ]
@@ -107,16 +107,16 @@ def test_a_damaged_or_foreign_run_is_left_out_by_name(
     assert reason in left_out(study)["width/seed-0"]
 
 
-def test_the_run_with_other_test_pictures_is_left_out_and_the_majority_stays(make_study: Make) -> None:
+def test_the_run_with_other_test_images_is_left_out_and_the_majority_stays(make_study: Make) -> None:
     study = make_study(test=50)
     study.add("baseline", 20, images=[f"other/{i}" for i in range(50)])
     study.add("depthwise", 20)
     study.add("width", 20)
     assert list(left_out(study)) == ["baseline/seed-0"]
-    assert "test pictures" in left_out(study)["baseline/seed-0"]
+    assert "test images" in left_out(study)["baseline/seed-0"]
 
 
-def test_pictures_in_another_order_are_the_same_pictures(make_study: Make) -> None:
+def test_images_in_another_order_are_the_same_images(make_study: Make) -> None:
     study = make_study(test=50)
     study.add("depthwise", 20)
     study.add("width", 25)

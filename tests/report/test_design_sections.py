@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import ablations
-from ablations.designs import Request, design
+from ablations.designs import DesignSpec, design
 from report import page
-from training.plan import Family, Noted, Plan
+from studies.plan import Family, Noted, Plan
 
 WORTH = {"gelu": 6.0, "layer-norm": -4.0}
 """Points that a decision adds; all others add nothing."""
@@ -21,7 +21,7 @@ WORTH = {"gelu": 6.0, "layer-norm": -4.0}
 def note(make_study):
     """note(request, seeds) -> a study with every row of that design, whose accuracies add up from WORTH."""
 
-    def make(request: Request, seeds: int = 3, missing: tuple[str, ...] = ()):
+    def make(request: DesignSpec, seeds: int = 3, missing: tuple[str, ...] = ()):
         study = make_study(test=2000)
         made = design(ablations.PAPER, ablations.REGIMES["pocket"], request)
         path = study.root / "study.json"
@@ -47,11 +47,11 @@ def effects(study, kind: str) -> pd.DataFrame:
 
 
 REQUESTS = [
-    Request("leave-one-out"),
-    Request("one-at-a-time"),
-    Request("orders", base="training-recipe", factors=("gelu", "layer-norm", "macro-design")),
-    Request("orders", rows_at_most=40),
-    Request("factorial", base="training-recipe", factors=("gelu", "layer-norm", "macro-design")),
+    DesignSpec("leave-one-out"),
+    DesignSpec("one-at-a-time"),
+    DesignSpec("orders", base="training-recipe", factors=("gelu", "layer-norm", "macro-design")),
+    DesignSpec("orders", rows_at_most=40),
+    DesignSpec("factorial", base="training-recipe", factors=("gelu", "layer-norm", "macro-design")),
 ]
 
 
@@ -81,7 +81,7 @@ def test_known_effects_are_found_and_no_others(note, request_) -> None:
 
 
 def test_one_seed_gets_no_verdict_and_a_missing_run_is_said(note) -> None:
-    study, _ = note(Request("leave-one-out"), seeds=1, missing=("without-gelu",))
+    study, _ = note(DesignSpec("leave-one-out"), seeds=1, missing=("without-gelu",))
     tables, text = study.told()
     found = tables["design_1_leave_one_out_effects"].set_index("effect")
     assert found.loc["gelu", "verdict"] == "a run is missing"
@@ -90,7 +90,7 @@ def test_one_seed_gets_no_verdict_and_a_missing_run_is_said(note) -> None:
 
 
 def test_rows_that_are_one_network_and_recipe_have_no_effect(note) -> None:
-    study, _ = note(Request("one-at-a-time"))
+    study, _ = note(DesignSpec("one-at-a-time"))
     for seed in range(3):
         for file in ("config.json", "result.json"):
             study.edit(file, "only-gelu", seed, variant="baseline")
@@ -98,7 +98,7 @@ def test_rows_that_are_one_network_and_recipe_have_no_effect(note) -> None:
 
 
 def test_a_design_that_study_json_cannot_mean_is_refused(note) -> None:
-    study, _ = note(Request("leave-one-out"), seeds=1)
+    study, _ = note(DesignSpec("leave-one-out"), seeds=1)
     path = study.root / "study.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"designs": [{"roadmap": "paper", "kind": "sideways"}]}))
     with pytest.raises(ValueError, match="is damaged: --design is 'sideways'"):
@@ -106,7 +106,7 @@ def test_a_design_that_study_json_cannot_mean_is_refused(note) -> None:
 
 
 def test_what_is_looked_at_once_is_judged_alike_beside_what_is_looked_at_again(note) -> None:
-    study, made = note(Request("leave-one-out"))
+    study, made = note(DesignSpec("leave-one-out"))
     families = (Family("paper, leave-one-out", made.family), Family("paper, cumulative", (("width", "depthwise"),)))
     for row, seed in itertools.product(("depthwise", "width"), range(3)):  # which spread much, and are no rows of it
         study.add(row, 800 + 300 * seed, seed=seed)

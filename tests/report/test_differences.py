@@ -1,4 +1,4 @@
-"""Where rows differ: classes, confusion, calibration, pictures that turned."""
+"""Where rows differ: classes, confusion, calibration, images that turned."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 
 from report import calibration, classes, flips
 from report.collect import read
-from report.noise import Runs
 from report.page import write
 from report.tables import Summary
+from report.variance import Runs
 from tests.report.conftest import CLASSES, StudyFolder
 
 Make = Callable[..., StudyFolder]
 
 
 def two_rows(study: StudyFolder, seeds: int = 4) -> Summary:
-    """Six classes of 100 pictures. baseline: the first 50 of each class are right.
+    """Six classes of 100 images. baseline: the first 50 of each class are right.
 
     training-recipe: the same, but all of pizza and none of ramen, and ten more of sushi with every further seed.
     """
@@ -42,7 +42,7 @@ def test_each_class_has_its_change_at_each_step(summary: Summary) -> None:
     table = classes.table(summary).set_index("class")
     assert list(table.index) == list(CLASSES)
     assert table["points"].tolist() == pytest.approx([0, 50, -50, 15, 0, 0])
-    assert table.loc["pizza", ["pictures", "top1_after", "top1"]].tolist() == [100, 50, 100]
+    assert table.loc["pizza", ["images", "top1_after", "top1"]].tolist() == [100, 50, 100]
     assert table.loc["pizza", "low"] > 0 > table.loc["ramen", "high"]
     assert table.loc["sushi", "low"] < 0 < table.loc["sushi", "high"], "a mean of 0, 10, 20 and 30 is not clear"
     assert table["covers_seeds"].all()
@@ -54,8 +54,8 @@ def test_one_seed_is_told_apart(make_study: Make) -> None:
     assert "another seed could move a class further" in study.told()[1]
 
 
-def test_class_intervals_cover_what_new_seeds_and_pictures_would_give() -> None:
-    """Of one class alone: 100 pictures, three seeds; its 95 % intervals over 300 simulated studies."""
+def test_class_intervals_cover_what_new_seeds_and_images_would_give() -> None:
+    """Of one class alone: 100 images, three seeds; its 95 % intervals over 300 simulated studies."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(300):
@@ -64,9 +64,9 @@ def test_class_intervals_cover_what_new_seeds_and_pictures_would_give() -> None:
         for row, level in (("a", 0.5), ("b", 0.7)):
             seeds = [level + hard + rng.normal(0, 0.6, 100) > 0 for _ in range(3)]
             rows[row] = Runs((0, 1, 2), np.stack(seeds))
-        noise = classes.Noise(classes.Measured.of(rows))
+        noise = classes.VarianceComponents(classes.Measured.of(rows))
         weights = noise.weights({"b": 1.0, "a": -1.0})
-        uncertainty = noise.new_pictures(weights)
+        uncertainty = noise.new_images(weights)
         assert uncertainty is not None
         truth = 100 * (normal_cdf(0.7 / 1.36**0.5) - normal_cdf(0.5 / 1.36**0.5))
         covered += abs(noise.points(weights) - truth) <= uncertainty.reach(0.025)
@@ -83,19 +83,19 @@ def test_the_last_steps_confusions_add_up_to_its_errors(summary: Summary) -> Non
     table = classes.confusion(summary)
     assert set(table["step"]) == {"training-recipe"}
     wrong = 600 - summary.correct["training-recipe"].sum() / 4
-    assert table["pictures"].sum() == pytest.approx(wrong)
+    assert table["images"].sum() == pytest.approx(wrong)
     first = table.iloc[0]
-    assert (first["class"], first["taken_for"], first["pictures"], first["percent"]) == ("ramen", "sushi", 100, 100)
+    assert (first["class"], first["taken_for"], first["images"], first["percent"]) == ("ramen", "sushi", 100, 100)
     assert not (table["class"] == table["taken_for"]).any()
 
 
 def test_ece_is_the_distance_of_confidence_and_accuracy(summary: Summary) -> None:
-    """Every picture is predicted with 0.6; baseline is right on half."""
+    """Every image is predicted with 0.6; baseline is right on half."""
     table = calibration.table(summary).set_index("name")
     assert table.loc["baseline", "ece"] == pytest.approx(10, abs=1e-4)
     assert table.loc["baseline", "overconfidence"] == pytest.approx(10, abs=1e-4)
     bins = calibration.reliability(summary).set_index("name")
-    assert bins.loc["baseline", "pictures"] == 600
+    assert bins.loc["baseline", "images"] == 600
     assert bins.loc["baseline", "accuracy"] == pytest.approx(0.5)
 
 
@@ -123,7 +123,7 @@ def test_without_the_probability_of_the_best_class_the_page_says_what_is_not_kno
     assert pd.read_csv(study.root / "report" / "calibration.csv").empty
 
 
-def test_pictures_that_most_seeds_turned_are_counted_and_named(summary: Summary) -> None:
+def test_images_that_most_seeds_turned_are_counted_and_named(summary: Summary) -> None:
     counts = flips.counts(summary).iloc[0]
     assert (counts["to_right"], counts["to_wrong"]) == (60, 50), "three of four seeds have ten of sushi more"
     assert counts["by_seed"] == pytest.approx(10 * (3 * 1 + 2 * 2 + 3) / 6)

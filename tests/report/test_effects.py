@@ -11,18 +11,18 @@ import pytest
 from ablations.designs import Effect
 from ablations.designs.precedence import Orders, passing
 from report.effects import judge_effects
-from report.noise import Measured, Noise
+from report.variance import Measured, VarianceComponents
 
 Game = Callable[[int], float]
 
 
-def runs_of(game: Game, sets: tuple[int, ...], deviation: float, seeds: int, rng: np.random.Generator) -> Noise:
-    """Runs whose accuracies are a game's values and seeds' noise; pictures do not differ."""
+def runs_of(game: Game, sets: tuple[int, ...], deviation: float, seeds: int, rng: np.random.Generator) -> VarianceComponents:
+    """Runs whose accuracies are a game's values and seeds' noise; images do not differ."""
     row = np.repeat(np.arange(len(sets)), seeds)
     accuracy = np.array([game(sets[i]) for i in row]) + deviation * rng.standard_normal(len(row))
     nothing = np.zeros((len(row), len(row)))
     seed = np.tile(np.arange(seeds), len(sets))
-    return Noise(Measured(tuple(map(str, sets)), row, seed, np.arange(len(row)), accuracy, nothing, 10**6))
+    return VarianceComponents(Measured(tuple(map(str, sets)), row, seed, np.arange(len(row)), accuracy, nothing, 10**6))
 
 
 def exact(orders: Orders) -> list[Effect]:
@@ -95,7 +95,7 @@ def test_uncertainty_is_shared_between_seeds_and_sampled_orders() -> None:
         noise = runs_of(game, sets, deviation, 3, rng)
         for one in judge_effects(noise, sampled(orders, drawn), margin=0.3, level=0.05):
             assert one.shares is not None
-            assert one.shares.seeds + one.shares.pictures + one.shares.orders == pytest.approx(1)
+            assert one.shares.seeds + one.shares.images + one.shares.orders == pytest.approx(1)
             assert (one.shares.orders > 0.9) if of_orders else (one.shares.orders < 0.5)
     everything = runs_of(rough, orders.sets, 0.5, 3, rng)
     for one in judge_effects(everything, exact(orders), margin=0.3, level=0.05):
@@ -113,8 +113,8 @@ def test_sampled_effects_cover_what_all_orders_give() -> None:
         sets = tuple(sorted({done for order in drawn for done in passing(order)}))
         found = judge_effects(runs_of(rough, sets, 1.0, 3, rng), sampled(orders, drawn), margin=0.3, level=0.05)
         for one, value in zip(found, truth, strict=True):
-            assert one.new_pictures is not None
-            covered.append(one.new_pictures.low <= value <= one.new_pictures.high)
+            assert one.new_images is not None
+            covered.append(one.new_images.low <= value <= one.new_images.high)
     assert 0.92 <= np.mean(covered) <= 0.985
 
 
@@ -132,13 +132,13 @@ def test_a_factorials_effects_have_the_error_of_all_its_runs() -> None:
         )
         found = judge_effects(noise, effects, margin=0.3, level=0.05)
         for one, value in zip(found, (3.0, 0.0, 1.0), strict=True):
-            assert one.these_pictures is not None
-            covered.append(one.these_pictures.low <= value <= one.these_pictures.high)
-            squares.append(one.these_pictures.standard_error**2)
+            assert one.these_images is not None
+            covered.append(one.these_images.low <= value <= one.these_images.high)
+            squares.append(one.these_images.standard_error**2)
     assert np.mean(squares) == pytest.approx(0.6**2 / 4, rel=0.1)
     assert 0.92 <= np.mean(covered) <= 0.98
-    assert found[0].new_pictures is not None
-    assert found[0].new_pictures.verdict == "gain"
+    assert found[0].new_images is not None
+    assert found[0].new_images.verdict == "gain"
 
 
 def test_effects_without_all_their_runs_are_left_out_and_still_counted() -> None:
@@ -146,5 +146,5 @@ def test_effects_without_all_their_runs_are_left_out_and_still_counted() -> None
     effects = [Effect("there", "", {"1": 1.0, "0": -1.0}), Effect("not yet", "", {"2": 1.0, "0": -1.0})]
     (found,) = judge_effects(noise, effects, margin=0.3, level=0.05)
     assert found.effect.name == "there"
-    assert found.new_pictures is not None
-    assert found.new_pictures.p_holm == pytest.approx(2 * found.new_pictures.p)
+    assert found.new_images is not None
+    assert found.new_images.p_holm == pytest.approx(2 * found.new_images.p)

@@ -12,13 +12,13 @@ from statsmodels.stats.multitest import multipletests
 from benchmarks.worlds import World
 from report.contrast import holm
 from report.judgement import Judgement
-from report.noise import Measured, Runs
 from report.sequential import judge, next_seeds
-from training.plan import Family, Plan, fixed
+from report.variance import Measured, Runs
+from studies.plan import Family, Plan, fixed
 
 
 def levels(**rows: list[float]) -> Measured:
-    """Runs of so many points each, on 100,000 pictures; which are right is drawn by lot but for the number."""
+    """Runs of so many points each, on 100,000 images; which are right is drawn by lot but for the number."""
     rng = np.random.default_rng(0)
     runs = {}
     for name, points in rows.items():
@@ -39,7 +39,7 @@ def one(runs: Measured, plan: Plan) -> Judgement:
     return judge(runs, plan).families["steps"][0]
 
 
-TIGHT = {"margin": 0.5, "pictures": "these"}
+TIGHT = {"margin": 0.5, "images": "these"}
 
 
 def test_the_four_verdicts() -> None:
@@ -66,15 +66,15 @@ def test_the_interval_and_the_p_value_are_one_statement() -> None:
         rows = {name: list(70 + 0.3 * rng.standard_normal(3)) for name in "abcd"}
         found = judge(levels(**rows), chain("a", "b", "c", "d")).families["steps"]
         for judgement in found:
-            for answer in (judgement.these_pictures, judgement.new_pictures):
+            for answer in (judgement.these_images, judgement.new_images):
                 assert answer is not None
                 assert (answer.p < 0.05) == (answer.low > 0 or answer.high < 0)
                 assert answer.low < judgement.points < answer.high
-            assert judgement.new_pictures.standard_error >= judgement.these_pictures.standard_error
+            assert judgement.new_images.standard_error >= judgement.these_images.standard_error
 
 
 def test_no_difference_needs_two_one_sided_tests() -> None:
-    found = one(levels(a=[70.0, 70.1, 70.2], b=[70.1, 70.2, 70.0]), chain("a", "b", **TIGHT)).these_pictures
+    found = one(levels(a=[70.0, 70.1, 70.2], b=[70.1, 70.2, 70.0]), chain("a", "b", **TIGHT)).these_images
     assert found is not None
     assert found.p_margin == pytest.approx(stats.t.sf(0.5 / found.standard_error, 4), rel=1e-6)
 
@@ -105,7 +105,7 @@ def test_holm_is_that_of_statsmodels_and_over_what_was_planned() -> None:
 
 def test_what_could_be_found_and_how_many_seeds_it_takes_agree() -> None:
     runs = levels(a=[70.0, 70.3, 70.6], b=[70.6, 70.9, 70.3])
-    answer = one(runs, chain("a", "b", pictures="these")).answer
+    answer = one(runs, chain("a", "b", images="these")).answer
     assert answer is not None
     needed = answer.seeds_needed
     assert needed is not None
@@ -115,9 +115,9 @@ def test_what_could_be_found_and_how_many_seeds_it_takes_agree() -> None:
     assert reach <= 0.3 < reach * (needed / (needed - 1)) ** 0.5 * 1.02
     assert answer.detectable == pytest.approx((stats.t.isf(0.025, 4) + stats.t.isf(0.2, 4)) * answer.standard_error)
     few = Measured.of({name: Runs((0, 1), np.random.default_rng(3).random((2, 300)) < 0.7) for name in "ab"})
-    hopeless = one(few, chain("a", "b"))
-    assert hopeless.answer is not None
-    assert hopeless.answer.seeds_needed is None or hopeless.answer.seeds_needed > 50
+    futile = one(few, chain("a", "b"))
+    assert futile.answer is not None
+    assert futile.answer.seeds_needed is None or futile.answer.seeds_needed > 50
 
 
 def test_the_smallest_p_without_assumptions() -> None:
@@ -128,10 +128,10 @@ def test_the_smallest_p_without_assumptions() -> None:
     assert one(apart, chain("a", "b")).smallest_p == pytest.approx(2 / 20)
 
 
-WORLD = World(effects=(2.0, 0.0, 0.0, -1.5), seeds=8, pictures=4000, deviation=0.2)
+WORLD = World(effects=(2.0, 0.0, 0.0, -1.5), seeds=8, images=4000, deviation=0.2)
 LOOKS = Plan(
     (Family("steps", tuple((f"row-{i}", f"row-{i - 1}") for i in range(1, 5))),), tuple(range(8)), (2, 3, 5, 8),
-    margin=1.0, pictures="these",
+    margin=1.0, images="these",
 )  # fmt: skip
 
 
@@ -187,8 +187,8 @@ def test_the_rule_keeps_within_the_runs_it_may_have() -> None:
 def test_an_interval_of_a_look_is_wider_for_the_others() -> None:
     drawn, _ = WORLD.draw(np.random.default_rng(5))
     runs = Measured.of(drawn).of_seeds((0, 1))
-    looked = judge(runs, LOOKS).families["steps"][0].these_pictures
-    once = judge(runs, Plan(**{**vars(LOOKS), "looks": (2,)})).families["steps"][0].these_pictures
+    looked = judge(runs, LOOKS).families["steps"][0].these_images
+    once = judge(runs, Plan(**{**vars(LOOKS), "looks": (2,)})).families["steps"][0].these_images
     assert looked is not None
     assert once is not None
     assert looked.high - looked.low > 1.1 * (once.high - once.low)

@@ -16,29 +16,29 @@ import pandas as pd
 import pytest
 
 from ablations.pages import plain
-from data.files import one_writer
-from data.words import duration, listed
 from report import flips
 from report.facts import amount, signed
 from report.page import FIGURES, TABLES, table, write
 from report.web import INTERACTIVE
+from studies.plan import Family, Plan
+from studies.study import note_plan
 from tests.report.conftest import Store, StudyFolder
-from training.plan import Family, Plan
-from training.study import note_plan
+from utils.files import one_writer
+from utils.text import duration, listed
 
 Make = Callable[..., StudyFolder]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    """All steps but two, one seed; step k is right on the first 200 + 10 k of 400 pictures. Its report is made."""
+    """All steps but two, one seed; step k is right on the first 200 + 10 k of 400 images. Its report is made."""
     study = StudyFolder(tmp_path_factory.mktemp("runs") / "demo")
     for place, step in enumerate(study.steps):
         if step == "layer-norm":
             study.add(step, 0, finished=False, epochs=3)
         elif step != "kernel-11":
             study.add(step, 300 if step == "gelu" else 200 + 10 * place)
-    flips.keep_pictures(study.root, "paper", Store(study.test))
+    flips.keep_images(study.root, "paper", Store(study.test))
     write(study.root)
     return study
 
@@ -68,9 +68,9 @@ def section(study: StudyFolder, title: str) -> str:
 
 def test_everything_promised_is_there(whole: StudyFolder) -> None:
     files = {path.name for path in (whole.root / "report").iterdir()}
-    pictures = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    images = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
     tables = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "json")}
-    assert files == pictures | tables | {"report.md", "report.html", "tensorboard"}
+    assert files == images | tables | {"report.md", "report.html", "tensorboard"}
     assert not list(whole.root.glob(".report-*")), "the folder it was made in is gone"
 
 
@@ -85,7 +85,7 @@ def test_every_table_is_well_formed(whole: StudyFolder) -> None:
 def test_the_main_table_has_a_row_for_every_step_with_its_numbers(whole: StudyFolder) -> None:
     rows = main_rows(whole)
     assert list(rows) == whole.steps
-    # baseline: 200 of 400 right; training-recipe: 210 of 400, 10 pictures more.
+    # baseline: 200 of 400 right; training-recipe: 210 of 400, 10 images more.
     assert rows["baseline"][:2] == ["0", "baseline"]
     assert rows["baseline"][5:] == ["50.00", "–", "–", "–", "–", "76.13", "–"]
     number, name, change, params, gflops, top1, *judged, paper, paper_difference = rows["training-recipe"]
@@ -142,10 +142,10 @@ def test_seeds_of_the_plan_that_no_run_has_are_missing(make_study: Make) -> None
     assert "- In the plan and not run for any step: seeds 1 and 2." in section(study, "What is missing")
 
 
-def test_the_page_is_honest_about_pictures_seeds_and_the_paper(whole: StudyFolder) -> None:
+def test_the_page_is_honest_about_images_seeds_and_the_paper(whole: StudyFolder) -> None:
     text = page(whole)
-    assert "**These pictures are synthetic**" in text
-    assert "**one seed, no verdict**: the interval is for *these runs* on new pictures" in text
+    assert "**These images are synthetic**" in text
+    assert "**one seed, no verdict**: the interval is for *these runs* on new images" in text
     assert "compared with the paper's rows of the regime tiny" in text
     assert "Compare the differences, not the levels" in text
     assert "Spearman" in text
@@ -155,7 +155,7 @@ def test_the_birth_certificate_has_what_made_the_numbers(whole: StudyFolder) -> 
     *_, facts, recipe, time = tables(page(whole))
     certificate = {row[0]: row[1] for row in facts[2:]}
     assert certificate["Config hash"] == whole.hash
-    assert certificate["Pictures"] == "1,800 training, 200 validation, 400 test"
+    assert certificate["Images"] == "1,800 training, 200 validation, 400 test"
     assert certificate["Resolution"] == "64 pixels"
     assert certificate["Runs"] == "16 finished, 1 unfinished, 0 left out"
     assert certificate["Code version"] == "abc1234"
@@ -171,7 +171,7 @@ def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFold
     steps, runs, curves = (pd.read_csv(folder / f"{name}.csv") for name in ("steps", "runs", "curves"))
     assert list(steps["name"]) == whole.steps
     expected = "number name change after params gflops_fvcore gflops_paper_convention runs top1 top1_std"
-    expected += " difference low_these_pictures high_new_pictures p p_holm p_margin_holm verdict"
+    expected += " difference low_these_images high_new_images p p_holm p_margin_holm verdict"
     expected += " detectable seeds_needed paper_top1 paper_difference"
     assert set(expected.split()) <= set(steps.columns)
     by_name = steps.set_index("name")

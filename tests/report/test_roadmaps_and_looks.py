@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import ablations
-from ablations.designs import Request, design
+from ablations.designs import DesignSpec, design
 from ablations.roadmaps import own
 from report.collect import read
 from report.tables import Summary
 from report.until import missing
-from training.plan import Family, Noted, Plan
+from studies.plan import Family, Noted, Plan
 
 MORE = """
 sentence = "another"
@@ -41,7 +41,7 @@ def study(make_study, tmp_path):
     regime = ablations.REGIMES["pocket"]
     (tmp_path / "more.toml").write_text(MORE)
     other = own.read(tmp_path / "more.toml")
-    designs = [design(roadmap, regime, Request()) for roadmap in (ablations.PAPER, other)]
+    designs = [design(roadmap, regime, DesignSpec()) for roadmap in (ablations.PAPER, other)]
     families = (Family("paper", (("width", "depthwise"),)), Family("more", (("more", "finer"),)))
     plan = Plan(families, (0, 1, 2), (2, 3))
     file = made.root / "study.json"

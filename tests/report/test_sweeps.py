@@ -1,4 +1,4 @@
-"""Sweeps in the report: the best value is chosen on validation pictures alone, and what that changes is said."""
+"""Sweeps in the report: the best value is chosen on validation images alone, and what that changes is said."""
 
 import json
 
@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import ablations
-from ablations.designs import Effect, Request, design
+from ablations.designs import DesignSpec, Effect, design
 from ablations.sweep import Sweep
 from report import page, sweep_curves
-from report.noise import Runs
+from report.variance import Runs
 
 LR = Sweep("lr", ("0.5x", "1x", "2x"))
 ROWS = ("depthwise", "width", "inverted-bottleneck")
@@ -28,7 +28,7 @@ def swept(make_study):
 
     def make(seeds=1, path=None, validation=None, without=(), values=LR):
         study = make_study(test=2000)
-        made = design(ablations.PAPER, ablations.REGIMES["pocket"], Request(sweep=values))
+        made = design(ablations.PAPER, ablations.REGIMES["pocket"], DesignSpec(sweep=values))
         file = study.root / "study.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"designs": [made.record]}))
         rng = np.random.default_rng(0)
@@ -148,7 +148,7 @@ def test_each_comparison_is_made_at_each_value(swept) -> None:
         assert one["points"] == pytest.approx(top1("inverted-bottleneck", value) - top1("width", value))
         assert one["high"] - one["points"] == pytest.approx(one["points"] - one["low"])
     assert table.loc[("inverted-bottleneck", "2x"), "low"] > 0 > table.loc[("inverted-bottleneck", "1x"), "high"]
-    assert "the interval is for new pictures" in text
+    assert "the interval is for new images" in text
     assert (study.root / "report/sweep_1_lr_differences.png").stat().st_size > 5000
 
 
@@ -200,11 +200,11 @@ def test_a_row_without_all_its_values_has_no_changes(swept) -> None:
 def test_a_row_whose_own_value_was_not_tried_changes_at_each(swept) -> None:
     tables, text = swept(seeds=2, values=Sweep("lr", ("0.5x", "2x"))).told()
     assert list(tables["sweep_1_lr_changes"]["value"]) == ["0.5x", "2x", "0.5x", "2x"]
-    assert "for new seeds on new pictures. A change" in text  # no row has one
+    assert "for new seeds on new images. A change" in text  # no row has one
 
 
 def few_runs(seeds: dict[str, int], better: str = "") -> dict[str, Runs]:
-    """Rows of 500 pictures, of which they get 80 % or, the better one, 85."""
+    """Rows of 500 images, of which they get 80 % or, the better one, 85."""
     rng = np.random.default_rng(0)
     difficulty = rng.uniform(size=500)
     return {

@@ -1,4 +1,4 @@
-"""The pictures that turned are in the report, wherever it is made."""
+"""The images that turned are in the report, wherever it is made."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report import collect, difference_plots, flips, pack, thumbnails
+from report import collect, difference_plots, flips, thumbnails
 from report.page import write
 from report.tables import Summary
+from studies import pack
 from tests.report.conftest import Store, StudyFolder
 
 Make = Callable[..., StudyFolder]
@@ -19,7 +20,7 @@ Make = Callable[..., StudyFolder]
 
 @pytest.fixture
 def study(make_study: Make) -> StudyFolder:
-    """Of 400 pictures the first 200 are right at the beginning; the first three are not at the end, 200 to 211 are."""
+    """Of 400 images the first 200 are right at the beginning; the first three are not at the end, 200 to 211 are."""
     made = make_study()
     right = np.arange(400) < 200
     for seed in (0, 1, 2):
@@ -33,7 +34,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_strips_are_drawn_from_thumbnails_that_the_study_keeps(study: StudyFolder) -> None:
-    flips.keep_pictures(study.root, "paper", Store(400))
+    flips.keep_images(study.root, "paper", Store(400))
     summary = Summary(collect.read(study.root))
     assert len(summary.study.thumbnails) == 13, "ten are shown a direction"
     assert thumbnails.pixels(summary.study.thumbnails["apple_pie/00000"]).shape == (48, 64, 3)
@@ -46,12 +47,12 @@ def test_the_strips_are_drawn_from_thumbnails_that_the_study_keeps(study: StudyF
     assert [titles[0], titles[-1]] == ["\napple_pie\n0 → 100 %", "\nramen\n100 → 0 %"]
     write(study.root)
     page = (study.root / "report" / "report.md").read_text()
-    assert "![Test pictures that most seeds turned](turned.png)" in page
+    assert "![Test images that most seeds turned](turned.png)" in page
     assert "data:image/svg+xml" in (study.root / "report" / "report.html").read_text()
 
 
 def test_a_pack_has_them_too_and_gives_the_same_report(study: StudyFolder, tmp_path: Path) -> None:
-    flips.keep_pictures(study.root, "paper", Store(400))
+    flips.keep_images(study.root, "paper", Store(400))
     write(study.root)
     pack.pack(study.root, tmp_path / "demo.pack")
     write(tmp_path / "demo.pack")
@@ -72,7 +73,7 @@ def test_damaged_ones_are_told_and_left_out(study: StudyFolder, content: bytes) 
     assert len(read.oddities) == 1
     assert "thumbnails.json is damaged" in read.oddities[0]
     assert not read.thumbnails
-    flips.keep_pictures(study.root, "paper", Store(400))
+    flips.keep_images(study.root, "paper", Store(400))
     assert len(thumbnails.read(study.root)["paper"]) == 13
 
 
@@ -84,7 +85,7 @@ def test_a_report_is_made_without_damaged_ones(study: StudyFolder) -> None:
     assert not list((study.root / "report").glob("turned.*"))
 
 
-def test_a_picture_that_is_too_large_for_a_thumbnail_is_none(tmp_path: Path) -> None:
+def test_a_image_that_is_too_large_for_a_thumbnail_is_none(tmp_path: Path) -> None:
     Image.new("RGB", (65, 10)).save(tmp_path / "large.jpg")
     with pytest.raises(ValueError, match="65 x 10"):
         thumbnails.pixels((tmp_path / "large.jpg").read_bytes())

@@ -1,6 +1,6 @@
 """Kill a run with SIGKILL again and again, start it again with the same command, compare it with one never interrupted.
 
-A run is `runner.py train STEP` on a few of the embedded pictures, laid out as Food-101. One is left alone; others like
+A run is `runner.py train STEP` on a few of the embedded images, laid out as Food-101. One is left alone; others like
 it, with another number of workers and another time between checkpoints, are killed: at random moments, or as soon as a
 file appears that says what the run is at. When they have finished at last, everything they wrote is compared byte for
 byte, but for the fields in `NOT_COMPARED`, which are times. Exit code 1 if anything differs.
@@ -30,9 +30,9 @@ import torch._dynamo  # which every optimizer imports
 from tensorboard.summary.writer.record_writer import RecordWriter  # noqa: F401
 
 import runner
-import training.series  # noqa: F401  so that forked processes have it already, as tensorboard's
+import studies.run_queue  # noqa: F401  so that forked processes have it already, as tensorboard's
 from benchmarks.measure import write
-from data.pocket_pictures import generate
+from data.pocket_images import generate
 from tests.torture.chaos_compare import NOT_COMPARED, differences, phase
 
 ROOT = Path(__file__).parents[2]
@@ -53,14 +53,14 @@ SETTINGS: tuple[Setting, ...] = (
     ("stage-ratio", (*MIXED, "--precision", "fp16")),
     ("kernel-7", ("--color-jitter", "0.4", "--crop-scale", "0.08", "1", "--init", "truncated-normal")),
 )
-# One that draws its own pictures and decodes enough of them for the cache to be built in several parts.
+# One that draws its own images and decodes enough of them for the cache to be built in several parts.
 WHOLE_SET: Setting = ("gelu", ("--preset", "pocket", "--regime", "pocket", "--no-trial", "--resolution", "64",
                                "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "120"))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run and its pictures are."""
+    """Where a run and its images are."""
 
     root: Path
     step: str
@@ -242,7 +242,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", nargs="+", default=[step for step, _ in SETTINGS], choices=[s for s, _ in SETTINGS])
     parser.add_argument("--plain", type=float, default=0.2, help="share of kills in whole processes, not forked ones")
-    parser.add_argument("--whole-set", action="store_true", help="also one with all pocket pictures, drawn and decoded")
+    parser.add_argument("--whole-set", action="store_true", help="also one with all pocket images, drawn and decoded")
     parser.add_argument("--folder", type=Path, help="where to work; runs that differ are kept there")
     parser.add_argument("--write", action="store_true", help="write tests/torture/chaos.json")
     options = parser.parse_args()
@@ -252,13 +252,13 @@ def main() -> int:
     folder = Path(options.folder or tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["XDG_CACHE_HOME"], os.environ["OMP_NUM_THREADS"] = str(folder / "cache"), "1"
-    generate(folder / "pictures", {"train": 12, "test": 4})
+    generate(folder / "images", {"train": 12, "test": 4})
 
     def prepare(name: str, step: str, given: tuple[str, ...]) -> Place:
         place = Place(folder / name, step)
         place.data.mkdir(parents=True)
         if "food101" in given:
-            (place.data / "food-101").symlink_to(folder / "pictures" / "food-101")
+            (place.data / "food-101").symlink_to(folder / "images" / "food-101")
         return place
 
     def attack(number: int, setting: Setting, truth: Place, seconds: float, aims: Sequence[str]) -> None:

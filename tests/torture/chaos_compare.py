@@ -28,7 +28,7 @@ def phase(data: Path, run: Path, started: float, every_update: bool) -> str:
     state, lines = _state(run / "checkpoint.pt"), run / "metrics.jsonl"
     begun = (run / "environment.json").exists() and (run / "environment.json").stat().st_mtime > started
     if any(data.glob("*.part")):
-        return "drawing of pictures"
+        return "drawing of images"
     if any(data.glob("cache/*.part")):
         return "cache build"
     if not begun:
@@ -46,10 +46,10 @@ def phase(data: Path, run: Path, started: float, every_update: bool) -> str:
     if len(state["metrics"]) < (lines.stat().st_size if lines.exists() else 0):
         return "between metrics and checkpoint"
     recipe = json.loads((run / "config.json").read_bytes())["recipe"]
-    pictures = json.loads((run.parents[1] / "study.json").read_bytes())["dataset"]["train"]
+    images = json.loads((run.parents[1] / "study.json").read_bytes())["dataset"]["train"]
     if state["epoch"] == recipe["epochs"]:
         return "test evaluation"
-    if state["batch"] == pictures // recipe["batch_size"]:
+    if state["batch"] == images // recipe["batch_size"]:
         return "evaluation"
     return "mid-epoch" if every_update else "mid-epoch or evaluation"
 
@@ -84,7 +84,7 @@ def differences(whole: Path, killed: Path) -> list[str]:
 
 
 def _names(root: Path) -> Iterator[str]:
-    """Of all files but the log, TensorBoard's events and the pictures themselves."""
+    """Of all files but the log, TensorBoard's events and the images themselves."""
     for path in root.rglob("*"):
         name = str(path.relative_to(root))
         if path.is_file() and not path.name.startswith("events.") and name != "log.txt" and "/images/" not in name:

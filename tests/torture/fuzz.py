@@ -61,7 +61,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def carry_out(request: Request, world: World, limit: float) -> Answer:
+def run_all(request: Request, world: World, limit: float) -> Answer:
     """Run the request in the world's folder, which it may change."""
     if request.prepare:
         request.prepare(world.folder)
@@ -174,13 +174,13 @@ def fuzz(world: World, asked: argparse.Namespace) -> dict[str, object]:
     for number in range(asked.requests):
         if number == light:
             import report.page  # and with it all that is heavy: from now on children have it already
-            import training.series  # noqa: F401
+            import studies.run_queue  # noqa: F401
 
             assert report.page
         request = draw(rng, world, plain=number % 20 == 0, light=asked.words_only or number < light)
         plain += request.plain
         started = time.monotonic()
-        answer = carry_out(request, world, asked.limit)
+        answer = run_all(request, world, asked.limit)
         seconds = time.monotonic() - started
         slowest = max(slowest, seconds)
         counts[f"{request.kind}: exit code {answer.code}"] += 1

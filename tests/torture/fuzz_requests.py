@@ -17,15 +17,15 @@ import runner
 from ablations import PAPER, get_regime
 from ablations.presets import PRESETS
 from ablations.regimes import REGIMES
-from data.words import one_line
 from tests.torture.fuzz_damages import DAMAGES
+from utils.text import one_line
 
 ROOT = Path(__file__).parents[2]
 COMMANDS: Mapping[str, type] = runner.COMMANDS
 STEPS = [step.name for step in PAPER.rows(get_regime("small"))]
 
 PLACE = ["--preset", "pocket", "--runs", "runs", "--study", "sound"]
-QUICK = [*PLACE, "--data-dir", "data", "--dataset", "imagefolder:pictures", "--resolution", "32", "--epochs", "1",
+QUICK = [*PLACE, "--data-dir", "data", "--dataset", "imagefolder:images", "--resolution", "32", "--epochs", "1",
          "--warmup-epochs", "0", "--batch-size", "8", "--device", "cpu"]  # fmt: skip
 PLANNED = ["--dry-run", *QUICK]
 # Requests that are answered quickly: what they train is trained already, and the rest is only planned.
@@ -40,7 +40,7 @@ SOUND: dict[str, list[str]] = {name: [] for name in COMMANDS} | {
     "pack": ["runs/sound", "--out", "sound.pack"],
     "unpack": ["whole.pack", "--study", "again"],
     "merge": ["runs/sound", "runs/sound", "--out", "merged.pack"],
-    "predict": ["pictures/a/0.png", "--run", "runs/sound/depthwise/seed-0"],
+    "predict": ["images/a/0.png", "--run", "runs/sound/depthwise/seed-0"],
     "export": ["--run", "runs/sound/depthwise/seed-0", "--out", "exported"],
 }
 
@@ -68,7 +68,7 @@ AT_ODDS = [
 WORDS = ["", " ", "abc", "nan", "inf", "-inf", "1e400", "-1", "0", "1.5", "99999999999999999999", "9" * 5000, "None",
          "true", "\u0663", "ünï", "猫", "\udcff\udcfe", "a\nb", "\x1b[31m", "x" * 5000, "../..", "/", ".", "~", "*",
          "$HOME", "'", '"', ";", "--", "=", "\\", "1,2", "[1]", "{}", "%s", "0x10", "1_0", "-0", "1e-400",
-         "pictures", "empty", "pipe", "/dev/zero", "/dev/null", "/proc/self/mem", "dangling", "runs/sound",
+         "images", "empty", "pipe", "/dev/zero", "/dev/null", "/proc/self/mem", "dangling", "runs/sound",
          "imagefolder:", "imagefolder:empty", "imagefolder:pipe", "imagefolder:/dev", "cuda:99", "cuda:-1"]  # fmt: skip
 
 
@@ -90,7 +90,7 @@ class Request:
 
 
 class World:
-    """A folder with pictures, a study of two trained steps, and files that are none."""
+    """A folder with images, a study of two trained steps, and files that are none."""
 
     def __init__(self, root: Path) -> None:
         self.folder, self._good = root / "world", root / "good"
@@ -126,10 +126,10 @@ from pathlib import Path
 from PIL import Image
 rng = numpy.random.default_rng(0)
 for name in "abc":
-    Path("pictures", name).mkdir(parents=True)
+    Path("images", name).mkdir(parents=True)
     for i in range(16):
         pixels = rng.integers(0, 256, (40, 40, 3), dtype=numpy.uint8)
-        Image.fromarray(pixels).save(f"pictures/{name}/{i}.png")
+        Image.fromarray(pixels).save(f"images/{name}/{i}.png")
 assert runner.main(["all", "--steps", "depthwise", "width", "--no-trial", *sys.argv[1:]]) == 0
 assert runner.main(["pack", "runs/sound", "--out", "whole.pack"]) == 0
 """
@@ -260,7 +260,7 @@ def _structure(rng: random.Random, world: World, plain: bool) -> Request:
         arguments = arguments[: rng.randrange(len(arguments))]
     else:
         arguments = [rng.choice(WORDS) for _ in range(rng.randrange(4))]
-    # Without one of these words it would be a request to train for an hour, on pictures drawn beside runner.py.
+    # Without one of these words it would be a request to train for an hour, on images drawn beside runner.py.
     if {"train", "all"} & set(arguments) and not {*QUICK} <= {*arguments}:
         arguments.append("--dry-run")
         plain = False

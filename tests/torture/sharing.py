@@ -1,6 +1,6 @@
 """Start several workers in the same second on one folder, kill some, and compare what they make with one worker's.
 
-All are `runner.py all` on a few of the embedded pictures, which nobody has decoded yet. Shown: the cache is built
+All are `runner.py all` on a few of the embedded images, which nobody has decoded yet. Shown: the cache is built
 once, every run is made once, nobody waits for ever, and the results are those of one worker, byte for byte but for
 times. Exit code 1 if anything else is seen. Run as: python -m tests.torture.sharing --help
 """
@@ -21,7 +21,7 @@ import torch
 
 import report.page  # noqa: F401  so that forked processes have it already
 from benchmarks.measure import write
-from data.pocket_pictures import generate
+from data.pocket_images import generate
 from tests.torture.chaos import COMMON, MIXED, Process
 from tests.torture.chaos_compare import content
 
@@ -35,10 +35,10 @@ def request(root: Path, steps: list[str], seeds: int, more: tuple[str, ...] = ()
             "--runs", str(root / "runs"), "--data-dir", str(root / "data"), "--device", "cpu"]  # fmt: skip
 
 
-def place(root: Path, pictures: Path) -> Path:
-    """A folder for runs and pictures, with nothing decoded yet."""
+def place(root: Path, images: Path) -> Path:
+    """A folder for runs and images, with nothing decoded yet."""
     (root / "data").mkdir(parents=True)
-    (root / "data/food-101").symlink_to(pictures / "food-101")
+    (root / "data/food-101").symlink_to(images / "food-101")
     return root
 
 
@@ -80,7 +80,7 @@ def share(
     found = [f"worker {number} ended with {process.code}" for number, process in enumerate(processes)
              if number not in killed and process.code]  # fmt: skip
     said = {number: (root / f"worker-{number}.txt").read_text() for number in range(workers)}
-    for what, pattern in (("decoded", r"Decoding \d+ pictures of (\S+)"), ("made", r"(\S+ seed \d+): top-1")):
+    for what, pattern in (("decoded", r"Decoding \d+ images of (\S+)"), ("made", r"(\S+ seed \d+): top-1")):
         done = Counter(name for number in said if number not in killed for name in re.findall(pattern, said[number]))
         found += [f"{name} was {what} {count} times" for name, count in done.items() if count > 1]
     return found, len(killed)
@@ -101,8 +101,8 @@ def main() -> int:
     torch.set_num_threads(1)
     folder, rng, rounds = Path(tempfile.mkdtemp(prefix="sharing-")), random.Random(options.seed), list[dict[str, Any]]()
     os.environ["XDG_CACHE_HOME"], os.environ["OMP_NUM_THREADS"] = str(folder / "cache"), "1"
-    generate(folder / "pictures", {"train": 12, "test": 4})
-    alone = place(folder / "alone", folder / "pictures")
+    generate(folder / "images", {"train": 12, "test": 4})
+    alone = place(folder / "alone", folder / "images")
     started = time.monotonic()
     wrong, _ = share(alone, request(alone, options.steps, options.seeds), 1, 0, 600, rng)
     if wrong:
@@ -110,7 +110,7 @@ def main() -> int:
         return 1
     seconds = time.monotonic() - started
     for number in range(options.rounds):
-        shared, started = place(folder / f"shared-{number}", folder / "pictures"), time.monotonic()
+        shared, started = place(folder / f"shared-{number}", folder / "images"), time.monotonic()
         words = request(shared, options.steps, options.seeds)
         found, killed = share(shared, words, options.workers, options.kills, seconds / 2, rng)
         found += differences(alone, shared)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from data.pocket_pictures import generate
+from data.pocket_images import generate
 from tests.torture.private_slurm import answer, missing, private_slurm
 from tests.torture.sharing import differences, place, request
 
@@ -35,11 +35,11 @@ def main() -> int:
         return 0
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     os.environ |= {"XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    generate(folder / "pictures", {"train": 12, "test": 4})
+    generate(folder / "images", {"train": 12, "test": 4})
     code = folder / "program"
     shutil.copytree(ROOT, code, ignore=shutil.ignore_patterns(".venv", "runs", "datasets", "tests"))
     epochs = str(_epochs(folder, code))
-    alone, shared = (place(folder / name, folder / "pictures") for name in ("alone", "shared"))
+    alone, shared = (place(folder / name, folder / "images") for name in ("alone", "shared"))
     more = ("--epochs", epochs, "--checkpoint-minutes", "0.1")
     _run(code, request(alone, STEPS, SEEDS, more))
     with private_slurm(folder / "slurm", cpus=WORKERS):
@@ -57,7 +57,7 @@ def _epochs(folder: Path, code: Path) -> int:
     """As many as make a run last."""
     taken = []
     for epochs in (2, 12):
-        trial, started = place(folder / f"trial-{epochs}", folder / "pictures"), time.monotonic()
+        trial, started = place(folder / f"trial-{epochs}", folder / "images"), time.monotonic()
         _run(code, request(trial, STEPS[1:], 1, ("--epochs", str(epochs))))
         taken.append(time.monotonic() - started)
     return max(12, round(10 * SECONDS / max(taken[1] - taken[0], 1)))
@@ -132,7 +132,7 @@ def _torment(code: Path, shared: Path, more: tuple[str, ...]) -> list[str]:
 
 def _training(shared: Path, array: str) -> dict[int, int]:
     """Process of each of the array's tasks that trains, as `status` says."""
-    from training.status import status
+    from studies.status import status
 
     if not (shared / "runs/shared/study.json").exists():
         return {}

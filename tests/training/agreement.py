@@ -3,7 +3,7 @@
     torchrun --nproc-per-node=K tests/training/agreement.py FOLDER
 
 leaves the sha256 of all that process k holds then in FOLDER/k.json: weights, batch norm's statistics, their average,
-what it says of pictures, losses; by name.
+what it says of images, losses; by name.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ from torch import Tensor
 from ablations import PAPER, REGIMES
 from data import Batch, eval_batches, train_batches
 from models.builder import build
+from training.compute_options import ComputeOptions, lay_out
 from training.evaluation import evaluate
-from training.layout import Layout, lay_out
 from training.processes import ALONE, Processes, joined
 from training.recipe import Recipe
 from training.torchrun import place
-from training.update import Learner, update
+from training.update import TrainState, update
 
 RECIPE = Recipe(batch_size=16, micro_batches=4, drop_path=0.3, layer_scale=0.1, init="he", ema=0.9)
 
 
-class Pictures:
-    """Noise, at random but the same each time."""
+class Images:
+    """VarianceComponents, at random but the same each time."""
 
     def __init__(self) -> None:
-        self.pictures = torch.randint(
+        self.images = torch.randint(
             0, 256, (40, 36, 36, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
         )
         self.labels = torch.arange(40) % 5
@@ -42,7 +42,7 @@ class Pictures:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.pictures[index]
+        return self.images[index]
 
 
 def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, Tensor]:
@@ -52,27 +52,27 @@ def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, T
     model = build(architecture, drop_path=RECIPE.drop_path, layer_scale=RECIPE.layer_scale, init="he").to(dtype)
     optimizer = "sgd" if name == "baseline" else "adamw"
     recipe = replace(RECIPE, optimizer=optimizer)
-    learner = Learner(lay_out(model, Layout()), recipe, Layout(), device, "fp32", 0, processes)
+    train_state = TrainState(lay_out(model, ComputeOptions()), recipe, ComputeOptions(), device, "fp32", 0, processes)
 
     def batches() -> Iterator[Batch]:
         for batch in train_batches(
-            Pictures(), recipe.augmentation, 32, seed=0, epoch=0, batch_size=16, micro_batches=4, rank=processes.rank,
+            Images(), recipe.augmentation, 32, seed=0, epoch=0, batch_size=16, micro_batches=4, rank=processes.rank,
             world=processes.count,
         ):  # fmt: skip
             yield replace(batch, images=batch.images.to(dtype), weight=batch.weight.to(dtype))
 
-    update(learner, 0, batches(), lr=1e-2)
+    update(train_state, 0, batches(), lr=1e-2)
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     evaluated = evaluate(
-        model.float(), eval_batches(Pictures(), 32, batch_size=8, rank=processes.rank, world=processes.count),
+        model.float(), eval_batches(Images(), 32, batch_size=8, rank=processes.rank, world=processes.count),
         tuple(map(str, range(40))), device, "fp32", processes,
     )  # fmt: skip
-    average = {} if learner.average is None else learner.average.state_dict()
+    average = {} if train_state.average is None else train_state.average.state_dict()
     return {
         **{f"{name} {key}": value for key, value in weights.items()},
         **{f"{name} average of {key}": value for key, value in average.items()},
         f"{name} evaluated": torch.cat([evaluated.p_label, evaluated.p_top1, evaluated.top.flatten()]),
-        f"{name} loss": torch.tensor(learner.watch.loss_sum),
+        f"{name} loss": torch.tensor(train_state.watch.loss_sum),
     }
 
 

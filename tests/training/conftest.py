@@ -8,9 +8,10 @@ import torch
 
 import data
 from ablations import PAPER, get_regime
+from studies.run import Run
+from studies.study import open_study
+from training.execution import Execution, Stores
 from training.recipe import CLASSIC, Recipe, StudyConfig
-from training.run import Execution, Run, Stores
-from training.study import open_study
 
 RECIPE = Recipe(epochs=3, batch_size=12, lr=2e-3, lr_batch=12, warmup_epochs=1, drop_path=0.2, layer_scale=0.1)
 
@@ -18,8 +19,8 @@ MakeRun = Callable[..., Run]
 
 
 @pytest.fixture(scope="session")
-def dataset(pictures: Path) -> data.Dataset:
-    return data.load(f"imagefolder:{pictures}", pictures.parent)
+def dataset(images: Path) -> data.Dataset:
+    return data.load(f"imagefolder:{images}", images.parent)
 
 
 @pytest.fixture(scope="session")

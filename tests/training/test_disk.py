@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 
 import runner
 from data import open_store
-from data.pocket_pictures import generate
+from data.pocket_images import generate
 from inference import export
 from inference.output import plot
 from report import page
-from training import checkpoint, loop, records, series
+from studies import run_queue
+from studies.study import read_json
+from training import checkpoint, loop, records
 from training.interrupt import StopRequest
-from training.study import read_json
 
 _INSIDE = "CONVNEXT_TESTS_MAY_MOUNT"
 _IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -138,7 +139,7 @@ def outcome(folder: Path) -> dict[str, object]:
 
 
 EVENTS = {
-    "full at events": ((loop, "Board", 1), lambda d: d.fill(), "events.out", "No space left"),
+    "full at events": ((loop, "EventLog", 1), lambda d: d.fill(), "events.out", "No space left"),
     "full at weights": ((records, "save_weights", 1), lambda d: d.fill(12_288), "model.safetensors", "No space left"),
     "full at metrics": ((loop, "write_atomically", 2), lambda d: d.fill(), "metrics.jsonl", "No space left"),
     "full at checkpoint": ((checkpoint, "save", 2), lambda d: d.fill(12_288), "checkpoint.pt", "No space left"),
@@ -164,7 +165,7 @@ def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed
         with pytest.raises(
             OSError, match=rf"^{run.title} was stopped by its disk: [^\n]*{file}[^\n]* \({reason}"
         ) as said:
-            series.carry_out([run], stores, execution, StopRequest())
+            run_queue.run_all([run], stores, execution, StopRequest())
     assert said.value.errno is None  # a sentence, and exit code 1 (runner.main)
     disk.heal()
     # What was saved is whole, and there is no half written file.
@@ -172,18 +173,18 @@ def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed
     assert (saved is not None) == (event not in NOTHING_SAVED)
     assert not list(disk.root.rglob("*.part"))
     assert not (run.folder / "result.json").exists()
-    assert series.carry_out([run], stores, execution, StopRequest()) == 0
+    assert run_queue.run_all([run], stores, execution, StopRequest()) == 0
     if not WHOLE:
         whole = make_run("13", study="whole", epochs=2)
-        series.carry_out([whole], stores, execution, StopRequest())
+        run_queue.run_all([whole], stores, execution, StopRequest())
         WHOLE.append(outcome(whole.folder))
     assert outcome(run.folder) == WHOLE[0]
 
 
 def test_through_the_command_line_it_is_exit_code_1_and_the_same_command_goes_on(
-    disk, pictures, tmp_path, capsys, monkeypatch
+    disk, images, tmp_path, capsys, monkeypatch
 ) -> None:
-    command = ["all", "--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--data-dir", str(tmp_path),
+    command = ["all", "--preset", "pocket", "--dataset", f"imagefolder:{images}", "--data-dir", str(tmp_path),
                "--runs", str(disk.root), "--study", "s", "--steps", "3", "--resolution", "32", "--epochs", "2",
                "--warmup-epochs", "0", "--batch-size", "24", "--device", "cpu", "--no-trial"]  # fmt: skip
     with monkeypatch.context() as patch:
@@ -238,31 +239,31 @@ def test_an_export_that_does_not_fit_leaves_nothing(form, finished, disk, capsys
     assert sorted(disk.root.iterdir()) == before
 
 
-def test_a_figure_that_does_not_fit_leaves_the_file_that_was_there(finished, pictures, disk) -> None:
+def test_a_figure_that_does_not_fit_leaves_the_file_that_was_there(finished, images, disk) -> None:
     predictor = export.load(finished)
-    picture, file = pictures / "down/01.jpg", disk.root / "mine.png"
+    image, file = images / "down/01.jpg", disk.root / "mine.png"
     file.write_bytes(b"my own")
     disk.fill()
     with pytest.raises(OSError, match="No space left"):
-        plot(file, [picture], [predictor], [predictor.predict([picture])])
+        plot(file, [image], [predictor], [predictor.predict([image])])
     assert file.read_bytes() == b"my own"
     assert load_file(finished / "model.safetensors")
 
 
 def test_a_cache_that_does_not_fit_after_all_goes_on_where_it_was(disk, dataset, tmp_path, stores) -> None:
-    with pytest.raises(OSError, match=r"the picture cache .* could not be written \(No space left on device\)"):
+    with pytest.raises(OSError, match=r"the image cache .* could not be written \(No space left on device\)"):
         open_store(dataset.train, disk.root, 37, announce=lambda _: disk.fill(50_000))
     disk.heal()
     store = open_store(dataset.train, disk.root, 37)
     store.verify()
-    for name in ("pictures.bin", "index.npz", "ids.json", "meta.json"):
+    for name in ("images.bin", "index.npz", "ids.json", "meta.json"):
         assert (store.folder / name).read_bytes() == (stores.train.folder / name).read_bytes()
 
 
-def test_drawn_pictures_that_do_not_fit_are_no_data_set(disk) -> None:
+def test_drawn_images_that_do_not_fit_are_no_data_set(disk) -> None:
     disk.fill(20_000)
     folder = disk.root / "pocket"
-    with pytest.raises(OSError, match=r"^the pocket pictures could not be written to \S+ \(No space left on device\)$"):
+    with pytest.raises(OSError, match=r"^the pocket images could not be written to \S+ \(No space left on device\)$"):
         generate(folder, {"train": 2, "test": 1}, workers=1)
     assert not folder.exists()
 
@@ -275,7 +276,7 @@ def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(d
                "--no-trial"]  # fmt: skip
     assert runner.main(command) == 2
     said = capsys.readouterr().err
-    assert "the folder of decoded pictures (--cache-dir)" in said
+    assert "the folder of decoded images (--cache-dir)" in said
     assert "Read-only file system" in said
     assert not (tmp_path / "runs").exists()
     (tmp_path / "cache").mkdir()

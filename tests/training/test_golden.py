@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from models.builder import build
+from studies.run import Run
 from training import loop
 from training.initial_weights import describe
 from training.interrupt import StopRequest
-from training.run import Run
 
 GOLDEN = {
     "training-recipe": [1.21625, 1.26994, 1.18461],

@@ -17,9 +17,9 @@ QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-
 
 
 @pytest.fixture
-def place(tmp_path: Path, pictures: Path) -> list[str]:
+def place(tmp_path: Path, images: Path) -> list[str]:
     (tmp_path / "data").mkdir()
-    return ["--preset", "pocket", "--dataset", f"imagefolder:{pictures}", "--runs", str(tmp_path / "runs"),
+    return ["--preset", "pocket", "--dataset", f"imagefolder:{images}", "--runs", str(tmp_path / "runs"),
             "--data-dir", str(tmp_path / "data"), *QUICK]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training import series
+from studies import run_queue
 from training.interrupt import STOPPED, Stopped, StopRequest, stop_on_signals
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_a_stop_between_two_runs_begins_no_other(make_run, stores, execution, ca
     stop = StopRequest()
     stop.asked = True
     run = make_run("3")
-    assert series.carry_out([run], stores, execution, stop) == STOPPED
+    assert run_queue.run_all([run], stores, execution, stop) == STOPPED
     assert "stopped before patchify-stem seed 0" in capsys.readouterr().err
     assert not run.folder.exists()
 
@@ -111,7 +111,7 @@ input()
 DRAWING = """
 import subprocess, sys
 from pathlib import Path
-from data.pocket_pictures import generate
+from data.pocket_images import generate
 begin = subprocess.Popen
 def noted(*given, **named):
     process = begin(*given, **named)
@@ -132,7 +132,7 @@ def test_helpers_end_with_a_process_that_is_killed(script, tmp_path) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         helpers = [int(word) for word in process.stdout.readline().split()]
-        if script == DRAWING:  # its second picture is the helper's first
+        if script == DRAWING:  # its second image is the helper's first
             while not any((tmp_path / "pocket.part").rglob("*1001.jpg")) and process.poll() is None:
                 time.sleep(0.01)
         for helper in helpers:

@@ -15,12 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 
 from ablations import PAPER, REGIMES
 from models import Architecture
+from studies.run import Run
+from studies.study import ABOUT
 from training import checkpoint, loop, records
 from training.checkpoint import Damaged
 from training.interrupt import Item, Stopped, StopRequest
 from training.optimization import learning_rate
-from training.run import Run
-from training.study import ABOUT
 
 NEVER = StopRequest()
 
@@ -175,7 +175,7 @@ DEATHS = (
     (records, "log", 2),
     (checkpoint, "keep_previous", 1),
     (checkpoint, "save", 2),  # after the last epoch
-    (loop.Board, "add_scalars", 3),  # of the test
+    (loop.EventLog, "add_scalars", 3),  # of the test
     (records, "architecture_complexity", 1),  # between predictions.csv and result.json
 )
 
@@ -289,7 +289,7 @@ def test_workers_do_not_change_the_result(make_run, stores, execution) -> None:
 
 
 def test_micro_batches_give_the_gradients_of_the_whole_batch(make_run, stores, execution) -> None:
-    """Layer norm sees one picture at a time, so that only rounding may differ."""
+    """Layer norm sees one image at a time, so that only rounding may differ."""
     flags = {"drop_path": 0.0, "epochs": 2}
     weights = []
     for parts in (1, 2):
@@ -326,7 +326,7 @@ def test_a_damaged_checkpoint_is_recognised(make_run, stores, execution) -> None
         loop.train(run, stores, execution, NEVER)
 
 
-def test_too_few_pictures_for_one_batch_are_refused(make_run, stores, execution) -> None:
+def test_too_few_images_for_one_batch_are_refused(make_run, stores, execution) -> None:
     with pytest.raises(ValueError, match="a batch size of 72 or less fits"):
         loop.train(make_run("4", batch_size=500), stores, execution, NEVER)
 

@@ -23,7 +23,7 @@ from training import checkpoint, device
 from training.device import find_device, find_workers
 from training.evaluation import NotOnce, evaluate
 from training.interrupt import STOPPED
-from training.torchrun import Place, place
+from training.torchrun import RankInfo, place
 
 # Several processes of torch begin, on a busy machine one after the other.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -186,8 +186,8 @@ def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> N
         "LOCAL_WORLD_SIZE": "8",
     }
     here = place(torchrun_says)
-    assert here == Place(9, 16, 1, 8)
-    assert place({"RANK": "9", "WORLD_SIZE": "16"}) == Place()  # another launcher's, of another program
+    assert here == RankInfo(9, 16, 1, 8)
+    assert place({"RANK": "9", "WORLD_SIZE": "16"}) == RankInfo()  # another launcher's, of another program
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert find_device("auto", here) == find_device("cuda", here) == torch.device("cuda:1")
@@ -203,10 +203,10 @@ def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> N
 
 @pytest.mark.parametrize(
     ("batches", "named"),
-    [([0, 1], r"8 pictures instead of each of 9 once \(.* 0 times\)"), ([0, 1, 2, 2], r"10 .* 9 once \(.* 2 times\)"),
-     ([0, 0, 2], r"9 pictures instead of each of 9 once \(.* 2 times")],
+    [([0, 1], r"8 images instead of each of 9 once \(.* 0 times\)"), ([0, 1, 2, 2], r"10 .* 9 once \(.* 2 times\)"),
+     ([0, 0, 2], r"9 images instead of each of 9 once \(.* 2 times")],
 )  # fmt: skip
-def test_an_evaluation_that_misses_a_picture_or_sees_one_twice_says_so(batches, named, stores) -> None:
+def test_an_evaluation_that_misses_a_image_or_sees_one_twice_says_so(batches, named, stores) -> None:
     model = build(PAPER.architecture(PAPER.step("3", REGIMES["pocket"]), REGIMES["pocket"], 3))
     made = list(eval_batches(stores.test, 32, batch_size=4))
     with pytest.raises(NotOnce, match=named):

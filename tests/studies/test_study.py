@@ -1,0 +1,98 @@
+"""A study's folder belongs to one config, and a run's folder to one process."""
+
+import contextlib
+import errno
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from studies.study import Study, find_study, open_study, study_folder
+from training.recipe import CLASSIC, Recipe, StudyConfig
+from utils import locks
+
+CONFIG = StudyConfig("pocket", "pocket", 64, "fp32", Recipe(), CLASSIC)
+
+
+def test_the_same_config_opens_the_same_study(tmp_path) -> None:
+    first = open_study(tmp_path / "s", CONFIG, {}, "abc")
+    assert open_study(tmp_path / "s", CONFIG, {}, "abc") == first
+    assert json.loads((tmp_path / "s/study.json").read_text())["hash"] == first.hash
+    assert first.run_folder("gelu", 2) == tmp_path / "s/gelu/seed-2"
+
+
+def test_a_study_is_told_by_what_differs_from_the_defaults_and_by_its_images(tmp_path) -> None:
+    study = find_study(tmp_path / "s", CONFIG)
+    assert study.hash == "dbb1025caae08ae1"
+    others = [replace(study, config=replace(CONFIG, **change)) for change in (
+        {"recipe": Recipe(ema=0.9999)}, {"classic": Recipe()}, {"resolution": 96})]  # fmt: skip
+    assert len({study.hash, replace(study, images="abc").hash, *(other.hash for other in others)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (replace(CONFIG, recipe=Recipe(lr=1e-3)), r"lr \(0.004 there, 0.001 here\)"),
+        (replace(CONFIG, classic=replace(CLASSIC, epochs=9)), r"classic.epochs \(90 there, 9 here\)"),
+        (replace(CONFIG, regime="tiny"), r"regime \(pocket there, tiny here\)"),
+        (replace(CONFIG, precision="bf16"), r"precision \(fp32 there, bf16 here\)"),
+    ],
+)
+def test_another_config_is_refused_and_named(tmp_path, other, named) -> None:
+    open_study(tmp_path / "s", CONFIG, {}, "abc")
+    with pytest.raises(ValueError, match=named):
+        find_study(tmp_path / "s", other)
+
+
+def test_precision_auto_agrees_with_what_the_study_has(tmp_path) -> None:
+    open_study(tmp_path / "s", CONFIG, {}, "abc")
+    find_study(tmp_path / "s", replace(CONFIG, precision="auto"))
+
+
+def test_the_same_images_elsewhere_are_the_same_study(tmp_path) -> None:
+    here, there = (Study(tmp_path, replace(CONFIG, dataset=f"imagefolder:/{place}"), "abc") for place in "ab")
+    assert here.hash == there.hash
+
+
+def test_other_images_are_refused(tmp_path) -> None:
+    open_study(tmp_path / "s", CONFIG, {}, "abc")
+    with pytest.raises(ValueError, match="other images"):
+        open_study(tmp_path / "s", CONFIG, {}, "def")
+
+
+def test_a_folder_that_is_no_study_is_left_alone(tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match=r"no study.json"):
+        open_study(tmp_path, CONFIG, {}, "abc")
+    (tmp_path / "thesis.tex").rename(tmp_path / "study.json")
+    with pytest.raises(ValueError, match="cannot be read"):
+        open_study(tmp_path, CONFIG, {}, "abc")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b"])
+def test_a_name_that_is_no_folder_name_is_refused(name, tmp_path) -> None:
+    with pytest.raises(ValueError, match="letters, digits"):
+        study_folder(name, tmp_path)
+
+
+def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(locks, "UNSIGNED", 0.3)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "study.json.part").write_text("{")
+    (folder / ".study.json.lock").touch()
+    open_study(folder, CONFIG, {}, "abc")
+    assert [path.name for path in folder.iterdir()] == ["study.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EIO])
+def test_a_disk_without_locks_is_no_obstacle_and_a_failing_one_is(number, tmp_path, monkeypatch) -> None:
+    """Such disks are mounted over a network; there is none to test on."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError) if number == errno.EIO else contextlib.nullcontext():
+        open_study(tmp_path / "s", CONFIG, {}, "abc")
