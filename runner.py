@@ -1,4 +1,5 @@
-"""The command line: steps, show, check, train, all, status, report, pack, unpack, merge, predict, export.
+"""The command line: steps, show, check, train, all, status, report, pack, unpack, merge, predict,
+export.
 
 `python runner.py --help` lists them, `python runner.py COMMAND --help` explains each one.
 
@@ -51,13 +52,15 @@ from utils.streams import Patient
 from utils.text import one_line, readable_bytes
 
 GARBAGE = (700, 10, 200)
-"""Python's thresholds for looking for garbage. A full search, of which importing torch causes five, looks at 300,000
-objects that stay: done as rarely as this, commands that train start a second sooner (docs/decisions.md#garbage)."""
+"""Python's thresholds for looking for garbage. A full search, of which importing torch causes five,
+looks at 300,000 objects that stay: done as rarely as this, commands that train start a second
+sooner (docs/decisions.md#garbage)."""
 
 
 SPINS = "10000"
-"""Of GOMP_SPINCOUNT: torch's CPU threads wait for each other by spinning, and spinning long makes a run 20 times slower
-as soon as another program wants a core (docs/decisions.md#spin). Read when torch is imported, so it is set before."""
+"""Of GOMP_SPINCOUNT: torch's CPU threads wait for each other by spinning, and spinning long makes a
+run 20 times slower as soon as another program wants a core (docs/decisions.md#spin). Read when
+torch is imported, so it is set before."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +96,11 @@ def _answer(failure: BaseException) -> tuple[int, str]:
     if not isinstance(failure, OSError):
         return REFUSED, str(failure)
     what = failure.filename or "a file"
-    said = f"{what} could not be read or written ({failure.strerror})" if failure.strerror else str(failure)
+    said = (
+        f"{what} could not be read or written ({failure.strerror})"
+        if failure.strerror
+        else str(failure)
+    )
     return REFUSED if failure.errno == errno.ENAMETOOLONG else FAILED, said
 
 
@@ -127,11 +134,14 @@ def run_all(command: Command, arguments: Sequence[str], stop: StopRequest) -> in
 
 
 def share(command: Command, arguments: Sequence[str], stop: StopRequest, place: RankInfo) -> int:
-    """Carry out a command that torchrun has started several times: the first process does, the others help it train."""
+    """Carry out a command that torchrun has started several times: the first process does, the
+    others help it train."""
     if not isinstance(command, Train | All):
         return run_all(command, arguments, stop) if place.rank == 0 else DONE
     if isinstance(command, All) and (command.jobs != 1 or command.launcher != "local"):
-        raise ValueError("--jobs and --launcher start processes of their own: give them without torchrun (GPUS)")
+        raise ValueError(
+            "--jobs and --launcher start processes of their own: give them without torchrun (GPUS)"
+        )
     from training.helper import dismiss, help_with_runs
     from training.processes import joined
 
@@ -142,14 +152,20 @@ def share(command: Command, arguments: Sequence[str], stop: StopRequest, place: 
             code = run_all(command, arguments, stop)
             dismiss(processes)
             return code
-        except _FAILURES as failure:  # said before the others learn of it: torchrun ends all soon after the first
+        except (
+            _FAILURES
+        ) as failure:  # said before the others learn of it: torchrun ends all soon after the first
             code, said = _answer(failure)
-            _tell(f"runner.py: {f'process {place.rank} of {place.count}: ' if place.rank else ''}{said}")
+            _tell(
+                "runner.py: "
+                f"{f'process {place.rank} of {place.count}: ' if place.rank else ''}{said}"
+            )
             raise SystemExit(code) from failure
 
 
 def _parse(arguments: Sequence[str]) -> Command:
-    """The command, with the asked preset's values as defaults. Wrong requests become one-sentence ValueErrors."""
+    """The command, with the asked preset's values as defaults. Wrong requests become one-sentence
+    ValueErrors."""
 
     def defaults(given: command_line.Given) -> dict[str, Command]:
         name = given.get("--preset", ["food101"])[-1]
@@ -163,9 +179,11 @@ def _parse(arguments: Sequence[str]) -> Command:
     command, given = command_line.parse(COMMANDS, arguments, defaults, description=__doc__)
     if isinstance(command, Train | All):
         before, after = get_preset(command.preset).config.recipe, command.config.recipe
-        own = {name: getattr(command.config.classic, name)
-               for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
-               if f"--classic.{name.replace('_', '-')}" in given}  # fmt: skip
+        own = {
+            name: getattr(command.config.classic, name)
+            for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
+            if f"--classic.{name.replace('_', '-')}" in given
+        }
         try:
             classic = replace(follow(command.config.classic, before, after), **own)
         except ValueError as error:
@@ -180,7 +198,10 @@ def steps(command: Steps) -> int:
     from ablations import table
 
     rows = list(table.count_steps(_roadmap(command), regime, command.resolution))
-    print({"table": table.as_text, "csv": table.as_csv, "json": table.as_json}[command.format](rows), end="")
+    print(
+        {"table": table.as_text, "csv": table.as_csv, "json": table.as_json}[command.format](rows),
+        end="",
+    )
     return DONE
 
 
@@ -192,7 +213,10 @@ def check(command: Check) -> int:
     regime = get_regime(config.regime)
     for step in roadmap.rows(regime):
         changes = roadmap.difference(step, regime, config)
-        said = ", ".join(f"{name} {old} to {new}" for name, (old, new) in changes.items()) or "changes nothing here"
+        said = (
+            ", ".join(f"{name} {old} to {new}" for name, (old, new) in changes.items())
+            or "changes nothing here"
+        )
         print(f"{step.name}: {said if step.after else step.sentence}")
     print(f"{command.roadmap} is sound (regime {regime.name}, preset {command.preset})")
     return DONE
@@ -204,45 +228,81 @@ def train(command: Train, stop: StopRequest) -> int:
     roadmap = _roadmap(command)
     step = roadmap.step(command.step, regime)
     if command.overwrite not in (None, step.name):
-        raise ValueError(f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the same step")
+        raise ValueError(
+            f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the "
+            "same step"
+        )
     path = design(roadmap, regime, DesignSpec())
     overwrite = {step.name} if command.overwrite else set[str]()
     return train_rows(command, path, [path.row(step.name)], [command.seed], overwrite, stop)
 
 
 def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
-    """Train every row of a design, then write the report; or have other processes do so, which `arguments` start."""
+    """Train every row of a design, then write the report; or have other processes do so, which
+    `arguments` start."""
     from studies.request import check_choice
 
     seeds = command.seeds or (tuple(range(LOOKS[-1])) if command.until_resolved else (0,))
     check_choice(["any"], seeds)
     sweep = None if command.sweep is None else Sweep.parse(command.sweep)
     if sweep and (command.until_resolved or command.margin is not None):
-        raise ValueError("--until-resolved and --margin belong to a study's plan, which a --sweep leaves as it is")
-    most = None if command.until_resolved or command.runs_at_most is None else command.runs_at_most // len(seeds)
-    request = DesignSpec(command.design, command.base, command.factors, command.fraction, most, sweep)
-    made = design(_roadmap(command), get_regime(command.config.regime, command.config.resolution), request)
+        raise ValueError(
+            "--until-resolved and --margin belong to a study's plan, which a --sweep leaves as it "
+            "is"
+        )
+    most = (
+        None
+        if command.until_resolved or command.runs_at_most is None
+        else command.runs_at_most // len(seeds)
+    )
+    request = DesignSpec(
+        command.design, command.base, command.factors, command.fraction, most, sweep
+    )
+    made = design(
+        _roadmap(command), get_regime(command.config.regime, command.config.resolution), request
+    )
     asked = [made.find(row) for row in command.steps]
     chosen = [each for row in asked for each in (row, *made.settings(row))] or list(made.rows)
     overwrite = set(command.overwrite)
     if strange := overwrite - {row.name for row in chosen}:
         raise ValueError(
-            f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to be trained"
+            f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to "
+            "be trained"
         )
     folder = command.folder
-    judging = None if sweep else planned(
-        folder, made, command.config, [row.name for row in chosen], seeds,
-        until_resolved=command.until_resolved, margin=command.margin, runs_at_most=command.runs_at_most,
-    )  # fmt: skip
+    judging = (
+        None
+        if sweep
+        else planned(
+            folder,
+            made,
+            command.config,
+            [row.name for row in chosen],
+            seeds,
+            until_resolved=command.until_resolved,
+            margin=command.margin,
+            runs_at_most=command.runs_at_most,
+        )
+    )
     if command.worker:
         jobs.end_with_starter()
-    slurms = {"--time-limit": command.time_limit, "--partition": command.partition, "--gpus": command.gpus,
-              "--sbatch": command.sbatch}  # fmt: skip
+    slurms = {
+        "--time-limit": command.time_limit,
+        "--partition": command.partition,
+        "--gpus": command.gpus,
+        "--sbatch": command.sbatch,
+    }
     if command.launcher != "slurm" and (given := [name for name, value in slurms.items() if value]):
-        raise ValueError(f"{given[0]} was given, which Slurm is told: add --launcher slurm, or leave it out")
+        raise ValueError(
+            f"{given[0]} was given, which Slurm is told: add --launcher slurm, or leave it out"
+        )
     if command.launcher == "slurm" and not command.dry_run:
         return submit(command, arguments)
-    if command.jobs != 1 and not command.dry_run and (code := train_beside(command, arguments, stop)) != DONE:
+    if (
+        command.jobs != 1
+        and not command.dry_run
+        and (code := train_beside(command, arguments, stop)) != DONE
+    ):
         return code
     if judging and command.until_resolved:
         code = train_until_resolved(command, made, judging, overwrite, stop)
@@ -250,7 +310,9 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         code = train_rows(command, made, chosen, seeds, overwrite, stop, judging)
     if code in (DONE, FAILED) and not command.dry_run and not command.worker:
         try:
-            print("report:", _write_report(folder, made.roadmap.name, command.mixed_code), flush=True)
+            print(
+                "report:", _write_report(folder, made.roadmap.name, command.mixed_code), flush=True
+            )
         except ValueError as nothing_to_report:
             if code == DONE:
                 raise
@@ -279,7 +341,9 @@ def status(command: Status) -> int:
 def report(command: Report) -> int:
     """Write the report of a study."""
     if command.source and command.study:
-        raise ValueError(f"both {command.source} and --study {command.study} were given: give one of them")
+        raise ValueError(
+            f"both {command.source} and --study {command.study} were given: give one of them"
+        )
     source = command.source or _source(command.study or command.preset, command.runs)
     print("report:", _write_report(source, command.roadmap, command.mixed_code))
     return DONE
@@ -335,9 +399,13 @@ def predict(command: Predict) -> int:
     from inference.output import answer
 
     runs = command.runs or (best_run(Path("runs")),)
-    text = answer(command.images, runs, top=command.top, as_json=command.json, plot_into=command.plot)
+    text = answer(
+        command.images, runs, top=command.top, as_json=command.json, plot_into=command.plot
+    )
     if not command.runs:
-        _tell(f"{runs[0]} was asked, the best of its study on validation images; --run names another")
+        _tell(
+            f"{runs[0]} was asked, the best of its study on validation images; --run names another"
+        )
     print(text, end="")
     return DONE
 
@@ -349,21 +417,31 @@ def export(command: Export) -> int:
 
     run = command.run or best_run(Path("runs"))
     difference = write(
-        run, command.format, command.out, fold_layer_scale=command.fold_layer_scale, images=command.images,
+        run,
+        command.format,
+        command.out,
+        fold_layer_scale=command.fold_layer_scale,
+        images=command.images,
         license=command.license,
-    )  # fmt: skip
+    )
     if not command.run:
-        _tell(f"{run} was exported, the best of its study on validation images; --run names another")
+        _tell(
+            f"{run} was exported, the best of its study on validation images; --run names another"
+        )
     print(f"export: {command.out} (largest difference of a logit {difference:.1e} of the largest)")
     return DONE
 
 
 def _write_report(folder: Path, roadmap: str | None, mixed_code: bool = False) -> str:
     if not folder.is_file() and not (folder / "study.json").exists():
-        raise ValueError(f"{folder} holds no study: train a step first, or name another with --study or --preset")
+        raise ValueError(
+            f"{folder} holds no study: train a step first, or name another with --study or --preset"
+        )
     from report.page import write
 
-    return str(write(folder, roadmap, mixed_code=mixed_code, tell=lambda odd: _tell(f"report: {odd}")))
+    return str(
+        write(folder, roadmap, mixed_code=mixed_code, tell=lambda odd: _tell(f"report: {odd}"))
+    )
 
 
 def _roadmap(command: Training | Steps | Show) -> Roadmap:

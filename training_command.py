@@ -57,9 +57,14 @@ class Task:
 
 
 def train_rows(
-    command: Train | All, made: Design, rows: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str],
-    stop: StopRequest, judging: Plan | None = None,
-) -> int:  # fmt: skip
+    command: Train | All,
+    made: Design,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    overwrite: Collection[str],
+    stop: StopRequest,
+    judging: Plan | None = None,
+) -> int:
     """Train these rows of a design with each seed. Returns the exit code."""
     task = plan(command, made, rows, seeds, overwrite, judging)
     bill = None if isinstance(command, All) and command.worker else forecast(task)
@@ -71,46 +76,70 @@ def train_rows(
 def train_until_resolved(
     command: All, made: Design, judging: Plan, overwrite: Collection[str], stop: StopRequest
 ) -> int:
-    """Train what the plan's rule asks for, look at the results, and so on until it asks for nothing more."""
+    """Train what the plan's rule asks for, look at the results, and so on until it asks for nothing
+    more."""
     from report.until import missing
 
     folder = command.folder
     asked: Mapping[str, tuple[int, ...]] = {}
     while more := missing(folder, judging, made, mixed_code=command.mixed_code):
         if not command.mixed_code and (others := _of_other_code(folder)):
-            raise ValueError(f"{others} are not judged together: use that version, or add --mixed-code")
+            raise ValueError(
+                f"{others} are not judged together: use that version, or add --mixed-code"
+            )
         if more == asked:
             raise ValueError(
-                f"the runs of {first_few(sorted(more))} are finished and yet cannot be reported: `runner.py report` "
+                f"the runs of {first_few(sorted(more))} are finished and yet cannot be reported: "
+                "`runner.py report` "
                 "says why; make them again with --overwrite"
             )
         asked = more
         for seeds in dict.fromkeys(more.values()):
             rows = [row for row in made.rows if more.get(row.name) == seeds]
-            code = train_rows(command, made, rows, seeds, {row.name for row in rows} & set(overwrite), stop, judging)
+            code = train_rows(
+                command,
+                made,
+                rows,
+                seeds,
+                {row.name for row in rows} & set(overwrite),
+                stop,
+                judging,
+            )
             if code != DONE or command.dry_run:
                 return code
         overwrite = ()  # a later look adds to what was made again
     if not asked:
-        print(f"{folder}: no run to train: each comparison is resolved, given up or may have no more seeds")
+        print(
+            f"{folder}: no run to train: each comparison is resolved, given up or may have no "
+            "more seeds"
+        )
     return DONE
 
 
 def _of_other_code(folder: Path) -> str:
-    """The beginning of a sentence on a study's finished runs that were made by other versions of this code, if any."""
+    """The beginning of a sentence on a study's finished runs that were made by other versions of
+    this code, if any."""
     from training.environment import code_version
 
     code = code_version()
     others = other_versions(folder, code)
-    made = f"finished runs in {folder} were made by version {listed(others)} of this code, and this is {code}: they"
+    made = (
+        f"finished runs in {folder} were made by version {listed(others)} of this code, and "
+        f"this is {code}: they"
+    )
     return made if others else ""
 
 
 def plan(
-    command: Train | All, made: Design, rows: Sequence[Row], seeds: Sequence[int], overwrite: Collection[str],
+    command: Train | All,
+    made: Design,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    overwrite: Collection[str],
     judging: Plan | None,
-) -> Task:  # fmt: skip
-    """Which runs are asked for, and how they are to be made. Writes nothing; what needs torch comes last."""
+) -> Task:
+    """Which runs are asked for, and how they are to be made. Writes nothing; what needs torch comes
+    last."""
     from studies.request import check_choice, check_machine
 
     config, folder = command.config, command.folder
@@ -122,7 +151,11 @@ def plan(
     if command.init_weights:
         from ablations.fitting import check_file
 
-        check_file(command.init_weights, regime, {row.name: made.variant(row, regime, config) for row in rows})
+        check_file(
+            command.init_weights,
+            regime,
+            {row.name: made.variant(row, regime, config) for row in rows},
+        )
     config = _with_weights(command)
     find_study(folder, config)
 
@@ -144,19 +177,33 @@ def plan(
     images = sizes(found, cache, side)
     variants = [(row, made.variant(row, regime, config, images.classes)) for row in rows]
     runs = [
-        Run(study, row.name, row.number, seed, variant.architecture, variant.recipe, command.init_weights)
-        for seed in seeds for row, variant in variants
-    ]  # fmt: skip
+        Run(
+            study,
+            row.name,
+            row.number,
+            seed,
+            variant.architecture,
+            variant.recipe,
+            command.init_weights,
+        )
+        for seed in seeds
+        for row, variant in variants
+    ]
     for run in runs:
         run.check_records(overwrite)
         run.check_parts(place.count)
     execution = Execution(
-        device, find_workers(command.workers, device, jobs.beside() * place.local_count), trial=command.trial,
-        checkpoint_minutes=command.checkpoint_minutes, deterministic=command.deterministic,
+        device,
+        find_workers(command.workers, device, jobs.beside() * place.local_count),
+        trial=command.trial,
+        checkpoint_minutes=command.checkpoint_minutes,
+        deterministic=command.deterministic,
         processes=processes.here(),
-    )  # fmt: skip
+    )
     shared = share(runs, overwrite)
-    return Task(command, made, judging, shared, overwrite, execution, found, data_dir, cache, side, images)
+    return Task(
+        command, made, judging, shared, overwrite, execution, found, data_dir, cache, side, images
+    )
 
 
 def _with_weights(command: Train | All) -> "StudyConfig":
@@ -169,7 +216,8 @@ def _with_weights(command: Train | All) -> "StudyConfig":
 
 
 def _check_places(command: Train | All) -> tuple[Located, Path, Path]:
-    """The data set, and the folders of data sets and of decoded images. Raises ValueError where one is unusable."""
+    """The data set, and the folders of data sets and of decoded images. Raises ValueError where one
+    is unusable."""
     import data
     from utils.files import require_folder
 
@@ -179,12 +227,17 @@ def _check_places(command: Train | All) -> tuple[Located, Path, Path]:
         require_folder(data_dir, "the data folder")
     found = data.check(command.config.dataset, data_dir, create_root=command.data_dir is None)
     cache = command.cache_dir or data_dir / "cache"
-    require_folder(cache, "the folder of decoded images (--cache-dir)", may_be_missing=command.cache_dir is None)
+    require_folder(
+        cache,
+        "the folder of decoded images (--cache-dir)",
+        may_be_missing=command.cache_dir is None,
+    )
     return found, data_dir, cache
 
 
 def forecast(task: Task) -> "CostEstimate":
-    """What the task costs, printed for a whole study. Raises OSError where the disks have no room for it."""
+    """What the task costs, printed for a whole study. Raises OSError where the disks have no room
+    for it."""
     import data
     from studies.cost_estimate import CostEstimate
 
@@ -193,8 +246,15 @@ def forecast(task: Task) -> "CostEstimate":
     bill = CostEstimate(task.runs, task.sizes, task.execution, task.overwrite)
     if isinstance(task.command, All):
         print(bill.expectation, bill, sep="\n", flush=True)
-        if min(bill.done) < 1 and not task.command.mixed_code and (others := _of_other_code(task.command.folder)):
-            kept = "are reported together with --mixed-code only, else those of the version that made most"
+        if (
+            min(bill.done) < 1
+            and not task.command.mixed_code
+            and (others := _of_other_code(task.command.folder))
+        ):
+            kept = (
+                "are reported together with --mixed-code only, else those of the version that "
+                "made most"
+            )
             print(one_line(f"{others} {kept}"), file=sys.stderr)
     bill.require_disk(task.data_dir, task.cache, task.command.runs)
     return bill
@@ -209,7 +269,9 @@ def run_all(task: Task, bill: "CostEstimate | None", stop: StopRequest) -> int:
     study = task.runs[0].study
     dataset = task.found.load()
     trainers = jobs.beside() * torchrun.place().local_count
-    stores = open_stores(dataset, task.cache, task.short_side, task.command.skip_unreadable, trainers)
+    stores = open_stores(
+        dataset, task.cache, task.short_side, task.command.skip_unreadable, trainers
+    )
     dataset = dataset.without(stores.skipped)
     if dataset.skipped:
         print(one_line(f"left out: {left_out(dataset.skipped)}"), file=sys.stderr)
@@ -229,13 +291,16 @@ def run_all(task: Task, bill: "CostEstimate | None", stop: StopRequest) -> int:
     if isinstance(task.command, All) and code in (DONE, FAILED):
         from report.flips import keep_images
 
-        with contextlib.suppress(ValueError):  # of a study that has nothing to report yet, as its report will say
+        with contextlib.suppress(
+            ValueError
+        ):  # of a study that has nothing to report yet, as its report will say
             keep_images(study.folder, task.design.roadmap.name, stores.test)
     return code
 
 
 def train_beside(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
-    """Have as many workers as were asked for train what `arguments` ask for, as far as they can. Returns the exit code.
+    """Have as many workers as were asked for train what `arguments` ask for, as far as they can.
+    Returns the exit code.
 
     Raises:
         ValueError: there are more of them than GPUs or cores.
@@ -248,9 +313,17 @@ def train_beside(command: All, arguments: Sequence[str], stop: StopRequest) -> i
     device = find_device(command.device)
     if command.overwrite or ":" in command.device:
         what = "--overwrite" if command.overwrite else f"--device {command.device}"
-        raise ValueError(f"--jobs and {what} were given: {what} is for one process, give one of them")
-    environments = jobs.shares(command.jobs, torch.cuda.device_count() if device.type == "cuda" else 0)
-    program = [sys.executable, str(_HERE / "runner.py"), *command_line.without(arguments, LAUNCHING)]
+        raise ValueError(
+            f"--jobs and {what} were given: {what} is for one process, give one of them"
+        )
+    environments = jobs.shares(
+        command.jobs, torch.cuda.device_count() if device.type == "cuda" else 0
+    )
+    program = [
+        sys.executable,
+        str(_HERE / "runner.py"),
+        *command_line.without(arguments, LAUNCHING),
+    ]
     if refused := subprocess.run([*program, "--dry-run"], check=False).returncode:
         return refused
     os.environ[LAUNCH] = secrets.token_hex(4)
@@ -270,13 +343,18 @@ def submit(command: All, arguments: Sequence[str]) -> int:
     folder = command.folder
     if command.overwrite:
         raise ValueError(
-            "--launcher slurm and --overwrite were given: --overwrite is for one process, give one of them"
+            "--launcher slurm and --overwrite were given: --overwrite is for one process, give "
+            "one of them"
         )
     if command.jobs < 1:
         raise ValueError(f"--jobs is {command.jobs}: give how many jobs may run at once, 1 or more")
-    options = slurm.options(folder.name, command.time_limit, command.partition, command.gpus, command.sbatch)
+    options = slurm.options(
+        folder.name, command.time_limit, command.partition, command.gpus, command.sbatch
+    )
     if command.gpus and command.gpus > 1:
-        raise ValueError(f"--gpus is {command.gpus}: a job trains on one GPU, give --gpus 1 and more --jobs")
+        raise ValueError(
+            f"--gpus is {command.gpus}: a job trains on one GPU, give --gpus 1 and more --jobs"
+        )
     find_study(folder, _with_weights(command))
     refuse_other_code(folder, code_version())
     words = command_line.without(arguments, LAUNCHING)
@@ -284,9 +362,18 @@ def submit(command: All, arguments: Sequence[str]) -> int:
         words += ["--data-dir", str(_HERE / "datasets")]
     roadmap = Path(command.roadmap) if Path(command.roadmap).is_file() else None
     launch = slurm.submit(
-        folder, options, command.jobs, words, code_version(), roadmap, command.data_dir or _HERE / "datasets"
+        folder,
+        options,
+        command.jobs,
+        words,
+        code_version(),
+        roadmap,
+        command.data_dir or _HERE / "datasets",
     )
-    print(f"submitted: job {launch.workers}, {command.jobs} at once, and job {launch.closing}, which trains what these "
-          f"leave and writes the report; `scancel {launch.workers} {launch.closing}` cancels both\n"
-          f"{launch.folder}: the script, the code as it is now, and what the jobs say")  # fmt: skip
+    print(
+        f"submitted: job {launch.workers}, {command.jobs} at once, and job {launch.closing}, "
+        "which trains what these "
+        f"leave and writes the report; `scancel {launch.workers} {launch.closing}` cancels both\n"
+        f"{launch.folder}: the script, the code as it is now, and what the jobs say"
+    )
     return DONE

@@ -1,4 +1,5 @@
-"""What is compared: roadmaps and their steps, the regimes they are walked in, and what the paper measured."""
+"""What is compared: roadmaps and their steps, the regimes they are walked in, and what the paper
+measured."""
 
 from ablations.paper import PaperRow, paper_row
 from ablations.regimes import REGIMES, Regime, get_regime
@@ -7,6 +8,15 @@ from ablations.roadmaps import PAPER, get_roadmap
 from ablations.step import RecipeOf, Step
 
 __all__ = [
-    "PAPER", "REGIMES", "PaperRow", "RecipeOf", "Regime", "Roadmap", "Step", "Variant", "get_regime",
-    "get_roadmap", "paper_row",
-]  # fmt: skip
+    "PAPER",
+    "REGIMES",
+    "PaperRow",
+    "RecipeOf",
+    "Regime",
+    "Roadmap",
+    "Step",
+    "Variant",
+    "get_regime",
+    "get_roadmap",
+    "paper_row",
+]

@@ -1,4 +1,5 @@
-"""A step drawn as text: its stem, block, downsampling and head, read off the network that the builder builds."""
+"""A step drawn as text: its stem, block, downsampling and head, read off the network that the
+builder builds."""
 
 import difflib
 from collections.abc import Sequence
@@ -56,7 +57,10 @@ def _recipe(values: dict[str, Any]) -> list[str]:
     """The recipe that most fields have, and those that have another value."""
     most = max(RecipeOf, key=list(values.values()).count)
     name = {RecipeOf.MODERN: "modern", RecipeOf.CLASSIC: "ResNet's own"}[most]
-    return [f"recipe: {name}", *(f"{_INDENT}{key}: {value}" for key, value in values.items() if value != most)]
+    return [
+        f"recipe: {name}",
+        *(f"{_INDENT}{key}: {value}" for key, value in values.items() if value != most),
+    ]
 
 
 def _block(block: "nn.Module") -> list[str]:
@@ -95,11 +99,17 @@ def _name(module: "nn.Module") -> str:
         case layers.GlobalResponseNorm():
             return "global response norm"
         case layers.SqueezeExcitation():
-            return f"squeeze and excitation, {module.conv1.in_channels} -> {module.conv1.out_channels} and back"
+            return (
+                f"squeeze and excitation, {module.conv1.in_channels} -> "
+                f"{module.conv1.out_channels} and back"
+            )
         case layers.InceptionConvolution():
             k, part = module.kernel_size, module.sizes[-1]
             stride = f", stride {module.stride[0]}" if module.stride[0] > 1 else ""
-            return f"inception conv 3x3, 1x{k}, {k}x1 on {part} of {module.channels} channels each{stride}"
+            return (
+                f"inception conv 3x3, 1x{k}, {k}x1 on {part} of {module.channels} channels "
+                f"each{stride}"
+            )
         case layers.StarReLU():
             return "StarReLU"
     if any(True for _ in module.children()):
@@ -116,7 +126,8 @@ def _swin(a: SwinArchitecture) -> list[str]:
         f"{_INDENT}layer norm",
         "block (stage 1)",
         f"{_INDENT}| layer norm",
-        f"{_INDENT}| attention in {window}x{window} windows, {a.num_heads[0]} heads, shifted in every other block",
+        f"{_INDENT}| attention in {window}x{window} windows, {a.num_heads[0]} heads, shifted in "
+        "every other block",
         f"{_INDENT}+ shortcut",
         f"{_INDENT}| layer norm",
         f"{_INDENT}| linear, {width} -> {4 * width}",
@@ -134,17 +145,28 @@ def _swin(a: SwinArchitecture) -> list[str]:
 
 
 def beside(before: Sequence[str], after: Sequence[str], headers: tuple[str, str]) -> str:
-    """Two drawings side by side; between them ~ where a line changes, + where one comes in, - where one goes."""
+    """Two drawings side by side; between them ~ where a line changes, + where one comes in, - where
+    one goes."""
     rows = []
-    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(
+        None, before, after, autojunk=False
+    ).get_opcodes():
         left, right = list(before[i1:i2]), list(after[j1:j2])
         for k in range(max(len(left), len(right))):
             pair = (left[k] if k < len(left) else "", right[k] if k < len(right) else "")
             mark = _MARKS[tag] if all(pair) else "+" if pair[1] else "-"
             rows.append((pair[0], mark, pair[1]))
     wide = max(len(headers[0]), *(len(row[0]) for row in rows))
-    text = [f"{headers[0]:<{wide}}    {headers[1]}", f"{'-' * wide}    {'-' * max(len(row[2]) for row in rows)}"]
-    return "\n".join([*text, *(f"{left:<{wide}}  {mark} {right}".rstrip() for left, mark, right in rows)]) + "\n"
+    text = [
+        f"{headers[0]:<{wide}}    {headers[1]}",
+        f"{'-' * wide}    {'-' * max(len(row[2]) for row in rows)}",
+    ]
+    return (
+        "\n".join(
+            [*text, *(f"{left:<{wide}}  {mark} {right}".rstrip() for left, mark, right in rows)]
+        )
+        + "\n"
+    )
 
 
 def drawing(roadmap: Roadmap, regime: Regime, step: Step) -> str:
@@ -157,31 +179,53 @@ def drawing(roadmap: Roadmap, regime: Regime, step: Step) -> str:
 
 
 def show(roadmap: Roadmap, regime: Regime, step: Step, resolution: int = 224) -> str:
-    """A step for a reader: what it changes, its drawing beside the step before, parameters and FLOPs per stage."""
+    """A step for a reader: what it changes, its drawing beside the step before, parameters and
+    FLOPs per stage."""
     from models.complexity import stage_complexity
 
     number = "off the path" if step.number is None else f"step {step.number}"
     whole = {of: f"the {of} recipe" for of in RecipeOf if step.recipe == of.whole()}
     changes = {**step.changes(regime), **({} if whole else step.recipe_changes(regime))}
-    flags = ", ".join([*(f"{name}={value!r}" for name, value in changes.items()), *whole.values()]) or "nothing"
-    title = f"{step.name} ({number}, regime {regime.name}): {step.sentence}; {step.source}; changes {flags}\n"
+    flags = (
+        ", ".join([*(f"{name}={value!r}" for name, value in changes.items()), *whole.values()])
+        or "nothing"
+    )
+    title = (
+        f"{step.name} ({number}, regime {regime.name}): {step.sentence}; {step.source}; "
+        f"changes {flags}\n"
+    )
     both = [step] if step.after is None else [roadmap.step(step.after), step]
     counted = [stage_complexity(roadmap.architecture(each, regime), resolution) for each in both]
     rows = []
     named = [{part.name: part for part in parts} for parts in counted]
     for name in max(named, key=len):  # a step may add a stage
         parts = [own.get(name) for own in named]
-        cells = [cell for part in parts for cell in (
-            (f"{part.params / 1e6:.3f} M", f"{part.flops / 1e9:.3f} G") if part else ("", ""))]  # fmt: skip
+        cells = [
+            cell
+            for part in parts
+            for cell in (
+                (f"{part.params / 1e6:.3f} M", f"{part.flops / 1e9:.3f} G") if part else ("", "")
+            )
+        ]
         rows.append([name, *cells, *("~" if part != parts[0] else "" for part in parts[1:])])
     totals = [
         cell
         for parts in counted
-        for cell in (f"{sum(p.params for p in parts) / 1e6:.3f} M", f"{sum(p.flops for p in parts) / 1e9:.3f} G")
+        for cell in (
+            f"{sum(p.params for p in parts) / 1e6:.3f} M",
+            f"{sum(p.flops for p in parts) / 1e9:.3f} G",
+        )
     ]
     rows.append(["all", *totals, *[""] * (len(both) - 1)])
-    header = ["", *(cell for each in both for cell in (f"{each.name}: params", "FLOPs")), *[""] * (len(both) - 1)]
+    header = [
+        "",
+        *(cell for each in both for cell in (f"{each.name}: params", "FLOPs")),
+        *[""] * (len(both) - 1),
+    ]
     align = ("left", *["right"] * (2 * len(both)), *["left"] * (len(both) - 1))
     table = tabulate(rows, header, "simple", disable_numparse=True, colalign=align)
-    note = f"{resolution}x{resolution}, 1000 classes; FLOPs in the paper's convention; layer scale is left out."
+    note = (
+        f"{resolution}x{resolution}, 1000 classes; FLOPs in the paper's convention; layer "
+        "scale is left out."
+    )
     return f"{title}\n{drawing(roadmap, regime, step)}\n{table}\n\n{note}\n"

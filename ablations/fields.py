@@ -1,4 +1,5 @@
-"""What a step may change: the fields of a network and of a recipe, and which values each can have."""
+"""What a step may change: the fields of a network and of a recipe, and which values each can
+have."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -26,7 +27,13 @@ ARCHITECTURE: Mapping[str, Any] = _hints(Architecture)
 RECIPE: Mapping[str, Any] = _hints(Recipe, type(Recipe().augmentation))
 """Field to type."""
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", NoneType: "'none'"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    NoneType: "'none'",
+}
 _MANY = {int: "whole numbers", float: "numbers"}
 
 
@@ -76,5 +83,9 @@ def _in_words(hint: Any) -> str:
         return " or ".join(map(repr, get_args(hint)))
     if get_origin(hint) is tuple:
         kind, *others = get_args(hint)
-        return f"a list of {_MANY[kind]}" if others == [...] else f"a list of {1 + len(others)} {_MANY[kind]}"
+        return (
+            f"a list of {_MANY[kind]}"
+            if others == [...]
+            else f"a list of {1 + len(others)} {_MANY[kind]}"
+        )
     return _WORDS[hint]

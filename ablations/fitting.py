@@ -1,4 +1,5 @@
-"""Which steps a set of weights fits: for the one sentence that refuses weights of another architecture."""
+"""Which steps a set of weights fits: for the one sentence that refuses weights of another
+architecture."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
 
 
 def steps_that_fit(state: "Mapping[str, Tensor]") -> list[tuple[Regime, Step]]:
-    """The steps, of any regime, whose network has the keys and shapes of `state` (under any known names).
+    """The steps, of any regime, whose network has the keys and shapes of `state` (under any known
+    names).
 
-    The number of classes is left aside. Steps that differ in nothing that has weights (an activation, say) all fit.
+    The number of classes is left aside. Steps that differ in nothing that has weights (an
+    activation, say) all fit.
     """
     fitting = []
     for regime in REGIMES.values():
@@ -30,7 +33,9 @@ def steps_that_fit(state: "Mapping[str, Tensor]") -> list[tuple[Regime, Step]]:
     return fitting
 
 
-def _translate(state: "Mapping[str, Tensor]", architecture: Architecture | SwinArchitecture) -> None:
+def _translate(
+    state: "Mapping[str, Tensor]", architecture: Architecture | SwinArchitecture
+) -> None:
     import torch
 
     from models import weights
@@ -42,16 +47,22 @@ def _translate(state: "Mapping[str, Tensor]", architecture: Architecture | SwinA
 
 
 def explain(state: "Mapping[str, Tensor]", error: ValueError, what: str) -> ValueError:
-    """`error` of `models.weights` about the weights `what`, as one sentence that also says which steps they fit."""
+    """`error` of `models.weights` about the weights `what`, as one sentence that also says which
+    steps they fit."""
     groups: dict[str, list[str]] = {}
     for regime, step in steps_that_fit(state):
         groups.setdefault(regime.name, []).append(step.name)
-    fitting = " or ".join(f"{', '.join(steps)} in regime {regime}" for regime, steps in groups.items())
-    return ValueError(f"{what} cannot be loaded: {error} (they fit {fitting or 'no step of any regime'})")
+    fitting = " or ".join(
+        f"{', '.join(steps)} in regime {regime}" for regime, steps in groups.items()
+    )
+    return ValueError(
+        f"{what} cannot be loaded: {error} (they fit {fitting or 'no step of any regime'})"
+    )
 
 
 def check_file(path: Path, regime: Regime, rows: Mapping[str, Variant]) -> None:
-    """Raise ValueError, in one sentence that says which steps would fit, unless the weights in `path` fit all rows."""
+    """Raise ValueError, in one sentence that says which steps would fit, unless the weights in
+    `path` fit all rows."""
     from models import weight_files
 
     state = weight_files.read(path)

@@ -10,7 +10,8 @@ from utils.text import printable
 
 
 def environment(templates: Path) -> jinja2.Environment:
-    """Templates of that folder; a name that is not given is an error, and text from files goes through `|plain`."""
+    """Templates of that folder; a name that is not given is an error, and text from files goes
+    through `|plain`."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
         undefined=jinja2.StrictUndefined,
@@ -24,7 +25,8 @@ def environment(templates: Path) -> jinja2.Environment:
 
 
 def plain(text: object) -> str:
-    """Text from a file as text of the page: one line, no HTML, no table cell, no Markdown code or emphasis.
+    """Text from a file as text of the page: one line, no HTML, no table cell, no Markdown code or
+    emphasis.
 
     What cannot be printed is written as Python would escape it.
     """

@@ -1,4 +1,5 @@
-"""What the paper measured: its two tables of the roadmap (appendix C, tables 10 and 11), recounted in paper.csv."""
+"""What the paper measured: its two tables of the roadmap (appendix C, tables 10 and 11), recounted
+in paper.csv."""
 
 import csv
 from dataclasses import dataclass
@@ -53,5 +54,6 @@ def _rows() -> dict[tuple[str, str], PaperRow]:
 
 
 def paper_row(regime: str, step: str) -> PaperRow | None:
-    """The paper's figures for a step of a regime; None where the paper has none (regime `pocket`)."""
+    """The paper's figures for a step of a regime; None where the paper has none (regime
+    `pocket`)."""
     return _rows().get((regime, step))

@@ -22,7 +22,12 @@ class Regime:
 REGIMES: Mapping[str, Regime] = {
     regime.name: regime
     for regime in (
-        Regime("tiny", "ResNet-50 to ConvNeXt-T, the paper's smaller regime", Architecture(), paper="tiny"),
+        Regime(
+            "tiny",
+            "ResNet-50 to ConvNeXt-T, the paper's smaller regime",
+            Architecture(),
+            paper="tiny",
+        ),
         Regime(
             "base",
             "ResNet-200 to ConvNeXt-B, the paper's larger regime",
@@ -49,7 +54,8 @@ def get_regime(name: str, resolution: int | None = None) -> Regime:
     """The regime of that name, for images of that side if one is given.
 
     Raises:
-        ValueError: there is none, in one sentence that says which there are; its networks cannot see such images.
+        ValueError: there is none, in one sentence that says which there are; its networks cannot
+            see such images.
     """
     if name not in REGIMES:
         hint = did_you_mean(name, REGIMES, after=" ")

@@ -32,12 +32,15 @@ class Roadmap:
     sentence: str
     steps: tuple[Step, ...]
     start: tuple[Step, ...] = ()
-    """Steps of another roadmap that were taken before the first row, which otherwise changes the regime's baseline and
-    the classic recipe."""
+    """Steps of another roadmap that were taken before the first row, which otherwise changes the
+    regime's baseline and the classic recipe."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"the roadmap is named {self.name!r}: give up to 60 letters, digits, dots and dashes")
+            raise ValueError(
+                f"the roadmap is named {self.name!r}: give up to 60 letters, digits, dots and "
+                "dashes"
+            )
         _check_order(self.steps)
         _check_needs(self)
 
@@ -53,14 +56,17 @@ class Roadmap:
 
     @property
     def decisions(self) -> tuple[Step, ...]:
-        """The steps of the path after its first: all of them combined are its last network and recipe."""
+        """The steps of the path after its first: all of them combined are its last network and
+        recipe."""
         return tuple(step for step in self.path if step.after is not None)
 
     def rows(self, regime: Regime) -> tuple[Step, ...]:
-        """All rows that there are in this regime, its reference among them, with sentences that are true there."""
+        """All rows that there are in this regime, its reference among them, with sentences that are
+        true there."""
         there = (step for step in self.steps if not step.networks or regime.name in step.networks)
         return tuple(
-            step.told(_network(self.way(step), regime, None)) if "{" in step.sentence else step for step in there
+            step.told(_network(self.way(step), regime, None)) if "{" in step.sentence else step
+            for step in there
         )
 
     def step(self, asked: str, regime: Regime | None = None) -> Step:
@@ -71,14 +77,21 @@ class Roadmap:
         """
         rows = self.steps if regime is None else self.rows(regime)
         for step in rows:
-            if asked == step.name or (asked.isdecimal() and len(asked) < 4 and step.number == int(asked)):
+            if asked == step.name or (
+                asked.isdecimal() and len(asked) < 4 and step.number == int(asked)
+            ):
                 return step
         numbers = [step.number for step in rows if step.number is not None]
         if asked.lstrip("+-").isdecimal():
-            raise ValueError(f"there is no step {asked[:20]}: steps are numbered {min(numbers)} to {max(numbers)}")
+            raise ValueError(
+                f"there is no step {asked[:20]}: steps are numbered {min(numbers)} to "
+                f"{max(numbers)}"
+            )
         names = [step.name for step in rows]
         numbered = f"a number from {min(numbers)} to {max(numbers)}, or {', '.join(names)}"
-        raise ValueError(f"there is no step {asked!r}{did_you_mean(asked, names, before=', ')} ({numbered})")
+        raise ValueError(
+            f"there is no step {asked!r}{did_you_mean(asked, names, before=', ')} ({numbered})"
+        )
 
     def way(self, step: Step | str) -> tuple[Step, ...]:
         """The steps from the beginning to this one."""
@@ -97,7 +110,9 @@ class Roadmap:
         except ValueError as error:
             raise self._impossible(found.name, error) from None
 
-    def variant(self, step: Step | str, regime: Regime, config: StudyConfig, num_classes: int | None = None) -> Variant:
+    def variant(
+        self, step: Step | str, regime: Regime, config: StudyConfig, num_classes: int | None = None
+    ) -> Variant:
         """The network and the recipe of a step: every change on the way to it.
 
         Raises:
@@ -107,7 +122,8 @@ class Roadmap:
         return self._variant(found.name, self.way(found), regime, config, num_classes)
 
     def recipe(self, step: Step | str, regime: Regime) -> dict[str, Any]:
-        """Every field of a step's recipe: its value, or in which of the study's recipes to find it."""
+        """Every field of a step's recipe: its value, or in which of the study's recipes to find
+        it."""
         return {**RecipeOf.CLASSIC.whole(), **_recipe_changes(self.way(step), regime)}
 
     def check(self, regime: Regime, config: StudyConfig) -> None:
@@ -115,13 +131,18 @@ class Roadmap:
         for step in self.rows(regime):
             self.variant(step, regime, config)
 
-    def difference(self, step: Step, regime: Regime, config: StudyConfig) -> dict[str, tuple[Any, Any]]:
-        """What a step changes in a study: field to the value before and after. Empty where it changes nothing there."""
+    def difference(
+        self, step: Step, regime: Regime, config: StudyConfig
+    ) -> dict[str, tuple[Any, Any]]:
+        """What a step changes in a study: field to the value before and after. Empty where it
+        changes nothing there."""
         if step.after is None:
             return {}
         pair = [self.variant(each, regime, config) for each in (step.after, step)]
         before, after = ({**vars(each.architecture), **each.recipe.values()} for each in pair)
-        return {name: (before[name], value) for name, value in after.items() if value != before[name]}
+        return {
+            name: (before[name], value) for name, value in after.items() if value != before[name]
+        }
 
     def needed(self, decisions: Iterable[str]) -> frozenset[str]:
         """These steps and all that they need, which may need others in turn."""
@@ -131,29 +152,50 @@ class Roadmap:
         return closed
 
     def needing(self, decisions: Iterable[str]) -> frozenset[str]:
-        """These steps and all that need them, directly or not: what goes where they are left out."""
+        """These steps and all that need them, directly or not: what goes where they are left
+        out."""
         gone = frozenset(decisions)
         return gone | {step.name for step in self.steps if self.needed([step.name]) & gone}
 
     def combine(
-        self, decisions: Collection[str], regime: Regime, config: StudyConfig, num_classes: int | None = None
+        self,
+        decisions: Collection[str],
+        regime: Regime,
+        config: StudyConfig,
+        num_classes: int | None = None,
     ) -> Variant:
-        """The first row's network and recipe with the changes of just these steps, in the roadmap's order.
+        """The first row's network and recipe with the changes of just these steps, in the roadmap's
+        order.
 
         Raises:
-            ValueError: a step is unknown, is no decision, or needs one that is not there; or as `variant`.
+            ValueError: a step is unknown, is no decision, or needs one that is not there; or as
+                `variant`.
         """
         chosen = {self.step(name).name for name in decisions}
         for step in self.steps:
             if step.name in chosen and step.after is None:
-                raise ValueError(f"step {step.name!r} of the roadmap {self.name!r} changes no other: it is no decision")
-            if step.name in chosen and (missing := [need for need in step.needs if need not in chosen]):
-                raise ValueError(f"step {step.name!r} of the roadmap {self.name!r} needs {', '.join(missing)}")
+                raise ValueError(
+                    f"step {step.name!r} of the roadmap {self.name!r} changes no other: it is no "
+                    "decision"
+                )
+            if step.name in chosen and (
+                missing := [need for need in step.needs if need not in chosen]
+            ):
+                raise ValueError(
+                    f"step {step.name!r} of the roadmap {self.name!r} needs {', '.join(missing)}"
+                )
         way = (*self.way(self.first), *(step for step in self.steps if step.name in chosen))
-        return self._variant(" + ".join(step.name for step in way[1:]), way, regime, config, num_classes)
+        return self._variant(
+            " + ".join(step.name for step in way[1:]), way, regime, config, num_classes
+        )
 
     def _variant(
-        self, name: str, way: tuple[Step, ...], regime: Regime, config: StudyConfig, num_classes: int | None
+        self,
+        name: str,
+        way: tuple[Step, ...],
+        regime: Regime,
+        config: StudyConfig,
+        num_classes: int | None,
     ) -> Variant:
         try:
             return Variant(_network(way, regime, num_classes), _recipe(way, regime, config))
@@ -165,14 +207,20 @@ class Roadmap:
 
 
 def ends(steps: Iterable[Step]) -> tuple[tuple[str, str], ...]:
-    """What else than its own change a path is asked about: its last step against its first and each reference."""
+    """What else than its own change a path is asked about: its last step against its first and each
+    reference."""
     steps = tuple(steps)
     path = [step.name for step in steps if step.number is not None]
-    others = [*(path[:1] if len(path) > 2 else []), *(step.name for step in steps if step.reference)]
+    others = [
+        *(path[:1] if len(path) > 2 else []),
+        *(step.name for step in steps if step.reference),
+    ]
     return tuple((last, other) for last in path[-1:] for other in others)
 
 
-def _network(way: Iterable[Step], regime: Regime, num_classes: int | None) -> Architecture | SwinArchitecture:
+def _network(
+    way: Iterable[Step], regime: Regime, num_classes: int | None
+) -> Architecture | SwinArchitecture:
     built: Architecture | SwinArchitecture = regime.baseline
     changes: dict[str, Any] = {}
     for step in way:
@@ -195,54 +243,82 @@ def _recipe(way: Iterable[Step], regime: Regime, config: StudyConfig) -> Recipe:
     of = {RecipeOf.MODERN: config.recipe.values(), RecipeOf.CLASSIC: config.classic.values()}
     changes = _recipe_changes(way, regime).items()
     return config.classic.change(
-        **{name: of[value][name] if isinstance(value, RecipeOf) else value for name, value in changes}
+        **{
+            name: of[value][name] if isinstance(value, RecipeOf) else value
+            for name, value in changes
+        }
     )
 
 
 def _check_order(steps: tuple[Step, ...]) -> None:
-    """Raise ValueError unless there is one first row, and every other one comes after a row that it changes."""
+    """Raise ValueError unless there is one first row, and every other one comes after a row that it
+    changes."""
     before: set[str] = set()
     names = [step.name for step in steps]
     firsts = [step.name for step in steps if step.after is None and not step.reference]
     if len(firsts) != 1:
-        raise ValueError(f"{len(firsts)} steps ({', '.join(firsts) or 'none'}) come after no other: let one begin")
+        raise ValueError(
+            f"{len(firsts)} steps ({', '.join(firsts) or 'none'}) come after no other: let one "
+            "begin"
+        )
     for place, step in enumerate(steps):
         if step.name.lower() in (name.lower() for name in names[:place]):
             raise ValueError(f"two steps are named {step.name!r}: give each a name of its own")
         if step.after is not None and step.after not in before:
-            later = f"stands below it: put {step.after!r} above it" if step.after in names else "is no step"
+            later = (
+                f"stands below it: put {step.after!r} above it"
+                if step.after in names
+                else "is no step"
+            )
             hint = did_you_mean(step.after, before, before=", ")
             raise ValueError(f"step {step.name!r}: after names {step.after!r}, which {later}{hint}")
         if step.after is not None and not (step.architecture or step.recipe or step.sizes):
-            raise ValueError(f"step {step.name!r} changes nothing: give architecture, recipe or sizes")
+            raise ValueError(
+                f"step {step.name!r} changes nothing: give architecture, recipe or sizes"
+            )
         before.add(step.name)
     path = [step for step in steps if step.number is not None]
     numbers = [step.number for step in path if step.number is not None]
     if not path or path[0].after is not None or numbers != sorted(set(numbers)):
-        raise ValueError(f"steps are numbered {', '.join(map(str, numbers)) or 'not at all'}: number the path upwards")
+        raise ValueError(
+            f"steps are numbered {', '.join(map(str, numbers)) or 'not at all'}: number the path "
+            "upwards"
+        )
     for one, other in pairwise(path):
         if other.after != one.name:
             raise ValueError(
-                f"step {other.name!r} has a number, and comes after {other.after!r}: after names {one.name!r}"
+                f"step {other.name!r} has a number, and comes after {other.after!r}: after names "
+                f"{one.name!r}"
             )
 
 
 def _check_needs(roadmap: Roadmap) -> None:
-    """Raise ValueError where a step needs what is not before it, or they need each other, or contradict each other."""
+    """Raise ValueError where a step needs what is not before it, or they need each other, or
+    contradict each other."""
     steps = {step.name: step for step in roadmap.steps}
     for step in roadmap.steps:
-        if strange := [need for need in step.needs if need not in steps or need == roadmap.first.name]:
+        if strange := [
+            need for need in step.needs if need not in steps or need == roadmap.first.name
+        ]:
             raise ValueError(
-                f"step {step.name!r}: needs names {strange[0]!r}, which is no step that could be left out"
+                f"step {step.name!r}: needs names {strange[0]!r}, which is no step that could be "
+                "left out"
                 f"{did_you_mean(strange[0], steps, before=', ')}"
             )
     for step in roadmap.steps:
         for need in step.needs:
             if step.name in roadmap.needed([need]):
-                other = "itself" if need == step.name else f"{need!r}, which needs {step.name!r} in turn"
+                other = (
+                    "itself"
+                    if need == step.name
+                    else f"{need!r}, which needs {step.name!r} in turn"
+                )
                 raise ValueError(f"step {step.name!r} needs {other}: let neither need the other")
             if need not in [one.name for one in roadmap.way(step)[:-1]]:
-                raise ValueError(f"step {step.name!r} needs {need!r}, which is not on the way to it: put it there")
+                raise ValueError(
+                    f"step {step.name!r} needs {need!r}, which is not on the way to it: put it "
+                    "there"
+                )
         for need in sorted(roadmap.needed(step.needs)):
             _check_agreement(step, steps[need])
 
@@ -253,6 +329,7 @@ def _check_agreement(step: Step, needed: Step) -> None:
         for name in theirs.keys() & ours.keys():
             if theirs[name] != ours[name]:
                 raise ValueError(
-                    f"step {step.name!r} contradicts {needed.name!r}, which it needs: {name} is {theirs[name]!r} there "
+                    f"step {step.name!r} contradicts {needed.name!r}, which it needs: {name} is "
+                    f"{theirs[name]!r} there "
                     f"and {ours[name]!r} here"
                 )

@@ -38,7 +38,8 @@ class Step:
 
     name: str
     sentence: str
-    """What changes, in a few words; `{stem_stride}` and the like stand for fields of the network (see `told`)."""
+    """What changes, in a few words; `{stem_stride}` and the like stand for fields of the network
+    (see `told`)."""
     source: str = ""
     """Where it is described: a section of the paper, or another paper."""
     after: str | None = None
@@ -56,28 +57,41 @@ class Step:
     needs: tuple[str, ...] = ()
     """Steps without which it makes no sense."""
     networks: Mapping[str, SwinArchitecture] = field(default_factory=dict)
-    """Of a reference, which changes no other row: its network by regime; in others there is no such row."""
+    """Of a reference, which changes no other row: its network by regime; in others there is no such
+    row."""
     released_with_layer_scale: bool = False
-    """The paper's authors released this network (ConvNeXt): its published size includes the recipe's layer scale."""
+    """The paper's authors released this network (ConvNeXt): its published size includes the
+    recipe's layer scale."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name) or self.name.lower() in _TAKEN or self.name.isdecimal():
             raise ValueError(
-                f"a step is named {self.name!r}: give up to 60 letters, digits, dots, dashes or _, no number "
+                f"a step is named {self.name!r}: give up to 60 letters, digits, dots, dashes or "
+                "_, no number "
                 f"and not {' or '.join(_TAKEN)}"
             )
         both = {**ARCHITECTURE, **RECIPE}
         try:
             architecture = {
-                key: value_of(key, value, ARCHITECTURE, "a network") for key, value in self.architecture.items()
+                key: value_of(key, value, ARCHITECTURE, "a network")
+                for key, value in self.architecture.items()
             }
-            recipe = {key: _of_recipe(key, value, RECIPE, "a recipe") for key, value in self.recipe.items()}
-            sizes = {regime: {key: _of_recipe(key, value, both, "a step") for key, value in changes.items()}
-                     for regime, changes in self.sizes.items()}  # fmt: skip
+            recipe = {
+                key: _of_recipe(key, value, RECIPE, "a recipe")
+                for key, value in self.recipe.items()
+            }
+            sizes = {
+                regime: {
+                    key: _of_recipe(key, value, both, "a step") for key, value in changes.items()
+                }
+                for regime, changes in self.sizes.items()
+            }
             for regime in sizes:
                 if regime not in REGIMES:
                     hint = did_you_mean(regime, REGIMES, before=", ")
-                    raise ValueError(f"there is no regime {regime!r}{hint} (choose {', '.join(REGIMES)})")
+                    raise ValueError(
+                        f"there is no regime {regime!r}{hint} (choose {', '.join(REGIMES)})"
+                    )
         except ValueError as error:
             raise ValueError(f"step {self.name!r}: {error}") from None
         for name, value in (
@@ -101,12 +115,16 @@ class Step:
     def told(self, network: Architecture | SwinArchitecture) -> "Step":
         """With a sentence that is true of `network`: its value for each field in braces."""
         values = vars(network)
-        sentence = re.sub(r"\{(\w+)\}", lambda field: str(values.get(field[1], field[0])), self.sentence)
+        sentence = re.sub(
+            r"\{(\w+)\}", lambda field: str(values.get(field[1], field[0])), self.sentence
+        )
         return self if sentence == self.sentence else replace(self, sentence=sentence)
 
     def changes(self, regime: Regime) -> dict[str, Any]:
         """The fields of the architecture that it changes, with their values in this regime."""
-        return {key: value for key, value in self.all_changes(regime).items() if key in ARCHITECTURE}
+        return {
+            key: value for key, value in self.all_changes(regime).items() if key in ARCHITECTURE
+        }
 
     def recipe_changes(self, regime: Regime) -> dict[str, Any]:
         """The fields of the recipe that it changes, likewise; a value may be a `RecipeOf`."""

@@ -1,4 +1,5 @@
-"""A sweep: every row of a design at several values of one field of its recipe, so that each may have its best."""
+"""A sweep: every row of a design at several values of one field of its recipe, so that each may
+have its best."""
 
 import re
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ _EXAMPLE = "--sweep lr=0.5x,1x,2x or --sweep weight_decay=0.05,0.3"
 
 @dataclass(frozen=True)
 class Sweep:
-    """A field and the values that it is to have in turn, as words: "0.5x" is half of the row's own value, "0.3" is 0.3.
+    """A field and the values that it is to have in turn, as words: "0.5x" is half of the row's own
+    value, "0.3" is 0.3.
 
     Raises:
         ValueError: no such field, or words that can be no values of it, in one sentence.
@@ -28,24 +30,41 @@ class Sweep:
 
     @classmethod
     def parse(cls, text: str) -> "Sweep":
-        """What the option --sweep says, "lr=0.5x,1x,2x"; the two numbers of a pair are joined by a colon."""
+        """What the option --sweep says, "lr=0.5x,1x,2x"; the two numbers of a pair are joined by a
+        colon."""
         field, equals, values = text.partition("=")
         if not equals:
-            raise ValueError(f"--sweep is {text!r}: give a field of the recipe and its values, such as {_EXAMPLE}")
-        return cls(field.strip().replace("-", "_"), tuple(value.strip() for value in values.split(",")))
+            raise ValueError(
+                f"--sweep is {text!r}: give a field of the recipe and its values, such as "
+                f"{_EXAMPLE}"
+            )
+        return cls(
+            field.strip().replace("-", "_"), tuple(value.strip() for value in values.split(","))
+        )
 
     def __post_init__(self) -> None:
         if self.field not in RECIPE:
             hint = did_you_mean(self.field, RECIPE, after=" ")
-            raise ValueError(f"--sweep: a recipe has no field {self.field!r}: {hint}choose {', '.join(RECIPE)}")
+            raise ValueError(
+                f"--sweep: a recipe has no field {self.field!r}: {hint}choose {', '.join(RECIPE)}"
+            )
         try:
-            words = tuple(str(self._factor(value) or _word(_plain(self.field, value))) for value in self.values)
+            words = tuple(
+                str(self._factor(value) or _word(_plain(self.field, value)))
+                for value in self.values
+            )
         except ValueError as error:
-            raise ValueError(f"--sweep {error} (commas part values, a colon the two numbers of one)") from None
+            raise ValueError(
+                f"--sweep {error} (commas part values, a colon the two numbers of one)"
+            ) from None
         if len(words) < 2:
-            raise ValueError(f"--sweep {self.field} has one value: give two or more, such as {_EXAMPLE}")
+            raise ValueError(
+                f"--sweep {self.field} has one value: give two or more, such as {_EXAMPLE}"
+            )
         if twice := next((word for word in words if words.count(word) > 1), None):
-            raise ValueError(f"--sweep {self.field} has the value {twice} twice: give each value once")
+            raise ValueError(
+                f"--sweep {self.field} has the value {twice} twice: give each value once"
+            )
         object.__setattr__(self, "values", words)
 
     @property
@@ -77,7 +96,8 @@ class Setting:
         return f"{self.field}-{self.value}".replace("_", "-").replace(":", "-")
 
     def of(self, variant: Variant) -> Variant:
-        """The row's network and recipe with this value; steps of its rate are as long in proportion as its training.
+        """The row's network and recipe with this value; steps of its rate are as long in proportion
+        as its training.
 
         Raises:
             ValueError: its recipe cannot have it, as the end of a sentence.
@@ -95,7 +115,9 @@ class Setting:
         if not _FACTOR.fullmatch(self.value):
             return _plain(self.field, self.value)
         if own is None:
-            raise ValueError(f"{self.field} is none there, so it has no {self.value}: give plain values")
+            raise ValueError(
+                f"{self.field} is none there, so it has no {self.value}: give plain values"
+            )
         # In decimals, so that half of 0.004 is the 0.002 that somebody would have written.
         product = Decimal(str(own)) * Decimal(self.value.removesuffix("x"))
         if not isinstance(own, int):

@@ -39,14 +39,19 @@ class CountedStep:
     top1_paper: float | None
     """Percent, ImageNet-1K."""
     agrees: bool | None
-    """Whether our count in the paper's convention rounds to what it prints; None where that cannot be asked."""
+    """Whether our count in the paper's convention rounds to what it prints; None where that cannot
+    be asked."""
     note: str
 
 
 def count_steps(
-    roadmap: Roadmap, regime: Regime, resolution: int = _PAPER_RESOLUTION, num_classes: int = _PAPER_CLASSES
+    roadmap: Roadmap,
+    regime: Regime,
+    resolution: int = _PAPER_RESOLUTION,
+    num_classes: int = _PAPER_CLASSES,
 ) -> Iterator[CountedStep]:
-    """Count the roadmap's rows in a regime, one after the other (a second each in the larger regime)."""
+    """Count the roadmap's rows in a regime, one after the other (a second each in the larger
+    regime)."""
     for step in roadmap.rows(regime):
         architecture = roadmap.architecture(step, regime, num_classes)
         released = step.released_with_layer_scale
@@ -54,11 +59,18 @@ def count_steps(
         gflops = size.flops_paper_convention / 1e9
         paper = paper_row(regime.name, step.name) if roadmap.name == PAPER.name else None
         comparable = (resolution, num_classes) == (_PAPER_RESOLUTION, _PAPER_CLASSES)
-        agrees = paper.agrees(gflops) if paper and comparable and isinstance(architecture, Architecture) else None
+        agrees = (
+            paper.agrees(gflops)
+            if paper and comparable and isinstance(architecture, Architecture)
+            else None
+        )
         notes = [paper.note] if paper and comparable and paper.note else []
         if released:
             scaled = size.params - architecture_complexity(architecture, 32).params
-            notes.append(f"parameters include the {scaled:,} of the recipe's layer scale, as in the released network")
+            notes.append(
+                f"parameters include the {scaled:,} of the recipe's layer scale, as in the "
+                "released network"
+            )
         yield CountedStep(
             regime=regime.name,
             number=step.number,
@@ -77,8 +89,16 @@ def count_steps(
 
 
 _CSV = (
-    "regime", "number", "name", "params", "gflops_fvcore", "gflops_paper_convention", "gflops_paper", "agrees", "note",
-)  # fmt: skip
+    "regime",
+    "number",
+    "name",
+    "params",
+    "gflops_fvcore",
+    "gflops_paper_convention",
+    "gflops_paper",
+    "agrees",
+    "note",
+)
 _AGREES = {True: "yes", False: "no", None: ""}
 
 
@@ -102,7 +122,17 @@ def as_json(rows: list[CountedStep]) -> str:
 
 def as_text(rows: list[CountedStep]) -> str:
     """Columns for a terminal, notes below."""
-    header = ("N", "step", "change", "params", "GFLOPs", "conv+fc", "paper", "agrees", "paper top-1")
+    header = (
+        "N",
+        "step",
+        "change",
+        "params",
+        "GFLOPs",
+        "conv+fc",
+        "paper",
+        "agrees",
+        "paper top-1",
+    )
     notes: dict[str, str] = {}
     table = []
     for row in rows:
@@ -122,5 +152,9 @@ def as_text(rows: list[CountedStep]) -> str:
         )
     align = ("right", "left", "left", "right", "right", "right", "right", "left", "right")
     text = tabulate(table, header, tablefmt="simple", colalign=align, disable_numparse=True)
-    footer = ["", "GFLOPs: all that fvcore counts; conv+fc: the paper's convention; one multiply-add is one FLOP."]
+    footer = [
+        "",
+        "GFLOPs: all that fvcore counts; conv+fc: the paper's convention; one multiply-add is one "
+        "FLOP.",
+    ]
     return "\n".join([text, *footer, *(f"{mark} {note}" for note, mark in notes.items())]) + "\n"

@@ -1,4 +1,5 @@
-"""The teaching page, made from the steps themselves: `python -m ablations.teaching > docs/roadmap.md`."""
+"""The teaching page, made from the steps themselves: `python -m ablations.teaching >
+docs/roadmap.md`."""
 
 from ablations import diagram
 from ablations.paper import paper_row
@@ -25,7 +26,9 @@ def page() -> str:
         (step, sum(part.flops for part in stage_complexity(PAPER.architecture(step, regime))) / 1e9)
         for step in PAPER.rows(regime)
     ]
-    return "\n".join([_HEAD, _contents(counted), *(_section(regime, step, gflops) for step, gflops in counted)])
+    return "\n".join(
+        [_HEAD, _contents(counted), *(_section(regime, step, gflops) for step, gflops in counted)]
+    )
 
 
 def _contents(counted: list[tuple[Step, float]]) -> str:
@@ -38,7 +41,10 @@ def _contents(counted: list[tuple[Step, float]]) -> str:
         paper = paper_row("tiny", step.name)
         printed, top1 = (paper.gflops_printed, f"{paper.top1:.2f} %") if paper else ("", "")
         link = f"[{step.name}](#{step.name})"
-        rows.append(f"| {number} | {link} | {step.sentence} | {step.source} | {gflops:.2f} | {printed} | {top1} |")
+        rows.append(
+            f"| {number} | {link} | {step.sentence} | {step.source} | {gflops:.2f} | {printed} | "
+            f"{top1} |"
+        )
     return "\n".join(rows) + "\n"
 
 
@@ -61,7 +67,9 @@ def _section(regime: Regime, step: Step, gflops: float) -> str:
     if paper:
         lines.append(f"- Top-1 in the paper: {paper.top1:.2f} %")
         lines += [f"- Note: {paper.note}"] if paper.note else []
-    return "\n".join([*lines, "", "```text", diagram.drawing(PAPER, regime, step).rstrip(), "```", ""])
+    return "\n".join(
+        [*lines, "", "```text", diagram.drawing(PAPER, regime, step).rstrip(), "```", ""]
+    )
 
 
 if __name__ == "__main__":

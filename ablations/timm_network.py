@@ -15,15 +15,23 @@ class TimmResNet(ResNet):
     """`ResNet` as a timm model. num_classes 0 leaves the classifier out, as everywhere in timm."""
 
     def __init__(
-        self, architecture: Architecture | SwinArchitecture, drop_path: float, layer_scale: float | None, init: Init,
-        name: str, num_classes: int, resolution: int,
-    ) -> None:  # fmt: skip
+        self,
+        architecture: Architecture | SwinArchitecture,
+        drop_path: float,
+        layer_scale: float | None,
+        init: Init,
+        name: str,
+        num_classes: int,
+        resolution: int,
+    ) -> None:
         assert isinstance(architecture, Architecture)
         super().__init__(architecture, drop_path, layer_scale)
         initialize(self, init)
         self.head_hidden_size = self.head.in_features
         mlp = isinstance(self.mlp, nn.Sequential)
-        self.num_features = self.mlp.get_submodule("conv").in_channels if mlp else self.head_hidden_size
+        self.num_features = (
+            self.mlp.get_submodule("conv").in_channels if mlp else self.head_hidden_size
+        )
         self.num_classes = architecture.num_classes
         self.grad_checkpointing = False
         if num_classes == 0:
@@ -50,7 +58,9 @@ class TimmResNet(ResNet):
         if global_pool not in (None, "avg"):
             raise ValueError(f"global_pool is {global_pool!r}: these networks have avg")
         self.num_classes = num_classes
-        head: nn.Module = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        head: nn.Module = (
+            nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        )
         if isinstance(head, nn.Linear):
             nn.init.trunc_normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
@@ -78,14 +88,17 @@ class TimmResNet(ResNet):
         return logits
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep each stage's input alone for the backward pass and compute the rest again (train.py's option).
+        """Keep each stage's input alone for the backward pass and compute the rest again
+        (train.py's option).
 
-        As with timm's own models, batch norm then counts every batch twice in its running statistics.
+        As with timm's own models, batch norm then counts every batch twice in its running
+        statistics.
         """
         self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that order the parameters by depth, for layer-wise learning rates (--layer-decay)."""
+        """Patterns that order the parameters by depth, for layer-wise learning rates
+        (--layer-decay)."""
         blocks: list[tuple[str, tuple[int] | None]] = [(r"^stages\.(\d+)", None)]
         if not coarse:
             blocks = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.block(\d+)", None)]

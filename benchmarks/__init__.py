@@ -1,7 +1,8 @@
 """Speed, measured. No room imports these.
 
-They also run where fvcore and tyro are not installed, as on a GPU machine that reaches no package index: the product
-imports both, for the FLOPs that `steps` prints and for its command line, and no benchmark needs either.
+They also run where fvcore and tyro are not installed, as on a GPU machine that reaches no package
+index: the product imports both, for the FLOPs that `steps` prints and for its command line, and no
+benchmark needs either.
 """
 
 import importlib.util
@@ -11,7 +12,8 @@ from typing import Any
 
 
 class _Absent(ModuleType):
-    """Stands for a package that is not there: whatever is asked of it is itself, and counts as nothing."""
+    """Stands for a package that is not there: whatever is asked of it is itself, and counts as
+    nothing."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

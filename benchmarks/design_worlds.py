@@ -1,4 +1,5 @@
-"""Designs of the paper's roadmap in which it is known what every decision is worth, to test their effects."""
+"""Designs of the paper's roadmap in which it is known what every decision is worth, to test their
+effects."""
 
 from __future__ import annotations
 
@@ -16,28 +17,37 @@ from benchmarks.worlds import World
 from report.variance import Runs
 
 Worth = Mapping[frozenset[str], float]
-"""Points that a row gains where it has all of these decisions: of one its effect, of two their interaction."""
+"""Points that a row gains where it has all of these decisions: of one its effect, of two their
+interaction."""
 
 NOTHING: Worth = {}
 SEVERAL: Worth = {
     **{
         frozenset([name]): points
         for name, points in {
-            "training-recipe": 2.0, "stage-ratio": 0.5, "depthwise": -1.0, "width": 1.0, "inverted-bottleneck": 0.3,
-            "depthwise-first": -0.5, "kernel-7": 0.5, "fewer-activations": -0.3, "layer-norm": 1.0,
+            "training-recipe": 2.0,
+            "stage-ratio": 0.5,
+            "depthwise": -1.0,
+            "width": 1.0,
+            "inverted-bottleneck": 0.3,
+            "depthwise-first": -0.5,
+            "kernel-7": 0.5,
+            "fewer-activations": -0.3,
+            "layer-norm": 1.0,
             "separate-downsampling": 0.3,
         }.items()
     },
     frozenset(["stage-ratio", "layer-norm"]): 1.0,
     frozenset(["width", "kernel-7"]): -1.0,
     frozenset(["inverted-bottleneck", "layer-norm"]): 0.5,
-}  # fmt: skip
+}
 """Three decisions, patchify-stem, gelu and fewer-norms, change nothing in any row."""
 
 
 @dataclass(frozen=True)
 class DesignWorld:
-    """A design, what its decisions are worth and how many seeds its rows have; else as `World` has it."""
+    """A design, what its decisions are worth and how many seeds its rows have; else as `World` has
+    it."""
 
     request: DesignSpec
     worth: Worth
@@ -55,7 +65,10 @@ class DesignWorld:
         """True accuracy of every row of the whole design, in points, (rows,)."""
         return np.array(
             [
-                78 + sum(points for together, points in self.worth.items() if together <= row.decisions)
+                78
+                + sum(
+                    points for together, points in self.worth.items() if together <= row.decisions
+                )
                 for row in self.whole.rows
             ]
         )
@@ -63,11 +76,15 @@ class DesignWorld:
     def effects(self, levels: np.ndarray) -> np.ndarray:
         """What the design would say if these were known of every row, in points, (effects,)."""
         known = dict(zip((row.name for row in self.whole.rows), levels, strict=True))
-        found = [sum(weight * known[row] for row, weight in effect.weights.items()) for effect in self.whole.effects]
+        found = [
+            sum(weight * known[row] for row, weight in effect.weights.items())
+            for effect in self.whole.effects
+        ]
         return np.round(found, 9)  # an effect that adds up to nothing is exactly 0
 
     def draw(self, rng: np.random.Generator) -> tuple[Design, dict[str, Runs], np.ndarray]:
-        """The design of one study, its runs by row, and its effects' true values on the images that it drew."""
+        """The design of one study, its runs by row, and its effects' true values on the images that
+        it drew."""
         made = self.whole
         if self.request.rows_at_most is not None:
             made = orders(PAPER, REGIMES["tiny"], self.request, seed=int(rng.integers(2**31)))

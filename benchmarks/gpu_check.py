@@ -1,7 +1,9 @@
-"""What a GPU is asked by `python -m benchmarks.gpu --check`, beside rates: each function is a job's (benchmarks.jobs).
+"""What a GPU is asked by `python -m benchmarks.gpu --check`, beside rates: each function is a job's
+(benchmarks.jobs).
 
-All is done by the product's own functions: its networks, its update, its loop, its loader, its answer to a lack of
-memory. Where the device is the CPU the same code runs, and what only a GPU can show is "not measured".
+All is done by the product's own functions: its networks, its update, its loop, its loader, its
+answer to a lack of memory. Where the device is the CPU the same code runs, and what only a GPU can
+show is "not measured".
 """
 
 import contextlib
@@ -42,9 +44,11 @@ _FALL = 0.05
 CLASSES = 10
 """Of the networks that are checked: few, so that a handful of updates is seen in the loss."""
 LOSS_BOUNDS: dict[str, float] = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
-"""Largest difference to the CPU's losses in fp32, relative to the first of them (docs/scaling.md#bounds)."""
+"""Largest difference to the CPU's losses in fp32, relative to the first of them
+(docs/scaling.md#bounds)."""
 NORM_BOUNDS: dict[str, float] = {"fp32": 0.05, "fp16": 0.2, "bf16": 0.5}
-"""Largest difference of a gradient's norm, relative to it and to 1 % of the norm of them all, tensor by tensor."""
+"""Largest difference of a gradient's norm, relative to it and to 1 % of the norm of them all,
+tensor by tensor."""
 
 
 @dataclass(frozen=True)
@@ -72,37 +76,63 @@ class Setting:
         return device
 
     def recipe(self, step: str) -> Recipe:
-        """The recipe of the step, for a batch of the check. Without stochastic depth, which each device draws its own
-        way, and with layer scale at 1: at 1e-6 the branches would hardly be seen in the loss."""
-        recipe = PAPER.variant(step, get_regime(self.regime), StudyConfig(regime=self.regime), CLASSES).recipe
+        """The recipe of the step, for a batch of the check. Without stochastic depth, which each
+        device draws its own way, and with layer scale at 1: at 1e-6 the branches would hardly be
+        seen in the loss."""
+        recipe = PAPER.variant(
+            step, get_regime(self.regime), StudyConfig(regime=self.regime), CLASSES
+        ).recipe
         scale = None if recipe.layer_scale is None else 1.0
-        return recipe.change(drop_path=0.0, layer_scale=scale, batch_size=self.batch, micro_batches=1)
+        return recipe.change(
+            drop_path=0.0, layer_scale=scale, batch_size=self.batch, micro_batches=1
+        )
 
 
-# ---------------------------------------------------------------------------------------------------------- the losses
+# ----------------------------------------------------------------------------------------------------------
+# the losses
 
 
 def _losses(
-    step: str, setting: Setting, device: torch.device, precision: Precision, layout: ComputeOptions, lr: float | None = None,
+    step: str,
+    setting: Setting,
+    device: torch.device,
+    precision: Precision,
+    layout: ComputeOptions,
+    lr: float | None = None,
     drop_path: float = 0.0,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Losses of updates by one batch, and the norms of the first gradients, tensor by tensor.
 
-    Without a learning rate, the one that lowers the loss by `_FALL` an update as far as its slope tells: along the
-    gradient for SGD, by the gradients' signs for AdamW. Larger ones would magnify what rounding does.
+    Without a learning rate, the one that lowers the loss by `_FALL` an update as far as its slope
+    tells: along the gradient for SGD, by the gradients' signs for AdamW. Larger ones would magnify
+    what rounding does.
     """
-    recipe, architecture = setting.recipe(step), PAPER.architecture(step, get_regime(setting.regime), CLASSES)
+    recipe, architecture = (
+        setting.recipe(step),
+        PAPER.architecture(step, get_regime(setting.regime), CLASSES),
+    )
     torch.manual_seed(0)
-    model = build(architecture, drop_path=drop_path, layer_scale=recipe.layer_scale, init=recipe.init)
+    model = build(
+        architecture, drop_path=drop_path, layer_scale=recipe.layer_scale, init=recipe.init
+    )
     train_state = TrainState(lay_out(model.to(device), layout), recipe, layout, device, precision)
-    if train_state.scaler.is_enabled():  # from 2^16, where it begins, the first updates would be skipped
+    if (
+        train_state.scaler.is_enabled()
+    ):  # from 2^16, where it begins, the first updates would be skipped
         train_state.scaler.load_state_dict({**train_state.scaler.state_dict(), "scale": 2.0**8})
     torch.manual_seed(1)
     batch = noise(setting.batch, setting.resolution, CLASSES, device)
     gradients(train_state, 0, repeat(batch))
-    found = [p.grad.float() / train_state.scaler.get_scale() for p in train_state.model.parameters() if p.grad is not None]
+    found = [
+        p.grad.float() / train_state.scaler.get_scale()
+        for p in train_state.model.parameters()
+        if p.grad is not None
+    ]
     if lr is None:
-        slope = sum(float(each.square().sum() if recipe.optimizer == "sgd" else each.abs().sum()) for each in found)
+        slope = sum(
+            float(each.square().sum() if recipe.optimizer == "sgd" else each.abs().sum())
+            for each in found
+        )
         lr = _FALL * math.log(CLASSES) / slope
     norms = [float(each.norm()) for each in found]
     del found
@@ -133,14 +163,20 @@ def _of_the_cpu(step: str, setting: Setting) -> dict[str, Any]:
 
 
 def losses(
-    step: str, precisions: tuple[Precision, ...], layouts: tuple[ComputeOptions, ...], setting: Setting
+    step: str,
+    precisions: tuple[Precision, ...],
+    layouts: tuple[ComputeOptions, ...],
+    setting: Setting,
 ) -> Iterator[Finding]:
-    """Whether the device's losses are the CPU's, in each precision and layout; and whether an update waits for it."""
+    """Whether the device's losses are the CPU's, in each precision and layout; and whether an
+    update waits for it."""
     truth = _of_the_cpu(step, setting)
     for precision in precisions:
         for layout in layouts:
             device = setting.start(precision)
-            words = " ".join(["compiled" if layout.compile else "eager"] + ["rewritten"] * layout.rewritten)
+            words = " ".join(
+                ["compiled" if layout.compile else "eager"] + ["rewritten"] * layout.rewritten
+            )
             what = f"{step}, {precision}, {words}"
             found = _losses(step, setting, device, precision, layout, truth["lr"])
             apart = _apart(found, truth)
@@ -149,7 +185,12 @@ def losses(
             held = apart <= LOSS_BOUNDS[precision] and norms <= NORM_BOUNDS[precision]
             waits = hidden_waiting(found["train_state"], repeat(found["batch"]), device)
             said = f"losses {apart:.1e} apart, norms of gradients {norms:.1e}"
-            figures = {"losses": found["losses"], "cpu": truth["losses"], "apart": apart, "norms_apart": norms}
+            figures = {
+                "losses": found["losses"],
+                "cpu": truth["losses"],
+                "apart": apart,
+                "norms_apart": norms,
+            }
             yield Finding(what, held and not waits, said + (f"; {waits}" if waits else ""), figures)
             del found
             memory.empty_cache(device)
@@ -160,7 +201,15 @@ def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding
     device = setting.start(precision)
     truth = _of_the_cpu(step, setting)
     eager, compiled = (
-        _losses(step, setting, device, precision, ComputeOptions(compile=compile), truth["lr"], drop_path=0.5)
+        _losses(
+            step,
+            setting,
+            device,
+            precision,
+            ComputeOptions(compile=compile),
+            truth["lr"],
+            drop_path=0.5,
+        )
         for compile in (False, True)
     )
     apart, dropped = _apart(compiled, eager), _apart(eager, truth)
@@ -169,11 +218,15 @@ def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding
     yield Finding(f"{step}, {precision}, stochastic depth compiled", held, said)
 
 
-# ------------------------------------------------------------------------------------------------- waiting and images
+# -------------------------------------------------------------------------------------------------
+# waiting and images
 
 
-def hidden_waiting(train_state: TrainState, batches: Iterator[data.Batch], device: torch.device) -> str:
-    """What in two updates made the processor wait for the device unasked; nothing on the CPU, where nothing can.
+def hidden_waiting(
+    train_state: TrainState, batches: Iterator[data.Batch], device: torch.device
+) -> str:
+    """What in two updates made the processor wait for the device unasked; nothing on the CPU, where
+    nothing can.
 
     Raises:
         RuntimeError: torch does not notice waiting, so that nothing could be said.
@@ -195,16 +248,27 @@ def hidden_waiting(train_state: TrainState, batches: Iterator[data.Batch], devic
     return ""
 
 
-def waiting(step: str, precision: Precision, ema: float | None, setting: Setting) -> Iterator[Finding]:
-    """Whether an update waits that takes its images from the loader, mixed and erased on the device."""
+def waiting(
+    step: str, precision: Precision, ema: float | None, setting: Setting
+) -> Iterator[Finding]:
+    """Whether an update waits that takes its images from the loader, mixed and erased on the
+    device."""
     device = setting.start(precision)
     recipe = setting.recipe(step).change(ema=ema, drop_path=0.1)
     model = build(PAPER.architecture(step, get_regime(setting.regime), CLASSES), drop_path=0.1)
-    train_state = TrainState(lay_out(model.to(device), ComputeOptions()), recipe, ComputeOptions(), device, precision)
+    train_state = TrainState(
+        lay_out(model.to(device), ComputeOptions()), recipe, ComputeOptions(), device, precision
+    )
     batches = data.train_batches(
-        VarianceComponents(8 * setting.batch, short_side(setting.resolution)), recipe.augmentation, setting.resolution, seed=0,
-        epoch=0, batch_size=setting.batch, workers=setting.workers, device=device,
-    )  # fmt: skip
+        VarianceComponents(8 * setting.batch, short_side(setting.resolution)),
+        recipe.augmentation,
+        setting.resolution,
+        seed=0,
+        epoch=0,
+        batch_size=setting.batch,
+        workers=setting.workers,
+        device=device,
+    )
     try:
         for number in range(4):  # constants are moved to the device once, kernels are chosen
             update(train_state, number, batches, 1e-6)
@@ -215,10 +279,13 @@ def waiting(step: str, precision: Precision, ema: float | None, setting: Setting
     if device.type != "cuda":
         yield Finding(what, None, f"{NOT_MEASURED}: torch notices waiting on CUDA only")
     else:
-        yield Finding(what, not waits, waits or "two updates did not wait, and torch would have noticed")
+        yield Finding(
+            what, not waits, waits or "two updates did not wait, and torch would have noticed"
+        )
 
 
-# ------------------------------------------------------------------------------------------------------ stop and resume
+# ------------------------------------------------------------------------------------------------------
+# stop and resume
 
 
 class _After(StopRequest):
@@ -243,21 +310,32 @@ def _study(
     for name in ("one", "other"):
         (root / name).mkdir(parents=True)
         for number in range(images):
-            image = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side))
+            image = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
+                (side, side)
+            )
             image.save(root / name / f"{number:04}.jpg")
     dataset = data.load(f"imagefolder:{root}", root)
     with contextlib.redirect_stderr(io.StringIO()):  # decoding says what it does
         stores = open_stores(dataset, folder / "cache", short_side(setting.resolution))
     regime = get_regime(setting.regime)
-    modern, classic = (each.change(epochs=3, warmup_epochs=0, batch_size=batch) for each in (Recipe(), CLASSIC))
-    config = StudyConfig(dataset.name, setting.regime, setting.resolution, precision, modern, classic)
+    modern, classic = (
+        each.change(epochs=3, warmup_epochs=0, batch_size=batch) for each in (Recipe(), CLASSIC)
+    )
+    config = StudyConfig(
+        dataset.name, setting.regime, setting.resolution, precision, modern, classic
+    )
     variant = PAPER.variant(step, regime, config, len(dataset.classes))
     study = open_study(folder / "runs" / "study", config, dataset.summary, dataset.fingerprint)
-    return Run(study, step, PAPER.step(step, regime).number, 0, variant.architecture, variant.recipe), stores
+    return Run(
+        study, step, PAPER.step(step, regime).number, 0, variant.architecture, variant.recipe
+    ), stores
 
 
-def resumed(step: str, precision: Precision, deterministic: bool, setting: Setting) -> Iterator[Finding]:
-    """Whether a run that is stopped in mid-epoch and goes on ends where one that is not stopped does."""
+def resumed(
+    step: str, precision: Precision, deterministic: bool, setting: Setting
+) -> Iterator[Finding]:
+    """Whether a run that is stopped in mid-epoch and goes on ends where one that is not stopped
+    does."""
     device = setting.start(precision, deterministic)
     execution = Execution(device, setting.workers, ComputeOptions(), deterministic=deterministic)
     states: list[dict[str, Any]] = []
@@ -269,14 +347,21 @@ def resumed(step: str, precision: Precision, deterministic: bool, setting: Setti
                     train(run, stores, execution, _After(updates))
             states.append(checkpoint.load(run.folder / checkpoint.NAME, torch.device("cpu")))
     whole, parted = (
-        dict(_tensors({name: state[name] for name in ("model", "optimizer", "scaler")})) for state in states
+        dict(_tensors({name: state[name] for name in ("model", "optimizer", "scaler")}))
+        for state in states
     )
     same = sum(torch.equal(whole[name], parted[name]) for name in whole)
-    apart = max(float((whole[name] - parted[name]).norm() / (whole[name].norm() + 1e-12)) for name in whole)
+    apart = max(
+        float((whole[name] - parted[name]).norm() / (whole[name].norm() + 1e-12)) for name in whole
+    )
     where = [(state["state"]["epoch"], state["state"]["batch"]) for state in states]
     said = f"{same} of {len(whole)} tensors are the same to the bit, the farthest {apart:.1e} apart"
     what = f"{step}, {precision}, stopped and resumed{', deterministic' if deterministic else ''}"
-    held = where[0] == where[1] and whole.keys() == parted.keys() and (same == len(whole) or not deterministic)
+    held = (
+        where[0] == where[1]
+        and whole.keys() == parted.keys()
+        and (same == len(whole) or not deterministic)
+    )
     yield Finding(what, held, said, {"same": same, "tensors": len(whole), "apart": apart})
 
 
@@ -291,11 +376,13 @@ def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         yield name, torch.tensor(float(state), dtype=torch.float64)
 
 
-# --------------------------------------------------------------------------------------------------------------- memory
+# ---------------------------------------------------------------------------------------------------------------
+# memory
 
 
 def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
-    """Whether a batch that does not fit is answered by one that does: before a run is begun, and in mid-run."""
+    """Whether a batch that does not fit is answered by one that does: before a run is begun, and in
+    mid-run."""
     device, batch, rows = setting.start(precision), 64, 24
     regime = get_regime(setting.regime)
     model = build(PAPER.architecture(step, regime, 2), layer_scale=1.0).to(device)
@@ -312,11 +399,19 @@ def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Find
         except ValueError as error:
             said = str(error)
         yield _again(
-            f"{step}, {precision}, a batch refused before it is begun", said, run, stores, setting, device, room
+            f"{step}, {precision}, a batch refused before it is begun",
+            said,
+            run,
+            stores,
+            setting,
+            device,
+            room,
         )
     what = f"{step}, {precision}, a batch that ends a run"
     if device.type != "cuda":
-        yield Finding(what, None, f"{NOT_MEASURED}: on the CPU a test stands for it (tests/test_bad_input.py)")
+        yield Finding(
+            what, None, f"{NOT_MEASURED}: on the CPU a test stands for it (tests/test_bad_input.py)"
+        )
         return
     with tempfile.TemporaryDirectory() as name:
         run, stores = _study(Path(name), setting, step, precision, batch, 40)
@@ -326,9 +421,16 @@ def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Find
 
 
 def _again(
-    what: str, said: str, run: Run, stores: Stores, setting: Setting, device: torch.device, room: int
+    what: str,
+    said: str,
+    run: Run,
+    stores: Stores,
+    setting: Setting,
+    device: torch.device,
+    room: int,
 ) -> Finding:
-    """Whether two updates of `run` can be made in that room with the micro-batches that `said` names."""
+    """Whether two updates of `run` can be made in that room with the micro-batches that `said`
+    names."""
     named = re.search(r"micro-batches (\d+)", said)
     if named is None:
         return Finding(what, False, f"no batch was named: {said}")
@@ -340,7 +442,9 @@ def _again(
         figures: dict[str, Any] = {"room": room, "parts": parts}
         if device.type == "cuda":
             figures["peak"] = torch.cuda.max_memory_allocated(device)
-    went = "with that it was trained" if code == STOPPED else f"with that it was not trained: {told}"
+    went = (
+        "with that it was trained" if code == STOPPED else f"with that it was not trained: {told}"
+    )
     return Finding(what, code == STOPPED, f"{said}; {went}", figures)
 
 
@@ -360,7 +464,9 @@ def _room(device: torch.device, room: int) -> Iterator[None]:
         yield
         return
     memory.empty_cache(device)
-    taken = torch.empty(max(0, torch.cuda.mem_get_info(device)[0] - room), dtype=torch.uint8, device=device)
+    taken = torch.empty(
+        max(0, torch.cuda.mem_get_info(device)[0] - room), dtype=torch.uint8, device=device
+    )
     torch.cuda.reset_peak_memory_stats(device)
     try:
         yield

@@ -21,11 +21,14 @@ def page(about: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     lines = [
         "# A check of a GPU",
         "",
-        f"{about['device']}, torch {about['torch']}, Python {about['python']}, code {about['code_version']}, "
-        f"{about['measured']}; {result['seconds']} seconds. Written by `python -m benchmarks.gpu --check`; bounds and "
+        f"{about['device']}, torch {about['torch']}, Python {about['python']}, code "
+        f"{about['code_version']}, "
+        f"{about['measured']}; {result['seconds']} seconds. Written by `python -m benchmarks.gpu "
+        "--check`; bounds and "
         "their reasons are in docs/scaling.md.",
         "",
-        f"**{len(held)} held, {len(broken)} did not, {len(found) - len(held) - len(broken)} were not measured or have "
+        f"**{len(held)} held, {len(broken)} did not, {len(found) - len(held) - len(broken)} were "
+        "not measured or have "
         "no bound.**",
     ]
     for finding in broken:
@@ -34,7 +37,9 @@ def page(about: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         lines += ["", f"## {part['question']}", "", f"| {name} | held | |", "|---|---|---|"]
         for finding in part["findings"]:
             held_word = {True: "yes", False: "**no**", None: ""}[finding["held"]]
-            lines.append(f"| {finding['what']} | {held_word} | {finding['said'].replace('|', '/')} |")
+            lines.append(
+                f"| {finding['what']} | {held_word} | {finding['said'].replace('|', '/')} |"
+            )
     lines += ["", "## Published marks", "", "| | images/s | by |", "|---|---|---|"]
     lines += [f"| {what} | {rate} | {by} |" for what, rate, by in MARKS]
     return "\n".join(lines) + "\n"

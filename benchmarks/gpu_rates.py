@@ -1,4 +1,5 @@
-"""How fast a row of the roadmap trains on a device, from images to the optimizer, and how fast timm's loop does."""
+"""How fast a row of the roadmap trains on a device, from images to the optimizer, and how fast
+timm's loop does."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,11 @@ from training.execution import short_side
 from training.recipe import Precision, Recipe
 from training.update import TrainState, update
 
-TIMM = {"baseline": "resnet50", "training-recipe": "resnet50", "separate-downsampling": "convnext_tiny"}
+TIMM = {
+    "baseline": "resnet50",
+    "training-recipe": "resnet50",
+    "separate-downsampling": "convnext_tiny",
+}
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bf16 FLOP/s (two for a multiply-add) of the SXM cards, from NVIDIA's data sheets."""
 
@@ -57,12 +62,22 @@ def measure(step_name: str, rates: Rates, device: torch.device) -> dict[str, obj
         choice = choose(work, device, 10**7 // rates.batch, None, patient=device.type == "cpu")
     torch.manual_seed(0)
     model = build(architecture, drop_path=0.1, layer_scale=recipe.layer_scale).to(device)
-    train_state = TrainState(lay_out(model, choice.layout), recipe, choice.layout, device, rates.precision)
-    store = VarianceComponents((rates.warm + rates.updates) * rates.batch, short_side(rates.resolution))
+    train_state = TrainState(
+        lay_out(model, choice.layout), recipe, choice.layout, device, rates.precision
+    )
+    store = VarianceComponents(
+        (rates.warm + rates.updates) * rates.batch, short_side(rates.resolution)
+    )
     batches = train_batches(
-        store, Augmentation(), rates.resolution, seed=0, epoch=0, batch_size=rates.batch, workers=rates.workers,
+        store,
+        Augmentation(),
+        rates.resolution,
+        seed=0,
+        epoch=0,
+        batch_size=rates.batch,
+        workers=rates.workers,
         device=device,
-    )  # fmt: skip
+    )
     with threads(choice.layout.threads):
         for number in range(rates.warm + rates.updates):
             if number == rates.warm:
@@ -76,13 +91,17 @@ def measure(step_name: str, rates: Rates, device: torch.device) -> dict[str, obj
     batches.close()
     rate = rates.updates * rates.batch / seconds
     row: dict[str, object] = {
-        "step": step_name, "layout": str(choice.layout), "updates": rates.updates, "images_per_second": round(rate, 1),
+        "step": step_name,
+        "layout": str(choice.layout),
+        "updates": rates.updates,
+        "images_per_second": round(rate, 1),
         "without_images": {layout: round(each, 1) for layout, each in choice.rates},
         "share_of_peak_flops": _share_of_peak(step_name, rates, rate, device),
         "peak_memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
-        if device.type == "cuda" else "not measured",
+        if device.type == "cuda"
+        else "not measured",
         "waiting_for_data": round(waiting / seconds, 4),
-    }  # fmt: skip
+    }
     if network := TIMM.get(step_name) if rates.regime == "tiny" else None:
         del train_state, model
         row["timm"] = timm = _timm(network, rates, device)
@@ -97,8 +116,16 @@ def found(step_name: str, rates: Rates, device_name: str, cpu_threads: int) -> I
     set_up(device, rates.precision)
     row = measure(step_name, rates, device)
     beside = f", {row['of_timms_best']} of timm's best" if "of_timms_best" in row else ""
-    said = f"{row['images_per_second']} images/s ({row['layout']}){beside}, waiting {row['waiting_for_data']:.1%}"
-    yield Finding(f"rate of {step_name}, {rates.precision}", None, f"{said}, {row['peak_memory_gib']} GiB", row)
+    said = (
+        f"{row['images_per_second']} images/s ({row['layout']}){beside}, waiting "
+        f"{row['waiting_for_data']:.1%}"
+    )
+    yield Finding(
+        f"rate of {step_name}, {rates.precision}",
+        None,
+        f"{said}, {row['peak_memory_gib']} GiB",
+        row,
+    )
 
 
 def _share_of_peak(step_name: str, rates: Rates, rate: float, device: torch.device) -> float | str:
@@ -112,14 +139,16 @@ def _share_of_peak(step_name: str, rates: Rates, rate: float, device: torch.devi
     else:
         architecture = PAPER.architecture(step_name, get_regime(rates.regime), 1000)
         flops = architecture_complexity(architecture, rates.resolution).flops_paper_convention
-    return round(rate * 6 * flops / peak, 3)  # two for a multiply-add; forward pass, and a backward pass of two
+    return round(
+        rate * 6 * flops / peak, 3
+    )  # two for a multiply-add; forward pass, and a backward pass of two
 
 
 def _timm(network: str, rates: Rates, device: torch.device) -> dict[str, dict[str, float]]:
     """timm's loop with its best flags and the images already on the device.
 
-    Channels last or not, and the faster of the two compiled as well: torch.compile chooses the memory formats of
-    convolutions itself.
+    Channels last or not, and the faster of the two compiled as well: torch.compile chooses the
+    memory formats of convolutions itself.
     """
     images = torch.randn(rates.batch, 3, rates.resolution, rates.resolution).to(device)
     labels = torch.randint(1000, (rates.batch,)).to(device)

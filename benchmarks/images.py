@@ -1,9 +1,11 @@
-"""Training images per second of one core: this project's pipeline from its cache, and timm's from JPEGs.
+"""Training images per second of one core: this project's pipeline from its cache, and timm's from
+JPEGs.
 
-Both turn Food-101-sized images into normalised 224x224 training images by the paper's recipe: random resized crop
-(bicubic), flip, RandAugment m9 std 0.5, erasing 0.25; ours also mixes and makes batches, which timm leaves to the
-training loop. Colour jitter 0.4 is passed to both, and both leave it out beside RandAugment (as the paper's code
-does); a second row of ours applies it all the same. They take turns in one process and one thread.
+Both turn Food-101-sized images into normalised 224x224 training images by the paper's recipe:
+random resized crop (bicubic), flip, RandAugment m9 std 0.5, erasing 0.25; ours also mixes and makes
+batches, which timm leaves to the training loop. Colour jitter 0.4 is passed to both, and both leave
+it out beside RandAugment (as the paper's code does); a second row of ours applies it all the same.
+They take turns in one process and one thread.
 
     taskset -c 1 python -m benchmarks.images [--rounds 10] [--images 256]
 """
@@ -39,9 +41,14 @@ def timm_pipeline(split: Split) -> Callable[[int], int]:
     from timm.data import create_transform
 
     transform = create_transform(
-        224, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4, re_prob=0.25, re_mode="pixel",
+        224,
+        is_training=True,
+        auto_augment="rand-m9-mstd0.5-inc1",
+        color_jitter=0.4,
+        re_prob=0.25,
+        re_mode="pixel",
         interpolation="bicubic",
-    )  # fmt: skip
+    )
     files = split.source
     assert isinstance(files, Files)
 
@@ -52,7 +59,9 @@ def timm_pipeline(split: Split) -> Callable[[int], int]:
                 image = opened.convert("RGB")
             try:
                 transform(image)
-            except ValueError:  # Pillow 13 refuses posterize with no bits left, which timm asks for at times
+            except (
+                ValueError
+            ):  # Pillow 13 refuses posterize with no bits left, which timm asks for at times
                 failed += 1
         return len(split) - failed
 
@@ -95,21 +104,32 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         split = write(Path(folder, "jpegs"), arguments.images)
-        kilobytes = sum(split.source.stamp(index)[0] for index in range(len(split))) / len(split) / 1000
-        store = open_store(split, Path(folder, "cache"), arguments.short_side, announce=lambda _: None)
+        kilobytes = (
+            sum(split.source.stamp(index)[0] for index in range(len(split))) / len(split) / 1000
+        )
+        store = open_store(
+            split, Path(folder, "cache"), arguments.short_side, announce=lambda _: None
+        )
         recipe = Augmentation()
         rates = measure(
             {
                 "timm": timm_pipeline(split),
                 "ours": our_pipeline(store, recipe, arguments.batch),
                 "ours, without RandAugment": our_pipeline(
-                    store, replace(recipe, rand_augment_magnitude=0.0, color_jitter=0.0), arguments.batch
+                    store,
+                    replace(recipe, rand_augment_magnitude=0.0, color_jitter=0.0),
+                    arguments.batch,
                 ),
             },
             arguments.rounds,
         )
     rows = {
-        name: {"min": min(values), "median": statistics.median(values), "max": max(values), "n": len(values)}
+        name: {
+            "min": min(values),
+            "median": statistics.median(values),
+            "max": max(values),
+            "n": len(values),
+        }
         for name, values in rates.items()
     }
     ratios = [ours / timm for ours, timm in zip(rates["ours"], rates["timm"], strict=True)]
@@ -120,11 +140,18 @@ def main() -> None:
         "short_side_of_the_cache": arguments.short_side,
         "batch": arguments.batch,
         "images_per_second": rows,
-        "ours_over_timm": {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios), "goal": 4.0},
+        "ours_over_timm": {
+            "min": min(ratios),
+            "median": statistics.median(ratios),
+            "max": max(ratios),
+            "goal": 4.0,
+        },
         "device": device_name(torch.device("cpu")),
         "cores_used": 1,
         "affinity": len(os.sched_getaffinity(0)),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm", "pillow", "numpy")},
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("torch", "timm", "pillow", "numpy")
+        },
         "python": platform.python_version(),
         "code_version": code_version(),
     }

@@ -1,4 +1,5 @@
-"""Jobs of a check, each in a process beside this one: what crashes, hangs or fails ends neither the check nor a job."""
+"""Jobs of a check, each in a process beside this one: what crashes, hangs or fails ends neither the
+check nor a job."""
 
 import importlib.util
 import multiprocessing
@@ -41,10 +42,11 @@ class Job:
 
 
 def run_all(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding]:
-    """Do the jobs, so many at once, in their order, until `end` (of time.monotonic); those that are late are killed.
+    """Do the jobs, so many at once, in their order, until `end` (of time.monotonic); those that are
+    late are killed.
 
-    A job that ends in an exception or with its process is a finding that did not hold, and the next one gets a fresh
-    process, for an error on a GPU spoils all that follows in its process.
+    A job that ends in an exception or with its process is a finding that did not hold, and the next
+    one gets a fresh process, for an error on a GPU spoils all that follows in its process.
     """
     left, busy, idle = deque(jobs), dict[Any, tuple[_Worker, Job]](), list[_Worker]()
     try:
@@ -112,7 +114,11 @@ def _serve(pipe: Any, environment: Mapping[str, str]) -> None:
             for found in job.function(*job.arguments):
                 pipe.send(found)
         except Exception as error:
-            pipe.send(Finding(job.what, False, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"))
+            pipe.send(
+                Finding(
+                    job.what, False, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+                )
+            )
             pipe.send(_FAILED)
             return
         pipe.send(_DONE)
@@ -121,4 +127,6 @@ def _serve(pipe: Any, environment: Mapping[str, str]) -> None:
 def compiler_threads(processes: int) -> dict[str, str]:
     """So that several processes that compile leave each other room."""
     share = max(1, (os.cpu_count() or 1) // processes)
-    return {"TORCHINDUCTOR_COMPILE_THREADS": str(share)} if importlib.util.find_spec("triton") else {}
+    return (
+        {"TORCHINDUCTOR_COMPILE_THREADS": str(share)} if importlib.util.find_spec("triton") else {}
+    )

@@ -1,4 +1,5 @@
-"""The trial's choice against every fixed layout, over all 17 rows: python -m benchmarks.layouts --help."""
+"""The trial's choice against every fixed layout, over all 17 rows: python -m benchmarks.layouts
+--help."""
 
 import argparse
 import statistics
@@ -22,13 +23,17 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--steps", nargs="*", help="names or numbers; all 17 rows if none is given")
     parser.add_argument("--rounds", type=int, default=9, help="timings of each layout")
-    parser.add_argument("--seconds", type=float, default=12, help="limit for the timings of one row")
+    parser.add_argument(
+        "--seconds", type=float, default=12, help="limit for the timings of one row"
+    )
     options = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     regime, cores = get_regime(options.regime), torch.get_num_threads()
     default = ComputeOptions(channels_last=False, threads=cores)
-    counts = sorted({cores, max(1, cores // 2), 1}, reverse=True) if device.type == "cpu" else [cores]
+    counts = (
+        sorted({cores, max(1, cores // 2), 1}, reverse=True) if device.type == "cpu" else [cores]
+    )
     fixed = [
         ComputeOptions(last, False, count, rewritten)
         for count in counts
@@ -40,7 +45,13 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     print(f"{'step':<22} {'choice':<26} images/s  of best fixed  of torch's defaults")
     for step in chosen:
-        work = Work(PAPER.architecture(step, regime, 10), options.resolution, options.batch, options.precision, 0.1)
+        work = Work(
+            PAPER.architecture(step, regime, 10),
+            options.resolution,
+            options.batch,
+            options.precision,
+            0.1,
+        )
         choice = choose(work, device, 10**6 // options.batch, None, patient=True)
         torch.manual_seed(0)
         batch = noise(options.batch, options.resolution, 10, device)
@@ -53,26 +64,48 @@ def main() -> None:
         own = median[str(choice.layout)]
         best, plain = max(median.values()), median[str(default)]
         rows.append(
-            {"step": step.name, "choice": str(choice.layout), "of_best": round(own / best, 3),
-             "of_default": round(own / plain, 3), "images_per_second": rates}
-        )  # fmt: skip
+            {
+                "step": step.name,
+                "choice": str(choice.layout),
+                "of_best": round(own / best, 3),
+                "of_default": round(own / plain, 3),
+                "images_per_second": rates,
+            }
+        )
         print(
-            f"{step.name:<22} {choice.layout!s:<26} {own:>8,.0f} {own / best:>14.2f} {own / plain:>20.2f}", flush=True
+            f"{step.name:<22} {choice.layout!s:<26} {own:>8,.0f} {own / best:>14.2f} "
+            f"{own / plain:>20.2f}",
+            flush=True,
         )
 
     worst = min(row["of_best"] for row in rows)
     gain = statistics.median(row["of_default"] for row in rows)
     # A fixed layout that is best for the whole study, in time summed over the rows.
-    single = {str(each): sum(1 / row["images_per_second"][str(each)]["median"] for row in rows) for each in fixed}
+    single = {
+        str(each): sum(1 / row["images_per_second"][str(each)]["median"] for row in rows)
+        for each in fixed
+    }
     ours = sum(1 / row["images_per_second"][row["choice"]]["median"] for row in rows)
     print(
-        f"worst row: {worst:.2f} of the best fixed layout (goal 0.97); median {gain:.2f} times torch's defaults (1.3)"
+        f"worst row: {worst:.2f} of the best fixed layout (goal 0.97); median {gain:.2f} times "
+        "torch's defaults (1.3)"
     )
-    print(f"all rows together: {min(single.values()) / ours:.2f} times the best single layout for them all")
-    summary = {"worst_of_best": worst, "median_of_default": gain, "of_best_single": min(single.values()) / ours}
+    print(
+        f"all rows together: {min(single.values()) / ours:.2f} times the best single layout for "
+        "them all"
+    )
+    summary = {
+        "worst_of_best": worst,
+        "median_of_default": gain,
+        "of_best_single": min(single.values()) / ours,
+    }
     arguments = {**vars(options), "steps": [step.name for step in chosen]}
     name = f"layouts-{options.regime}-{options.resolution}-{options.batch}-{options.precision}-{device.type}"
-    write(name, device, {"options": arguments, "default": str(default), "summary": summary, "rows": rows})
+    write(
+        name,
+        device,
+        {"options": arguments, "default": str(default), "summary": summary, "rows": rows},
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What the benchmarks share: interleaved timings, their spread, images, and where a result was measured."""
+"""What the benchmarks share: interleaved timings, their spread, images, and where a result was
+measured."""
 
 import json
 import platform
@@ -22,7 +23,8 @@ def interleaved(
 ) -> dict[str, dict[str, float]]:
     """Time every step once a round, in turn, for so many rounds or seconds (three rounds at least).
 
-    Returns for each its images per second: n timings, min, median and max. The first, untimed round warms up.
+    Returns for each its images per second: n timings, min, median and max. The first, untimed round
+        warms up.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     end = time.perf_counter() + seconds
@@ -48,11 +50,14 @@ def interleaved(
 
 
 class VarianceComponents:
-    """Seeded uint8 images of one size in memory, as a decoded store has them; labels of 10 classes."""
+    """Seeded uint8 images of one size in memory, as a decoded store has them; labels of 10
+    classes."""
 
     def __init__(self, count: int, side: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.images = torch.randint(0, 256, (64, side, side, 3), dtype=torch.uint8, generator=generator)
+        self.images = torch.randint(
+            0, 256, (64, side, side, 3), dtype=torch.uint8, generator=generator
+        )
         self.labels = torch.randint(0, 10, (count,), generator=generator)
 
     def __len__(self) -> int:
@@ -68,7 +73,11 @@ def _wait() -> None:
 
 
 def write(
-    name: str, device: torch.device, content: Mapping[str, Any], *libraries: str, folder: Path = RESULTS
+    name: str,
+    device: torch.device,
+    content: Mapping[str, Any],
+    *libraries: str,
+    folder: Path = RESULTS,
 ) -> dict[str, str]:
     """NAME.json in `folder`: the content and its provenance, which is returned."""
     about = {

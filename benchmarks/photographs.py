@@ -1,4 +1,5 @@
-"""Images of Food-101's size for measurements: the pocket dishes drawn at 512 pixels, as JPEGs of about 50 kB."""
+"""Images of Food-101's size for measurements: the pocket dishes drawn at 512 pixels, as JPEGs of
+about 50 kB."""
 
 import io
 from pathlib import Path
@@ -15,7 +16,8 @@ SIZES = ((512, 384), (512, 384), (384, 512), (512, 512), (512, 341))
 
 
 def draw(number: int) -> Image.Image:
-    """Image `number`, with grain as fine as a camera's: without it a JPEG of this size would be far smaller."""
+    """Image `number`, with grain as fine as a camera's: without it a JPEG of this size would be far
+    smaller."""
     rng = np.random.default_rng([7, number])
     width, height = SIZES[number % len(SIZES)]
     dish = list(DISHES.values())[number % len(DISHES)]
@@ -36,4 +38,9 @@ def write(folder: Path, count: int, quality: int = 88) -> Split:
         encoded = io.BytesIO()
         draw(number).save(encoded, "JPEG", quality=quality)
         path.write_bytes(encoded.getvalue())
-    return Split("drawn", tuple(path.name for path in paths), tuple(n % 10 for n in range(count)), Files(paths))
+    return Split(
+        "drawn",
+        tuple(path.name for path in paths),
+        tuple(n % 10 for n in range(count)),
+        Files(paths),
+    )

@@ -1,9 +1,10 @@
-"""What a report costs: time and memory of `runner.py report` on made-up studies, each in a process of its own, and the
-size of the page and of the study's pack.
+"""What a report costs: time and memory of `runner.py report` on made-up studies, each in a process
+of its own, and the size of the page and of the study's pack.
 
-The studies are written as training writes them: all 18 networks of the roadmap, 300 epochs, and what they say of
-Food-101's 25,250 test images; five seeds each, and then enough for 1,000 runs. Processor time is user and system time
-of all threads: on a machine that does other things as well it is the one to compare.
+The studies are written as training writes them: all 18 networks of the roadmap, 300 epochs, and
+what they say of Food-101's 25,250 test images; five seeds each, and then enough for 1,000 runs.
+Processor time is user and system time of all threads: on a machine that does other things as well
+it is the one to compare.
 
     python -m benchmarks.report [--seeds 5 56] [--folder FOLDER]
 """
@@ -46,7 +47,8 @@ peak = re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]
 print(sum(os.times()[:4]), peak)
 sys.exit(code)
 """
-# Not by waiting for it: a child's peak is never told as less than its parent's size when it was started.
+# Not by waiting for it: a child's peak is never told as less than its parent's size when it was
+# started.
 
 
 def make(folder: Path, seeds: int) -> int:
@@ -56,7 +58,14 @@ def make(folder: Path, seeds: int) -> int:
     made = design(PAPER, regime, DesignSpec())
     names = [f"class-{number:03d}" for number in range(CLASSES)]
     sizes = {"train": TRAIN, "validation": 75_750 - TRAIN, "test": IMAGES}
-    about = {"name": "food101", "description": "Made up.", "synthetic": True, "classes": names, **sizes, "skipped": {}}
+    about = {
+        "name": "food101",
+        "description": "Made up.",
+        "synthetic": True,
+        "classes": names,
+        **sizes,
+        "skipped": {},
+    }
     study = open_study(folder, config, about, "made up")
     note_design(folder, made.record)
     chosen = [row.name for row in made.rows]
@@ -67,8 +76,17 @@ def make(folder: Path, seeds: int) -> int:
     correct, _ = World(STEPS, seeds, IMAGES).draw(rng)
     labels = np.arange(IMAGES) % CLASSES
     ids = tuple(f"{names[label]}/{number:07d}" for number, label in enumerate(labels.tolist()))
-    stores = cast(Stores, SimpleNamespace(train=range(TRAIN), test=SimpleNamespace(ids=ids), skipped={}))
-    seconds = {"data": 1e3, "forward": 9e3, "backward": 2e4, "optimizer": 2e3, "evaluation": 2e3, "other": 1e2}
+    stores = cast(
+        Stores, SimpleNamespace(train=range(TRAIN), test=SimpleNamespace(ids=ids), skipped={})
+    )
+    seconds = {
+        "data": 1e3,
+        "forward": 9e3,
+        "backward": 2e4,
+        "optimizer": 2e3,
+        "evaluation": 2e3,
+        "other": 1e2,
+    }
     for row, own in zip(made.rows, correct.values(), strict=True):
         variant = made.variant(row, regime, config, CLASSES)
         for seed, right in zip(own.seeds, own.correct, strict=True):
@@ -87,7 +105,13 @@ def _epochs(count: int, seconds: dict[str, float], top1: float) -> list[dict[str
     spent = {phase: value / count for phase, value in seconds.items()}
     losses = {"lr": 1e-3, "train_loss": 2.0, "validation_loss": 1.0, "images_per_second": 640.0}
     return [
-        {"epoch": epoch, "update": 133 * epoch, **losses, "validation_top1": top1 * epoch / count, "seconds": spent}
+        {
+            "epoch": epoch,
+            "update": 133 * epoch,
+            **losses,
+            "validation_top1": top1 * epoch / count,
+            "seconds": spent,
+        }
         for epoch in range(1, count + 1)
     ]
 
@@ -101,7 +125,9 @@ def _evaluation(labels: np.ndarray, right: np.ndarray, rng: np.random.Generator)
     top = np.where(right[:, None], np.concatenate([labels[:, None], others[:, :4]], axis=1), others)
     best = rng.beta(np.where(right, 4.0, 2.0), 1.5)
     own = np.where(right, best, rng.beta(1.0, 20.0, len(labels)) * best)
-    return Evaluation(*(torch.from_numpy(array) for array in (labels, top, own.astype("f4"), best.astype("f4"))))
+    return Evaluation(
+        *(torch.from_numpy(array) for array in (labels, top, own.astype("f4"), best.astype("f4")))
+    )
 
 
 def measure(folder: Path) -> dict[str, float]:
@@ -121,7 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 56], help="one study each")
     parser.add_argument("--rounds", type=int, default=3, help="reports of each study")
-    parser.add_argument("--folder", type=Path, help="where studies are made, or found; a temporary one if none")
+    parser.add_argument(
+        "--folder", type=Path, help="where studies are made, or found; a temporary one if none"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         found = []
@@ -129,14 +157,22 @@ def main() -> None:
             study = (options.folder or Path(temporary)) / f"seeds-{seeds}"
             runs = len(list(study.glob("*/seed-*/result.json"))) or make(study, seeds)
             rounds = [measure(study) for _ in range(options.rounds)]
-            files = {path.suffix[1:]: path.stat().st_size for path in (study / "report").glob("report.*")}
+            files = {
+                path.suffix[1:]: path.stat().st_size for path in (study / "report").glob("report.*")
+            }
             packed = Path(temporary) / f"seeds-{seeds}.pack"
             pack(study, packed)
             sizes = {"bytes_of_report": files, "bytes_of_pack": packed.stat().st_size}
             found.append({"runs": runs, "images": IMAGES, **sizes, "reports": rounds})
             print(json.dumps(found[-1]), flush=True)
     load = {"load_average": [round(value, 1) for value in os.getloadavg()], "cores": os.cpu_count()}
-    write("report", CPU, {"goal": {"90": [15, 1000], "1000": [60]}, **load, "studies": found}, "pandas", "matplotlib")
+    write(
+        "report",
+        CPU,
+        {"goal": {"90": [15, 1000], "1000": [60]}, **load, "studies": found},
+        "pandas",
+        "matplotlib",
+    )
 
 
 if __name__ == "__main__":

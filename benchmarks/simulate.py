@@ -1,8 +1,9 @@
 """The statistics tested as a product: thousands of studies of known truth, judged as a study is.
 
-    python -m benchmarks.simulate     writes benchmarks/results/statistics.json and the tables of docs/statistics.md
-    python -m benchmarks.simulate --only design     only the scenarios with this in their name; others stay as they are
-    python -m benchmarks.simulate --studies 20 --out /tmp/small.json      a minute's look, no page
+    python -m benchmarks.simulate     writes benchmarks/results/statistics.json and the tables of
+    docs/statistics.md python -m benchmarks.simulate --only design     only the scenarios with this
+    in their name; others stay as they are python -m benchmarks.simulate --studies 20 --out
+    /tmp/small.json      a minute's look, no page
 
 Every study follows from its scenario's name and its number, whatever the number of processes.
 """
@@ -45,7 +46,8 @@ _QUESTIONS: tuple[Images, ...] = ("new", "these")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A world in which studies are drawn, and the plans by which each is judged, by name; designs have no looks."""
+    """A world in which studies are drawn, and the plans by which each is judged, by name; designs
+    have no looks."""
 
     name: str
     world: World | DesignWorld
@@ -53,7 +55,8 @@ class Scenario:
 
 
 def scenarios() -> Iterator[Scenario]:
-    """Studies of 16 steps, 10,000 images, three seeds and a seed deviation of 0.3, and what differs from that."""
+    """Studies of 16 steps, 10,000 images, three seeds and a seed deviation of 0.3, and what differs
+    from that."""
     usual = World(NONE, seeds=3)
     varied: dict[str, dict[str, Any]] = {
         **{f"{count} seeds": {"seeds": count} for count in (1, 2, 3, 5, 10)},
@@ -72,7 +75,9 @@ def scenarios() -> Iterator[Scenario]:
             yield Scenario(f"{word}, {name}", world, {"fixed": (world.seeds,)})
     for count in (2, 3, 5):
         yield Scenario(
-            f"one step without effect, {count} seeds", replace(usual, effects=(0.0,), seeds=count), {"fixed": (count,)}
+            f"one step without effect, {count} seeds",
+            replace(usual, effects=(0.0,), seeds=count),
+            {"fixed": (count,)},
         )
     for effects, word in ((NONE, "no effect"), (SOME, "effects")):
         for deviation in (0.1, 0.3):
@@ -82,11 +87,14 @@ def scenarios() -> Iterator[Scenario]:
     for name, request in designs().items():
         for worth, word in ((NOTHING, "no effect"), (SEVERAL, "effects")):
             for count in (2, 3, 5):
-                yield Scenario(f"design {name}, {word}, {count} seeds", DesignWorld(request, worth, count))
+                yield Scenario(
+                    f"design {name}, {word}, {count} seeds", DesignWorld(request, worth, count)
+                )
 
 
 def designs() -> dict[str, DesignSpec]:
-    """Of the paper's roadmap; three of the factors have to come in their order, the others whenever they like."""
+    """Of the paper's roadmap; three of the factors have to come in their order, the others whenever
+    they like."""
     base = "training-recipe"
     chain = ("resnext", "inverted-bottleneck", "large-kernels")
     factors = ("stage-ratio", "layer-norm", "gelu")
@@ -95,7 +103,9 @@ def designs() -> dict[str, DesignSpec]:
         "leave-one-out": DesignSpec("leave-one-out"),
         "one-at-a-time": DesignSpec("one-at-a-time"),
         "factorial of 3": DesignSpec("factorial", base, factors),
-        "half factorial of 4": DesignSpec("factorial", base, (*factors, "separate-downsampling"), fraction=2),
+        "half factorial of 4": DesignSpec(
+            "factorial", base, (*factors, "separate-downsampling"), fraction=2
+        ),
         "orders of 4, all": DesignSpec("orders", base, ("macro-design", *chain)),
         "orders of 7, 24 of 64 networks": DesignSpec("orders", base, seven, rows_at_most=24),
         "orders of 7, 40 of 64 networks": DesignSpec("orders", base, seven, rows_at_most=40),
@@ -118,7 +128,11 @@ def outcomes(scenario: Scenario, studies: Iterable[int]) -> Outcomes:
         # By the scenario's name and the study's number: adding others changes none.
         rng = np.random.default_rng((zlib.crc32(scenario.name.encode()), study))
         world = scenario.world
-        found = _of_design(world, rng) if isinstance(world, DesignWorld) else _of_steps(world, scenario.looks, rng)
+        found = (
+            _of_design(world, rng)
+            if isinstance(world, DesignWorld)
+            else _of_steps(world, scenario.looks, rng)
+        )
         for way, record in found.items():
             seen.setdefault(way, []).append(record)
     return seen
@@ -145,16 +159,23 @@ def _of_steps(
 def _of_design(world: DesignWorld, rng: np.random.Generator) -> dict[str, dict[str, float]]:
     design, drawn, here = world.draw(rng)
     runs, plan = Measured.of(drawn), Plan((), tuple(range(world.seeds)), (world.seeds,))
-    judged = judge_effects(VarianceComponents(runs), design.effects, margin=plan.margin, level=plan.level)
+    judged = judge_effects(
+        VarianceComponents(runs), design.effects, margin=plan.margin, level=plan.level
+    )
     effects = world.effects(world.levels)
     found = {
         f"design, {question} images": _outcome(judged, question, effects, here)
-        | {"runs": len(runs.row), "from_orders": float(np.mean([one.shares.orders for one in judged if one.shares]))}
+        | {
+            "runs": len(runs.row),
+            "from_orders": float(np.mean([one.shares.orders for one in judged if one.shares])),
+        }
         for question in _QUESTIONS
     }
     for one, truth in zip(judged, effects, strict=True):
         if answer := one.new_images:
-            found["design, new images"][f"covered, {one.effect.name}"] = float(answer.low <= truth <= answer.high)
+            found["design, new images"][f"covered, {one.effect.name}"] = float(
+                answer.low <= truth <= answer.high
+            )
     return found
 
 
@@ -173,7 +194,8 @@ def plan_of(world: World, looks: Sequence[int], **how: Any) -> Plan:
 
 
 def trained(every: Measured, plan: Plan) -> Measured:
-    """Of all runs that could be, those that the plan has made: all of its seeds, or as its rule asks for them."""
+    """Of all runs that could be, those that the plan has made: all of its seeds, or as its rule
+    asks for them."""
     if not plan.sequential:
         return every.of_seeds(plan.schedule(0))
     kept = np.zeros(len(every.row), dtype=bool)
@@ -184,9 +206,13 @@ def trained(every: Measured, plan: Plan) -> Measured:
 
 
 def _outcome(
-    found: Sequence[Judgement | EffectJudgement], question: Images, effects: np.ndarray, here: np.ndarray
+    found: Sequence[Judgement | EffectJudgement],
+    question: Images,
+    effects: np.ndarray,
+    here: np.ndarray,
 ) -> dict[str, float]:
-    """What is right and wrong in the answers to one question; the truth of "these" is that on the drawn images."""
+    """What is right and wrong in the answers to one question; the truth of "these" is that on the
+    drawn images."""
     truth = here if question == "these" else effects
     answers = [one.answer_to(question) for one in found]
     if any(answer is None for answer in answers):  # one seed: nothing is claimed of other seeds
@@ -196,34 +222,47 @@ def _outcome(
     bounds = np.array([(answer.low, answer.high) for answer in answers if answer])
     verdicts = [answer.verdict for answer in answers if answer]
     signs = np.array([{"gain": 1, "loss": -1}.get(verdict, 0) for verdict in verdicts])
-    return _scores(bounds, signs, np.array([verdict == "no difference" for verdict in verdicts]), effects, truth)
+    return _scores(
+        bounds,
+        signs,
+        np.array([verdict == "no difference" for verdict in verdicts]),
+        effects,
+        truth,
+    )
 
 
 def _scores(
     bounds: np.ndarray, signs: np.ndarray, none: np.ndarray, effects: np.ndarray, truth: np.ndarray
 ) -> dict[str, float]:
-    # Of these images a true difference is never exactly 0; what is said of a step without effect is then not
-    # wrong, but it is counted, for it would not be said again.
+    # Of these images a true difference is never exactly 0; what is said of a step without effect is
+    # then not wrong, but it is counted, for it would not be said again.
     wrong = (signs != 0) & (signs != np.sign(effects))
     return {
         "covered": float(((bounds[:, 0] <= truth) & (truth <= bounds[:, 1])).mean()),
         "half_width": float(np.diff(bounds, axis=1).mean() / 2),
         "any_false": float(wrong.any()),
         "any_false_no_difference": float((none & (np.abs(truth) >= 0.3)).any()),
-        "found": float((signs[effects != 0] == np.sign(effects[effects != 0])).mean()) if effects.any() else np.nan,
+        "found": float((signs[effects != 0] == np.sign(effects[effects != 0])).mean())
+        if effects.any()
+        else np.nan,
         "no_difference": float(none.mean()),
     }
 
 
 def before(runs: Measured, effects: np.ndarray) -> dict[str, float]:
-    """Until November 2026: a bootstrap over images and seeds (here its limit of many draws), Holm, Student.
+    """Until November 2026: a bootstrap over images and seeds (here its limit of many draws), Holm,
+    Student.
 
-    The bootstrap over images holds the chance of single images, and so does the spread between seeds; a row's
-    deviation is the pooled one or its own, whichever is larger; one seed got a verdict "for this seed".
+    The bootstrap over images holds the chance of single images, and so does the spread between
+    seeds; a row's deviation is the pooled one or its own, whichever is larger; one seed got a
+    verdict "for this seed".
     """
     noise = VarianceComponents(runs)
     spread = np.array(
-        [runs.accuracy[runs.row == row].var(ddof=1) if n > 1 else 0.0 for row, n in enumerate(noise.counts)]
+        [
+            runs.accuracy[runs.row == row].var(ddof=1) if n > 1 else 0.0
+            for row, n in enumerate(noise.counts)
+        ]
     )
     freedom = int((noise.counts - 1).sum())
     pooled = float((spread * (noise.counts - 1)).sum() / freedom) if freedom else 0.0
@@ -256,15 +295,21 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
     of_designs: dict[str, dict[str, Mapping[str, Any]]] = {}
     for record in records:
         if record["judged"].startswith("fixed"):
-            fixed.setdefault(record["scenario"], {})[record["judged"].removeprefix("fixed, ")] = record
+            fixed.setdefault(record["scenario"], {})[record["judged"].removeprefix("fixed, ")] = (
+                record
+            )
         elif record["judged"].startswith("design"):
-            of_designs.setdefault(record["scenario"], {})[record["judged"].removeprefix("design, ")] = record
+            of_designs.setdefault(record["scenario"], {})[
+                record["judged"].removeprefix("design, ")
+            ] = record
         elif "these" not in record["judged"]:
             several.append(record)
     ways = ("these images", "new images", "the method before")
     head = ["studies"]
     head += [
-        f"{what}: {way}" for what in ("coverage", "half-width", "false verdict") for way in ("these", "new", "before")
+        f"{what}: {way}"
+        for what in ("coverage", "half-width", "false verdict")
+        for way in ("these", "new", "before")
     ]
     head += ["found: these", "new", "before"]
     rows = []
@@ -276,7 +321,15 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
         cells += [[_percent(by_way[way][key]) for way in ways] for key in ("any_false", "found")]
         rows.append([name, *(cell for group in cells for cell in group)])
     first = tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
-    head = ["studies", "judged", "runs", "false gain or loss", "false no difference", "found", "coverage"]
+    head = [
+        "studies",
+        "judged",
+        "runs",
+        "false gain or loss",
+        "false no difference",
+        "found",
+        "coverage",
+    ]
     rows = [
         [
             record["scenario"],
@@ -291,7 +344,15 @@ def tables(records: Sequence[Mapping[str, Any]]) -> str:
         if "before" not in record["judged"]
     ]
     second = tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
-    head = ["studies", "runs", "coverage: these", "new", "least covered effect: new", "half-width: these", "new"]
+    head = [
+        "studies",
+        "runs",
+        "coverage: these",
+        "new",
+        "least covered effect: new",
+        "half-width: these",
+        "new",
+    ]
     head += ["false verdict: these", "new", "found: these", "new", "variance from orders"]
     rows = []
     for name, by_way in of_designs.items():
@@ -323,20 +384,30 @@ def write_tables(records: Sequence[Mapping[str, Any]], page: Path) -> None:
     """Put the tables between the two marks of the page."""
     text = page.read_text(encoding="utf-8")
     marked = re.compile(r"(<!-- benchmarks.simulate -->\n).*(<!-- end -->)", re.DOTALL)
-    page.write_text(marked.sub(lambda match: f"{match[1]}\n{tables(records)}\n\n{match[2]}", text), encoding="utf-8")
+    page.write_text(
+        marked.sub(lambda match: f"{match[1]}\n{tables(records)}\n\n{match[2]}", text),
+        encoding="utf-8",
+    )
 
 
 def main() -> None:
     """Simulate everything, or a little of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--studies", type=int, default=400, help="of each scenario")
-    parser.add_argument("--only", default="", help="scenarios with this in their name; others keep their records")
+    parser.add_argument(
+        "--only", default="", help="scenarios with this in their name; others keep their records"
+    )
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a JSON file instead of the one in benchmarks/results and the page")
+    parser.add_argument(
+        "--out", type=Path, help="a JSON file instead of the one in benchmarks/results and the page"
+    )
     options = parser.parse_args()
     asked = [one for one in scenarios() if options.only in one.name]
-    blocks = [(one, range(at, min(at + _BLOCK, options.studies))) for one in asked
-              for at in range(0, options.studies, _BLOCK)]  # fmt: skip
+    blocks = [
+        (one, range(at, min(at + _BLOCK, options.studies)))
+        for one in asked
+        for at in range(0, options.studies, _BLOCK)
+    ]
     seen: dict[str, Outcomes] = {one.name: {} for one in asked}
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         for (one, studies), found in zip(blocks, pool.imap(_outcomes, blocks), strict=True):

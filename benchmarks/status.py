@@ -1,7 +1,8 @@
 """How long `runner.py status` takes for a study of 1,000 runs: whole processes, from start to end.
 
-The study is made up: 600 finished runs, 8 at work, 2 failed, 390 queued. Wall time counts what else the machine does,
-so the CPU time of the process is given beside it. Run as: python -m benchmarks.status [--write]
+The study is made up: 600 finished runs, 8 at work, 2 failed, 390 queued. Wall time counts what else
+the machine does, so the CPU time of the process is given beside it. Run as: python -m
+benchmarks.status [--write]
 """
 
 import argparse
@@ -49,15 +50,26 @@ def make(study: Path) -> list[Lock]:
 
 def main() -> None:
     """Time it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/status.json")
     options = parser.parse_args()
     summary: dict[str, object] = {"runs": STEPS * SEEDS, "n": TIMES}
     with tempfile.TemporaryDirectory() as folder:
         leases = make(Path(folder) / "runs" / "large")
         for form in ("table", "json"):
-            command = [sys.executable, "runner.py", "status", "--study", "large", "--runs", f"{folder}/runs",
-                       "--format", form]  # fmt: skip
+            command = [
+                sys.executable,
+                "runner.py",
+                "status",
+                "--study",
+                "large",
+                "--runs",
+                f"{folder}/runs",
+                "--format",
+                form,
+            ]
             wall, cpu = [], []
             for _ in range(TIMES):
                 before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

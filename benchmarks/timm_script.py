@@ -1,10 +1,12 @@
-"""A step of a finished Fashion-MNIST study, trained again by timm's own train.py under the same recipe.
+"""A step of a finished Fashion-MNIST study, trained again by timm's own train.py under the same
+recipe.
 
     python -m benchmarks.timm_script --script pytorch-image-models/train.py --seeds 0 1
 
-timm's script is not part of its package: take it from timm's repository at the version that is installed. It trains the
-same network (`ablations.timm_models`) on the same images, written out as PNG files, and its last epoch is held
-against the study's runs. Everything else is timm's: images, order, optimizer, schedule, loss, evaluation.
+timm's script is not part of its package: take it from timm's repository at the version that is
+installed. It trains the same network (`ablations.timm_models`) on the same images, written out as
+PNG files, and its last epoch is held against the study's runs. Everything else is timm's: images,
+order, optimizer, schedule, loss, evaluation.
 """
 
 import argparse
@@ -29,7 +31,8 @@ from studies.pack import opened
 from studies.study import read_json, read_result
 
 _RUN = (
-    "import runpy, sys, ablations.timm_models; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], None, '__main__')"
+    "import runpy, sys, ablations.timm_models; sys.argv = sys.argv[1:]; "
+    "runpy.run_path(sys.argv[0], None, '__main__')"
 )
 
 
@@ -38,25 +41,48 @@ def write_images(split: Split, classes: tuple[str, ...], folder: Path) -> None:
     for number in range(len(classes)):
         (folder / f"{number:02d}").mkdir(parents=True)
     for index, label in enumerate(split.labels):
-        Image.fromarray(split.source.read(index)).save(folder / f"{label:02d}" / f"{index:05d}.png", compress_level=1)
+        Image.fromarray(split.source.read(index)).save(
+            folder / f"{label:02d}" / f"{index:05d}.png", compress_level=1
+        )
 
 
 def flags(recipe: dict[str, Any], regime: str, resolution: int, classes: int) -> list[str]:
-    """timm's for a recipe as config.json has it. Raises ValueError where timm's script cannot do the same."""
+    """timm's for a recipe as config.json has it. Raises ValueError where timm's script cannot do
+    the same."""
     images = recipe["augmentation"]
-    odd = {name for name in ("rand_augment_magnitude", "color_jitter", "random_erasing", "mixup", "cutmix")
-           if images[name]}  # fmt: skip
+    odd = {
+        name
+        for name in ("rand_augment_magnitude", "color_jitter", "random_erasing", "mixup", "cutmix")
+        if images[name]
+    }
     if recipe["optimizer"] != "adamw" or recipe["schedule"] != "cosine" or recipe["ema"] or odd:
-        raise ValueError("this comparison is of AdamW and a cosine on images that are cropped and flipped only")
+        raise ValueError(
+            "this comparison is of AdamW and a cosine on images that are cropped and flipped only"
+        )
     given = {
-        "opt": "adamw", "lr": recipe["lr"] * recipe["batch_size"] / recipe["lr_batch"],
-        "weight-decay": recipe["weight_decay"], "opt-betas": recipe["betas"], "batch-size": recipe["batch_size"],
-        "epochs": recipe["epochs"] - recipe["warmup_epochs"], "warmup-epochs": recipe["warmup_epochs"],
-        "warmup-lr": 0.0, "min-lr": recipe["min_lr"], "smoothing": recipe["label_smoothing"],
-        "drop-path": recipe["drop_path"], "scale": images["crop_scale"], "hflip": images["flip"],
-        "color-jitter": 0.0, "train-interpolation": "bicubic", "num-classes": classes, "img-size": resolution,
-        "model-kwargs": [f"regime={regime}", f"layer_scale={recipe['layer_scale'] or 0}", f"init={recipe['init']}"],
-    }  # fmt: skip
+        "opt": "adamw",
+        "lr": recipe["lr"] * recipe["batch_size"] / recipe["lr_batch"],
+        "weight-decay": recipe["weight_decay"],
+        "opt-betas": recipe["betas"],
+        "batch-size": recipe["batch_size"],
+        "epochs": recipe["epochs"] - recipe["warmup_epochs"],
+        "warmup-epochs": recipe["warmup_epochs"],
+        "warmup-lr": 0.0,
+        "min-lr": recipe["min_lr"],
+        "smoothing": recipe["label_smoothing"],
+        "drop-path": recipe["drop_path"],
+        "scale": images["crop_scale"],
+        "hflip": images["flip"],
+        "color-jitter": 0.0,
+        "train-interpolation": "bicubic",
+        "num-classes": classes,
+        "img-size": resolution,
+        "model-kwargs": [
+            f"regime={regime}",
+            f"layer_scale={recipe['layer_scale'] or 0}",
+            f"init={recipe['init']}",
+        ],
+    }
     words = ["--warmup-prefix", "--sched-on-updates", "--device", "cpu"]
     for name, value in given.items():
         many = isinstance(value, list | tuple)
@@ -68,20 +94,45 @@ def top1(script: Path, images: Path, step: str, words: list[str], seed: int) -> 
     """Per cent of the test images that are right after the last epoch of timm's script."""
     with tempfile.TemporaryDirectory() as out:
         command = [
-            sys.executable, "-c", _RUN, str(script), "--data-dir", str(images), "--model",
-            f"convnext_ablation_{step}", "--val-split", "validation", "--output", out, "--experiment", "run",
-            "--seed", str(seed), "--workers", "1", "--checkpoint-hist", "1", "--log-interval", "100", *words,
-        ]  # fmt: skip
+            sys.executable,
+            "-c",
+            _RUN,
+            str(script),
+            "--data-dir",
+            str(images),
+            "--model",
+            f"convnext_ablation_{step}",
+            "--val-split",
+            "validation",
+            "--output",
+            out,
+            "--experiment",
+            "run",
+            "--seed",
+            str(seed),
+            "--workers",
+            "1",
+            "--checkpoint-hist",
+            "1",
+            "--log-interval",
+            "100",
+            *words,
+        ]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
         with (Path(out) / "run" / "summary.csv").open() as file:
             return float(list(csv.DictReader(file))[-1]["eval_top1"])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--script", type=Path, required=True, help="timm's train.py")
     parser.add_argument(
-        "--study", type=Path, default=Path("docs/results/fashion-mnist.pack"), help="its folder or its pack"
+        "--study",
+        type=Path,
+        default=Path("docs/results/fashion-mnist.pack"),
+        help="its folder or its pack",
     )
     parser.add_argument("--data-dir", type=Path, default=Path("datasets"))
     parser.add_argument("--step", default="separate-downsampling")
@@ -105,10 +156,14 @@ def main() -> None:
             theirs[str(seed)] = top1(asked.script.resolve(), images, step, words, seed)
             print(f"{step}: seed {seed} of timm's script {theirs[str(seed)]:.2f} %", flush=True)
     result = {
-        "step": step, "flags": words, "test_top1": {"timm's train.py": theirs, "this suite": ours},
-        "mean": {"timm's train.py": round(statistics.mean(theirs.values()), 3),
-                 "this suite": round(statistics.mean(ours.values()), 3)},
-    }  # fmt: skip
+        "step": step,
+        "flags": words,
+        "test_top1": {"timm's train.py": theirs, "this suite": ours},
+        "mean": {
+            "timm's train.py": round(statistics.mean(theirs.values()), 3),
+            "this suite": round(statistics.mean(ours.values()), 3),
+        },
+    }
     print(json.dumps(result["mean"]))
     write("timm-script", torch.device("cpu"), result, "timm")
 

@@ -1,8 +1,10 @@
-"""Two cores, used three ways: one process of two threads, two processes that share a run, two runs at once.
+"""Two cores, used three ways: one process of two threads, two processes that share a run, two runs
+at once.
 
-Every way trains the same networks on the same drawn images with the same batch of two micro-batches, by runner.py
-itself; the ways take turns. A rate is the median over epochs of what metrics.jsonl says, without the first epoch; of
-two runs at once, the sum of theirs. The goal is that two processes of one run reach 0.95 of one process.
+Every way trains the same networks on the same drawn images with the same batch of two
+micro-batches, by runner.py itself; the ways take turns. A rate is the median over epochs of what
+metrics.jsonl says, without the first epoch; of two runs at once, the sum of theirs. The goal is
+that two processes of one run reach 0.95 of one process.
 
     taskset -c 0,1 python -m benchmarks.two_processes
 """
@@ -25,7 +27,14 @@ from benchmarks.measure import RESULTS, write
 ROOT = Path(__file__).parents[1]
 GOAL = 0.95
 RUNNER = [sys.executable, "runner.py"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "runner.py"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node=2",
+    "runner.py",
+]
 WAYS: Mapping[str, tuple[Sequence[str], int, int]] = {
     "one process of two threads": (RUNNER, 2, 1),
     "two processes of one run": (TORCHRUN, 1, 1),
@@ -38,10 +47,18 @@ def rate(way: str, arguments: Sequence[str], runs: Path, step: str) -> float:
     """Images a second of all runs together."""
     start, threads, count = WAYS[way]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    commands = [[*start, "train", step, *arguments, "--runs", str(runs), "--seed", str(seed)] for seed in range(count)]
+    commands = [
+        [*start, "train", step, *arguments, "--runs", str(runs), "--seed", str(seed)]
+        for seed in range(count)
+    ]
     processes = [
         subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for command in commands
     ]
@@ -49,14 +66,18 @@ def rate(way: str, arguments: Sequence[str], runs: Path, step: str) -> float:
     if any(process.returncode for process in processes):
         raise SystemExit("\n".join(said))
     rates = [
-        statistics.median(json.loads(line)["images_per_second"] for line in metrics.read_text().splitlines()[1:])
+        statistics.median(
+            json.loads(line)["images_per_second"] for line in metrics.read_text().splitlines()[1:]
+        )
         for metrics in runs.glob("*/*/seed-*/metrics.jsonl")
     ]
     return float(sum(rates))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", nargs="+", default=["1", "13"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--regime", default="pocket", choices=["pocket", "small", "tiny"])
@@ -67,31 +88,67 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     steps = [PAPER.step(step, get_regime(options.regime)).name for step in options.steps]
-    rates: dict[str, dict[str, list[float]]] = {step: {way: [] for way in options.ways} for step in steps}
+    rates: dict[str, dict[str, list[float]]] = {
+        step: {way: [] for way in options.ways} for step in steps
+    }
     with tempfile.TemporaryDirectory() as name:
-        study = ["--preset", "pocket", "--data-dir", name, "--device", "cpu", "--workers", "0", "--no-trial",
-                 "--regime", options.regime, "--resolution", str(options.resolution), "--warmup-epochs", "1",
-                 "--epochs", str(options.epochs), "--batch-size", str(options.batch),
-                 "--micro-batches", "2"]  # fmt: skip
+        study = [
+            "--preset",
+            "pocket",
+            "--data-dir",
+            name,
+            "--device",
+            "cpu",
+            "--workers",
+            "0",
+            "--no-trial",
+            "--regime",
+            options.regime,
+            "--resolution",
+            str(options.resolution),
+            "--warmup-epochs",
+            "1",
+            "--epochs",
+            str(options.epochs),
+            "--batch-size",
+            str(options.batch),
+            "--micro-batches",
+            "2",
+        ]
         for number in range(options.rounds):
             for step in steps:
                 for place, way in enumerate(options.ways):
                     found = rate(way, study, Path(name, "runs", f"{number}-{step}-{place}"), step)
                     rates[step][way].append(found)
-                    print(f"round {number + 1}  {step:<22} {way:<28} {found:8.1f} images/s", flush=True)
+                    print(
+                        f"round {number + 1}  {step:<22} {way:<28} {found:8.1f} images/s",
+                        flush=True,
+                    )
     rows = []
     for step, each in rates.items():
         median = {way: statistics.median(values) for way, values in each.items()}
         one = median.get("one process of two threads", float("nan"))
-        rows.append({
-            "step": step, "of_one_process": {way: round(value / one, 3) for way, value in median.items()},
-            "images_per_second": {
-                way: {"n": len(values), "min": min(values), "median": median[way], "max": max(values)}
-                for way, values in each.items()
-            },
-        })  # fmt: skip
+        rows.append(
+            {
+                "step": step,
+                "of_one_process": {way: round(value / one, 3) for way, value in median.items()},
+                "images_per_second": {
+                    way: {
+                        "n": len(values),
+                        "min": min(values),
+                        "median": median[way],
+                        "max": max(values),
+                    }
+                    for way, values in each.items()
+                },
+            }
+        )
         print(rows[-1]["step"], rows[-1]["of_one_process"])
-    content = {"options": {**vars(options), "steps": steps, "out": None}, "goal": GOAL, "rows": rows}
+    content = {
+        "options": {**vars(options), "steps": steps, "out": None},
+        "goal": GOAL,
+        "rows": rows,
+    }
     write("two-processes", torch.device("cpu"), content, folder=options.out)
 
 

@@ -16,10 +16,12 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 @dataclass(frozen=True)
 class World:
-    """What is true of a study. An image is easy or hard (normal on the logit scale) for all rows and a little
-    for each; a seed is good or bad; whether a run is right about an image is then drawn by lot.
+    """What is true of a study. An image is easy or hard (normal on the logit scale) for all rows
+    and a little for each; a seed is good or bad; whether a run is right about an image is then
+    drawn by lot.
 
-    `effects` are the points between each row and the one before, so there is one row more than effects.
+    `effects` are the points between each row and the one before, so there is one row more than
+    effects.
     """
 
     effects: tuple[float, ...]
@@ -35,7 +37,8 @@ class World:
     difficulty: float = 3.0
     own_difficulty: float = 0.7
     in_turn: tuple[int, ...] = ()
-    """Where rows have unequal numbers of seeds: the first row's, the second's and so on, and again from the first."""
+    """Where rows have unequal numbers of seeds: the first row's, the second's and so on, and again
+    from the first."""
 
     @property
     def levels(self) -> np.ndarray:
@@ -53,7 +56,8 @@ class World:
         return float(np.hypot(self.difficulty, self.own_difficulty))
 
     def draw(self, rng: np.random.Generator) -> tuple[dict[str, Runs], np.ndarray]:
-        """The runs of one study, by row, and each row's true level on the images that it drew, in points."""
+        """The runs of one study, by row, and each row's true level on the images that it drew, in
+        points."""
         rows = len(self.effects) + 1
         shape = (rows, self.images)
         hard = self.difficulty * rng.standard_normal(self.images, dtype=np.float32)
@@ -62,7 +66,9 @@ class World:
         scale = self.deviation * np.exp(self.unequal * rng.standard_normal(rows) - self.unequal**2)
         common = rng.standard_normal(self.seeds)
         alone = rng.standard_normal((rows, self.seeds))
-        seed = scale[:, None] * (self.correlation**0.5 * common + (1 - self.correlation) ** 0.5 * alone)
+        seed = scale[:, None] * (
+            self.correlation**0.5 * common + (1 - self.correlation) ** 0.5 * alone
+        )
         chance = special.expit(right)
         slope = chance * (1 - chance)
         seed /= 100 * slope.mean(axis=1, keepdims=True)  # from points to logits

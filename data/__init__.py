@@ -1,7 +1,7 @@
 """Images in: data sets, decode-once cache, augmentation, loader.
 
-Importing this package is cheap: torch, Pillow and numpy are imported by the parts that need them, when they are
-first asked for.
+Importing this package is cheap: torch, Pillow and numpy are imported by the parts that need them,
+when they are first asked for.
 """
 
 from __future__ import annotations
@@ -30,9 +30,20 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "Augmentation", "Batch", "Dataset", "ImageStore", "PreparedImages", "Split", "check", "eval_batches",
-    "load", "open_store", "require_writable", "train_batches",
-]  # fmt: skip
+    "NAMES",
+    "Augmentation",
+    "Batch",
+    "Dataset",
+    "ImageStore",
+    "PreparedImages",
+    "Split",
+    "check",
+    "eval_batches",
+    "load",
+    "open_store",
+    "require_writable",
+    "train_batches",
+]
 
 
 def __getattr__(name: str) -> Any:

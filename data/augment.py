@@ -1,8 +1,10 @@
-"""What happens to a training image between the store and the network, and the random decisions behind it.
+"""What happens to a training image between the store and the network, and the random decisions
+behind it.
 
-Decisions (`draw`) are pure functions of (seed, epoch, sample index), made for a whole batch at once; the pixels
-(`augment_batch`, `finish`) follow from them without any further randomness. `augment_batch` makes uint8 images on the
-CPU; `finish` turns them into the network's floats on whatever device they have been moved to.
+Decisions (`draw`) are pure functions of (seed, epoch, sample index), made for a whole batch at
+once; the pixels (`augment_batch`, `finish`) follow from them without any further randomness.
+`augment_batch` makes uint8 images on the CPU; `finish` turns them into the network's floats on
+whatever device they have been moved to.
 """
 
 import math
@@ -40,25 +42,37 @@ class Draws:
     signs: npt.NDArray[np.float64]  # (B, n): 1 or -1
     jitter_order: npt.NDArray[np.int64]  # (B,): one of the six orders
     jitter: npt.NDArray[np.float64]  # (B, 3): factors for brightness, contrast, saturation
-    erase: npt.NDArray[np.int64]  # (B, 4): top, left, height, width in the crop; height 0 where not erased
+    erase: npt.NDArray[
+        np.int64
+    ]  # (B, 4): top, left, height, width in the crop; height 0 where not erased
     noise: npt.NDArray[np.int64]  # (B,): where in the noise bank the erased pixels are read
 
 
 def draw(
-    augmentation: Augmentation, resolution: int, sizes: npt.NDArray[np.int64], seed: int, epoch: int,
+    augmentation: Augmentation,
+    resolution: int,
+    sizes: npt.NDArray[np.int64],
+    seed: int,
+    epoch: int,
     indices: npt.ArrayLike,
-) -> Draws:  # fmt: skip
-    """The decisions for the samples `indices` (B,), whose stored images have `sizes` (B, 2): heights and widths.
+) -> Draws:
+    """The decisions for the samples `indices` (B,), whose stored images have `sizes` (B, 2):
+    heights and widths.
 
     The network sees them at `resolution` x `resolution` pixels.
     """
     count = _RAND_AUGMENT_OPS if augmentation.rand_augment_magnitude else 0
     crops, erasing = 2 * _CROP_TRIES + 2, 2 * _ERASE_TRIES + 4
-    table = randomness.uniforms(randomness.SAMPLE, seed, epoch, indices, 1 + crops + erasing + 4 + 5 * count)
+    table = randomness.uniforms(
+        randomness.SAMPLE, seed, epoch, indices, 1 + crops + erasing + 4 + 5 * count
+    )
     flip, crop, erase, jitter, layers = np.split(table, np.cumsum([1, crops, erasing, 4]), axis=1)
     choice, chosen, first, second, sign = np.moveaxis(layers.reshape(len(table), count, 5), 2, 0)
     ops = np.where(chosen < 0.5, (choice * len(randaugment.OPS)).astype(np.int64), -1)
-    levels = augmentation.rand_augment_magnitude + augmentation.rand_augment_std * randomness.normals(first, second)
+    levels = (
+        augmentation.rand_augment_magnitude
+        + augmentation.rand_augment_std * randomness.normals(first, second)
+    )
     low, high = max(0.0, 1.0 - augmentation.jitter), 1.0 + augmentation.jitter
     return Draws(
         crop=crop_boxes(crop, sizes[:, 0], sizes[:, 1], augmentation.crop_scale, _CROP_RATIO),
@@ -74,45 +88,69 @@ def draw(
 
 
 def _first_fit(
-    area: npt.NDArray[np.float64], log_ratio: npt.NDArray[np.float64], height: npt.ArrayLike, width: npt.ArrayLike
+    area: npt.NDArray[np.float64],
+    log_ratio: npt.NDArray[np.float64],
+    height: npt.ArrayLike,
+    width: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Of the tries in each row (areas in pixels, log of width / height), the first that lies in height x width."""
+    """Of the tries in each row (areas in pixels, log of width / height), the first that lies in
+    height x width."""
     root, tilt = np.sqrt(area), np.exp(0.5 * log_ratio)
     wide, high = np.rint(root * tilt), np.rint(root / tilt)
-    fits = (wide > 0) & (high > 0) & (wide <= np.reshape(width, (-1, 1))) & (high <= np.reshape(height, (-1, 1)))
+    fits = (
+        (wide > 0)
+        & (high > 0)
+        & (wide <= np.reshape(width, (-1, 1)))
+        & (high <= np.reshape(height, (-1, 1)))
+    )
     rows, try_ = np.arange(len(fits)), fits.argmax(axis=1)
     return high[rows, try_].astype(np.int64), wide[rows, try_].astype(np.int64), fits[rows, try_]
 
 
 def crop_boxes(
-    uniforms: npt.NDArray[np.float64], height: npt.NDArray[np.int64], width: npt.NDArray[np.int64],
-    scale: tuple[float, float], ratio: tuple[float, float],
-) -> npt.NDArray[np.int64]:  # fmt: skip
+    uniforms: npt.NDArray[np.float64],
+    height: npt.NDArray[np.int64],
+    width: npt.NDArray[np.int64],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> npt.NDArray[np.int64]:
     """Boxes (top, left, height, width) distributed as torchvision's RandomResizedCrop.get_params.
 
-    Ten tries at an area uniform in `scale` and a log-uniform ratio, then the centre crop of the nearest legal ratio.
-    uniforms: (B, 22); height, width: (B,) pixels.
+    Ten tries at an area uniform in `scale` and a log-uniform ratio, then the centre crop of the
+    nearest legal ratio. uniforms: (B, 22); height, width: (B,) pixels.
     """
-    area = (height * width)[:, None] * (scale[0] + (scale[1] - scale[0]) * uniforms[:, :_CROP_TRIES])
+    area = (height * width)[:, None] * (
+        scale[0] + (scale[1] - scale[0]) * uniforms[:, :_CROP_TRIES]
+    )
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    tall, wide, fits = _first_fit(area, low + (high - low) * uniforms[:, _CROP_TRIES:-2], height, width)
+    tall, wide, fits = _first_fit(
+        area, low + (high - low) * uniforms[:, _CROP_TRIES:-2], height, width
+    )
     centre_wide = np.minimum(width, np.rint(height * ratio[1]).astype(np.int64))
     centre_tall = np.minimum(height, np.rint(width / ratio[0]).astype(np.int64))
-    tall, wide = np.where(fits, tall, np.maximum(centre_tall, 1)), np.where(fits, wide, np.maximum(centre_wide, 1))
+    tall, wide = (
+        np.where(fits, tall, np.maximum(centre_tall, 1)),
+        np.where(fits, wide, np.maximum(centre_wide, 1)),
+    )
     spare_y, spare_x = height - tall, width - wide
     top = np.where(fits, (uniforms[:, -2] * (spare_y + 1)).astype(np.int64), spare_y // 2)
     left = np.where(fits, (uniforms[:, -1] * (spare_x + 1)).astype(np.int64), spare_x // 2)
     return np.stack([top, left, tall, wide], axis=1)
 
 
-def erase_boxes(uniforms: npt.NDArray[np.float64], size: int, probability: float) -> npt.NDArray[np.int64]:
-    """Boxes distributed as timm's RandomErasing: ten tries at an area and a ratio, none if all are too large.
+def erase_boxes(
+    uniforms: npt.NDArray[np.float64], size: int, probability: float
+) -> npt.NDArray[np.int64]:
+    """Boxes distributed as timm's RandomErasing: ten tries at an area and a ratio, none if all are
+    too large.
 
     uniforms: (B, 24), the last column being left for the noise.
     """
     span, low = _ERASE_AREA[1] - _ERASE_AREA[0], math.log(_ERASE_RATIO[0])
     area = size * size * (_ERASE_AREA[0] + span * uniforms[:, :_ERASE_TRIES])
-    log_ratio = low + (math.log(_ERASE_RATIO[1]) - low) * uniforms[:, _ERASE_TRIES : 2 * _ERASE_TRIES]
+    log_ratio = (
+        low + (math.log(_ERASE_RATIO[1]) - low) * uniforms[:, _ERASE_TRIES : 2 * _ERASE_TRIES]
+    )
     tall, wide, fits = _first_fit(area, log_ratio, size - 1, size - 1)
     chosen, y, x = uniforms[:, -4], uniforms[:, -3], uniforms[:, -2]
     erased = (chosen < probability) & fits
@@ -120,21 +158,29 @@ def erase_boxes(uniforms: npt.NDArray[np.float64], size: int, probability: float
     return np.stack([top, left, tall, wide], axis=1) * erased[:, None]
 
 
-def augment_batch(augmentation: Augmentation, resolution: int, draws: Draws, images: Sequence[Tensor]) -> Tensor:
-    """Crop, flip and recolour: B stored images (uint8, H x W x 3) to one uint8 tensor (B, R, R, 3)."""
+def augment_batch(
+    augmentation: Augmentation, resolution: int, draws: Draws, images: Sequence[Tensor]
+) -> Tensor:
+    """Crop, flip and recolour: B stored images (uint8, H x W x 3) to one uint8 tensor (B, R, R,
+    3)."""
     size, jitter = resolution, augmentation.jitter
     fill = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
     batch = torch.empty((len(images), size, size, 3), dtype=torch.uint8)
     crops, flips, ops = draws.crop.tolist(), draws.flip.tolist(), draws.ops.tolist()
-    # One image at a time, so that it stays in the cache of the core from its crop to its last operation.
-    for row, (image, target) in enumerate(zip(images, torch.split(batch.permute(0, 3, 1, 2), 1), strict=True)):
+    # One image at a time, so that it stays in the cache of the core from its crop to its last
+    # operation.
+    for row, (image, target) in enumerate(
+        zip(images, torch.split(batch.permute(0, 3, 1, 2), 1), strict=True)
+    ):
         target.copy_(resize(image, crops[row], size, size))
         if flips[row]:
             target.copy_(target.flip(3))
         for layer, op in enumerate(ops[row]):
             if op >= 0:
                 name = randaugment.OPS[op]
-                value = randaugment.argument(name, draws.levels[row, layer], draws.signs[row, layer])
+                value = randaugment.argument(
+                    name, draws.levels[row, layer], draws.signs[row, layer]
+                )
                 randaugment.apply(name, value, batch[row].numpy(), fill)
         if jitter:
             for part in _ORDERS[draws.jitter_order[row]]:
@@ -147,56 +193,74 @@ _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
 def resize(image: Tensor, box: Sequence[int], height: int, width: int) -> Tensor:
-    """A box of an image, bicubic and antialiased, as torchvision's: uint8 (H, W, 3) to (1, 3, height, width).
+    """A box of an image, bicubic and antialiased, as torchvision's: uint8 (H, W, 3) to (1, 3,
+    height, width).
 
     box: top, left, height, width. The result is channels_last.
     """
     top, left, tall, wide = box
     down, right, channel = image.stride()
-    # One view instead of two slices and a permutation: on small images the difference is a quarter of the time.
+    # One view instead of two slices and a permutation: on small images the difference is a quarter
+    # of the time.
     start = image.storage_offset() + top * down + left * right
     planes = image.as_strided((1, 3, tall, wide), (tall * down, channel, down, right), start)
     return functional.interpolate(planes, size=(height, width), mode="bicubic", antialias=True)
 
 
 def centre_crop(image: Tensor, size: int) -> Tensor:
-    """Evaluation's view: short side to size / 0.875 (bicubic, antialiased), then the central pixels.
+    """Evaluation's view: short side to size / 0.875 (bicubic, antialiased), then the central
+    pixels.
 
     uint8 (H, W, 3) to (3, size, size), channels_last.
     """
     height, width = image.shape[:2]
     short = math.floor(size / 0.875)
-    tall, wide = (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
+    tall, wide = (
+        (short, int(short * width / height))
+        if height <= width
+        else (int(short * height / width), short)
+    )
     top, left = round((tall - size) / 2), round((wide - size) / 2)
-    return resize(image, (0, 0, height, width), tall, wide)[0, :, top : top + size, left : left + size]
+    return resize(image, (0, 0, height, width), tall, wide)[
+        0, :, top : top + size, left : left + size
+    ]
 
 
 @lru_cache(maxsize=4)
 def _noise_bank(longest: int, device: torch.device) -> Tensor:
-    """Standard normals, the same in every run; each erased box reads them from a place of its own."""
-    bank = randomness.generator(randomness.NOISE, 0, 0).standard_normal(_NOISE_BANK, dtype=np.float32)
+    """Standard normals, the same in every run; each erased box reads them from a place of its
+    own."""
+    bank = randomness.generator(randomness.NOISE, 0, 0).standard_normal(
+        _NOISE_BANK, dtype=np.float32
+    )
     return torch.from_numpy(np.concatenate([bank, bank[:longest]])).to(device)
 
 
 def _erase(image: Tensor, box: Sequence[int], start: int) -> None:
     top, left, tall, wide = box
     bank = _noise_bank(image.numel(), image.device)
-    image[top : top + tall, left : left + wide] = bank[start : start + tall * wide * 3].view(tall, wide, 3)
+    image[top : top + tall, left : left + wide] = bank[start : start + tall * wide * 3].view(
+        tall, wide, 3
+    )
 
 
 @dataclass(frozen=True)
 class Mix:
-    """One batch's mixing. weight: the share of the image itself; box: (top, left, bottom, right) for cutmix."""
+    """One batch's mixing. weight: the share of the image itself; box: (top, left, bottom, right)
+    for cutmix."""
 
     weight: float
     box: tuple[int, int, int, int] | None
 
 
-def draw_mix(augmentation: Augmentation, resolution: int, seed: int, epoch: int, batch: int) -> Mix | None:
-    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) for a whole batch, as timm's `Mixup(mode='batch')`.
+def draw_mix(
+    augmentation: Augmentation, resolution: int, seed: int, epoch: int, batch: int
+) -> Mix | None:
+    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) for a whole batch, as timm's
+    `Mixup(mode='batch')`.
 
-    One of the two, with equal probability where both are on, its weight from Beta(alpha, alpha); that of cutmix is
-    corrected to the area left after the box is clipped at the border.
+    One of the two, with equal probability where both are on, its weight from Beta(alpha, alpha);
+    that of cutmix is corrected to the area left after the box is clipped at the border.
     """
     if not augmentation.mixes:
         return None
@@ -209,12 +273,18 @@ def draw_mix(augmentation: Augmentation, resolution: int, seed: int, epoch: int,
     size = resolution
     half = int(size * math.sqrt(1 - weight)) // 2
     y, x = int(random.integers(size)), int(random.integers(size))
-    top, left, bottom, right = max(y - half, 0), max(x - half, 0), min(y + half, size), min(x + half, size)
+    top, left, bottom, right = (
+        max(y - half, 0),
+        max(x - half, 0),
+        min(y + half, size),
+        min(x + half, size),
+    )
     return Mix(1 - (bottom - top) * (right - left) / size**2, (top, left, bottom, right))
 
 
 def _mix(images: Tensor, how: Mix) -> None:
-    """Mix neighbours (row index ^ 1) in place; an odd last row has no neighbour and stays. images: (B, R, R, 3)."""
+    """Mix neighbours (row index ^ 1) in place; an odd last row has no neighbour and stays. images:
+    (B, R, R, 3)."""
     odd = images[1::2]
     even = images[::2][: len(odd)]
     if how.box is not None:
@@ -232,7 +302,8 @@ def _mix(images: Tensor, how: Mix) -> None:
 def _row_factors(
     mean: tuple[float, ...], std: tuple[float, ...], size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """What a row of pixels is multiplied by, and what is then subtracted; kept, as moving them to a GPU makes it wait.
+    """What a row of pixels is multiplied by, and what is then subtracted; kept, as moving them to a
+    GPU makes it wait.
 
     Whole rows of width x channels: three numbers to broadcast would cost five times as much.
     """
@@ -242,13 +313,18 @@ def _row_factors(
 
 
 def finish(
-    images: Tensor, draws: Draws | None = None, how: Mix | None = None, mean: tuple[float, ...] = MEAN,
+    images: Tensor,
+    draws: Draws | None = None,
+    how: Mix | None = None,
+    mean: tuple[float, ...] = MEAN,
     std: tuple[float, ...] = STD,
-) -> Tensor:  # fmt: skip
-    """Normalise, erase and mix, on the device of `images`: uint8 (B, R, R, 3) to float32 (B, 3, R, R), channels_last.
+) -> Tensor:
+    """Normalise, erase and mix, on the device of `images`: uint8 (B, R, R, 3) to float32 (B, 3, R,
+    R), channels_last.
 
-    Erasing fills with standard normal noise after normalising (timm's mode "pixel"). All arithmetic is single
-    multiplications and additions, so that a value does not depend on where in a block or thread it is computed.
+    Erasing fills with standard normal noise after normalising (timm's mode "pixel"). All arithmetic
+    is single multiplications and additions, so that a value does not depend on where in a block or
+    thread it is computed.
     """
     count, size = images.shape[:2]
     row_scale, row_shift = _row_factors(mean, std, size, images.device)

@@ -1,4 +1,5 @@
-"""What a batch is, on its way: prepared as uint8 images by whoever has time, finished as floats on the device."""
+"""What a batch is, on its way: prepared as uint8 images by whoever has time, finished as floats on
+the device."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ from data.augment import Draws, Mix, finish
 class Batch:
     """B images of R x R pixels.
 
-    images: float32 (B, 3, R, R), channels_last, normalised, mixed. labels, partner_labels: int64 (B,).
-    weight: float32 (B,), the share of `labels`; 1 - weight is the share of `partner_labels`.
-    indices: int64 (valid,), on the CPU: which images of their split the first rows are. The others pad the last batch
-    of an evaluation and are to be ignored.
+    images: float32 (B, 3, R, R), channels_last, normalised, mixed. labels, partner_labels: int64
+    (B,). weight: float32 (B,), the share of `labels`; 1 - weight is the share of `partner_labels`.
+    indices: int64 (valid,), on the CPU: which images of their split the first rows are. The others
+    pad the last batch of an evaluation and are to be ignored.
     """
 
     images: Tensor
@@ -70,9 +71,11 @@ Work = Dataset[Prepared]
 
 
 class PreparedImages:
-    """Batches kept of the last work (store, augmentation, seed, batch) asked for, up to `limit` bytes of them.
+    """Batches kept of the last work (store, augmentation, seed, batch) asked for, up to `limit`
+    bytes of them.
 
-    All steps of a study that share a recipe and a seed see the same images, so only the first has to make them.
+    All steps of a study that share a recipe and a seed see the same images, so only the first has
+    to make them.
     """
 
     def __init__(self, limit: int = 2**30) -> None:

@@ -1,8 +1,9 @@
-"""The build of an image cache: plan every image's place, then decode chunk by chunk, in threads (Pillow lets go
-of the interpreter's lock while it decodes and resizes).
+"""The build of an image cache: plan every image's place, then decode chunk by chunk, in threads
+(Pillow lets go of the interpreter's lock while it decodes and resizes).
 
-All is written into `STORE.part`. Each finished chunk is flushed to disk and then noted in `done.jsonl`, so that a
-build that was killed goes on with the next chunk; the folder is renamed when it is complete.
+All is written into `STORE.part`. Each finished chunk is flushed to disk and then noted in
+`done.jsonl`, so that a build that was killed goes on with the next chunk; the folder is renamed
+when it is complete.
 """
 
 import contextlib
@@ -36,7 +37,8 @@ LISTED = 10
 
 @dataclass(frozen=True)
 class Places:
-    """Where every image goes: `shapes` (N, 2) after resizing, `offsets` (N + 1,) in bytes. Unreadable: 0 x 0."""
+    """Where every image goes: `shapes` (N, 2) after resizing, `offsets` (N + 1,) in bytes.
+    Unreadable: 0 x 0."""
 
     shapes: np.ndarray
     offsets: np.ndarray
@@ -46,7 +48,8 @@ class Places:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A written chunk: the checksum of its bytes, and the images in it whose content could not be read."""
+    """A written chunk: the checksum of its bytes, and the images in it whose content could not be
+    read."""
 
     number: int
     crc: int
@@ -63,18 +66,27 @@ def build(
     announce: Callable[[str], None],
     progress: Progress | None,
 ) -> None:
-    """Write the store `target` of `split`; see `data.cache.open_store`, which also holds the lock."""
+    """Write the store `target` of `split`; see `data.cache.open_store`, which also holds the
+    lock."""
     part = target.with_name(target.name + ".part")
     with ThreadPoolExecutor(workers) as pool:
         try:
             places = _plan(split, short_side, pool)
-            key = {"version": VERSION, "names": names_digest(split), "stamps": zlib.crc32(stamps.tobytes())}
+            key = {
+                "version": VERSION,
+                "names": names_digest(split),
+                "stamps": zlib.crc32(stamps.tobytes()),
+            }
             done = _take_up(part, key, places)
             total = int(places.offsets[-1])
-            written = sum(int(places.offsets[places.chunks[n][1]] - places.offsets[places.chunks[n][0]]) for n in done)
+            written = sum(
+                int(places.offsets[places.chunks[n][1]] - places.offsets[places.chunks[n][0]])
+                for n in done
+            )
             require_free(target.parent, total - written, f"the image cache of {split.name}")
             announce(
-                f"Decoding {len(split):,} images of {split.name} once, to {readable_bytes(total)} in {target}"
+                f"Decoding {len(split):,} images of {split.name} once, to {readable_bytes(total)} "
+                f"in {target}"
                 + (f" ({readable_bytes(written)} are there already)" if written else "")
             )
             for chunk in _decode(split, places, part, done, pool, progress):
@@ -87,7 +99,15 @@ def build(
             bad |= chunk.bad
         if bad and (not skip_unreadable or len(bad) == len(split)):
             _refuse(split, bad, target.parent)
-        _finish(split, stamps, places, [done[n].crc for n in range(len(places.chunks))], bad, part, target)
+        _finish(
+            split,
+            stamps,
+            places,
+            [done[n].crc for n in range(len(places.chunks))],
+            bad,
+            part,
+            target,
+        )
 
 
 def _plan(split: Split, short_side: int, pool: ThreadPoolExecutor) -> Places:
@@ -101,7 +121,11 @@ def _plan(split: Split, short_side: int, pool: ThreadPoolExecutor) -> Places:
             return 0, 0
 
     batches = [range(start, min(start + 256, len(split))) for start in range(0, len(split), 256)]
-    rows = [row for batch in pool.map(lambda batch: [shape(index) for index in batch], batches) for row in batch]
+    rows = [
+        row
+        for batch in pool.map(lambda batch: [shape(index) for index in batch], batches)
+        for row in batch
+    ]
     shapes = np.array(rows, np.int64).reshape(-1, 2)
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1) * 3)])
     edges = [*np.searchsorted(offsets, np.arange(0, offsets[-1], CHUNK_BYTES)).tolist(), len(split)]
@@ -110,7 +134,8 @@ def _plan(split: Split, short_side: int, pool: ThreadPoolExecutor) -> Places:
 
 
 def _take_up(part: Path, key: dict[str, Any], places: Places) -> dict[int, Chunk]:
-    """The chunks that an earlier, interrupted build of the very same images has finished; else a clean start.
+    """The chunks that an earlier, interrupted build of the very same images has finished; else a
+    clean start.
 
     Chunks with unreadable images are not among them: what was wrong may have been put right since.
     """
@@ -121,12 +146,17 @@ def _take_up(part: Path, key: dict[str, Any], places: Places) -> dict[int, Chunk
             raise ValueError("of other images")
         with open(part / "images.bin", "rb") as images:
             for line in (part / "done.jsonl").read_text().splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # a line cut short by a crash
+                with contextlib.suppress(
+                    ValueError, KeyError, TypeError
+                ):  # a line cut short by a crash
                     row = json.loads(line)
                     chunk = Chunk(row["number"], row["crc"], {})
                     first, last = places.chunks[chunk.number]
                     images.seek(places.offsets[first])
-                    if zlib.crc32(images.read(places.offsets[last] - places.offsets[first])) == chunk.crc:
+                    if (
+                        zlib.crc32(images.read(places.offsets[last] - places.offsets[first]))
+                        == chunk.crc
+                    ):
                         done[chunk.number] = chunk
     except (OSError, ValueError, IndexError):
         shutil.rmtree(part, ignore_errors=True)
@@ -146,7 +176,8 @@ def _decode(
     pool: ThreadPoolExecutor,
     progress: Progress | None,
 ) -> Iterator[Chunk]:
-    """Decode the chunks that are not yet done, in any order; each is on disk and noted before it is yielded."""
+    """Decode the chunks that are not yet done, in any order; each is on disk and noted before it is
+    yielded."""
     finished = sum(places.chunks[number][1] - places.chunks[number][0] for number in done)
     with (
         _bar(progress, len(split)) as show,
@@ -172,7 +203,9 @@ def _decode(
             for future in futures:
                 future.cancel()
             wait(futures)
-        os.ftruncate(file.fileno(), int(places.offsets[-1]))  # exact size even if it ends with an unreadable image
+        os.ftruncate(
+            file.fileno(), int(places.offsets[-1])
+        )  # exact size even if it ends with an unreadable image
 
 
 def _decode_chunk(split: Split, places: Places, number: int, descriptor: int) -> Chunk:
@@ -184,11 +217,15 @@ def _decode_chunk(split: Split, places: Places, number: int, descriptor: int) ->
         if not places.shapes[index].any():
             continue
         try:
-            image = resize(split.read(index), (int(places.shapes[index, 0]), int(places.shapes[index, 1])))
+            image = resize(
+                split.read(index), (int(places.shapes[index, 0]), int(places.shapes[index, 1]))
+            )
         except UnreadableImage as error:
             bad[index] = str(error)
             continue
-        pixels[int(places.offsets[index]) - start : int(places.offsets[index + 1]) - start] = image.reshape(-1)
+        pixels[int(places.offsets[index]) - start : int(places.offsets[index + 1]) - start] = (
+            image.reshape(-1)
+        )
     view = pixels.data
     while view:  # a write may be a part of what was asked
         view = view[os.pwrite(descriptor, view, start + len(pixels) - len(view)) :]
@@ -197,7 +234,13 @@ def _decode_chunk(split: Split, places: Places, number: int, descriptor: int) ->
 
 
 def _finish(
-    split: Split, stamps: np.ndarray, places: Places, crcs: list[int], bad: dict[int, str], part: Path, target: Path
+    split: Split,
+    stamps: np.ndarray,
+    places: Places,
+    crcs: list[int],
+    bad: dict[int, str],
+    part: Path,
+    target: Path,
 ) -> None:
     good = np.array([index for index in range(len(split)) if index not in bad], np.int64)
     index_file = io.BytesIO()
@@ -238,14 +281,17 @@ def forget_notes(store: Path) -> None:
 
 
 def _refuse(split: Split, bad: dict[int, str], folder: Path) -> None:
-    named = [f"{printable(split.ids[index])}: {printable(why)}" for index, why in sorted(bad.items())]
+    named = [
+        f"{printable(split.ids[index])}: {printable(why)}" for index, why in sorted(bad.items())
+    ]
     listed = "; ".join(named[:LISTED])
     if len(named) > LISTED:
         listing = folder / f"{split.name}-unreadable.txt"
         write_atomically(listing, ("\n".join(named) + "\n").encode())
         listed += f"; and {len(named) - LISTED:,} more, listed in {listing}"
     raise ValueError(
-        f"{len(bad):,} of {len(split):,} images of {split.name} cannot be read ({listed}): repair or remove them, or "
+        f"{len(bad):,} of {len(split):,} images of {split.name} cannot be read ({listed}): repair "
+        "or remove them, or "
         "allow the build to skip them (--skip-unreadable)"
     )
 
@@ -259,7 +305,8 @@ def one_sentence(target: Path) -> Iterator[None]:
         if error.strerror is None:  # already a sentence
             raise
         raise OSError(
-            f"the image cache {target} could not be written ({error.strerror}); what is done is kept and the next "
+            f"the image cache {target} could not be written ({error.strerror}); what is done is "
+            "kept and the next "
             "build goes on from there"
         ) from error
 

@@ -1,4 +1,5 @@
-"""The data sets by name. One more is a file like data/fashion_mnist.py and its line in `ORIGINS`."""
+"""The data sets by name. One more is a file like data/fashion_mnist.py and its line in
+`ORIGINS`."""
 
 import os
 import sys
@@ -35,7 +36,8 @@ class Located:
         """The data set, downloaded or drawn into its folder where it is not yet there.
 
         Args:
-            announce: told in one sentence what is going to be fetched, before it is; stderr by default.
+            announce: told in one sentence what is going to be fetched, before it is; stderr by
+                default.
 
         Raises:
             OSError: no network, a full disk, a download that fails its checksum. One sentence.
@@ -44,7 +46,10 @@ class Located:
             published = self.origin.published
             assert published is not None
             say = announce or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
-            say(f"Getting {self.name} into {self.folder}, which takes {readable_bytes(published.bytes)} of disk")
+            say(
+                f"Getting {self.name} into {self.folder}, which takes "
+                f"{readable_bytes(published.bytes)} of disk"
+            )
             self.folder.mkdir(parents=True, exist_ok=True)
             published.fetch(self.folder)
             self.dataset = self.origin.read(self.folder)
@@ -53,19 +58,24 @@ class Located:
 
 
 def check(name: str, root: Path | str, *, create_root: bool = False) -> Located:
-    """Refuse a wrong request before anything is downloaded or written; else what was found, to be loaded.
+    """Refuse a wrong request before anything is downloaded or written; else what was found, to be
+    loaded.
 
-    Imports nothing heavy, takes about a second on a folder of 100,000 images. `root` is the data folder, into which
-    data sets are downloaded or drawn on first use. It must exist, unless `create_root` (for a default folder that the
-    user did not name). It has to be writable only if something is to be written: a complete data set may lie on a
-    read-only disk.
+    Imports nothing heavy, takes about a second on a folder of 100,000 images. `root` is the data
+    folder, into which data sets are downloaded or drawn on first use. It must exist, unless
+    `create_root` (for a default folder that the user did not name). It has to be writable only if
+    something is to be written: a complete data set may lie on a read-only disk.
 
     Raises:
-        ValueError: an unknown data set (the nearest name is suggested), or a folder that is missing, empty,
-            unwritable or half downloaded, or has a class without images. One sentence.
+        ValueError: an unknown data set (the nearest name is suggested), or a folder that is
+            missing, empty, unwritable or half downloaded, or has a class without images. One
+            sentence.
     """
     kind, _, path = name.partition(":")
-    origin = next((one for one in ORIGINS if one.kind == kind and (one.is_the_users or one.name == name)), None)
+    origin = next(
+        (one for one in ORIGINS if one.kind == kind and (one.is_the_users or one.name == name)),
+        None,
+    )
     if origin is None:
         hint = did_you_mean(kind.replace("_", "-"), [one.kind for one in ORIGINS], after=" ")
         raise ValueError(f"unknown data set {name!r}: {hint}known are {', '.join(NAMES)}")

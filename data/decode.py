@@ -1,7 +1,7 @@
 """From an image file of any kind to uint8 RGB, or one clear reason why not.
 
-Nothing here trusts a file's name or header. Whatever a decoder raises becomes `UnreadableImage`, so that a cache
-build can list every bad image instead of dying of the first.
+Nothing here trusts a file's name or header. Whatever a decoder raises becomes `UnreadableImage`, so
+that a cache build can list every bad image instead of dying of the first.
 """
 
 import errno
@@ -16,14 +16,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485
-"""Larger images are refused as decompression bombs (a quarter of a GiB of 24-bit pixels, Pillow's own limit)."""
+"""Larger images are refused as decompression bombs (a quarter of a GiB of 24-bit pixels, Pillow's
+own limit)."""
 
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 """Errors that say nothing about the image: it must not be left out for them."""
 _EXIF_ORIENTATION = 0x0112
 
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is refused, or mended, in a word of our own
+warnings.filterwarnings(
+    "ignore", module=r"PIL\."
+)  # of what is refused, or mended, in a word of our own
 
 
 class UnreadableImage(ValueError):
@@ -33,11 +36,12 @@ class UnreadableImage(ValueError):
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Decode an image file to uint8 RGB of shape (H, W, 3), upright.
 
-    The EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its upper byte, and of an
-    animation the first frame is taken.
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its upper
+    byte, and of an animation the first frame is taken.
 
     Raises:
-        UnreadableImage: not an image, truncated, too large, not permitted, or in a format without a plain meaning.
+        UnreadableImage: not an image, truncated, too large, not permitted, or in a format without a
+            plain meaning.
         OSError: there is too little memory to decode it, or too many files are open.
     """
     with _opened(path) as image:
@@ -53,20 +57,28 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     with _opened(path) as image:
         width, height = image.size
         # Pillow turns TIFF images itself, its size included.
-        turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+        turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION, 1) in (
+            5,
+            6,
+            7,
+            8,
+        )
         return (width, height) if turned else (height, width)
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """The image, within the block; whatever it or the block raises is made one of `read_image`'s errors."""
+    """The image, within the block; whatever it or the block raises is made one of `read_image`'s
+    errors."""
     try:
         _refuse_what_is_no_file(path)
         with Image.open(path) as image:
             _refuse_bomb(image)
             yield image
     except MemoryError:
-        raise OSError(f"there is not enough memory to decode {path}; end other programs and start again") from None
+        raise OSError(
+            f"there is not enough memory to decode {path}; end other programs and start again"
+        ) from None
     except Exception as error:  # decoders raise anything, from struct.error to SyntaxError
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             raise OSError(f"{path} cannot be read now ({error.strerror}); start again") from None
@@ -74,7 +86,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) with the shorter side brought down to `short_side`, the aspect ratio kept; never enlarged."""
+    """(height, width) with the shorter side brought down to `short_side`, the aspect ratio kept;
+    never enlarged."""
     shorter = min(height, width)
     if shorter <= short_side:
         return height, width
@@ -90,16 +103,21 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _refuse_what_is_no_file(path: str | os.PathLike[str]) -> None:
-    """A named pipe, opened, would wait for somebody to write into it, and a device may never end."""
+    """A named pipe, opened, would wait for somebody to write into it, and a device may never
+    end."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise UnreadableImage("a folder" if stat.S_ISDIR(mode) else "no file but a pipe, a socket or a device")
+        raise UnreadableImage(
+            "a folder" if stat.S_ISDIR(mode) else "no file but a pipe, a socket or a device"
+        )
 
 
 def _refuse_bomb(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?")
+        raise UnreadableImage(
+            f"{width} x {height} pixels, more than {MAX_PIXELS:,}: a decompression bomb?"
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -128,4 +146,6 @@ def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
         return "no permission to read it"
     if isinstance(error, UnidentifiedImageError):
         return "an empty file" if not os.path.getsize(path) else "not an image"
-    return f"{type(error).__name__}: {error}".replace(str(Path(path)), "the file").replace("\n", " ")
+    return f"{type(error).__name__}: {error}".replace(str(Path(path)), "the file").replace(
+        "\n", " "
+    )

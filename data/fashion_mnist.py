@@ -1,7 +1,7 @@
 """Fashion-MNIST (Xiao et al., 2017): 70,000 grey 28x28 photographs of products, as 32x32 RGB.
 
-Looked for in `ROOT/FashionMNIST/raw`, then in Debian's package `dataset-fashion-mnist`, else downloaded as torchvision
-does.
+Looked for in `ROOT/FashionMNIST/raw`, then in Debian's package `dataset-fashion-mnist`, else
+downloaded as torchvision does.
 """
 
 from __future__ import annotations
@@ -25,8 +25,17 @@ if TYPE_CHECKING:
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 SIDE = 28
 SIZES = {
     "train-images-idx3-ubyte": 47_040_016,
@@ -41,7 +50,8 @@ PADDING = 2
 
 @dataclass(frozen=True)
 class GreyPixels:
-    """Grey images in an IDX file of N x 28 x 28 bytes: image i of the split is number `indices[i]` in `file`."""
+    """Grey images in an IDX file of N x 28 x 28 bytes: image i of the split is number `indices[i]`
+    in `file`."""
 
     file: Path
     indices: tuple[int, ...]
@@ -73,13 +83,16 @@ def read(root: Path) -> Dataset | None:
         found = raw / name
         if found.exists() and found.stat().st_size != size:
             raise ValueError(
-                f"{found} is half downloaded: {found.stat().st_size:,} bytes instead of {size:,}; delete it to get it "
+                f"{found} is half downloaded: {found.stat().st_size:,} bytes instead of {size:,}; "
+                "delete it to get it "
                 "again"
             )
     lacking = [name for name in SIZES if not (raw / name).exists()]
     missing = [name for name in lacking if _packed(name, raw) is None]
     if missing and any((raw / name).exists() or (raw / f"{name}.gz").exists() for name in SIZES):
-        raise ValueError(f"{raw} is half downloaded: {missing[0]} is missing; delete the folder to get it again")
+        raise ValueError(
+            f"{raw} is half downloaded: {missing[0]} is missing; delete the folder to get it again"
+        )
     if lacking:
         return None
     parts = {}
@@ -96,8 +109,10 @@ def read(root: Path) -> Dataset | None:
         validation=parts["train"].take(held, "fashion-mnist-validation"),
         test=parts["test"],
         synthetic=False,
-        description="Fashion-MNIST (Xiao et al., 2017): grey 28x28 photographs of ten kinds of products, padded to "
-        "32x32; official test set, a fixed stratified 10 % of the training set held out for selection.",
+        description="Fashion-MNIST (Xiao et al., 2017): grey 28x28 photographs of ten kinds of "
+        "products, padded to "
+        "32x32; official test set, a fixed stratified 10 % of the training set held out for "
+        "selection.",
     )
 
 
@@ -113,7 +128,8 @@ def _packed(name: str, raw: Path) -> Path | None:
 
 
 def fetch(root: Path) -> None:
-    """Unpack the files, downloaded (30 MB, checksums verified) where neither the folder nor the package has them."""
+    """Unpack the files, downloaded (30 MB, checksums verified) where neither the folder nor the
+    package has them."""
     raw = _raw(root)
     raw.mkdir(parents=True, exist_ok=True)
     with one_writer(raw):
@@ -125,7 +141,9 @@ def fetch(root: Path) -> None:
             assert packed is not None
             content = _unpack(packed)
             if len(content) != size:
-                raise ValueError(f"{packed} holds {len(content):,} bytes instead of {size:,}; replace it")
+                raise ValueError(
+                    f"{packed} holds {len(content):,} bytes instead of {size:,}; replace it"
+                )
             write_atomically(raw / name, content)
 
 
@@ -137,7 +155,8 @@ def _unpack(path: Path) -> bytes:
 
 
 def _download(raw: Path) -> None:
-    """torchvision's files with their checksums; beside until all are there, so that some are never taken for all."""
+    """torchvision's files with their checksums; beside until all are there, so that some are never
+    taken for all."""
     from torchvision.datasets import FashionMNIST
     from torchvision.datasets.utils import download_url
 
@@ -147,7 +166,8 @@ def _download(raw: Path) -> None:
             download_url(FashionMNIST.mirrors[0] + file, str(beside), md5=md5)
     except (OSError, RuntimeError) as error:
         raise OSError(
-            f"Fashion-MNIST could not be downloaded ({one_line(error)}); check the network, put its four .gz files "
+            f"Fashion-MNIST could not be downloaded ({one_line(error)}); check the network, put "
+            "its four .gz files "
             f"into {raw}, or install Debian's package dataset-fashion-mnist"
         ) from error
     for file, _ in FashionMNIST.resources:
@@ -158,5 +178,7 @@ def _download(raw: Path) -> None:
 ORIGIN = Origin(
     "fashion-mnist",
     read,
-    Published(train=60_000, test=10_000, classes=10, bytes=85_000_000, height=32, width=32, fetch=fetch),
+    Published(
+        train=60_000, test=10_000, classes=10, bytes=85_000_000, height=32, width=32, fetch=fetch
+    ),
 )

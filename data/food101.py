@@ -1,4 +1,5 @@
-"""Food-101 (Bossard et al., ECCV 2014): 101,000 photographs of 101 dishes. Downloaded as torchvision does."""
+"""Food-101 (Bossard et al., ECCV 2014): 101,000 photographs of 101 dishes. Downloaded as
+torchvision does."""
 
 import os
 import shutil
@@ -23,7 +24,8 @@ def read(root: Path) -> Dataset | None:
         name="food101",
         splits="food101",
         synthetic=False,
-        description="Food-101 (Bossard et al., 2014): photographs of 101 dishes; official test set, a fixed stratified "
+        description="Food-101 (Bossard et al., 2014): photographs of 101 dishes; official test "
+        "set, a fixed stratified "
         "10 % of the training set held out for selection.",
         remedy="delete it to download it again",
     )
@@ -40,25 +42,31 @@ def fetch(root: Path) -> None:
             return
         if not hasattr(tarfile, "data_filter"):
             raise OSError(
-                f"unpacking Food-101 safely needs Python 3.11.4 or later; put the unpacked {FOLDER} into {root}"
+                "unpacking Food-101 safely needs Python 3.11.4 or later; put the unpacked "
+                f"{FOLDER} into {root}"
             )
         require_free(root, DOWNLOAD_BYTES, "Food-101 (archive and images)")
         try:
             download_url(Food101._URL, str(root), md5=Food101._MD5)
         except (OSError, RuntimeError) as error:
             raise OSError(
-                f"Food-101 could not be downloaded ({one_line(error)}); check the network, or put {archive.name} or "
+                f"Food-101 could not be downloaded ({one_line(error)}); check the network, or put "
+                f"{archive.name} or "
                 f"the unpacked {FOLDER} into {root}"
             ) from error
         shutil.rmtree(unpacking, ignore_errors=True)
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(unpacking, filter="data")  # refuses members that lead out of the folder
+                tar.extractall(
+                    unpacking, filter="data"
+                )  # refuses members that lead out of the folder
             os.sync()  # one for all images, as in data.pocket_images
             os.replace(unpacking / FOLDER, root / FOLDER)
         except (OSError, tarfile.TarError) as error:
             shutil.rmtree(unpacking, ignore_errors=True)
-            raise OSError(f"{archive} could not be unpacked into {root} ({one_line(error)})") from error
+            raise OSError(
+                f"{archive} could not be unpacked into {root} ({one_line(error)})"
+            ) from error
         sync_folder(root)
         shutil.rmtree(unpacking)
         archive.unlink()
@@ -67,5 +75,13 @@ def fetch(root: Path) -> None:
 ORIGIN = Origin(
     "food101",
     read,
-    Published(train=75_750, test=25_250, classes=101, bytes=DOWNLOAD_BYTES, height=384, width=512, fetch=fetch),
+    Published(
+        train=75_750,
+        test=25_250,
+        classes=101,
+        bytes=DOWNLOAD_BYTES,
+        height=384,
+        width=512,
+        fetch=fetch,
+    ),
 )

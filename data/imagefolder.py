@@ -1,7 +1,8 @@
 """The user's own images: one folder a class, with or without a split of their own.
 
-Either `PATH/CLASS/*.jpg`, split here 80/10/10 by a fixed stratified rule, or `PATH/{train,test}/CLASS/*.jpg` with an
-optional `PATH/val` (or `validation`, `valid`), else 10 % of train is held out.
+Either `PATH/CLASS/*.jpg`, split here 80/10/10 by a fixed stratified rule, or
+`PATH/{train,test}/CLASS/*.jpg` with an optional `PATH/val` (or `validation`, `valid`), else 10 % of
+train is held out.
 """
 
 import hashlib
@@ -27,16 +28,25 @@ def read(path: Path) -> Dataset:
         ValueError: the folder is missing or empty, or has too few images in a class.
     """
     # Two folders of the same name are two data sets, so the full path is part of the splits' names.
-    prefix = re.sub(r"[^A-Za-z0-9._-]", "_", path.name) + "-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    prefix = (
+        re.sub(r"[^A-Za-z0-9._-]", "_", path.name)
+        + "-"
+        + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    )
     parts = _parts(path)
-    needed = {part: 4 - len(parts) if part == "train" else 1 for part in parts}  # one for each split carved out of it
+    needed = {
+        part: 4 - len(parts) if part == "train" else 1 for part in parts
+    }  # one for each split carved out of it
     listings = {part: _listing(folder, needed[part]) for part, folder in parts.items()}
     for part, listing in listings.items():
         if odd := sorted(set(listing) ^ set(listings["train"])):
             one = f"{path}: class {first_few(odd)} is in only one of train and {part}"
             raise ValueError(f"{one}; both need every class")
     classes = tuple(listings["train"])
-    splits = {part: _split(f"{prefix}-{part}", path, folder, listings[part]) for part, folder in parts.items()}
+    splits = {
+        part: _split(f"{prefix}-{part}", path, folder, listings[part])
+        for part, folder in parts.items()
+    }
 
     def carve(part: str, share: float) -> None:
         kept, held = hold_out(splits["train"], share)
@@ -61,7 +71,8 @@ def read(path: Path) -> Dataset:
 
 
 def _parts(path: Path) -> dict[str, Path]:
-    """{'train', 'test'[, 'validation']} where the folder has a split of its own, else {'train': path}.
+    """{'train', 'test'[, 'validation']} where the folder has a split of its own, else {'train':
+    path}.
 
     Folders named as splits that make no whole split are refused: they would be taken for classes.
     """
@@ -71,7 +82,8 @@ def _parts(path: Path) -> dict[str, Path]:
         named = [name for name in _classes(path) if name.lower() in _SPLIT_NAMES]
         if named:
             raise ValueError(
-                f"{path} has a folder {' and '.join(named)} but not both train and test: name them train and test (and "
+                f"{path} has a folder {' and '.join(named)} but not both train and test: name "
+                "them train and test (and "
                 "validation, if there is one), or point at a folder that holds the classes"
             )
         return {"train": path}
@@ -88,22 +100,30 @@ def _listing(folder: Path, needed: int) -> Listing:
         raise ValueError(f"{folder} cannot be read ({error.strerror})") from error
     if len(classes) < 2:
         raise ValueError(
-            f"{folder} has {len(classes) or 'no'} class folder{'s' * (not classes)}; expected a folder of images for "
+            f"{folder} has {len(classes) or 'no'} class folder{'s' * (not classes)}; expected a "
+            "folder of images for "
             "each of at least two classes"
         )
     for cls, images in listing.items():
         if not images:
-            raise ValueError(f"class {cls!r} in {folder} has no image; put some there or remove the folder")
+            raise ValueError(
+                f"class {cls!r} in {folder} has no image; put some there or remove the folder"
+            )
         if len(images) < needed:
             raise ValueError(
-                f"class {cls!r} in {folder} has too few images: {len(images)}, but at least {needed} are needed, "
+                f"class {cls!r} in {folder} has too few images: {len(images)}, but at least "
+                f"{needed} are needed, "
                 "one for each split"
             )
     return listing
 
 
 def _split(name: str, path: Path, folder: Path, listing: Listing) -> Split:
-    rows = [(label, folder / cls / file) for label, (cls, files) in enumerate(listing.items()) for file in files]
+    rows = [
+        (label, folder / cls / file)
+        for label, (cls, files) in enumerate(listing.items())
+        for file in files
+    ]
     return Split(
         name,
         tuple(file.relative_to(path).as_posix() for _, file in rows),
@@ -113,7 +133,11 @@ def _split(name: str, path: Path, folder: Path, listing: Listing) -> Split:
 
 
 def _classes(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
 ORIGIN = Origin("imagefolder:PATH", read)

@@ -1,4 +1,5 @@
-"""Batches for training and evaluation. Which images, in which order, changed how: a function of (seed, epoch)."""
+"""Batches for training and evaluation. Which images, in which order, changed how: a function of
+(seed, epoch)."""
 
 from __future__ import annotations
 
@@ -34,17 +35,23 @@ class Images(Protocol):
 
 
 def batches_per_epoch(images: int, batch_size: int) -> int:
-    """Full batches in an epoch; the ragged rest is dropped. Raises ValueError when there is not even one."""
+    """Full batches in an epoch; the ragged rest is dropped. Raises ValueError when there is not
+    even one."""
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
     if images < batch_size:
-        fits = f"a batch size of {images} or less fits" if images else "there is nothing to train on"
-        raise ValueError(f"one batch of {batch_size} needs more than the {images} training images; {fits}")
+        fits = (
+            f"a batch size of {images} or less fits" if images else "there is nothing to train on"
+        )
+        raise ValueError(
+            f"one batch of {batch_size} needs more than the {images} training images; {fits}"
+        )
     return images // batch_size
 
 
 def share(items: int, rank: int, world: int) -> range:
-    """Which of `items` process `rank` of `world` has: neighbours, and nobody has more than one more than another."""
+    """Which of `items` process `rank` of `world` has: neighbours, and nobody has more than one more
+    than another."""
     return range(items * rank // world, items * (rank + 1) // world)
 
 
@@ -57,21 +64,37 @@ def epoch_order(images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 
 def train_batches(
-    store: Images, augmentation: Augmentation, resolution: int, *, seed: int, epoch: int, batch_size: int,
-    start: int = 0, epochs: int = 1, rank: int = 0, world: int = 1, micro_batches: int = 1, workers: int = 0,
-    device: torch.device | str = "cpu", kept: PreparedImages | None = None,
-) -> Generator[Batch, None, None]:  # fmt: skip
-    """The training batches of `epochs` epochs, from batch number `start` of `epoch` on; ragged last ones are dropped.
+    store: Images,
+    augmentation: Augmentation,
+    resolution: int,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    start: int = 0,
+    epochs: int = 1,
+    rank: int = 0,
+    world: int = 1,
+    micro_batches: int = 1,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    kept: PreparedImages | None = None,
+) -> Generator[Batch, None, None]:
+    """The training batches of `epochs` epochs, from batch number `start` of `epoch` on; ragged last
+    ones are dropped.
 
-    Workers go on into the next epoch while the last batches of one are used, so that no epoch begins with a wait.
+    Workers go on into the next epoch while the last batches of one are used, so that no epoch
+    begins with a wait.
 
-    batch_size counts the images of one optimizer update over all processes. A batch is made of `micro_batches` equal
-    parts, of which process `rank` of `world` is handed its share (`share`) one by one; put together, the parts are the
-    batch in one piece, byte for byte. The last touches (normalise, erase, mix) and the result are on `device`. Close
-    the iterator to stop its workers early. Without workers, `kept` spares work already done.
+    batch_size counts the images of one optimizer update over all processes. A batch is made of
+    `micro_batches` equal parts, of which process `rank` of `world` is handed its share (`share`)
+    one by one; put together, the parts are the batch in one piece, byte for byte. The last touches
+    (normalise, erase, mix) and the result are on `device`. Close the iterator to stop its workers
+    early. Without workers, `kept` spares work already done.
 
-    Raises ValueError, before anything is read, when the parts cannot be equal, when mixing would part a pair, when
-    there are fewer parts than processes, or when the store holds less than one batch.
+    Raises ValueError, before anything is read, when the parts cannot be equal, when mixing would
+    part a pair, when there are fewer parts than processes, or when the store holds less than one
+    batch.
     """
     count = batches_per_epoch(len(store), batch_size)
     pair = 2 if micro_batches > 1 and augmentation.mixes else 1
@@ -81,9 +104,13 @@ def train_batches(
             f" it must be a multiple of {max(micro_batches, 1) * pair}"
         )
     if world > micro_batches:
-        raise ValueError(f"{world} processes cannot share a batch of {micro_batches} micro-batches; start fewer")
+        raise ValueError(
+            f"{world} processes cannot share a batch of {micro_batches} micro-batches; start fewer"
+        )
     if not 0 <= rank < world or not 0 <= start <= count:
-        raise ValueError(f"rank {rank} of {world}, batch {start} of {count}: there is no such share of the epoch")
+        raise ValueError(
+            f"rank {rank} of {world}, batch {start} of {count}: there is no such share of the epoch"
+        )
     work = _Training(store, augmentation, resolution, seed, batch_size, micro_batches)
     places = (
         (each, batch * micro_batches + part)
@@ -95,18 +122,29 @@ def train_batches(
 
 
 def eval_batches(
-    store: Images, resolution: int, *, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0,
-    device: torch.device | str = "cpu", kept: PreparedImages | None = None,
-) -> Generator[Batch, None, None]:  # fmt: skip
-    """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the last batch padded.
+    store: Images,
+    resolution: int,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    kept: PreparedImages | None = None,
+) -> Generator[Batch, None, None]:
+    """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the
+    last batch padded.
 
-    Process `rank` of `world` is handed its share (`share`) of the batches, which are the same for any number of them.
-    `kept` spares the work already done, and the workers too if all of it is.
+    Process `rank` of `world` is handed its share (`share`) of the batches, which are the same for
+    any number of them. `kept` spares the work already done, and the workers too if all of it is.
     """
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
     count = math.ceil(len(store) / batch_size)
-    work, places = _Evaluation(store, resolution, batch_size), [(0, number) for number in share(count, rank, world)]
+    work, places = (
+        _Evaluation(store, resolution, batch_size),
+        [(0, number) for number in share(count, rank, world)],
+    )
     if kept is not None and kept.has(work, places):
         workers = 0
     return _batches(work, places, workers, torch.device(device), kept)
@@ -126,13 +164,17 @@ class _Training(Dataset[Prepared]):
     def __getitem__(self, place: Place) -> Prepared:
         epoch, number = place
         rows = self.batch_size // self.micro_batches
-        indices = epoch_order(len(self.store), self.seed, epoch)[number * rows : (number + 1) * rows].copy()
+        indices = epoch_order(len(self.store), self.seed, epoch)[
+            number * rows : (number + 1) * rows
+        ].copy()
         images = [self.store[index] for index in indices.tolist()]
         sizes = np.array([image.shape[:2] for image in images])
         draws = draw(self.augmentation, self.resolution, sizes, self.seed, epoch, indices)
         mixed = augment_batch(self.augmentation, self.resolution, draws, images)
         labels = self.store.labels[torch.from_numpy(indices)]
-        mix = draw_mix(self.augmentation, self.resolution, self.seed, epoch, number // self.micro_batches)
+        mix = draw_mix(
+            self.augmentation, self.resolution, self.seed, epoch, number // self.micro_batches
+        )
         return Prepared(mixed, labels, indices, draws, mix)
 
 
@@ -157,15 +199,22 @@ class _Evaluation(Dataset[Prepared]):
 
 
 def _batches(
-    work: Work, places: Iterable[Place], workers: int, device: torch.device, kept: PreparedImages | None
+    work: Work,
+    places: Iterable[Place],
+    workers: int,
+    device: torch.device,
+    kept: PreparedImages | None,
 ) -> Generator[Batch, None, None]:
     pin = device.type == "cuda"
-    unfinished = in_workers(work, places, workers, pin, kept) if workers else here(work, places, pin, kept)
+    unfinished = (
+        in_workers(work, places, workers, pin, kept) if workers else here(work, places, pin, kept)
+    )
     if not pin:
         for batch in unfinished:
             yield batch.finish(device)
         return
-    # On a stream of its own, so that copying and finishing a batch overlap the training on the one before.
+    # On a stream of its own, so that copying and finishing a batch overlap the training on the one
+    # before.
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     training = torch.cuda.current_stream(device)
     used: deque[torch.cuda.Event] = deque()
@@ -176,7 +225,8 @@ def _batches(
         for tensor in (finished.images, finished.labels, finished.partner_labels, finished.weight):
             tensor.record_stream(training)
         yield finished
-        # The host may be two batches ahead: without a limit, an evaluation would put all of its split on the device.
+        # The host may be two batches ahead: without a limit, an evaluation would put all of its
+        # split on the device.
         used.append(training.record_event())
         if len(used) > 2:
             used.popleft().synchronize()

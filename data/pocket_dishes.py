@@ -1,5 +1,5 @@
-"""The ten dishes of the pocket images. What tells them apart is shape and texture; nine in ten have colours of
-their own dish, the others any of the palette."""
+"""The ten dishes of the pocket images. What tells them apart is shape and texture; nine in ten have
+colours of their own dish, the others any of the palette."""
 
 import math
 from collections.abc import Callable
@@ -29,8 +29,8 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Dish:
-    """How a class is drawn: by `paint`, turned by at most `turn` radians to either side, at times in the `colors` it
-    has in life."""
+    """How a class is drawn: by `paint`, turned by at most `turn` radians to either side, at times
+    in the `colors` it has in life."""
 
     paint: Callable[[Painter, Rng], None]
     turn: float
@@ -52,7 +52,9 @@ def cup_cakes(painter: Painter, rng: Rng) -> None:
         swirl = circle(0, 0, radius) * (1, 0.52) + (rng.uniform(-0.05, 0.05), y)
         painter.fill(swirl, shade(icing, 0.86 + 0.08 * (layer % 3)))
     if rng.random() < 0.6:
-        painter.disc(rng.uniform(-0.1, 0.1), 0.02 - layers * 0.95 / layers, 0.14, painter.color(rng, icing))
+        painter.disc(
+            rng.uniform(-0.1, 0.1), 0.02 - layers * 0.95 / layers, 0.14, painter.color(rng, icing)
+        )
 
 
 def donuts(painter: Painter, rng: Rng) -> None:
@@ -62,10 +64,16 @@ def donuts(painter: Painter, rng: Rng) -> None:
     painter.fill(blob(rng, rng.uniform(0.8, 0.9), 0.05), icing)
     style = rng.random()
     if style < 0.5:
-        for angle, radius, tilt in rng.uniform((0, 0.45, 0), (6.3, 0.82, 6.3), (rng.integers(14, 40), 3)):
+        for angle, radius, tilt in rng.uniform(
+            (0, 0.45, 0), (6.3, 0.82, 6.3), (rng.integers(14, 40), 3)
+        ):
             middle = radius * np.array([math.cos(angle), math.sin(angle)])
             step = 0.06 * np.array([math.cos(tilt), math.sin(tilt)])
-            painter.line(np.stack([middle - step, middle + step]), 0.05, painter.color(rng, icing, distance=50))
+            painter.line(
+                np.stack([middle - step, middle + step]),
+                0.05,
+                painter.color(rng, icing, distance=50),
+            )
     elif style < 0.75:
         color = painter.color(rng, icing)
         for y in np.linspace(-0.8, 0.8, 7):
@@ -88,7 +96,10 @@ def fried_egg(painter: Painter, rng: Rng) -> None:
         x, y = middle[0] + rng.uniform(-0.12, 0.12), middle[1] + rng.uniform(-0.12, 0.12)
         painter.disc(x, y, radius, shade(yolk, 0.82), 28)
         painter.disc(x - 0.02, y - 0.02, radius * 0.88, yolk, 28)
-        painter.fill(circle(0, 0, radius * 0.25) * (1.4, 0.7) + (x - radius * 0.35, y - radius * 0.4), shade(yolk, 1.5))
+        painter.fill(
+            circle(0, 0, radius * 0.25) * (1.4, 0.7) + (x - radius * 0.35, y - radius * 0.4),
+            shade(yolk, 1.5),
+        )
     for x, y in rng.normal(0, 0.45, (rng.integers(0, 12), 2)):
         painter.disc(x, y, 0.025, shade(white, 0.4), 6)
 
@@ -106,9 +117,15 @@ def hamburger(painter: Painter, rng: Rng) -> None:
         if kind == 0:
             x = np.linspace(-wide, wide, 30)
             edge = y + 0.05 + 0.07 * np.sin(x * rng.uniform(9, 16) + rng.uniform(0, 6))
-            painter.fill(np.concatenate([np.stack([x, edge], 1), [(wide, y - thick), (-wide, y - thick)]]), last)
+            painter.fill(
+                np.concatenate([np.stack([x, edge], 1), [(wide, y - thick), (-wide, y - thick)]]),
+                last,
+            )
         elif kind == 1:
-            painter.fill(np.array([(-wide, y - 0.1), (wide, y - 0.1), (0.3, y + 0.2), (-wide * 0.6, y)]), last)
+            painter.fill(
+                np.array([(-wide, y - 0.1), (wide, y - 0.1), (0.3, y + 0.2), (-wide * 0.6, y)]),
+                last,
+            )
             thick = 0.1
         else:
             painter.fill(box(0, y - thick / 2, 1.9 * wide, thick, 0.05), last)
@@ -117,7 +134,10 @@ def hamburger(painter: Painter, rng: Rng) -> None:
     high = rng.uniform(0.55, 0.8)
     painter.fill(np.stack([0.95 * wide * np.cos(dome), y + high * np.sin(dome)], 1), bun)
     for x, share in rng.uniform((-0.6, 0.25), (0.6, 0.8), (rng.integers(0, 14), 2)):
-        seed = circle(0, 0, 0.045, 8) * (1.4, 0.8) + (x * wide, y - high * share * math.sqrt(1 - x * x))
+        seed = circle(0, 0, 0.045, 8) * (1.4, 0.8) + (
+            x * wide,
+            y - high * share * math.sqrt(1 - x * x),
+        )
         painter.fill(seed, shade(bun, 1.35))
 
 
@@ -160,7 +180,9 @@ def pizza(painter: Painter, rng: Rng) -> None:
     painter.fill(blob(rng, 1.0, 0.03), crust)
     painter.fill(blob(rng, rng.uniform(0.78, 0.88), 0.04), cheese)
     for x, y in rng.uniform(-0.6, 0.6, (rng.integers(2, 6), 2)):
-        painter.fill(blob(rng, rng.uniform(0.1, 0.25), 0.2, x, y), shade(cheese, rng.uniform(0.85, 1.15)))
+        painter.fill(
+            blob(rng, rng.uniform(0.1, 0.25), 0.2, x, y), shade(cheese, rng.uniform(0.85, 1.15))
+        )
     topping = painter.color(rng, cheese)
     second = painter.color(rng, cheese)
     for number in range(int(rng.integers(6, 14))):
@@ -172,10 +194,16 @@ def pizza(painter: Painter, rng: Rng) -> None:
             painter.fill(blob(rng, 0.09, 0.4, x, y), second)
     start = rng.uniform(0, 6.3)
     for angle in start + np.arange(slices) * 2 * math.pi / slices:
-        painter.line(np.array([(0, 0), (1.05 * math.cos(angle), 1.05 * math.sin(angle))]), 0.05, shade(cheese, 0.4))
+        painter.line(
+            np.array([(0, 0), (1.05 * math.cos(angle), 1.05 * math.sin(angle))]),
+            0.05,
+            shade(cheese, 0.4),
+        )
     if rng.random() < 0.4:  # a slice is gone
         arc = start + np.linspace(0, 2 * math.pi / slices, 8)
-        painter.fill(np.concatenate([np.zeros((1, 2)), 1.2 * np.stack([np.cos(arc), np.sin(arc)], 1)]), None)
+        painter.fill(
+            np.concatenate([np.zeros((1, 2)), 1.2 * np.stack([np.cos(arc), np.sin(arc)], 1)]), None
+        )
 
 
 def spaghetti(painter: Painter, rng: Rng) -> None:
@@ -185,7 +213,13 @@ def spaghetti(painter: Painter, rng: Rng) -> None:
         angle, off = rng.uniform(0, 6.3), 0.55 * math.sqrt(rng.random())
         bend = rng.uniform(0.25, 0.6)
         arc = rng.uniform(0, 6.3) + np.linspace(0, rng.uniform(1.5, 4.0), 12)
-        strand = np.stack([off * math.cos(angle) + bend * np.cos(arc), off * math.sin(angle) + bend * np.sin(arc)], 1)
+        strand = np.stack(
+            [
+                off * math.cos(angle) + bend * np.cos(arc),
+                off * math.sin(angle) + bend * np.sin(arc),
+            ],
+            1,
+        )
         painter.line(strand, 0.09, shade(pasta, rng.uniform(0.6, 1.4)))
     sauce = painter.color(rng, pasta)
     if rng.random() < 0.6:
@@ -239,7 +273,9 @@ DISHES: dict[str, Dish] = {
     "fried_egg": Dish(fried_egg, math.pi, ("white", "white", "yolk", "carrot")),
     "hamburger": Dish(hamburger, 0.3, ("crust", "dough", "meat", "herbs", "tomato", "yolk")),
     "hot_dog": Dish(hot_dog, 0.6, ("dough", "crust", "meat", "tomato", "yolk")),
-    "ice_cream": Dish(ice_cream, 0.6, ("dough", "icing", "mint", "chocolate", "cream", "blueberry")),
+    "ice_cream": Dish(
+        ice_cream, 0.6, ("dough", "icing", "mint", "chocolate", "cream", "blueberry")
+    ),
     "pizza": Dish(pizza, math.pi, ("crust", "yolk", "tomato", "herbs", "cream", "meat")),
     "spaghetti": Dish(spaghetti, math.pi, ("cream", "yolk", "dough", "tomato")),
     "sushi": Dish(sushi, 0.4, ("seaweed", "spinach", "rice", "salmon", "carrot", "white")),
@@ -249,16 +285,27 @@ DISHES: dict[str, Dish] = {
 
 NATURAL = 0.9
 """Share of the images that have their dish's own colours."""
-SIZES: tuple[tuple[int, int], ...] = ((112, 112), (128, 96), (96, 128), (120, 100), (100, 120), (128, 112))
+SIZES: tuple[tuple[int, int], ...] = (
+    (112, 112),
+    (128, 96),
+    (96, 128),
+    (120, 100),
+    (100, 120),
+    (128, 112),
+)
 """(width, height) in pixels, one drawn for each image."""
 
 
 def draw(dish: Dish, rng: Rng) -> Image.Image:
-    """One image: a table, at times a plate, clutter, the dish with its shadow, and the light of the room."""
+    """One image: a table, at times a plate, clutter, the dish with its shadow, and the light of the
+    room."""
     width, height = SIZES[rng.integers(len(SIZES))]
     size = (width * OVERSAMPLING, height * OVERSAMPLING)
     scale = min(size) * rng.uniform(0.4, 0.49)
-    center = (size[0] * (0.5 + rng.uniform(-0.06, 0.06)), size[1] * (0.5 + rng.uniform(-0.06, 0.06)))
+    center = (
+        size[0] * (0.5 + rng.uniform(-0.06, 0.06)),
+        size[1] * (0.5 + rng.uniform(-0.06, 0.06)),
+    )
     shift = (int(rng.integers(-10, 11)), int(rng.integers(-10, 11)))
     image = table(rng, size)
     behind, food, front = (Image.new("RGBA", size) for _ in range(3))
@@ -268,7 +315,12 @@ def draw(dish: Dish, rng: Rng) -> Image.Image:
         plate(rng, behind, center, scale)
     names = dish.colors if rng.random() < NATURAL else tuple(PALETTE)
     colors = [PALETTE[name] for name in names]
-    dish.paint(Painter(food, center, scale, rng.uniform(-dish.turn, dish.turn), rng.uniform(0.82, 1.0), colors), rng)
+    dish.paint(
+        Painter(
+            food, center, scale, rng.uniform(-dish.turn, dish.turn), rng.uniform(0.82, 1.0), colors
+        ),
+        rng,
+    )
     if rng.random() < 0.15:
         clutter(rng, front, 0.7 * scale)
     for layer in (behind, food, front):

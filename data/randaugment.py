@@ -1,8 +1,10 @@
-"""RandAugment's operations (Cubuk et al. 2019) in the variant the paper trains with: timm's `rand-m9-mstd0.5-inc1`.
+"""RandAugment's operations (Cubuk et al. 2019) in the variant the paper trains with: timm's
+`rand-m9-mstd0.5-inc1`.
 
-timm applies them through PIL, and so does this module where PIL is fast. The others are the same arithmetic on whole
-arrays: equal to PIL to the bit, but for the four shifts (shear and translate), whose cubic weights are rounded to
-2**-14 so that their float sums are exact in any order; one value in two thousand differs from PIL's, by one level.
+timm applies them through PIL, and so does this module where PIL is fast. The others are the same
+arithmetic on whole arrays: equal to PIL to the bit, but for the four shifts (shear and translate),
+whose cubic weights are rounded to 2**-14 so that their float sums are exact in any order; one value
+in two thousand differs from PIL's, by one level.
 """
 
 import numpy as np
@@ -13,23 +15,41 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 OPS = (
-    "autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize-add", "color", "contrast",
-    "brightness", "sharpness", "shear-x", "shear-y", "translate-x", "translate-y",
-)  # fmt: skip
-"""The fifteen operations of timm's increasing set, in its order; each is chosen with equal probability."""
+    "autocontrast",
+    "equalize",
+    "invert",
+    "rotate",
+    "posterize",
+    "solarize",
+    "solarize-add",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear-x",
+    "shear-y",
+    "translate-x",
+    "translate-y",
+)
+"""The fifteen operations of timm's increasing set, in its order; each is chosen with equal
+probability."""
 
 Pixels = npt.NDArray[np.uint8]
 Shifts = npt.NDArray[np.floating]
 Fill = tuple[int, int, int]
-_ONE = 1 << 14  # the fixed-point unit of the shifts' weights: 255 * 1.5 * 2**14 < 2**24, so float32 sums are exact
+_ONE = (
+    1 << 14
+)  # the fixed-point unit of the shifts' weights: 255 * 1.5 * 2**14 < 2**24, so float32 sums are exact
 
 
 def argument(op: str, level: float, sign: float) -> float:
-    """What a magnitude `level` in [0, 10] means to an operation; `sign` (1 or -1) is used where both directions exist.
+    """What a magnitude `level` in [0, 10] means to an operation; `sign` (1 or -1) is used where
+    both directions exist.
 
-    rotate: degrees; shear: slope; translate: share of the side; color to sharpness: blend factor, 1 changes nothing;
-    posterize: bits kept (at level 10 none: black, as Pillow made of it in the paper's time; Pillow 13 refuses);
-    solarize: threshold; solarize-add: what is added below 128; 0 for the rest.
+    rotate: degrees; shear: slope; translate: share of the side; color to sharpness: blend factor, 1
+    changes nothing; posterize: bits kept (at level 10 none: black, as Pillow made of it in the
+    paper's time; Pillow 13 refuses); solarize: threshold; solarize-add: what is added below 128; 0
+    for the rest.
     """
     match op:
         case "rotate":
@@ -50,7 +70,8 @@ def argument(op: str, level: float, sign: float) -> float:
 
 
 def apply(op: str, value: float, image: Pixels, fill: Fill) -> None:
-    """One operation with its `argument`, in place; image: uint8 (H, W, 3), contiguous; fill: outside's colour."""
+    """One operation with its `argument`, in place; image: uint8 (H, W, 3), contiguous; fill:
+    outside's colour."""
     height, width, _ = image.shape
     match op:
         case "autocontrast":
@@ -60,7 +81,9 @@ def apply(op: str, value: float, image: Pixels, fill: Fill) -> None:
         case "color":
             image[:] = np.asarray(ImageEnhance.Color(Image.fromarray(image)).enhance(value))
         case "rotate":
-            rotated = Image.fromarray(image).rotate(value, resample=Image.Resampling.BICUBIC, fillcolor=fill)
+            rotated = Image.fromarray(image).rotate(
+                value, resample=Image.Resampling.BICUBIC, fillcolor=fill
+            )
             image[:] = np.asarray(rotated)
         case "invert":
             np.bitwise_xor(image, 255, out=image)
@@ -102,9 +125,13 @@ def _look_up(image: Pixels, levels: Tensor, table: npt.NDArray[np.generic]) -> N
 
 
 def _autocontrast(image: Pixels) -> None:
-    """Stretch each channel from its darkest and brightest value to 0 and 255; a flat channel stays."""
+    """Stretch each channel from its darkest and brightest value to 0 and 255; a flat channel
+    stays."""
     rows = torch.from_numpy(image)
-    low, high = (end.numpy()[:, None].astype(np.float64) for end in (rows.amin(0).amin(0), rows.amax(0).amax(0)))
+    low, high = (
+        end.numpy()[:, None].astype(np.float64)
+        for end in (rows.amin(0).amin(0), rows.amax(0).amax(0))
+    )
     scale = 255.0 / np.maximum(high - low, 1)
     level = np.arange(256.0)
     table = np.where(high > low, np.trunc(level * scale + -low * scale), level)
@@ -112,7 +139,8 @@ def _autocontrast(image: Pixels) -> None:
 
 
 def _equalize(image: Pixels) -> None:
-    """Spread each channel's histogram evenly, by PIL's integer arithmetic; too few pixels to do so: unchanged."""
+    """Spread each channel's histogram evenly, by PIL's integer arithmetic; too few pixels to do so:
+    unchanged."""
     levels = _levels(image)
     counts = torch.bincount(levels, minlength=768).view(3, 256).numpy()
     up_to = counts.cumsum(axis=1)
@@ -127,7 +155,10 @@ def _all_ones(mask: npt.NDArray[np.bool_]) -> Pixels:
 
 
 def _blend(
-    degenerate: npt.NDArray[np.float32] | np.float32, pixels: npt.NDArray[np.float32], factor: float, out: Pixels
+    degenerate: npt.NDArray[np.float32] | np.float32,
+    pixels: npt.NDArray[np.float32],
+    factor: float,
+    out: Pixels,
 ) -> None:
     """PIL's Image.blend, in its float32 arithmetic: cut, not rounded. `pixels` is used up."""
     np.subtract(pixels, degenerate, out=pixels)
@@ -142,7 +173,8 @@ def _to_bytes(pixels: npt.NDArray[np.float32], out: Pixels) -> None:
 
 
 def _sharpen(image: Pixels, factor: float) -> None:
-    """Blend with PIL's SMOOTH filter, ((1, 1, 1), (1, 5, 1), (1, 1, 1)) / 13, which leaves the border as it is."""
+    """Blend with PIL's SMOOTH filter, ((1, 1, 1), (1, 5, 1), (1, 1, 1)) / 13, which leaves the
+    border as it is."""
     height, width, _ = image.shape
     if min(height, width) < 3:
         return
@@ -154,15 +186,22 @@ def _sharpen(image: Pixels, factor: float) -> None:
     smooth += total[:, 6:]
     smooth += inside * np.int16(4)
     degenerate = smooth.astype(np.float32)
-    # Never a tie: a multiple of 1/13 is no half. The small extra keeps float error from crossing a whole number.
+    # Never a tie: a multiple of 1/13 is no half. The small extra keeps float error from crossing a
+    # whole number.
     degenerate *= np.float32(1 / 13)
     degenerate += np.float32(0.5 + 1e-4)
     np.trunc(degenerate, out=degenerate)
-    _blend(degenerate, inside.astype(np.float32), factor, out=image.reshape(height, width * 3)[1:-1, 3:-3])
+    _blend(
+        degenerate,
+        inside.astype(np.float32),
+        factor,
+        out=image.reshape(height, width * 3)[1:-1, 3:-3],
+    )
 
 
 def _cubic(offset: Shifts) -> npt.NDArray[np.float32]:
-    """Weights of the four pixels around a point `offset` in [0, 1) after the second: PIL's cubic, a = -1; (4, n)."""
+    """Weights of the four pixels around a point `offset` in [0, 1) after the second: PIL's cubic, a
+    = -1; (4, n)."""
     first = offset * (-1 + offset * (2 - offset))
     third = offset * (1 + offset * (1 - offset))
     fourth = offset * offset * (offset - 1)
@@ -171,7 +210,8 @@ def _cubic(offset: Shifts) -> npt.NDArray[np.float32]:
 
 
 def _shift_rows(image: Pixels, shift: Shifts, fill: Fill) -> None:
-    """Row y takes its pixels from shift[y] further right, as Image.transform(AFFINE, BICUBIC); outside: `fill`."""
+    """Row y takes its pixels from shift[y] further right, as Image.transform(AFFINE, BICUBIC);
+    outside: `fill`."""
     height, width, _ = image.shape
     whole = np.floor(shift).astype(np.int64)
     reach = int(np.abs(whole).max()) + 3
@@ -197,7 +237,9 @@ def _shift_columns(image: Pixels, shift: Shifts, fill: Fill) -> None:
     tall[reach - 2 : reach] = tall[reach]
     tall[reach + height : reach + height + 2] = tall[reach + height - 1]
     first = (np.repeat(whole, 3) + (reach - 1)) * (width * 3) + np.arange(width * 3, dtype=np.int32)
-    places = torch.from_numpy(first) + torch.arange(height + 3, dtype=torch.int32)[:, None] * (width * 3)
+    places = torch.from_numpy(first) + torch.arange(height + 3, dtype=torch.int32)[:, None] * (
+        width * 3
+    )
     near = torch.from_numpy(tall).flatten().index_select(0, places.flatten())
     rows = near.view(height + 3, width * 3).float().numpy()
     taps = [rows[tap : tap + height] for tap in range(4)]
@@ -215,13 +257,15 @@ def _filter(
     image: Pixels,
     fill: Fill,
 ) -> None:
-    """The weighted sum of four taps where the source, place + shift + 0.5, lies in [0, size), and `fill` elsewhere."""
+    """The weighted sum of four taps where the source, place + shift + 0.5, lies in [0, size), and
+    `fill` elsewhere."""
     out = image.reshape(len(image), -1)
     total = torch.from_numpy(taps[0]) * torch.from_numpy(weights[0])
     for tap, weight in zip(taps[1:], weights[1:], strict=True):
         total.addcmul_(torch.from_numpy(tap), torch.from_numpy(weight))
     _to_bytes(total.mul_(1 / _ONE).numpy(), out)  # cut, not rounded, as in PIL
-    # All shifts have one sign, so that only one border can be crossed; int16 is compared twice as fast as int32.
+    # All shifts have one sign, so that only one border can be crossed; int16 is compared twice as
+    # fast as int32.
     if shift.max() > 0:
         inside = _all_ones(place < np.ceil(size - shift - 0.5).astype(np.int16))
     else:

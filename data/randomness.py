@@ -1,8 +1,9 @@
 """Random numbers that are a function of their address, not of a state.
 
-Every decision about a training image is read from `uniforms(stream, seed, epoch, index)`: asking twice, in another
-order, in another process or after a restart gives the same number. The generator is splitmix64's finaliser (Steele,
-Lea and Flood, OOPSLA 2014) applied to each word of the address in turn, on whole arrays at once.
+Every decision about a training image is read from `uniforms(stream, seed, epoch, index)`: asking
+twice, in another order, in another process or after a restart gives the same number. The generator
+is splitmix64's finaliser (Steele, Lea and Flood, OOPSLA 2014) applied to each word of the address
+in turn, on whole arrays at once.
 """
 
 import numpy as np
@@ -22,15 +23,19 @@ def _scramble(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def key(stream: int, seed: int, epoch: int) -> int:
-    """One 64-bit key for a stream of decisions in an epoch of a run; any integers are accepted as seed and epoch."""
+    """One 64-bit key for a stream of decisions in an epoch of a run; any integers are accepted as
+    seed and epoch."""
     word = np.zeros(1, dtype=np.uint64)
     for part in (stream, seed, epoch):
         word = _scramble((word ^ np.uint64(part & _MASK)) + _GOLDEN)
     return int(word[0])
 
 
-def uniforms(stream: int, seed: int, epoch: int, indices: npt.ArrayLike, count: int) -> npt.NDArray[np.float64]:
-    """Independent uniforms in [0, 1), shape (len(indices), count); row i depends on indices[i] alone."""
+def uniforms(
+    stream: int, seed: int, epoch: int, indices: npt.ArrayLike, count: int
+) -> npt.NDArray[np.float64]:
+    """Independent uniforms in [0, 1), shape (len(indices), count); row i depends on indices[i]
+    alone."""
     rows = np.asarray(indices).astype(np.uint64)
     rows = _scramble((rows + np.uint64(1)) * _GOLDEN ^ np.uint64(key(stream, seed, epoch)))
     columns = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
@@ -38,10 +43,13 @@ def uniforms(stream: int, seed: int, epoch: int, indices: npt.ArrayLike, count: 
 
 
 def generator(stream: int, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
-    """A numpy generator at such an address, for the draws that need one (a permutation, a beta variate)."""
+    """A numpy generator at such an address, for the draws that need one (a permutation, a beta
+    variate)."""
     return np.random.Generator(np.random.Philox(key=(key(stream, seed, epoch), index)))
 
 
-def normals(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def normals(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Standard normals from two arrays of uniforms (Box and Muller 1958)."""
     return np.sqrt(-2.0 * np.log1p(-first)) * np.cos(2.0 * np.pi * second)

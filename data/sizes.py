@@ -1,4 +1,5 @@
-"""How large a data set is and what disk it will take, found out without downloading or decoding it."""
+"""How large a data set is and what disk it will take, found out without downloading or decoding
+it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,20 +40,36 @@ def sizes(found: Located, cache: Path, short_side: int) -> Sizes:
         held = round(HELD_OUT * published.train)
         height, width = resized_shape(published.height, published.width, short_side)
         return Sizes(
-            published.train - held, held, published.test, published.classes, published.bytes,
-            (published.train + published.test) * height * width * 3, height, width,
-        )  # fmt: skip
+            published.train - held,
+            held,
+            published.test,
+            published.classes,
+            published.bytes,
+            (published.train + published.test) * height * width * 3,
+            height,
+            width,
+        )
     shapes = {split.name: _typical_shape(split, short_side) for split in dataset.splits.values()}
-    missing = [split for split in dataset.splits.values() if not store_folder(cache, split, short_side).exists()]
+    missing = [
+        split
+        for split in dataset.splits.values()
+        if not store_folder(cache, split, short_side).exists()
+    ]
     return Sizes(
-        len(dataset.train), len(dataset.validation), len(dataset.test), len(dataset.classes), download=0,
+        len(dataset.train),
+        len(dataset.validation),
+        len(dataset.test),
+        len(dataset.classes),
+        download=0,
         cache=sum(round(len(split) * 3 * shapes[split.name][2]) for split in missing),
-        height=round(shapes[dataset.train.name][0]), width=round(shapes[dataset.train.name][1]),
-    )  # fmt: skip
+        height=round(shapes[dataset.train.name][0]),
+        width=round(shapes[dataset.train.name][1]),
+    )
 
 
 def _typical_shape(split: Split, short_side: int) -> tuple[float, float, float]:
-    """Mean height, width and area of a decoded image, from a sample that is spread over the split."""
+    """Mean height, width and area of a decoded image, from a sample that is spread over the
+    split."""
     shapes = []
     for index in np.unique(np.linspace(0, len(split) - 1, _SAMPLE).astype(int)).tolist():
         try:

@@ -1,4 +1,5 @@
-"""What a data set is: named images with labels in three splits, a reader for each, and where they come from."""
+"""What a data set is: named images with labels in three splits, a reader for each, and where they
+come from."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 HELD_OUT = 0.1
-"""Share of each class's training images that is held out for selection where no validation split is given."""
+"""Share of each class's training images that is held out for selection where no validation split is
+given."""
 
 
 class Source(Protocol):
@@ -26,10 +28,12 @@ class Source(Protocol):
         """uint8 RGB (H, W, 3); raises `data.decode.UnreadableImage`."""
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width) of `read(index)`, found without decoding; raises `data.decode.UnreadableImage`."""
+        """(height, width) of `read(index)`, found without decoding; raises
+        `data.decode.UnreadableImage`."""
 
     def stamp(self, index: int) -> tuple[int, int]:
-        """(bytes, modification time in ns) of the image's file; (-1, -1) where it cannot be asked."""
+        """(bytes, modification time in ns) of the image's file; (-1, -1) where it cannot be
+        asked."""
 
     def take(self, indices: Sequence[int]) -> Source:
         """The same source with only these images, in this order."""
@@ -64,10 +68,12 @@ class Files:
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split: `ids[i]` is a stable name, `labels[i]` indexes the data set's `classes`."""
+    """Images of one split: `ids[i]` is a stable name, `labels[i]` indexes the data set's
+    `classes`."""
 
     name: str
-    """Tells this split from all others in a cache folder, e.g. 'pocket-v1-train'; safe as a file name."""
+    """Tells this split from all others in a cache folder, e.g. 'pocket-v1-train'; safe as a file
+    name."""
     ids: tuple[str, ...]
     labels: tuple[int, ...]
     source: Source
@@ -79,7 +85,8 @@ class Split:
         return len(self.ids)
 
     def read(self, index: int) -> np.ndarray:
-        """Image `index` as uint8 RGB (H, W, 3). Raises `data.decode.UnreadableImage`, a ValueError."""
+        """Image `index` as uint8 RGB (H, W, 3). Raises `data.decode.UnreadableImage`, a
+        ValueError."""
         return self.source.read(index)
 
     def take(self, indices: Sequence[int], name: str) -> Split:
@@ -91,7 +98,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as a study uses it. `test` is read once a run, at its end; `validation` selects."""
+    """A data set as a study uses it. `test` is read once a run, at its end; `validation`
+    selects."""
 
     name: str
     """As it was asked for: 'food101', 'imagefolder:PATH', ..."""
@@ -104,7 +112,8 @@ class Dataset:
     description: str
     """One sentence for the report."""
     skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Names of the images that were left out because they cannot be read, by split: those of `splits` are others."""
+    """Names of the images that were left out because they cannot be read, by split: those of
+    `splits` are others."""
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -122,13 +131,16 @@ class Dataset:
         left: dict[str, Any] = {}
         for part, names in unreadable.items():
             split, out = self.splits[part], set(names)
-            left[part] = split.take([i for i, name in enumerate(split.ids) if name not in out], split.name)
+            left[part] = split.take(
+                [i for i, name in enumerate(split.ids) if name not in out], split.name
+            )
         skipped = {part: tuple(names) for part, names in unreadable.items() if names}
         return replace(self, **left, skipped=skipped) if skipped else self
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over classes, and every split's names, labels and file sizes: tells two data sets apart."""
+        """sha256 over classes, and every split's names, labels and file sizes: tells two data sets
+        apart."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for name, split in self.splits.items():
             digest.update(f"\n{name} {len(split)}\n".encode())
@@ -152,18 +164,21 @@ class Published:
     width: int
     """Of a typical image, in pixels."""
     fetch: Callable[[Path], None]
-    """Puts the images into the data folder. Raises OSError (no network, a full disk) in one sentence."""
+    """Puts the images into the data folder. Raises OSError (no network, a full disk) in one
+    sentence."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A data set by name: how it is found in a folder and, where it may be missing, what is published of it."""
+    """A data set by name: how it is found in a folder and, where it may be missing, what is
+    published of it."""
 
     name: str
     """As it is asked for: 'food101'; 'imagefolder:PATH' if it lies in a folder of the user's."""
     read: Callable[[Path], Dataset | None]
-    """The data set in the data folder (in PATH), None where it is not there yet. Opens no image, imports nothing
-    heavy and writes nothing. Raises ValueError, in one sentence, where it is damaged or half downloaded."""
+    """The data set in the data folder (in PATH), None where it is not there yet. Opens no image,
+    imports nothing heavy and writes nothing. Raises ValueError, in one sentence, where it is
+    damaged or half downloaded."""
     published: Published | None = None
     """Needed unless `read` always finds a data set or refuses the folder."""
 
@@ -177,15 +192,19 @@ class Origin:
 
 
 def hold_out(split: Split, share: float = HELD_OUT) -> tuple[list[int], list[int]]:
-    """Indices (kept, held out) of a fixed stratified split: in each class `share` of the images, at least one.
+    """Indices (kept, held out) of a fixed stratified split: in each class `share` of the images, at
+    least one.
 
-    An image's rank is the hash of its name, so that the choice depends on no seed, no order and no library.
+    An image's rank is the hash of its name, so that the choice depends on no seed, no order and no
+    library.
     """
     members: defaultdict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(split.labels):
         members[label].append(index)
     held: set[int] = set()
     for indices in members.values():
-        ranked = sorted(indices, key=lambda index: hashlib.sha256(os.fsencode(split.ids[index])).digest())
+        ranked = sorted(
+            indices, key=lambda index: hashlib.sha256(os.fsencode(split.ids[index])).digest()
+        )
         held.update(ranked[: max(1, round(share * len(indices)))])
     return [index for index in range(len(split)) if index not in held], sorted(held)

@@ -16,7 +16,9 @@ from data.processes import end_with
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def here(work: Work, places: Iterable[Place], pin: bool, kept: PreparedImages | None) -> Iterator[Prepared]:
+def here(
+    work: Work, places: Iterable[Place], pin: bool, kept: PreparedImages | None
+) -> Iterator[Prepared]:
     for place in places:
         made = kept.get(work, place) if kept else None
         if made is None:
@@ -32,9 +34,14 @@ def in_workers(
     with warnings.catch_warnings():  # more workers than cores are slow, but the user's choice
         warnings.filterwarnings("ignore", "This DataLoader will create")
         loader = DataLoader(
-            _Careful(work), batch_size=None, sampler=places, num_workers=workers, collate_fn=_unchanged,
-            pin_memory=pin, worker_init_fn=partial(_become_worker, parent=os.getpid()),
-        )  # fmt: skip
+            _Careful(work),
+            batch_size=None,
+            sampler=places,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=pin,
+            worker_init_fn=partial(_become_worker, parent=os.getpid()),
+        )
         # Until it ignores them, a new worker would answer signals as if it were this process.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -47,16 +54,22 @@ def in_workers(
             failure = batch
             break
         if kept:
-            kept.keep(work, (epoch, number), batch)  # a tuple again: older releases of torch pin tuples as lists
+            kept.keep(
+                work, (epoch, number), batch
+            )  # a tuple again: older releases of torch pin tuples as lists
         yield batch
-    del batches, loader  # ends the workers before the failure is seen, not when its traceback is forgotten
+    del (
+        batches,
+        loader,
+    )  # ends the workers before the failure is seen, not when its traceback is forgotten
     if failure is not None:
         raise failure
 
 
 @dataclass(frozen=True)
 class _Careful(Dataset["tuple[Place, Prepared | Exception]"]):
-    """Hands over an exception as it is: DataLoader would wrap its one sentence in the worker's traceback."""
+    """Hands over an exception as it is: DataLoader would wrap its one sentence in the worker's
+    traceback."""
 
     work: Work
 
@@ -68,22 +81,26 @@ class _Careful(Dataset["tuple[Place, Prepared | Exception]"]):
 
 
 def _shared(made: Prepared) -> Prepared:
-    """`made` in shared memory. DataLoader would do the same in a thread, and wait forever for what fails there."""
+    """`made` in shared memory. DataLoader would do the same in a thread, and wait forever for what
+    fails there."""
     try:
         for part in (made.images, made.labels):
             part.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise OSError(
-            f"a worker could not hand over its images ({error}): give the machine more shared memory (/dev/shm, in "
+            f"a worker could not hand over its images ({error}): give the machine more shared "
+            "memory (/dev/shm, in "
             "docker --shm-size), or give --workers 0"
         ) from error
     return made
 
 
 def _become_worker(_: int, parent: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole process group, but the training process decides when its workers end.
+    """Ctrl-C and SIGTERM reach the whole process group, but the training process decides when its
+    workers end.
 
-    If it is killed they end with it: they would go on holding the run's lock until they notice (5 seconds).
+    If it is killed they end with it: they would go on holding the run's lock until they notice (5
+        seconds).
     """
     end_with(parent)
     for number in _SIGNALS:

@@ -17,7 +17,8 @@ from utils.text import flat
 
 
 def render(predictor: Predictor, form: str, difference: float, checked: str, license: str) -> str:
-    """Markdown with the front matter of a model repository. Figures come from the run's result.json, if it has one.
+    """Markdown with the front matter of a model repository. Figures come from the run's
+    result.json, if it has one.
 
     Raises:
         ValueError: one of the run's files is damaged.
@@ -31,42 +32,78 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
         regime = get_regime(study["config"]["regime"]) if "config" in study else None
         step = _step(predictor, [regime] if regime else list(REGIMES.values()))
         return environment.get_template("card.md.j2").render(
-            predictor=predictor, form=form, difference=difference, checked=checked, license=license, result=result,
-            recipe=flat(config.get("recipe", {})), dataset=dataset, regime=regime, step=step,
+            predictor=predictor,
+            form=form,
+            difference=difference,
+            checked=checked,
+            license=license,
+            result=result,
+            recipe=flat(config.get("recipe", {})),
+            dataset=dataset,
+            regime=regime,
+            step=step,
             swin=isinstance(predictor.architecture, SwinArchitecture),
-            initial=study.get("config", {}).get("init_weights"), build=_in_torchvision(predictor.architecture),
-            short=math.floor(predictor.view.resolution / 0.875), flops=_flops(result.get("gflops_paper_convention")),
-        )  # fmt: skip
-    except (jinja2.TemplateError, OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError):
+            initial=study.get("config", {}).get("init_weights"),
+            build=_in_torchvision(predictor.architecture),
+            short=math.floor(predictor.view.resolution / 0.875),
+            flops=_flops(result.get("gflops_paper_convention")),
+        )
+    except (
+        jinja2.TemplateError,
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        ValueError,
+    ):
         raise ValueError(
-            f"what {run} says of itself is damaged: restore its config.json, its result.json and its study's "
+            f"what {run} says of itself is damaged: restore its config.json, its result.json and "
+            "its study's "
             "study.json, or remove them"
         ) from None
 
 
 def _step(predictor: Predictor, regimes: Sequence[Regime]) -> Step | None:
-    """The paper's step that this network is, in one of the regimes: not one of the same name in another roadmap."""
+    """The paper's step that this network is, in one of the regimes: not one of the same name in
+    another roadmap."""
     a = predictor.architecture
-    step = next((step for step in PAPER.steps if step.name == predictor.step and not step.reference), None)
+    step = next(
+        (step for step in PAPER.steps if step.name == predictor.step and not step.reference), None
+    )
     if step and any(PAPER.architecture(step, regime, a.num_classes) == a for regime in regimes):
         return step.told(a)
     return None
 
 
 def _in_torchvision(a: Architecture | SwinArchitecture) -> tuple[str, str]:
-    """The import and the statements that build `model` with torchvision alone, where it has such a network."""
+    """The import and the statements that build `model` with torchvision alone, where it has such a
+    network."""
     if isinstance(a, SwinArchitecture):
         options = {
-            "patch_size": [a.stem_stride] * 2, "embed_dim": a.embed_dim, "depths": list(a.depths),
-            "num_heads": list(a.num_heads), "window_size": [a.window_size] * 2, "num_classes": a.num_classes,
-        }  # fmt: skip
-        listed = ["model = SwinTransformer(", *(f"    {name}={value}," for name, value in options.items()), ")"]
+            "patch_size": [a.stem_stride] * 2,
+            "embed_dim": a.embed_dim,
+            "depths": list(a.depths),
+            "num_heads": list(a.num_heads),
+            "window_size": [a.window_size] * 2,
+            "num_classes": a.num_classes,
+        }
+        listed = [
+            "model = SwinTransformer(",
+            *(f"    {name}={value}," for name, value in options.items()),
+            ")",
+        ]
         network = "\n".join(listed)
         return "from torchvision.models.swin_transformer import SwinTransformer", network
     if a.separate_downsampling:
         widths: list[int | None] = [*(a.width * 2**i for i in range(len(a.depths))), None]
-        stages = [f"    CNBlockConfig({widths[i]}, {widths[i + 1]}, {depth})," for i, depth in enumerate(a.depths)]
-        network = "\n".join(["stages = [", *stages, "]", f"model = ConvNeXt(stages, num_classes={a.num_classes})"])
+        stages = [
+            f"    CNBlockConfig({widths[i]}, {widths[i + 1]}, {depth}),"
+            for i, depth in enumerate(a.depths)
+        ]
+        network = "\n".join(
+            ["stages = [", *stages, "]", f"model = ConvNeXt(stages, num_classes={a.num_classes})"]
+        )
         return "from torchvision.models.convnext import CNBlockConfig, ConvNeXt", network
     network = f"model = ResNet(Bottleneck, {list(a.depths)}, num_classes={a.num_classes})"
     return "from torchvision.models.resnet import Bottleneck, ResNet", network

@@ -1,7 +1,9 @@
-"""A run for the world outside: safetensors, torchvision's naming, ONNX or torch.export, each checked against ours.
+"""A run for the world outside: safetensors, torchvision's naming, ONNX or torch.export, each
+checked against ours.
 
-Every export is a folder in the layout of a model repository: the model, config.json, preprocessing included, and
-README.md, the model card. `huggingface_hub.upload_folder` or `git push` publishes it as it is.
+Every export is a folder in the layout of a model repository: the model, config.json, preprocessing
+included, and README.md, the model card. `huggingface_hub.upload_folder` or `git push` publishes it
+as it is.
 """
 
 import io
@@ -39,7 +41,8 @@ FILES: dict[Format, str] = {
 }
 
 _TOLERANCE = 1e-3
-"""Largest difference of a logit that an export may show, as a share of the largest logit of the images."""
+"""Largest difference of a logit that an export may show, as a share of the largest logit of the
+images."""
 
 
 def write(
@@ -51,13 +54,15 @@ def write(
     images: Sequence[Path] = (),
     license: str = "other",
 ) -> float:
-    """Export the run into the new folder `out`, and return the largest difference of a logit, relative to the largest.
+    """Export the run into the new folder `out`, and return the largest difference of a logit,
+    relative to the largest.
 
-    The exported model is read back from its file and run on `images` (at least two, in batches of two sizes), or
-    on noise of the run's resolution where none are given.
+    The exported model is read back from its file and run on `images` (at least two, in batches of
+    two sizes), or on noise of the run's resolution where none are given.
 
     Raises:
-        ValueError: `out` exists, the run cannot be read, the format has no such network, or a library is missing.
+        ValueError: `out` exists, the run cannot be read, the format has no such network, or a
+            library is missing.
         OSError: `out` cannot be written, or the exported model does not compute what ours does.
     """
     check(run, form, out)
@@ -75,7 +80,9 @@ def write(
         config = _config(predictor, form)
         (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         checked = f"{len(found)} images" if found else "noise"
-        (work / "README.md").write_text(card.render(predictor, form, difference, checked, license), encoding="utf-8")
+        (work / "README.md").write_text(
+            card.render(predictor, form, difference, checked, license), encoding="utf-8"
+        )
         for path, mode in ((work, 0o755), *((inside, 0o644) for inside in work.iterdir())):
             path.chmod(mode)  # made for this user's eyes alone, by mkdtemp and by safetensors
         sync_files(work)
@@ -84,7 +91,9 @@ def write(
     except OSError as error:
         if error.strerror is None:  # a sentence already
             raise
-        raise OSError(f"the export {out} could not be written ({error.strerror}); nothing was left there") from error
+        raise OSError(
+            f"the export {out} could not be written ({error.strerror}); nothing was left there"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return difference
@@ -97,7 +106,9 @@ def check(run: Path, form: str, out: Path) -> None:
     if out.exists():
         raise ValueError(f"{out} exists already: give a new folder for the export")
     if not run.is_dir():
-        raise ValueError(f"there is no run {run}: give a run's folder, such as runs/food101/depthwise/seed-0")
+        raise ValueError(
+            f"there is no run {run}: give a run's folder, such as runs/food101/depthwise/seed-0"
+        )
     if form == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
             require(module, module, "export")
@@ -118,36 +129,50 @@ def _config(predictor: Predictor, form: str) -> dict[str, Any]:
         "classes": predictor.classes,
         "preprocessing": {
             **asdict(predictor.view),
-            "view": "short side down to short_side, then to resolution / 0.875, each bicubic and antialiased, then the "
+            "view": "short side down to short_side, then to resolution / 0.875, each bicubic and "
+            "antialiased, then the "
             "central square",
         },
     }
 
 
-def _compare(predictor: Predictor, exported: Callable[[Tensor], Tensor] | nn.Module, images: Tensor) -> float:
-    """The largest difference of a logit over batches of two sizes, relative to the largest logit."""
+def _compare(
+    predictor: Predictor, exported: Callable[[Tensor], Tensor] | nn.Module, images: Tensor
+) -> float:
+    """The largest difference of a logit over batches of two sizes, relative to the largest
+    logit."""
     worst = 0.0
     for batch in (images, images[:1]):
         with torch.inference_mode():
             ours, theirs = predictor.model(batch), exported(batch)
         worst = max(worst, float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-12)))
     if not worst <= _TOLERANCE:
-        raise OSError(f"the exported model differs from ours by {worst:.2g} of the largest logit; nothing was written")
+        raise OSError(
+            f"the exported model differs from ours by {worst:.2g} of the largest logit; nothing "
+            "was written"
+        )
     return worst
 
 
 def _safetensors(predictor: Predictor, images: Tensor, folder: Path) -> float:
     config = _config(predictor, "safetensors")
-    what = {name: config[name] for name in ("architecture", "layer_scale", "classes", "preprocessing")}
+    what = {
+        name: config[name] for name in ("architecture", "layer_scale", "classes", "preprocessing")
+    }
     about = {"step": predictor.step, "seed": predictor.seed, **what}
     state = {key: value.contiguous() for key, value in predictor.model.state_dict().items()}
     # Through our own writing: the libraries report a full disk by errors of their own.
-    write_atomically(folder / WEIGHTS, to_safetensors(state, {"format": "pt", ABOUT: json.dumps(about)}))
+    write_atomically(
+        folder / WEIGHTS, to_safetensors(state, {"format": "pt", ABOUT: json.dumps(about)})
+    )
     return _compare(predictor, load(folder).model, images)
 
 
 def _torchvision(predictor: Predictor, images: Tensor, folder: Path) -> float:
-    state = {key: value.contiguous() for key, value in weights.export(predictor.model, "torchvision").items()}
+    state = {
+        key: value.contiguous()
+        for key, value in weights.export(predictor.model, "torchvision").items()
+    }
     write_atomically(folder / WEIGHTS, to_safetensors(state, {"format": "pt"}))
     theirs = _torchvision_network(predictor)
     theirs.load_state_dict(load_file(folder / WEIGHTS))
@@ -166,12 +191,15 @@ def _torchvision_network(predictor: Predictor) -> nn.Module:
     if a.separate_downsampling:
         widths = [a.width * 2**i for i in range(len(a.depths))]
         nexts = [*widths[1:], None]
-        settings = [CNBlockConfig(w, n, depth) for w, n, depth in zip(widths, nexts, a.depths, strict=True)]
+        settings = [
+            CNBlockConfig(w, n, depth) for w, n, depth in zip(widths, nexts, a.depths, strict=True)
+        ]
         model = ConvNeXt(settings, num_classes=a.num_classes)
         return model
     if a.width != 64 or len(a.depths) != 4:
         raise ValueError(
-            f"torchvision's ResNet has a width of 64 and 4 stages, and {predictor.step} has {a.width} and "
+            f"torchvision's ResNet has a width of 64 and 4 stages, and {predictor.step} has "
+            f"{a.width} and "
             f"{len(a.depths)}: choose the format safetensors or onnx"
         )
     model = ResNet(Bottleneck, list(a.depths), num_classes=a.num_classes)
@@ -206,9 +234,15 @@ def _onnx(predictor: Predictor, images: Tensor, folder: Path) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _program(predictor, images), (images[:2].contiguous(),), path, dynamo=True, input_names=["images"],
-                output_names=["logits"], external_data=False, verbose=False,
-            )  # fmt: skip
+                _program(predictor, images),
+                (images[:2].contiguous(),),
+                path,
+                dynamo=True,
+                input_names=["images"],
+                output_names=["logits"],
+                external_data=False,
+                verbose=False,
+            )
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

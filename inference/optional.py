@@ -14,6 +14,7 @@ def require(module: str, package: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"this needs {package}, and {error.name} is not installed: pip install {package}, or this project with "
+            f"this needs {package}, and {error.name} is not installed: pip install {package}, or "
+            "this project with "
             f"its extra [{extra}]"
         ) from None

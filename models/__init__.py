@@ -1,7 +1,8 @@
-"""The architecture: one frozen dataclass of flags, one builder, FLOPs, and weights to and from other libraries.
+"""The architecture: one frozen dataclass of flags, one builder, FLOPs, and weights to and from
+other libraries.
 
-Only the dataclasses are imported here, so that `import models` does not pay for torch; the builder and everything
-that needs torch is imported on first use.
+Only the dataclasses are imported here, so that `import models` does not pay for torch; the builder
+and everything that needs torch is imported on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -21,13 +21,13 @@ def build(
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        architecture: what to build. Swin is torchvision's own module with its own initial weights and no layer scale,
-            so `layer_scale` and `init` do not apply to it.
-        drop_path: see `ResNet`.
-        layer_scale: see `ResNet`.
-        init: "he": normal, variance 2 / fan-out, for convolutions and torch's default for the classifier, as
-            ResNet-50 was trained (He et al., 2016; torchvision does the same). "truncated-normal": standard deviation
-            0.02, cut at 2 units, biases 0, for both, as the modern recipe has it.
+        architecture: what to build. Swin is torchvision's own module with its own initial weights
+            and no layer scale, so `layer_scale` and `init` do not apply to it.
+        drop_path: see `ResNet`. layer_scale: see `ResNet`. init: "he": normal, variance 2 /
+        fan-out, for convolutions and torch's default for the classifier, as
+            ResNet-50 was trained (He et al., 2016; torchvision does the same). "truncated-normal":
+            standard deviation 0.02, cut at 2 units, biases 0, for both, as the modern recipe has
+            it.
     """
     if isinstance(architecture, SwinArchitecture):
         from torchvision.models.swin_transformer import SwinTransformer  # docs/decisions.md#imports
@@ -47,8 +47,11 @@ def build(
     return model
 
 
-def empty(architecture: Architecture | SwinArchitecture, *, layer_scale: float | None = None) -> nn.Module:
-    """Build a network whose weights are all zero: quick, for counting or for loading weights into."""
+def empty(
+    architecture: Architecture | SwinArchitecture, *, layer_scale: float | None = None
+) -> nn.Module:
+    """Build a network whose weights are all zero: quick, for counting or for loading weights
+    into."""
     with torch.device("meta"):
         if isinstance(architecture, SwinArchitecture):
             model = build(architecture)
@@ -63,7 +66,8 @@ def empty(architecture: Architecture | SwinArchitecture, *, layer_scale: float |
 
 @torch.no_grad()
 def initialize(model: ResNet, init: Init) -> None:
-    """Draw fresh weights for convolutions and classifier; norms and layer scale keep theirs (1, 0; initial value)."""
+    """Draw fresh weights for convolutions and classifier; norms and layer scale keep theirs (1, 0;
+    initial value)."""
     for module in model.modules():
         if init == "he" and isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,5 @@
-"""How large a network is and how much it computes, counted by fvcore on a trace of the network itself."""
+"""How large a network is and how much it computes, counted by fvcore on a trace of the network
+itself."""
 
 import logging
 import warnings
@@ -40,16 +41,20 @@ class Complexity:
 
 @contextmanager
 def _traceable(model: nn.Module, resolution: int) -> Iterator[Tensor]:
-    """An image to trace `model` with, in eval mode and without what fvcore and torch's tracer have to say."""
+    """An image to trace `model` with, in eval mode and without what fvcore and torch's tracer have
+    to say."""
     parameter = next(model.parameters())
     was_training = model.training
     model.eval()
-    # fvcore warns of every operator that it has no formula for (ReLU, additions); the tracer of every Python branch.
+    # fvcore warns of every operator that it has no formula for (ReLU, additions); the tracer of
+    # every Python branch.
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield torch.zeros(1, 3, resolution, resolution, device=parameter.device, dtype=parameter.dtype)
+            yield torch.zeros(
+                1, 3, resolution, resolution, device=parameter.device, dtype=parameter.dtype
+            )
     finally:
         model.train(was_training)
 
@@ -83,7 +88,9 @@ def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
     The model's train or eval mode is left as it was.
     """
     with _traceable(model, resolution) as image:
-        by_operator: Counter[str] = FlopCountAnalysis(model, image).set_op_handle(**_FLOPS_AND_OUTPUTS).by_operator()
+        by_operator: Counter[str] = (
+            FlopCountAnalysis(model, image).set_op_handle(**_FLOPS_AND_OUTPUTS).by_operator()
+        )
         activations = int(by_operator.pop(_OUTPUTS))
     return Complexity(
         params=sum(parameter.numel() for parameter in model.parameters()),
@@ -103,17 +110,25 @@ class StageComplexity:
     """For one image, in the paper's convention."""
 
 
-def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: int = 224) -> list[StageComplexity]:
-    """Stem, stages and head (final norm, pooling, classifier), counted by fvcore; layer scale is left out."""
+def stage_complexity(
+    architecture: Architecture | SwinArchitecture, resolution: int = 224
+) -> list[StageComplexity]:
+    """Stem, stages and head (final norm, pooling, classifier), counted by fvcore; layer scale is
+    left out."""
     model = empty(architecture)
     if isinstance(architecture, SwinArchitecture):
         parts = {"stem": ["features.0"], "stage 1": ["features.1"]}
         parts |= {
-            f"stage {i + 1}": [f"features.{2 * i}", f"features.{2 * i + 1}"] for i in range(1, len(architecture.depths))
+            f"stage {i + 1}": [f"features.{2 * i}", f"features.{2 * i + 1}"]
+            for i in range(1, len(architecture.depths))
         }
     else:
-        parts = {"stem": ["stem"]} | {f"stage {i + 1}": [f"stages.{i}"] for i in range(len(architecture.depths))}
-    parts["head"] = ["norm", "mlp", "head"] if isinstance(architecture, Architecture) else ["norm", "head"]
+        parts = {"stem": ["stem"]} | {
+            f"stage {i + 1}": [f"stages.{i}"] for i in range(len(architecture.depths))
+        }
+    parts["head"] = (
+        ["norm", "mlp", "head"] if isinstance(architecture, Architecture) else ["norm", "head"]
+    )
     with _traceable(model, resolution) as image:
         by_module = FlopCountAnalysis(model, image).by_module_and_operator()
     return [
@@ -128,7 +143,10 @@ def stage_complexity(architecture: Architecture | SwinArchitecture, resolution: 
 
 @cache
 def architecture_complexity(
-    architecture: Architecture | SwinArchitecture, resolution: int = 224, *, layer_scale: bool = False
+    architecture: Architecture | SwinArchitecture,
+    resolution: int = 224,
+    *,
+    layer_scale: bool = False,
 ) -> Complexity:
     """Count what `architecture` would have, without drawing its initial weights."""
     return complexity(empty(architecture, layer_scale=1.0 if layer_scale else None), resolution)

@@ -1,10 +1,12 @@
-"""What torchvision, timm and the paper's authors call the parts of the networks that they also have.
+"""What torchvision, timm and the paper's authors call the parts of the networks that they also
+have.
 
-The baseline (any bottleneck ResNet) is torchvision's and timm's `resnet50`; the last step (any ConvNeXt) is
-torchvision's and timm's `convnext_tiny`, `convnext_base` ... and the network that the paper's authors released. Of
-what came after the paper timm has `convnextv2_tiny`, `inception_next_tiny`, `seresnet50` and `convnext_nano_ols`. A
-naming is a set of names for the same tensors; shapes differ only where another library writes a 1x1 convolution as a
-linear layer, or layer scale without its two broadcasting dimensions.
+The baseline (any bottleneck ResNet) is torchvision's and timm's `resnet50`; the last step (any
+ConvNeXt) is torchvision's and timm's `convnext_tiny`, `convnext_base` ... and the network that the
+paper's authors released. Of what came after the paper timm has `convnextv2_tiny`,
+`inception_next_tiny`, `seresnet50` and `convnext_nano_ols`. A naming is a set of names for the same
+tensors; shapes differ only where another library writes a 1x1 convolution as a linear layer, or
+layer scale without its two broadcasting dimensions.
 """
 
 import re
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 from models.architecture import Architecture
 
 Naming = Literal["ours", "torchvision", "timm", "release"]
-"""Whose names: this project's, torchvision's, timm's, or those of the paper's authors' published checkpoints."""
+"""Whose names: this project's, torchvision's, timm's, or those of the paper's authors' published
+checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,17 @@ class Table:
 
     architecture: Architecture
     parts: Mapping[str, str]
-    """Our name, below a stage or block where it is in one, to theirs: {i} is the stage and {j} the block, both from 0,
-    {next} is i + 1, {even} 2i, {odd} 2i + 1."""
+    """Our name, below a stage or block where it is in one, to theirs: {i} is the stage and {j} the
+    block, both from 0, {next} is i + 1, {even} 2i, {odd} 2i + 1."""
     linear: frozenset[str] = frozenset()
     """Our 1x1 convolutions that they write as linear layers."""
 
     def has(self, architecture: Architecture) -> bool:
-        return not set(architecture.difference(self.architecture)) - {"depths", "width", "num_classes"}
+        return not set(architecture.difference(self.architecture)) - {
+            "depths",
+            "width",
+            "num_classes",
+        }
 
     def name(self, key: str) -> str:
         """Theirs for a key of our state dict."""
@@ -73,7 +80,13 @@ _CONVNEXT = Architecture(
     separate_downsampling=True,
 )
 _INCEPTION_NEXT = replace(
-    _CONVNEXT, spatial="inception", kernel_size=11, norm="batch", all_biases=True, expansion=(4, 4, 4, 3), head="mlp"
+    _CONVNEXT,
+    spatial="inception",
+    kernel_size=11,
+    norm="batch",
+    all_biases=True,
+    expansion=(4, 4, 4, 3),
+    head="mlp",
 )
 _TWO_LINEAR = frozenset({"branch.conv2", "branch.conv3"})
 
@@ -139,7 +152,10 @@ _INCEPTION_PARTS = {
 
 # timm builds its smallest ConvNeXts (atto to nano) of convolutions unless told conv_mlp=False.
 _TABLES: Mapping[Naming, tuple[Table, ...]] = {
-    "torchvision": (Table(_RESNET, _RESNET_PARTS), Table(_CONVNEXT, _TORCHVISION_PARTS, _TWO_LINEAR)),
+    "torchvision": (
+        Table(_RESNET, _RESNET_PARTS),
+        Table(_CONVNEXT, _TORCHVISION_PARTS, _TWO_LINEAR),
+    ),
     "timm": (
         Table(_RESNET, _RESNET_PARTS),
         Table(replace(_RESNET, branch_end="se"), _RESNET_PARTS | _SE_PARTS),
@@ -182,7 +198,8 @@ def detect(state: Mapping[str, object]) -> Naming:
             return naming
     some = ", ".join(repr(key) for key in list(state)[:3]) or "none"
     raise ValueError(
-        f"these weights have no names known here (keys such as {some}): give those of a run, of torchvision's or "
+        f"these weights have no names known here (keys such as {some}): give those of a run, of "
+        "torchvision's or "
         "timm's resnet50 or convnext, or of the ConvNeXt authors' release"
     )
 
@@ -201,16 +218,19 @@ def table(model: nn.Module, naming: Naming) -> Table | None:
         if architecture is not None and each.has(architecture):
             return each
     raise ValueError(
-        f"{'the release' if naming == 'release' else naming} has no network of this architecture: only the "
-        "baseline (resnet50 of torchvision and timm) and the last step (convnext_tiny, convnext_base of torchvision, "
-        "timm and the authors' release), and timm's seresnet50, convnextv2_tiny, inception_next_tiny and their like, "
+        f"{'the release' if naming == 'release' else naming} has no network of this architecture: "
+        "only the "
+        "baseline (resnet50 of torchvision and timm) and the last step (convnext_tiny, "
+        "convnext_base of torchvision, "
+        "timm and the authors' release), and timm's seresnet50, convnextv2_tiny, "
+        "inception_next_tiny and their like, "
         "can be exchanged with others"
     )
 
 
 def names(model: nn.Module, naming: Naming) -> dict[str, str]:
-    """Our state-dict keys to the naming's, one for one; those of layer scale too where the naming's network has one.
-    Where it has none, ours keep their names.
+    """Our state-dict keys to the naming's, one for one; those of layer scale too where the naming's
+    network has one. Where it has none, ours keep their names.
 
     Raises:
         ValueError: the naming has no network of this architecture.
@@ -220,6 +240,8 @@ def names(model: nn.Module, naming: Naming) -> dict[str, str]:
         return {key: key for key in keys}
     theirs = {key: found.name(key) for key in keys if not key.endswith(".layer_scale")}
     if "layer_scale" in found.parts:
-        scales = dict.fromkeys(f"{block.group()}layer_scale" for key in keys if (block := _BLOCK.match(key)))
+        scales = dict.fromkeys(
+            f"{block.group()}layer_scale" for key in keys if (block := _BLOCK.match(key))
+        )
         return theirs | {key: found.name(key) for key in scales}
     return {key: theirs.get(key, key) for key in keys}

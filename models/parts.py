@@ -1,4 +1,5 @@
-"""The parts of a block by name: those that are built in, and your own in their place. No torch until one is registered.
+"""The parts of a block by name: those that are built in, and your own in their place. No torch
+until one is registered.
 
 from models import Architecture, parts
 
@@ -46,30 +47,43 @@ _registered: dict[tuple[str, str], Callable[..., "nn.Module"]] = {}
 
 
 def register(field: str, name: str, make: Callable[..., "nn.Module"]) -> None:
-    """Make `Architecture(**{field: name})` a network with your module in that place; a name given again is replaced.
+    """Make `Architecture(**{field: name})` a network with your module in that place; a name given
+    again is replaced.
 
     Args:
-        field: norm, activation, spatial (the block's convolution over positions), before_last (after the activation,
-            before the last 1x1 convolution) or branch_end (before the branch is added to the shortcut).
-        name: how architectures, roadmaps and records call it: lower-case letters, digits and hyphens.
-        make: called with the values that `ARGUMENTS` names, by position; returns a module from (N, C, H, W) to the
+        field: norm, activation, spatial (the block's convolution over positions), before_last
+            (after the activation, before the last 1x1 convolution) or branch_end (before the branch
+            is added to the shortcut).
+        name: how architectures, roadmaps and records call it: lower-case letters, digits and
+        hyphens. make: called with the values that `ARGUMENTS` names, by position; returns a module
+        from (N, C, H, W) to the
             same shape, or, for spatial, to (N, C, ceil(H / stride), ceil(W / stride)).
 
     Raises:
-        ValueError: no such field, a name that cannot be one, or a module of another shape, in one sentence.
+        ValueError: no such field, a name that cannot be one, or a module of another shape, in one
+            sentence.
     """
     if field not in ARGUMENTS:
         raise ValueError(f"{field!r} takes no part of your own: give {' or '.join(ARGUMENTS)}")
     if name in BUILT_IN[field]:
         raise ValueError(f"{field} {name!r} is built in: give your own part another name")
-    if not name or not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
-        raise ValueError(f"{name!r} cannot name a part: give lower-case letters, digits and hyphens, such as 'my-norm'")
+    if (
+        not name
+        or not name.replace("-", "").isalnum()
+        or not name.isascii()
+        or name != name.lower()
+    ):
+        raise ValueError(
+            f"{name!r} cannot name a part: give lower-case letters, digits and hyphens, such as "
+            "'my-norm'"
+        )
     _try(field, name, make)
     _registered[field, name] = make
 
 
 def choices(field: str) -> tuple[str, ...]:
-    """What a field of `Architecture` may be: the built-in values, then those registered, in that order."""
+    """What a field of `Architecture` may be: the built-in values, then those registered, in that
+    order."""
     return (*BUILT_IN[field], *(name for there, name in _registered if there == field))
 
 
@@ -114,7 +128,9 @@ def source_digest(field: str, name: str) -> str:
     try:
         return source.digest(make)
     except (OSError, TypeError):
-        raise ValueError(f"the source of {field} {name!r} cannot be read: define it in a file") from None
+        raise ValueError(
+            f"the source of {field} {name!r} cannot be read: define it in a file"
+        ) from None
 
 
 def _try(field: str, name: str, make: Callable[..., "nn.Module"]) -> None:
@@ -125,8 +141,15 @@ def _try(field: str, name: str, make: Callable[..., "nn.Module"]) -> None:
             values = {"channels": 16, "kernel_size": 3, "stride": stride}
             module = make(*(values[argument] for argument in ARGUMENTS[field]))
             if not isinstance(module, torch.nn.Module):
-                raise ValueError(f"{field} {name!r} makes a {type(module).__name__}: make a torch.nn.Module")
-            shape, expected = tuple(module(torch.randn(2, 16, 8, 8)).shape), (2, 16, 8 // stride, 8 // stride)
+                raise ValueError(
+                    f"{field} {name!r} makes a {type(module).__name__}: make a torch.nn.Module"
+                )
+            shape, expected = (
+                tuple(module(torch.randn(2, 16, 8, 8)).shape),
+                (2, 16, 8 // stride, 8 // stride),
+            )
             if shape != expected:
-                raise ValueError(f"{field} {name!r} turns (2, 16, 8, 8) into {shape} at stride {stride}: "
-                                 f"make a module that turns it into {expected}")  # fmt: skip
+                raise ValueError(
+                    f"{field} {name!r} turns (2, 16, 8, 8) into {shape} at stride {stride}: "
+                    f"make a module that turns it into {expected}"
+                )

@@ -20,7 +20,9 @@ def _norm(a: Architecture, channels: int) -> nn.Module:
 
 
 def _activation(a: Architecture) -> nn.Module:
-    if a.activation == "relu":  # in place, unless a part of the user's may need what it gave for its gradient
+    if (
+        a.activation == "relu"
+    ):  # in place, unless a part of the user's may need what it gave for its gradient
         return nn.ReLU(inplace=not parts.used(a))
     return part("activation", a.activation)
 
@@ -35,7 +37,9 @@ def _spatial(a: Architecture, channels: int, stride: int, bias: bool) -> nn.Modu
         groups = channels if a.depthwise else 1
         return convolution(channels, channels, a.kernel_size, stride, groups=groups, bias=bias)
     if a.spatial == "inception":
-        return InceptionConvolution(channels, a.kernel_size, stride, depthwise=a.depthwise, bias=bias)
+        return InceptionConvolution(
+            channels, a.kernel_size, stride, depthwise=a.depthwise, bias=bias
+        )
     return part("spatial", a.spatial, channels, a.kernel_size, stride)
 
 
@@ -44,17 +48,15 @@ class Block(nn.Module):
 
     What each flag does, for a block of width C (norm and activation written as n and a):
 
-        default                  1x1 n a  kxk n a  1x1 n  + a     channels in, C, C, 4C
-        depthwise                the kxk has one filter per channel
-        inverted_bottleneck      channels in, 4C, 4C, C
-        depthwise_first          kxk n a  1x1 n a  1x1 n  + a     channels in, in, C, 4C (inverted: in, in, 4C, C)
-        fewer_activations        only the `a` before the last 1x1 stays
-        fewer_norms              only an `n` before the first 1x1 stays
-        separate_downsampling    the kxk has stride 1 always
-        expansion                another number than 4
-        spatial                  inception: the kxk becomes 3x3, 1xk and kx1 on an eighth of its channels each
-        before_last              grn: before the last 1x1, after its `a`
-        branch_end               se: after all that stands before the +
+        default                  1x1 n a  kxk n a  1x1 n  + a     channels in, C, C, 4C depthwise
+        the kxk has one filter per channel inverted_bottleneck      channels in, 4C, 4C, C
+        depthwise_first          kxk n a  1x1 n a  1x1 n  + a     channels in, in, C, 4C (inverted:
+        in, in, 4C, C) fewer_activations        only the `a` before the last 1x1 stays fewer_norms
+        only an `n` before the first 1x1 stays separate_downsampling    the kxk has stride 1 always
+        expansion                another number than 4 spatial                  inception: the kxk
+        becomes 3x3, 1xk and kx1 on an eighth of its channels each before_last              grn:
+        before the last 1x1, after its `a` branch_end               se: after all that stands before
+        the +
 
     Input (N, channels_in, H, W); output (N, C or 4C, ceil(H / stride), ceil(W / stride)).
     """
@@ -104,7 +106,9 @@ class Block(nn.Module):
         self.drop_path = StochasticDepth(drop_path) if drop_path else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            projection = convolution(channels_in, channels_out, 1, stride, bias=_bias(a, norm_follows=True))
+            projection = convolution(
+                channels_in, channels_out, 1, stride, bias=_bias(a, norm_follows=True)
+            )
             self.shortcut = nn.Sequential(OrderedDict(conv=projection, norm=_norm(a, channels_out)))
         self.activation: nn.Module = nn.Identity() if a.fewer_activations else _activation(a)
 
@@ -138,16 +142,21 @@ def _stem(a: Architecture) -> nn.Sequential:
 
 
 class ResNet(nn.Module):
-    """The network that an `Architecture` describes: (N, 3, H, W) float images to (N, num_classes) logits.
+    """The network that an `Architecture` describes: (N, 3, H, W) float images to (N, num_classes)
+    logits.
 
     Args:
-        architecture: the paper's design decisions.
-        drop_path: probability that the last block's branch is dropped for an image; rises linearly with depth
-            from 0 at the first block (Table 5 of the paper: 0.1 for the smaller regime, 0.5 for the larger).
-        layer_scale: initial value of a learnt factor per channel on each branch (Table 5: 1e-6); None for no factor.
+        architecture: the paper's design decisions. drop_path: probability that the last block's
+        branch is dropped for an image; rises linearly with depth
+            from 0 at the first block (Table 5 of the paper: 0.1 for the smaller regime, 0.5 for the
+            larger).
+        layer_scale: initial value of a learnt factor per channel on each branch (Table 5: 1e-6);
+            None for no factor.
     """
 
-    def __init__(self, architecture: Architecture, drop_path: float = 0.0, layer_scale: float | None = None) -> None:
+    def __init__(
+        self, architecture: Architecture, drop_path: float = 0.0, layer_scale: float | None = None
+    ) -> None:
         super().__init__()
         a = self.architecture = architecture
         blocks_before, last = 0, max(sum(a.depths) - 1, 1)
@@ -162,12 +171,20 @@ class ResNet(nn.Module):
             stride = 1 if index == 0 else 2
             if a.separate_downsampling and stride == 2:
                 downsample = nn.Conv2d(channels, channels_out, 2, 2)
-                stage["downsample"] = nn.Sequential(OrderedDict(norm=_norm(a, channels), conv=downsample))
+                stage["downsample"] = nn.Sequential(
+                    OrderedDict(norm=_norm(a, channels), conv=downsample)
+                )
                 channels, stride = channels_out, 1
             for number in range(1, depth + 1):
                 rate = drop_path * blocks_before / last
                 stage[f"block{number}"] = Block(
-                    a, channels, width, stride, expansion=expansion, drop_path=rate, layer_scale=layer_scale
+                    a,
+                    channels,
+                    width,
+                    stride,
+                    expansion=expansion,
+                    drop_path=rate,
+                    layer_scale=layer_scale,
                 )
                 channels, stride, blocks_before = channels_out, 1, blocks_before + 1
             stages.append(nn.Sequential(stage))
@@ -176,7 +193,9 @@ class ResNet(nn.Module):
         self.norm: nn.Module = nn.Identity()
         self.mlp: nn.Module = nn.Identity()
         if a.head == "mlp":
-            layers = OrderedDict(conv=convolution(channels, 3 * channels, 1), activation=_activation(a))
+            layers = OrderedDict(
+                conv=convolution(channels, 3 * channels, 1), activation=_activation(a)
+            )
             channels *= 3
             self.mlp = nn.Sequential(OrderedDict(layers, norm=LayerNorm(channels)))
         elif a.separate_downsampling:

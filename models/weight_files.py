@@ -1,4 +1,5 @@
-"""Weight files: safetensors, and torch files of nothing but tensors. Nothing in a file is executed."""
+"""Weight files: safetensors, and torch files of nothing but tensors. Nothing in a file is
+executed."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +17,8 @@ def read(path: Path) -> dict[str, Tensor]:
     """The tensors in a weight file, on the CPU, by name.
 
     Raises:
-        ValueError: no such file, or it holds no weights that can be read without running code from it.
+        ValueError: no such file, or it holds no weights that can be read without running code from
+            it.
     """
     _require_file(path)
     try:
@@ -24,21 +26,32 @@ def read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file ({error}): give the file as it was written") from None
+        raise ValueError(
+            f"{path} is no safetensors file ({error}): give the file as it was written"
+        ) from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error}): give a file of weights") from None
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror or error}): give a file of weights"
+        ) from None
     except Exception as error:  # an unpickler raises anything
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(
-            f"{path} cannot be read as weights alone ({type(error).__name__}: {reason[:150]}): give a .safetensors "
+            f"{path} cannot be read as weights alone ({type(error).__name__}: {reason[:150]}): "
+            "give a .safetensors "
             "file, or a torch file of tensors only"
         ) from None
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f'{path} holds no weights: give a dict of tensors, alone or under "model" or "state_dict"')
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(v, Tensor) for v in content.values())
+    ):
+        raise ValueError(
+            f'{path} holds no weights: give a dict of tensors, alone or under "model" or "state_dict"'
+        )
     return {str(key): value for key, value in content.items()}
 
 

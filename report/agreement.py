@@ -1,4 +1,5 @@
-"""The paper's numbers against ours: do levels and differences rank alike, and do resolved steps point the same way?"""
+"""The paper's numbers against ours: do levels and differences rank alike, and do resolved steps
+point the same way?"""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ FEWEST = 5
 
 @dataclass(frozen=True)
 class Side:
-    """One side's numbers in points, and the standard errors with which they are known, or NaN; both (steps,)."""
+    """One side's numbers in points, and the standard errors with which they are known, or NaN; both
+    (steps,)."""
 
     values: np.ndarray
     errors: np.ndarray
@@ -23,7 +25,8 @@ class Side:
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's, as observed, and a 95 % interval for what it would be without noise on either side."""
+    """Spearman's, as observed, and a 95 % interval for what it would be without noise on either
+    side."""
 
     rows: int
     observed: float
@@ -36,7 +39,8 @@ class RankCorrelation:
 class SignAgreement:
     """How many of our resolved steps move the way the paper's do.
 
-    `expected` would if the same signs were dealt out by lot, and `p` is how often lots agree as often or more.
+    `expected` would if the same signs were dealt out by lot, and `p` is how often lots agree as
+    often or more.
     """
 
     resolved: int
@@ -45,12 +49,15 @@ class SignAgreement:
     p: float
 
 
-def rank_correlation(ours: Side, paper: Side, *, draws: int = DRAWS, seed: int = 0) -> RankCorrelation | None:
+def rank_correlation(
+    ours: Side, paper: Side, *, draws: int = DRAWS, seed: int = 0
+) -> RankCorrelation | None:
     """None below five steps, or where one side does not vary.
 
-    VarianceComponents makes two rankings less alike than what they rank, so adding more of it to the numbers (a parametric
-    bootstrap) would be off on the low side. Instead the true numbers are drawn from what the observed say: steps
-    normal with an unknown covariance of the two sides (inverse Wishart), each observed with its own noise.
+    VarianceComponents makes two rankings less alike than what they rank, so adding more of it to
+    the numbers (a parametric bootstrap) would be off on the low side. Instead the true numbers are
+    drawn from what the observed say: steps normal with an unknown covariance of the two sides
+    (inverse Wishart), each observed with its own noise.
     """
     steps = len(ours.values)
     both = np.stack([ours.values, paper.values], axis=1)
@@ -65,7 +72,9 @@ def rank_correlation(ours: Side, paper: Side, *, draws: int = DRAWS, seed: int =
     scatter = centred.T @ centred
     scatter += np.eye(2) * 1e-9 * np.trace(scatter)  # sides that agree to the last digit
     total = np.linalg.inv(
-        stats.wishart.rvs(steps - 1, np.linalg.inv(scatter), size=draws, random_state=rng).reshape(draws, 2, 2)
+        stats.wishart.rvs(steps - 1, np.linalg.inv(scatter), size=draws, random_state=rng).reshape(
+            draws, 2, 2
+        )
     )
     true = _positive(total - np.diag(noise.mean(axis=0)))
     mean = both.mean(axis=0) + _normal(total / steps, (draws, 1), rng)
@@ -78,7 +87,9 @@ def rank_correlation(ours: Side, paper: Side, *, draws: int = DRAWS, seed: int =
     return RankCorrelation(steps, observed, float(low), float(high))
 
 
-def sign_agreement(ours: Sequence[float] | np.ndarray, paper: Sequence[float] | np.ndarray) -> SignAgreement:
+def sign_agreement(
+    ours: Sequence[float] | np.ndarray, paper: Sequence[float] | np.ndarray
+) -> SignAgreement:
     """Of steps that are resolved here; a paper's difference of exactly 0 agrees with none."""
     up, theirs = np.array(ours) > 0, np.array(paper)
     same = int(((theirs > 0) & up).sum() + ((theirs < 0) & ~up).sum())
@@ -86,7 +97,8 @@ def sign_agreement(ours: Sequence[float] | np.ndarray, paper: Sequence[float] | 
     if not n:
         return SignAgreement(0, 0, 0.0, 1.0)
     expected = (ours_up * theirs_up + (n - ours_up) * (n - theirs_up)) / n
-    # With the numbers of ups given, agreement rises with the number of steps that are up on both sides.
+    # With the numbers of ups given, agreement rises with the number of steps that are up on both
+    # sides.
     both_up = int(((theirs > 0) & up).sum())
     p = float(stats.hypergeom.sf(both_up - 1, n, ours_up, theirs_up))
     return SignAgreement(n, same, expected, p)
@@ -96,7 +108,9 @@ def _positive(matrices: np.ndarray) -> np.ndarray:
     """The nearest covariance matrices, (..., 2, 2)."""
     values, vectors = np.linalg.eigh(matrices)
     least = 1e-6 * np.maximum(values.max(axis=-1, keepdims=True), 1e-6)
-    found: np.ndarray = (vectors * np.maximum(values, least)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    found: np.ndarray = (vectors * np.maximum(values, least)[..., None, :]) @ np.swapaxes(
+        vectors, -1, -2
+    )
     return found
 
 

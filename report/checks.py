@@ -1,7 +1,7 @@
 """Read one run's folder and say in one sentence what is odd about it, if anything is.
 
-A report may be wrong in only one way that matters: by showing a number that does not belong to it. So a run
-is read as evidence to be checked, and whatever does not add up raises `OddRun`.
+A report may be wrong in only one way that matters: by showing a number that does not belong to it.
+So a run is read as evidence to be checked, and whatever does not add up raises `OddRun`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,23 @@ import pandas as pd
 
 SECONDS = ("data", "forward", "backward", "optimizer", "evaluation", "other")
 METRICS = ("lr", "train_loss", "validation_loss", "validation_top1")
-RESULTS = ("top1", "top5", "loss", "params", "gflops_fvcore", "gflops_paper_convention", "images_per_second")
+RESULTS = (
+    "top1",
+    "top5",
+    "loss",
+    "params",
+    "gflops_fvcore",
+    "gflops_paper_convention",
+    "images_per_second",
+)
 MEASURED = ("activations", "inference_ms_1", "inference_ms_64", "peak_memory_mb")
 """Of a result, in runs made since they are measured."""
 COUNTS = ("test_images", "epochs", "selected_epoch")
 
 
 class OddRun(ValueError):
-    """The run must not be reported; the message says why, as the end of a sentence about the run."""
+    """The run must not be reported; the message says why, as the end of a sentence about the
+    run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +58,9 @@ class Listing:
         images, label = images[order], label[order]
         if bool(np.any(images[1:] == images[:-1])):
             raise OddRun(f"{file} lists an image twice")
-        text = "\n".join(f"{name}\t{number}" for name, number in zip(images, label.tolist(), strict=True))
+        text = "\n".join(
+            f"{name}\t{number}" for name, number in zip(images, label.tolist(), strict=True)
+        )
         return cls(images, label, order, hashlib.sha256(text.encode()).hexdigest())
 
     def lists(self, images: np.ndarray, label: np.ndarray) -> bool:
@@ -82,7 +93,8 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """One run that passed the checks; what it has not while unfinished is None. Two runs are never equal."""
+    """One run that passed the checks; what it has not while unfinished is None. Two runs are never
+    equal."""
 
     step: str
     seed: int
@@ -196,7 +208,8 @@ def read_metrics(path: Path, *, finished: bool) -> tuple[Mapping[str, Any], ...]
 
 
 def read_predictions(path: Path, classes: int, known: Listing | None = None) -> Predictions:
-    """`known` is a listing that the file probably has too: sorting names takes longer than reading them."""
+    """`known` is a listing that the file probably has too: sorting names takes longer than reading
+    them."""
     _require_file(path)
     try:
         table = pd.read_csv(path, dtype={"image": str}, na_filter=False)
@@ -208,18 +221,29 @@ def read_predictions(path: Path, classes: int, known: Listing | None = None) -> 
         raise OddRun(f"{path.name} has no column {missing[0]!r}")
     label, top1 = (
         _column(
-            table, name, lambda k: (k >= 0) & (k < classes) & (k == np.floor(k)),
-            f"a {name} that is not one of the {classes} classes", path,
+            table,
+            name,
+            lambda k: (k >= 0) & (k < classes) & (k == np.floor(k)),
+            f"a {name} that is not one of the {classes} classes",
+            path,
         ).astype(np.int16)
         for name in ("label", "top1")
-    )  # fmt: skip
+    )
     probabilities = [
-        _column(table, name, lambda p: (p >= 0) & (p <= 1 + 1e-6), "a probability that is not between 0 and 1", path)
+        _column(
+            table,
+            name,
+            lambda p: (p >= 0) & (p <= 1 + 1e-6),
+            "a probability that is not between 0 and 1",
+            path,
+        )
         for name in ("p_label", "p_top1")  # rounding may carry a softmax a hair above one
         if name in table.columns
     ]
     images = table["image"].to_numpy(dtype=object)
-    listing = known if known and known.lists(images, label) else Listing.of(images, label, path.name)
+    listing = (
+        known if known and known.lists(images, label) else Listing.of(images, label, path.name)
+    )
     p_top1 = probabilities[1][listing.order].astype(np.float32) if len(probabilities) > 1 else None
     return Predictions(listing, top1[listing.order], p_top1)
 
@@ -227,7 +251,8 @@ def read_predictions(path: Path, classes: int, known: Listing | None = None) -> 
 def _column(
     table: pd.DataFrame, name: str, right: Callable[[np.ndarray], np.ndarray], what: str, path: Path
 ) -> np.ndarray:
-    """A column of numbers, all of which are `right`; what is no number is NaN, which fails every comparison."""
+    """A column of numbers, all of which are `right`; what is no number is NaN, which fails every
+    comparison."""
     values: np.ndarray = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
     if not bool(np.all(right(values))):
         raise OddRun(f"{path.name} has {what}")
@@ -240,19 +265,29 @@ def _same(what: str, found: Any, expected: Any) -> None:
 
 
 def _check_selection(metrics: tuple[Mapping[str, Any], ...], selected: int) -> None:
-    """The test split was looked at by the weights of the epoch that was best on validation, the earlier of equals."""
+    """The test split was looked at by the weights of the epoch that was best on validation, the
+    earlier of equals."""
     seen = [record["validation_top1"] for record in metrics]
     if not seen:
         raise OddRun("metrics.jsonl has no epoch")
     best = 1 + seen.index(max(seen))
     if selected != best:
-        raise OddRun(f"it was tested after epoch {selected}, but epoch {best} was best on the validation images")
+        raise OddRun(
+            f"it was tested after epoch {selected}, but epoch {best} was best on the validation "
+            "images"
+        )
 
 
 def read_run(
-    folder: Path, *, step: str, seed: int, study_hash: str, classes: int, test_images: int,
+    folder: Path,
+    *,
+    step: str,
+    seed: int,
+    study_hash: str,
+    classes: int,
+    test_images: int,
     listing: Listing | None = None,
-) -> RunRecord:  # fmt: skip
+) -> RunRecord:
     """The run in a folder; `listing` is that of another run of the study.
 
     Raises:
@@ -261,18 +296,25 @@ def read_run(
     finished = (folder / "result.json").exists()
     config = read_object(folder / "config.json")
     if config.get("study_hash") != study_hash:
-        raise OddRun(f"it was made by another config (hash {config.get('study_hash')!r}, not {study_hash!r})")
+        raise OddRun(
+            f"it was made by another config (hash {config.get('study_hash')!r}, not {study_hash!r})"
+        )
     _same("the step in config.json", config.get("step"), step)
     _same("the seed in config.json", config.get("seed"), seed)
     metrics = read_metrics(folder / "metrics.jsonl", finished=finished)
     # Nothing is computed from the environment, so a missing one costs the run only its provenance.
-    environment = read_object(folder / "environment.json") if (folder / "environment.json").exists() else {}
+    environment = (
+        read_object(folder / "environment.json") if (folder / "environment.json").exists() else {}
+    )
     if not finished:
         return RunRecord(step, seed, config, metrics, None, environment)
 
     result = read_object(folder / "result.json")
     if result.get("study_hash") != study_hash:
-        raise OddRun(f"its result is of another config (hash {result.get('study_hash')!r}, not {study_hash!r})")
+        raise OddRun(
+            f"its result is of another config (hash {result.get('study_hash')!r}, not "
+            f"{study_hash!r})"
+        )
     _same("the step in result.json", result.get("step"), step)
     _same("the seed in result.json", result.get("seed"), seed)
     _same("the digest in result.json", result.get("digest"), config.get("digest"))
@@ -282,18 +324,28 @@ def read_run(
         _count(result, key, "result.json")
     _seconds(result, (*SECONDS, "total"), "result.json")
     if result["epochs"] != len(metrics):
-        raise OddRun(f"metrics.jsonl ends at epoch {len(metrics)}, but the run had {result['epochs']:g} epochs")
+        raise OddRun(
+            f"metrics.jsonl ends at epoch {len(metrics)}, but the run had {result['epochs']:g} "
+            "epochs"
+        )
     recipe = config.get("recipe")
     if isinstance(recipe, dict) and recipe.get("epochs", len(metrics)) != len(metrics):
         raise OddRun(f"it had {len(metrics)} epochs, but its recipe has {recipe['epochs']}")
     _check_selection(metrics, int(result["selected_epoch"]))
     if result["test_images"] != test_images:
-        raise OddRun(f"it was tested on {result['test_images']:g} images, but the study has {test_images}")
+        raise OddRun(
+            f"it was tested on {result['test_images']:g} images, but the study has {test_images}"
+        )
     predictions = read_predictions(folder / "predictions.csv", classes, listing)
     if len(predictions.label) != test_images:
-        raise OddRun(f"predictions.csv has {len(predictions.label)} images, but the study tests on {test_images}")
+        raise OddRun(
+            f"predictions.csv has {len(predictions.label)} images, but the study tests on "
+            f"{test_images}"
+        )
     top1 = 100 * float(predictions.correct.mean())
     # Half an image is the widest tolerance that cannot hide one.
     if abs(top1 - result["top1"]) >= 50 / test_images:
-        raise OddRun(f"result.json says {result['top1']:.4f} % top-1, but predictions.csv gives {top1:.4f} %")
+        raise OddRun(
+            f"result.json says {result['top1']:.4f} % top-1, but predictions.csv gives {top1:.4f} %"
+        )
     return RunRecord(step, seed, config, metrics, result, environment, predictions)

@@ -1,4 +1,5 @@
-"""Where rows differ: accuracy class by class, what changed at each step, and what the last step confuses."""
+"""Where rows differ: accuracy class by class, what changed at each step, and what the last step
+confuses."""
 
 from __future__ import annotations
 
@@ -17,20 +18,29 @@ Pair = tuple[str, str]
 
 
 def pairs(summary: Summary) -> list[Pair]:
-    """(row, the row that it is compared with), both with runs: each step, then the path's end against its start."""
+    """(row, the row that it is compared with), both with runs: each step, then the path's end
+    against its start."""
     found = [(step.name, step.after) for step in summary.study.steps if step.after is not None]
-    path = [step for step in summary.study.steps if step.number is not None and step.name in summary.correct]
-    return [(row, after) for row, after in [*found, *ends(path)]
-            if {row, after} <= summary.correct.keys() and row not in summary.unchanged]  # fmt: skip
+    path = [
+        step
+        for step in summary.study.steps
+        if step.number is not None and step.name in summary.correct
+    ]
+    return [
+        (row, after)
+        for row, after in [*found, *ends(path)]
+        if {row, after} <= summary.correct.keys() and row not in summary.unchanged
+    ]
 
 
 @lru_cache(maxsize=1)
 def table(summary: Summary) -> pd.DataFrame:
-    """One row a comparison and class: accuracy in percent, its change in points, a 95 % interval of the change.
+    """One row a comparison and class: accuracy in percent, its change in points, a 95 % interval of
+    the change.
 
-    The interval is for new seeds and new images of the class; where a row has one seed, for these very networks on
-    new images (`covers_seeds` is False). It is corrected (Bonferroni) for all classes of a comparison, as the most
-    gained and most lost are picked from them.
+    The interval is for new seeds and new images of the class; where a row has one seed, for these
+    very networks on new images (`covers_seeds` is False). It is corrected (Bonferroni) for all
+    classes of a comparison, as the most gained and most lost are picked from them.
     """
     label, names = _labels(summary), summary.study.dataset.classes
     rows: list[dict[str, Any]] = []
@@ -38,9 +48,14 @@ def table(summary: Summary) -> pd.DataFrame:
         mine = label == number
         if not mine.any():
             continue
-        noise = VarianceComponents(Measured.of({
-            row: replace(own, correct=own.correct[:, mine]) for row, own in summary.runs_of_steps.items()
-        }))  # fmt: skip
+        noise = VarianceComponents(
+            Measured.of(
+                {
+                    row: replace(own, correct=own.correct[:, mine])
+                    for row, own in summary.runs_of_steps.items()
+                }
+            )
+        )
         accuracy = dict(zip(noise.measured.rows, noise.levels.tolist(), strict=True))
         for row, after in pairs(summary):
             weights = noise.weights({row: 1.0, after: -1.0})
@@ -48,12 +63,32 @@ def table(summary: Summary) -> pd.DataFrame:
             new = noise.new_images(weights) if several else None
             reach = (new or noise.these_runs(weights)).reach(LEVEL / len(names) / 2)
             points = noise.points(weights)
-            rows.append({
-                "step": row, "after": after, "class": name, "images": int(mine.sum()), "top1": accuracy[row],
-                "top1_after": accuracy[after], "points": points, "low": points - reach, "high": points + reach,
-                "covers_seeds": new is not None,
-            })  # fmt: skip
-    columns = ["step", "after", "class", "images", "top1", "top1_after", "points", "low", "high", "covers_seeds"]
+            rows.append(
+                {
+                    "step": row,
+                    "after": after,
+                    "class": name,
+                    "images": int(mine.sum()),
+                    "top1": accuracy[row],
+                    "top1_after": accuracy[after],
+                    "points": points,
+                    "low": points - reach,
+                    "high": points + reach,
+                    "covers_seeds": new is not None,
+                }
+            )
+    columns = [
+        "step",
+        "after",
+        "class",
+        "images",
+        "top1",
+        "top1_after",
+        "points",
+        "low",
+        "high",
+        "covers_seeds",
+    ]
     found = pd.DataFrame(rows, columns=columns)
     place = {pair: number for number, pair in enumerate(pairs(summary))}
     order = [place[pair] for pair in zip(found["step"], found["after"], strict=True)]
@@ -69,13 +104,19 @@ def _labels(summary: Summary) -> np.ndarray:
 def last(summary: Summary) -> str | None:
     """The path's last step that has a finished run."""
     return next(
-        (s.name for s in reversed(summary.study.steps) if s.number is not None and s.name in summary.correct), None
+        (
+            s.name
+            for s in reversed(summary.study.steps)
+            if s.number is not None and s.name in summary.correct
+        ),
+        None,
     )
 
 
 @lru_cache(maxsize=1)
 def confusion(summary: Summary) -> pd.DataFrame:
-    """One row a pair of different classes that the last step confuses: how often, and in percent of the true class.
+    """One row a pair of different classes that the last step confuses: how often, and in percent of
+    the true class.
 
     `images` is a mean over its seeds; rows are in order of it.
     """
@@ -85,15 +126,21 @@ def confusion(summary: Summary) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     names = summary.study.dataset.classes
     runs = [run.predictions for run in summary.study.finished(step) if run.predictions]
-    cells = sum(np.bincount(p.label.astype(int) * len(names) + p.top1, minlength=len(names) ** 2) for p in runs)
+    cells = sum(
+        np.bincount(p.label.astype(int) * len(names) + p.top1, minlength=len(names) ** 2)
+        for p in runs
+    )
     counts = np.asarray(cells).reshape(len(names), len(names)) / len(runs)
     truth, taken = np.nonzero(counts * ~np.eye(len(names), dtype=bool))
     order = np.argsort(-counts[truth, taken], kind="stable")
     truth, taken = truth[order], taken[order]
-    return pd.DataFrame({
-        "step": step,
-        "class": [names[i] for i in truth],
-        "taken_for": [names[i] for i in taken],
-        "images": counts[truth, taken],
-        "percent": 100 * counts[truth, taken] / counts.sum(axis=1)[truth],
-    }, columns=columns)  # fmt: skip
+    return pd.DataFrame(
+        {
+            "step": step,
+            "class": [names[i] for i in truth],
+            "taken_for": [names[i] for i in taken],
+            "images": counts[truth, taken],
+            "percent": 100 * counts[truth, taken] / counts.sum(axis=1)[truth],
+        },
+        columns=columns,
+    )

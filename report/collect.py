@@ -1,4 +1,5 @@
-"""Collect a study's folder: which runs may be reported together, which may not, and what is missing."""
+"""Collect a study's folder: which runs may be reported together, which may not, and what is
+missing."""
 
 from __future__ import annotations
 
@@ -41,12 +42,14 @@ class DatasetRecord:
     validation: int
     test: int
     skipped: Mapping[str, tuple[str, ...]]
-    """Names of the images that were left out because they cannot be read, by split; the sizes are without them."""
+    """Names of the images that were left out because they cannot be read, by split; the sizes are
+    without them."""
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """All that a report is made of. `runs` hold together: one config, one test set, one network a step."""
+    """All that a report is made of. `runs` hold together: one config, one test set, one network a
+    step."""
 
     name: str
     hash: str
@@ -72,8 +75,12 @@ class StudyRecord:
 
     @property
     def oddities(self) -> tuple[str, ...]:
-        """A sentence for each run that is left out, and for each thing that the others do not share."""
-        return (*(f"{run.name} is left out: {run.reason}." for run in self.left_out), *self.warnings)
+        """A sentence for each run that is left out, and for each thing that the others do not
+        share."""
+        return (
+            *(f"{run.name} is left out: {run.reason}." for run in self.left_out),
+            *self.warnings,
+        )
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -92,19 +99,23 @@ class StudyRecord:
 
 
 def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False) -> StudyRecord:
-    """Read everything that a report on a roadmap of the study needs, the first that it was asked for if none is named.
+    """Read everything that a report on a roadmap of the study needs, the first that it was asked
+    for if none is named.
 
     With `mixed_code` runs of every version of the code.
 
     Raises:
-        ValueError: the folder is not a study's, holds no run at all, or was not asked for the roadmap.
+        ValueError: the folder is not a study's, holds no run at all, or was not asked for the
+            roadmap.
     """
     name, study_hash, config, dataset, plans = _read_description(study_dir)
     regime = ablations.REGIMES[config["regime"]]
     noted = _read_designs(study_dir, regime)
     known = _roadmaps(noted)
     if asked is not None and asked not in known:
-        raise ValueError(f"{study_dir} was not asked for the roadmap {asked!r}: choose {', '.join(known)}")
+        raise ValueError(
+            f"{study_dir} was not asked for the roadmap {asked!r}: choose {', '.join(known)}"
+        )
     roadmap = known[asked or next(iter(known))]
     rows, its = roadmap.rows(regime), [made for made in noted if made.roadmap == roadmap]
     others = {row.name for made in noted for row in made.rows}
@@ -136,13 +147,23 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
             runs.append(run if home == folder else replace(run, step=step, made_as=run.step))
         except OddRun as odd:
             left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
-    runs = _agreeing(runs, left_out, _images, lambda *_: "its test images or their labels differ from other runs'")
+    runs = _agreeing(
+        runs,
+        left_out,
+        _images,
+        lambda *_: "its test images or their labels differ from other runs'",
+    )
     if not mixed_code:
         runs = _agreeing(runs, left_out, _code, _other_code)
     for step_name in order:
         mine = [run for run in runs if run.step == step_name]
         kept = _agreeing(mine, left_out, _variant, _other_variant)
-        kept = _agreeing(kept, left_out, _network, lambda *_: "its network differs from other runs' of the same step")
+        kept = _agreeing(
+            kept,
+            left_out,
+            _network,
+            lambda *_: "its network differs from other runs' of the same step",
+        )
         runs = [run for run in runs if run.step != step_name or run in kept]
     runs.sort(key=lambda run: (order[run.step], run.seed))
     warnings = list(_mixtures(runs))
@@ -160,7 +181,9 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         roadmap=roadmap,
         first_roadmap=next(iter(known)),
         steps=rows,
-        designs=tuple(made for made in its if made.request.kind != "cumulative" and made.request.sweep is None),
+        designs=tuple(
+            made for made in its if made.request.kind != "cumulative" and made.request.sweep is None
+        ),
         sweeps=tuple(made for made in its if made.request.sweep is not None),
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
@@ -171,7 +194,8 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
 
 
 def roadmaps(study_dir: Path) -> Collection[str]:
-    """The roadmaps that a study was asked for, the first one first; none of a study that is not yet there."""
+    """The roadmaps that a study was asked for, the first one first; none of a study that is not yet
+    there."""
     if not (study_dir / "study.json").exists():
         return ()
     regime = ablations.REGIMES[_read_description(study_dir)[2]["regime"]]
@@ -179,7 +203,9 @@ def roadmaps(study_dir: Path) -> Collection[str]:
 
 
 def _roadmaps(noted: Iterable[Design]) -> dict[str, ablations.Roadmap]:
-    return {made.roadmap.name: made.roadmap for made in noted} or {ablations.PAPER.name: ablations.PAPER}
+    return {made.roadmap.name: made.roadmap for made in noted} or {
+        ablations.PAPER.name: ablations.PAPER
+    }
 
 
 def _read_designs(study_dir: Path, regime: ablations.Regime) -> list[Design]:
@@ -193,7 +219,9 @@ def _read_designs(study_dir: Path, regime: ablations.Regime) -> list[Design]:
         raise ValueError(f"{study_dir / 'study.json'} is damaged: {error}") from None
 
 
-def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], DatasetRecord, tuple[Noted, ...]]:
+def _read_description(
+    study_dir: Path,
+) -> tuple[str, str, dict[str, Any], DatasetRecord, tuple[Noted, ...]]:
     path = study_dir / "study.json"
     if not path.is_file():
         raise ValueError(f"{study_dir} is not a study's folder: it has no study.json")
@@ -231,12 +259,19 @@ def _read_description(study_dir: Path) -> tuple[str, str, dict[str, Any], Datase
 def _run_folders(study_dir: Path, order: Mapping[str, int]) -> list[tuple[Path, str, int]]:
     """(folder, step, seed) of everything that looks like a run, in report order."""
     files = ("config.json", "metrics.jsonl", "result.json")
-    found = [folder for folder in run_folders(study_dir) if any((folder / name).exists() for name in files)]
-    named = [(folder, folder.parent.name, int(folder.name.removeprefix("seed-"))) for folder in found]
+    found = [
+        folder
+        for folder in run_folders(study_dir)
+        if any((folder / name).exists() for name in files)
+    ]
+    named = [
+        (folder, folder.parent.name, int(folder.name.removeprefix("seed-"))) for folder in found
+    ]
     return sorted(named, key=lambda item: order.get(item[1], len(order)))
 
 
-# What runs are grouped by: the same for all that may be reported together, None where a run is not asked.
+# What runs are grouped by: the same for all that may be reported together, None where a run is not
+# asked.
 def _images(run: RunRecord) -> object:
     return run.predictions and run.predictions.listing.digest
 
@@ -246,7 +281,11 @@ def _variant(run: RunRecord) -> object:
 
 
 def _network(run: RunRecord) -> object:
-    return run.result and (run.result["params"], run.result["gflops_fvcore"], run.result["gflops_paper_convention"])
+    return run.result and (
+        run.result["params"],
+        run.result["gflops_fvcore"],
+        run.result["gflops_paper_convention"],
+    )
 
 
 def _code(run: RunRecord) -> object:
@@ -255,24 +294,30 @@ def _code(run: RunRecord) -> object:
 
 def _other_code(odd: RunRecord, kept: RunRecord) -> str:
     return (
-        f"its code version is {_code(odd)}, other runs' is {_code(kept)}; make it again with --overwrite {odd.step}, "
+        f"its code version is {_code(odd)}, other runs' is {_code(kept)}; make it again with "
+        f"--overwrite {odd.step}, "
         "or report all versions together with --mixed-code"
     )
 
 
 def _other_variant(odd: RunRecord, kept: RunRecord) -> str:
     found = difference({**kept.identity, "seed": 0}, {**odd.identity, "seed": 0})
-    return f"it is not what {kept.name} is: {first_few(found)}; make it again with --overwrite {odd.step}"
+    return (
+        f"it is not what {kept.name} is: {first_few(found)}; make it again with --overwrite "
+        f"{odd.step}"
+    )
 
 
 def _agreeing(
-    runs: list[RunRecord], left_out: list[LeftOut], key: Callable[[RunRecord], object],
+    runs: list[RunRecord],
+    left_out: list[LeftOut],
+    key: Callable[[RunRecord], object],
     reason: Callable[[RunRecord, RunRecord], str],
-) -> list[RunRecord]:  # fmt: skip
+) -> list[RunRecord]:
     """Keep the runs that share the commonest value of `key`; the others are left out by name.
 
-    `reason` gets one that is left out and one that is kept. Runs without a value stay. Of two values that are equally
-    common, the one met first in report order is kept.
+    `reason` gets one that is left out and one that is kept. Runs without a value stay. Of two
+    values that are equally common, the one met first in report order is kept.
     """
     values = [value for run in runs if (value := key(run)) is not None]
     if len(set(values)) <= 1:
@@ -298,7 +343,9 @@ def _mixtures(runs: Iterable[RunRecord]) -> Iterable[str]:
             record = (run.result or {}) if of_result else run.environment
             names.setdefault(str(record.get(key, "unknown")), []).append(run.name)
         if len(names) > 1:
-            listed = "; ".join(f"{value}: {_shorten(members)}" for value, members in sorted(names.items()))
+            listed = "; ".join(
+                f"{value}: {_shorten(members)}" for value, members in sorted(names.items())
+            )
             yield f"These runs were made with {len(names)} different {what} ({listed})."
 
 

@@ -1,4 +1,5 @@
-"""A weighted sum of rows' accuracies, such as a difference of two: its estimate and how well it is known."""
+"""A weighted sum of rows' accuracies, such as a difference of two: its estimate and how well it is
+known."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ MOST_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Contrast:
-    """In points. `of` has the uncertainty for the questions "these" and "new"; empty where a row has one seed."""
+    """In points. `of` has the uncertainty for the questions "these" and "new"; empty where a row
+    has one seed."""
 
     points: float
     these_runs: Uncertainty
@@ -27,7 +29,9 @@ class Contrast:
     """Of an average row of the study, which the degrees of freedom come from."""
 
     @classmethod
-    def between(cls, noise: VarianceComponents, of_rows: Mapping[str, float], *, borrow: bool = False) -> Contrast:
+    def between(
+        cls, noise: VarianceComponents, of_rows: Mapping[str, float], *, borrow: bool = False
+    ) -> Contrast:
         """With `borrow` a row with one seed is taken to spread as the others do.
 
         Raises:
@@ -54,12 +58,17 @@ class Contrast:
         return replace(now, seeds=now.seeds * self.seeds / seeds, freedom=freedom)
 
     def seeds_needed(self, question: str, level: float) -> int | None:
-        """How many in all rows would find a gap as large as the observed with 80 % power; None: 1,000 would not."""
+        """How many in all rows would find a gap as large as the observed with 80 % power; None:
+        1,000 would not."""
 
         def found(seeds: int) -> bool:
             return detectable(self.with_seeds(question, seeds), level) <= abs(self.points)
 
-        return bisect.bisect_left(range(MOST_SEEDS), True, lo=2, key=found) if found(MOST_SEEDS) else None
+        return (
+            bisect.bisect_left(range(MOST_SEEDS), True, lo=2, key=found)
+            if found(MOST_SEEDS)
+            else None
+        )
 
 
 def detectable(uncertainty: Uncertainty, level: float) -> float:
@@ -68,7 +77,8 @@ def detectable(uncertainty: Uncertainty, level: float) -> float:
 
 
 def holm(p: list[float]) -> np.ndarray:
-    """Holm's corrected p-values (1979). statsmodels has them too, and collects garbage for 0.1 s at each call."""
+    """Holm's corrected p-values (1979). statsmodels has them too, and collects garbage for 0.1 s at
+    each call."""
     order = np.argsort(p, kind="stable")
     steps = np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order])
     found = np.empty(len(p))

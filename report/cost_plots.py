@@ -12,7 +12,8 @@ from report.tables import Summary
 
 
 def accuracy_vs_costs(summary: Summary) -> Figure | None:
-    """Top-1 against every cost that the runs have; a line joins each front, numbers are those of the path."""
+    """Top-1 against every cost that the runs have; a line joins each front, numbers are those of
+    the path."""
     table = costs.table(summary)
     known = costs.known(table)
     if not known:
@@ -26,15 +27,22 @@ def accuracy_vs_costs(summary: Summary) -> Figure | None:
         for axes, cost in zip(grid.flat, known, strict=False):
             here = table[table[cost.name].notna()]
             best = here[here[f"front_{cost.name}"]].sort_values(cost.name)
-            axes.plot(best[cost.name], best["top1"], color=SOFT, lw=1.2, drawstyle="steps-post", zorder=1)
+            axes.plot(
+                best[cost.name], best["top1"], color=SOFT, lw=1.2, drawstyle="steps-post", zorder=1
+            )
             edges, on = [of_step[name] for name in here["name"]], here[f"front_{cost.name}"]
             faces = ["white" if not own else edge for own, edge in zip(on, edges, strict=True)]
             axes.scatter(here[cost.name], here["top1"], s=42, c=faces, edgecolors=edges, zorder=3)
             for row in here[here["number"].notna()].to_dict("records"):
                 axes.annotate(
-                    str(int(row["number"])), (row[cost.name], row["top1"]), (4, 4), textcoords="offset points",
-                    fontsize=8, color=INK if row[f"front_{cost.name}"] else SOFT, zorder=4,
-                )  # fmt: skip
+                    str(int(row["number"])),
+                    (row[cost.name], row["top1"]),
+                    (4, 4),
+                    textcoords="offset points",
+                    fontsize=8,
+                    color=INK if row[f"front_{cost.name}"] else SOFT,
+                    zorder=4,
+                )
             axes.set_xlabel(cost.title)
             axes.margins(0.12, 0.12)
         for axes in grid.flat[len(known) :]:
@@ -43,6 +51,11 @@ def accuracy_vs_costs(summary: Summary) -> Figure | None:
         sns.despine(fig=figure)
         for axes in grid.flat:
             axes.grid(color=FAINT, lw=0.6)
-        figure.suptitle("Accuracy against what it costs; filled: on the Pareto front", x=0.01, ha="left", fontsize=11)
+        figure.suptitle(
+            "Accuracy against what it costs; filled: on the Pareto front",
+            x=0.01,
+            ha="left",
+            fontsize=11,
+        )
         figure.supylabel("top-1 accuracy (%)", fontsize=10)
     return figure

@@ -1,6 +1,8 @@
-"""What a step's accuracy costs: FLOPs, parameters, activations, measured times and memory, each with its Pareto front.
+"""What a step's accuracy costs: FLOPs, parameters, activations, measured times and memory, each
+with its Pareto front.
 
-FLOPs flatter depthwise networks, which move much memory for each of them; so they are never shown alone.
+FLOPs flatter depthwise networks, which move much memory for each of them; so they are never shown
+alone.
 """
 
 from __future__ import annotations
@@ -56,9 +58,9 @@ COSTS = (
 def table(summary: Summary) -> pd.DataFrame:
     """One row a step with a finished run; costs are means over its runs, NaN where no run has them.
 
-    `front_<cost>`: no other row is at least as accurate for at most this cost, and better in one of the two.
-    `change_<cost>`: percent, from the step it changes. `points_per_10_percent_<cost>`: of top-1, where both that
-    cost and the accuracy rise; elsewhere there is no price to name.
+    `front_<cost>`: no other row is at least as accurate for at most this cost, and better in one of
+    the two. `change_<cost>`: percent, from the step it changes. `points_per_10_percent_<cost>`: of
+    top-1, where both that cost and the accuracy rise; elsewhere there is no price to name.
     """
     steps = [step for step in summary.study.steps if step.name in summary.correct]
     rows = []
@@ -74,7 +76,9 @@ def table(summary: Summary) -> pd.DataFrame:
     before = found.set_index("name").reindex(found["after"]).reset_index(drop=True)
     found["points"] = found["top1"] - before["top1"]
     for cost in COSTS:
-        found[f"front_{cost.name}"] = front(found[cost.name].to_numpy(float), found["top1"].to_numpy(float))
+        found[f"front_{cost.name}"] = front(
+            found[cost.name].to_numpy(float), found["top1"].to_numpy(float)
+        )
         change = 100 * (found[cost.name] / before[cost.name] - 1)
         found[f"change_{cost.name}"] = change
         bought = (change >= LEAST_CHANGE) & (found["points"] > 0)
@@ -83,7 +87,11 @@ def table(summary: Summary) -> pd.DataFrame:
 
 
 def _mean(cost: Cost, runs: tuple[RunRecord, ...]) -> float:
-    values = [value for run in runs if run.result is not None and (value := cost.of(run.result)) is not None]
+    values = [
+        value
+        for run in runs
+        if run.result is not None and (value := cost.of(run.result)) is not None
+    ]
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -104,18 +112,27 @@ def known(costs: pd.DataFrame) -> tuple[Cost, ...]:
 
 def devices(summary: Summary) -> tuple[str, ...]:
     """What the times were measured on."""
-    return tuple(sorted({str(run.result.get("device", "unknown")) for run in summary.study.runs if run.result}))
+    return tuple(
+        sorted(
+            {str(run.result.get("device", "unknown")) for run in summary.study.runs if run.result}
+        )
+    )
 
 
 def section(summary: Summary) -> dict[str, Any]:
-    """What the page says of costs: two tables as rows of cells, and what the times were measured on."""
+    """What the page says of costs: two tables as rows of cells, and what the times were measured
+    on."""
     costs = table(summary)
     rows, changes = [], []
     for row in costs.to_dict("records"):
         name = row["name"]
         label = to_runs(name, None if pd.isna(row["number"]) else f"{row['number']} {name}")
-        cells = [NOT_MEASURED if pd.isna(row[cost.name]) else amount(row[cost.name]) for cost in COSTS]
-        marked = [f"**{cell}**" if row[f"front_{cost.name}"] else cell for cost, cell in zip(COSTS, cells)]
+        cells = [
+            NOT_MEASURED if pd.isna(row[cost.name]) else amount(row[cost.name]) for cost in COSTS
+        ]
+        marked = [
+            f"**{cell}**" if row[f"front_{cost.name}"] else cell for cost, cell in zip(COSTS, cells)
+        ]
         rows.append((label, f"{row['top1']:.2f}", *marked))
         if not pd.isna(row["points"]):
             changes.append((label, signed(row["points"]), *(_change(row, cost) for cost in COSTS)))

@@ -1,4 +1,5 @@
-"""The designs beside the path: what each decision gives when it is left out, taken alone, or averaged over orders."""
+"""The designs beside the path: what each decision gives when it is left out, taken alone, or
+averaged over orders."""
 
 from __future__ import annotations
 
@@ -31,17 +32,21 @@ _TITLES = {
 }
 _READS = {
     "cumulative": "Each row is compared with the one that it changes.",
-    "leave-one-out": "An effect is what the last network loses without the decision: a positive one is a decision "
+    "leave-one-out": "An effect is what the last network loses without the decision: a positive "
+    "one is a decision "
     "worth having.",
     "one-at-a-time": "An effect is what the first network gains by the decision alone.",
-    "orders": "An effect is the average of what the decision changes over the orders in which it can be taken, its "
+    "orders": "An effect is the average of what the decision changes over the orders in which it "
+    "can be taken, its "
     "Shapley value under what needs what.",
-    "factorial": "A main effect is the difference between on and off, averaged over the other factors; an "
+    "factorial": "A main effect is the difference between on and off, averaged over the other "
+    "factors; an "
     "interaction is half of what one factor changes in the effect of the other.",
 }
 
 _FEW_ORDERS = 6
-"""With fewer, chance may not show that an effect depends on the order: docs/decisions.md#few-orders."""
+"""With fewer, chance may not show that an effect depends on the order:
+docs/decisions.md#few-orders."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,9 @@ class DesignSummary:
             return ()
         effects = [effect for effect in self.design.effects if effect.name not in self.unchanged]
         plan = self.summary.plan
-        found = judge_effects(VarianceComponents(Measured.of(correct)), effects, margin=plan.margin, level=plan.level)
+        found = judge_effects(
+            VarianceComponents(Measured.of(correct)), effects, margin=plan.margin, level=plan.level
+        )
         return tuple(map(self._as_looked_at, found))
 
     def _as_looked_at(self, one: EffectJudgement) -> EffectJudgement:
@@ -133,7 +140,9 @@ class DesignSummary:
                     "variance_from_seeds": one.shares.seeds if one and one.shares else math.nan,
                     "variance_from_images": one.shares.images if one and one.shares else math.nan,
                     "variance_from_orders": one.shares.orders if one and one.shares else math.nan,
-                    "weights": " ".join(f"{weight:+.4g} {row}" for row, weight in effect.weights.items()),
+                    "weights": " ".join(
+                        f"{weight:+.4g} {row}" for row, weight in effect.weights.items()
+                    ),
                 }
             )
         return pd.DataFrame(found)
@@ -157,12 +166,20 @@ class DesignSummary:
         drawn, shares = self.design.orders, self.effects["variance_from_orders"].dropna()
         notes = list(self.design.notes)
         if drawn:
-            told = f": {shares.min():.0%} to {shares.max():.0%} of the variance of an effect" if len(shares) else ""
-            notes.append(f"{drawn} orders were drawn at random; which ones is part of the uncertainty{told}")
+            told = (
+                f": {shares.min():.0%} to {shares.max():.0%} of the variance of an effect"
+                if len(shares)
+                else ""
+            )
+            notes.append(
+                f"{drawn} orders were drawn at random; which ones is part of the uncertainty{told}"
+            )
             if drawn < _FEW_ORDERS:
                 notes.append(
-                    "so few orders may happen to be alike where a decision's effect depends on the order, and its "
-                    "interval is then too short: six or more seldom are, give a larger --runs-at-most"
+                    "so few orders may happen to be alike where a decision's effect depends on "
+                    "the order, and its "
+                    "interval is then too short: six or more seldom are, give a larger "
+                    "--runs-at-most"
                 )
         return {
             "name": self.name,
@@ -194,12 +211,17 @@ class DesignSummary:
 
         points = NOTHING if pd.isna(effect["points"]) else signed(effect["points"])
         return (
-            effect["effect"], effect["what"], points, interval("these_images"), interval("new_images"),
+            effect["effect"],
+            effect["what"],
+            points,
+            interval("these_images"),
+            interval("new_images"),
             effect["verdict"],
-        )  # fmt: skip
+        )
 
     def figure(self) -> Figure | None:
-        """Effects in points, with the interval for new images as a line and for these images as a thick one."""
+        """Effects in points, with the interval for new images as a line and for these images as a
+        thick one."""
         table = self.effects.dropna(subset="points")
         if table.empty:
             return None
@@ -209,15 +231,28 @@ class DesignSummary:
             for place, effect in enumerate(table.to_dict("records")):
                 for which, width in (("new_images", 1.4), ("these_images", 4.0)):
                     ends = [effect[f"{which}_low"], effect[f"{which}_high"]]
-                    axes.plot(ends, [place, place], color=SOFT, lw=width, solid_capstyle="butt", zorder=2)
+                    axes.plot(
+                        ends, [place, place], color=SOFT, lw=width, solid_capstyle="butt", zorder=2
+                    )
                 sure = effect["verdict"] in ("gain", "loss")
-                axes.scatter(effect["points"], place, s=55, c=INK if sure else "white", edgecolors=INK, zorder=3)
+                axes.scatter(
+                    effect["points"],
+                    place,
+                    s=55,
+                    c=INK if sure else "white",
+                    edgecolors=INK,
+                    zorder=3,
+                )
         return figure
 
 
 def unchanged(study: StudyRecord, design: Design) -> frozenset[str]:
     """Effects that compare a network and recipe with itself in this study."""
-    variants = {row.name: runs[0].identity.get("variant") for row in design.rows if (runs := study.finished(row.name))}
+    variants = {
+        row.name: runs[0].identity.get("variant")
+        for row in design.rows
+        if (runs := study.finished(row.name))
+    }
     same = set()
     for effect in design.effects:
         weights: dict[object, float] = {}

@@ -1,4 +1,5 @@
-"""What the page says of where rows differ: classes, confusion, calibration and images that turned."""
+"""What the page says of where rows differ: classes, confusion, calibration and images that
+turned."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ def section(summary: Summary) -> dict[str, Any]:
     """The variables of differences.md.j2; `compared` is False where no two rows have runs."""
     changes = classes.table(summary) if classes.pairs(summary) else pd.DataFrame()
     whole = classes.pairs(summary)[-1] if len(changes) else None
-    ends = changes[(changes["step"] == whole[0]) & (changes["after"] == whole[1])] if whole else changes
+    ends = (
+        changes[(changes["step"] == whole[0]) & (changes["after"] == whole[1])]
+        if whole
+        else changes
+    )
     ranked = ends.sort_values("points", ascending=False, kind="stable") if len(ends) else ends
     return {
         "compared": bool(len(changes)),
@@ -31,23 +36,34 @@ def section(summary: Summary) -> dict[str, Any]:
         "lost": _classes(ranked[ranked["points"] < 0].tail(SHOWN)[::-1]) if len(ranked) else [],
         "steps": _steps(changes) if len(changes) else [],
         "confused": [
-            (plain(row["class"]), plain(row["taken_for"]), f"{row['images']:.1f}", f"{row['percent']:.1f} %")
+            (
+                plain(row["class"]),
+                plain(row["taken_for"]),
+                f"{row['images']:.1f}",
+                f"{row['percent']:.1f} %",
+            )
             for row in classes.confusion(summary).head(10).to_dict("records")
         ],
         "calibration": [
-            (to_runs(row["name"]), f"{row['ece']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-             signed(row["overconfidence"]))
+            (
+                to_runs(row["name"]),
+                f"{row['ece']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+                signed(row["overconfidence"]),
+            )
             for row in calibration.table(summary).to_dict("records")
         ],
         "flips": [
-            (to_runs(row["step"]), to_runs(row["after"]), row["to_right"], row["to_wrong"],
-             NOTHING if pd.isna(row["by_seed"]) else f"{row['by_seed']:.0f}")
+            (
+                to_runs(row["step"]),
+                to_runs(row["after"]),
+                row["to_right"],
+                row["to_wrong"],
+                NOTHING if pd.isna(row["by_seed"]) else f"{row['by_seed']:.0f}",
+            )
             for row in flips.counts(summary).to_dict("records")
         ],
-        "strips": [
-            (direction, _images(own)) for direction, own in flips.strips(summary).items()
-        ],
-    }  # fmt: skip
+        "strips": [(direction, _images(own)) for direction, own in flips.strips(summary).items()],
+    }
 
 
 def _classes(rows: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -67,10 +83,12 @@ def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
     for (step, after), mine in changes.groupby(["step", "after"], sort=False):
         best, worst = (
             mine.loc[at].to_dict() for at in (mine["points"].idxmax(), mine["points"].idxmin())
-        )  # fmt: skip
+        )
         clear = int(((mine["low"] > 0) | (mine["high"] < 0)).sum())
-        gained, lost = ((plain(one["class"]), _change(one)) if one["points"] * sign > 0 else (NOTHING, NOTHING)
-                        for one, sign in ((best, 1), (worst, -1)))  # fmt: skip
+        gained, lost = (
+            (plain(one["class"]), _change(one)) if one["points"] * sign > 0 else (NOTHING, NOTHING)
+            for one, sign in ((best, 1), (worst, -1))
+        )
         found = *gained, *lost
         rows.append((to_runs(step), to_runs(after), *found, str(clear)))
     return rows

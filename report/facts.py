@@ -43,7 +43,8 @@ def amount(value: float) -> str:
 
 
 def to_runs(row: str, text: str | None = None) -> str:
-    """`text`, or the row's name, as a link to what its runs were made from; it has one that is finished."""
+    """`text`, or the row's name, as a link to what its runs were made from; it has one that is
+    finished."""
     return f"[{row if text is None else text}](#runs-{row})"
 
 
@@ -55,14 +56,19 @@ def page(summary: Summary) -> dict[str, Any]:
     """All variables of the template."""
     study = summary.study
     finished = study.all_finished
-    differences = [summary.differences[step.name] for step in study.steps if step.name in summary.differences]
+    differences = [
+        summary.differences[step.name] for step in study.steps if step.name in summary.differences
+    ]
     answered = [one for one in differences if one.answer is not None]
     return {
         "study": study,
         "finished": len(finished),
         "done_steps": len(summary.correct),
         "resolution": _resolution(study.config),
-        "rows": [_row(summary, step)[: None if summary.held_against_the_paper else -2] for step in study.steps],
+        "rows": [
+            _row(summary, step)[: None if summary.held_against_the_paper else -2]
+            for step in study.steps
+        ],
         "held_against_the_paper": summary.held_against_the_paper,
         "many_seeds": any(len(array) > 1 for array in summary.correct.values()),
         "one_seed": [name for name, array in summary.correct.items() if len(array) == 1],
@@ -76,7 +82,8 @@ def page(summary: Summary) -> dict[str, Any]:
         "described": _verdicts(study, differences, "one seed"),
         "counts": Counter(one.verdict for one in differences),
         "ends": [
-            f"{_label(study, one.row)} against {_label(study, one.after)}: {_points(one)}, {one.words}"
+            f"{_label(study, one.row)} against {_label(study, one.after)}: {_points(one)}, "
+            f"{one.words}"
             for one in summary.ends
         ],
         "plan": summary.plan,
@@ -84,12 +91,18 @@ def page(summary: Summary) -> dict[str, Any]:
         "deviations": summary.deviations,
         "looks": summary.judged.looks if summary.judged else 0,
         "sequential": summary.judged is not None and summary.judged.plan.sequential,
-        "sureness": [_sureness(study, one) for one in (*answered, *(end for end in summary.ends if end.answer))],
+        "sureness": [
+            _sureness(study, one)
+            for one in (*answered, *(end for end in summary.ends if end.answer))
+        ],
         "same_seed": summary.judged.noise.same_seed if summary.judged else None,
         "smallest_p": max((one.smallest_p for one in answered), default=None),
         "ranks": [
             (name, rank)
-            for name, rank in (("differences", summary.rank_of_differences), ("levels", summary.rank_of_levels))
+            for name, rank in (
+                ("differences", summary.rank_of_differences),
+                ("levels", summary.rank_of_levels),
+            )
             if rank is not None
         ],
         "signs": summary.signs,
@@ -105,7 +118,9 @@ def page(summary: Summary) -> dict[str, Any]:
 
 def certificate(summary: Summary) -> pd.DataFrame:
     """The provenance: what, and its value in words."""
-    return pd.DataFrame(_certificate(summary, summary.study.all_finished), columns=["what", "value"])
+    return pd.DataFrame(
+        _certificate(summary, summary.study.all_finished), columns=["what", "value"]
+    )
 
 
 def recipe(summary: Summary) -> pd.DataFrame:
@@ -137,7 +152,8 @@ def _points(one: Judgement) -> str:
 def _verdicts(study: StudyRecord, differences: Iterable[Judgement], verdict: str) -> str:
     beside = {step.name for step in study.steps if step.beside}
     return listed(
-        f"{_label(study, one.row)} ({'off the path, ' if one.row in beside else ''}{signed(one.points)})"
+        f"{_label(study, one.row)} "
+        f"({'off the path, ' if one.row in beside else ''}{signed(one.points)})"
         for one in differences
         if one.verdict == verdict
     )
@@ -146,7 +162,11 @@ def _verdicts(study: StudyRecord, differences: Iterable[Judgement], verdict: str
 def _answers(one: Judgement) -> tuple[str, str, str]:
     """The gap, and its interval for each of the two questions."""
     these, new = (NOTHING if own is None else _interval((own.low, own.high)) for own in _both(one))
-    return signed(one.points), these, f"{_interval(one.these_runs)} for these runs" if one.answer is None else new
+    return (
+        signed(one.points),
+        these,
+        f"{_interval(one.these_runs)} for these runs" if one.answer is None else new,
+    )
 
 
 def _both(one: Judgement) -> tuple[Answer | None, Answer | None]:
@@ -212,20 +232,30 @@ def _verdict(summary: Summary, step: Step) -> str:
 
 
 def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
-    """One sentence a step that was begun and has no result, one for all not begun, one a seed that steps lack, one for
-    the planned seeds that all of them lack, and one a design of which rows lack all.
+    """One sentence a step that was begun and has no result, one for all not begun, one a seed that
+    steps lack, one for the planned seeds that all of them lack, and one a design of which rows lack
+    all.
 
     Where a study may stop early, seeds that no comparison asked for are not missing.
     """
-    wanted = {step.name: study.seeds if plan is None else plan.sure_seeds(step.name) for step in study.steps}
+    wanted = {
+        step.name: study.seeds if plan is None else plan.sure_seeds(step.name)
+        for step in study.steps
+    }
     lines: list[str] = []
     unseen: list[str] = []
     lacking: dict[int, list[str]] = {}
     for step in study.steps:
         begun = {run.seed: len(run.metrics) for run in study.unfinished(step.name)}
         seen = {run.seed for run in study.finished(step.name)} | begun.keys()
-        left_out = {int(run.name.rpartition("-")[2]) for run in study.left_out if run.name.startswith(f"{step.name}/")}
-        parts = [f"seed {seed} is unfinished ({plural(n, 'epoch')} done)" for seed, n in begun.items()]
+        left_out = {
+            int(run.name.rpartition("-")[2])
+            for run in study.left_out
+            if run.name.startswith(f"{step.name}/")
+        }
+        parts = [
+            f"seed {seed} is unfinished ({plural(n, 'epoch')} done)" for seed, n in begun.items()
+        ]
         if not seen:
             if left_out:
                 parts.append("no run that can be reported")
@@ -237,13 +267,19 @@ def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
         if parts:
             lines.append(f"{_label(study, step.name)}: {'; '.join(parts)}.")
     lines += [f"Not run yet: {listed(unseen)}."] if unseen else []
-    lines += [f"Seed {seed} was not run for {listed(names)}." for seed, names in sorted(lacking.items())]
+    lines += [
+        f"Seed {seed} was not run for {listed(names)}." for seed, names in sorted(lacking.items())
+    ]
     planned = dict.fromkeys(seed for seeds in wanted.values() for seed in seeds)
     if unmade := [str(seed) for seed in planned if seed not in study.seeds]:
-        lines.append(f"In the plan and not run for any step: seed{'s' * (len(unmade) > 1)} {listed(unmade)}.")
+        lines.append(
+            f"In the plan and not run for any step: seed{'s' * (len(unmade) > 1)} {listed(unmade)}."
+        )
     steps = {step.name for step in study.steps}
     for made in study.designs:
-        if without := [row.name for row in made.rows if row.name not in steps and not study.finished(row.name)]:
+        if without := [
+            row.name for row in made.rows if row.name not in steps and not study.finished(row.name)
+        ]:
             lines.append(f"Of the design {made.request.kind}, no finished run: {listed(without)}.")
     return lines
 
@@ -254,15 +290,22 @@ def _runs(finished: Sequence[RunRecord]) -> list[tuple[str, ...]]:
     seen: set[str] = set()
     for run in finished:
         assert run.result is not None
-        anchors = [f"run-{run.step}-{run.seed}", *([] if run.step in seen else [f"runs-{run.step}"])]
+        anchors = [
+            f"run-{run.step}-{run.seed}",
+            *([] if run.step in seen else [f"runs-{run.step}"]),
+        ]
         seen.add(run.step)
         made = {**run.environment, **run.result, "digest": run.identity.get("digest")}
         keys = ("digest", "code_version", "device", "torch", "torchvision", "finished")
         name = run.name + (f" (made as {run.made_as})" if run.made_as else "")
-        rows.append((
-            "".join(f'<a id="{anchor}"></a>' for anchor in anchors) + name,
-            f"{run.result['top1']:.2f}", f"{run.result['top5']:.2f}", *(plain(made.get(key, NOTHING)) for key in keys),
-        ))  # fmt: skip
+        rows.append(
+            (
+                "".join(f'<a id="{anchor}"></a>' for anchor in anchors) + name,
+                f"{run.result['top1']:.2f}",
+                f"{run.result['top5']:.2f}",
+                *(plain(made.get(key, NOTHING)) for key in keys),
+            )
+        )
     return rows
 
 
@@ -280,7 +323,9 @@ def _certificate(summary: Summary, finished: Sequence[RunRecord]) -> list[tuple[
         for name in ("python", "torch", "torchvision", "cuda", "numpy")
         if (versions := [run.environment[name] for run in study.runs if run.environment.get(name)])
     ]
-    devices = [result.get("device") for result in results] + [run.environment.get("device") for run in study.runs]
+    devices = [result.get("device") for result in results] + [
+        run.environment.get("device") for run in study.runs
+    ]
     return [
         ("Study", study.name),
         ("Config hash", study.hash),
@@ -292,15 +337,29 @@ def _certificate(summary: Summary, finished: Sequence[RunRecord]) -> list[tuple[
         ("Resolution", f"{_resolution(study.config)} pixels"),
         ("Precision", str(study.config.get("precision", "unknown"))),
         ("Seeds", ", ".join(map(str, study.seeds)) or "none"),
-        ("Runs", f"{len(finished)} finished{_shared(finished)}, {len(study.runs) - len(finished)} unfinished, "
-                 f"{len(study.left_out)} left out"),
+        (
+            "Runs",
+            f"{len(finished)} finished{_shared(finished)}, {len(study.runs) - len(finished)} "
+            "unfinished, "
+            f"{len(study.left_out)} left out",
+        ),
         ("Device", _values(devices)),
         ("CPU", _values(run.environment.get("cpu") for run in study.runs)),
         ("Libraries", ", ".join(libraries) or "unknown"),
         ("Code version", _values(result.get("code_version") for result in results)),
-        ("Finished", NOTHING if not dates else dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"),
-        ("Time of the finished runs", duration(sum(result["seconds"]["total"] for result in results))),
-    ]  # fmt: skip
+        (
+            "Finished",
+            NOTHING
+            if not dates
+            else dates[0]
+            if dates[0] == dates[-1]
+            else f"{dates[0]} to {dates[-1]}",
+        ),
+        (
+            "Time of the finished runs",
+            duration(sum(result["seconds"]["total"] for result in results)),
+        ),
+    ]
 
 
 def _shared(finished: Sequence[RunRecord]) -> str:
@@ -312,7 +371,11 @@ def _time(finished: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
     """(part, time, share) over all finished runs."""
     spent = _seconds(finished)
     total = sum(spent.values())
-    return [(key, duration(value), f"{100 * value / total:.1f} %") for key, value in spent.items()] if total else []
+    return (
+        [(key, duration(value), f"{100 * value / total:.1f} %") for key, value in spent.items()]
+        if total
+        else []
+    )
 
 
 def _seconds(finished: Sequence[RunRecord]) -> dict[str, float]:
@@ -342,7 +405,10 @@ def _recipe_changes(study: StudyRecord) -> list[tuple[str, str]]:
     whole = [of.whole() for of in RecipeOf]
     changed = [(step, step.recipe_changes(regime)) for step in study.steps]
     return [
-        (_label(study, step.name), ", ".join(f"{name} {_in_study(study, name, value)}" for name, value in of.items()))
+        (
+            _label(study, step.name),
+            ", ".join(f"{name} {_in_study(study, name, value)}" for name, value in of.items()),
+        )
         for step, of in changed
         if of and of not in whole
     ]
@@ -350,7 +416,9 @@ def _recipe_changes(study: StudyRecord) -> list[tuple[str, str]]:
 
 def _in_study(study: StudyRecord, name: str, value: object) -> str:
     if isinstance(value, RecipeOf):
-        value = flat(study.config[{RecipeOf.MODERN: "recipe", RecipeOf.CLASSIC: "classic"}[value]]).get(name)
+        value = flat(
+            study.config[{RecipeOf.MODERN: "recipe", RecipeOf.CLASSIC: "classic"}[value]]
+        ).get(name)
     return _value(list(value) if isinstance(value, tuple) else value)
 
 

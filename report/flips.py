@@ -28,10 +28,11 @@ def _shares(summary: Summary, row: str) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def counts(summary: Summary) -> pd.DataFrame:
-    """One row a comparison: images that most seeds of one row have right and most of the other wrong.
+    """One row a comparison: images that most seeds of one row have right and most of the other
+    wrong.
 
-    `by_seed`: how many two seeds of the row differ in (a mean over its pairs of seeds), which is what chance does;
-    NaN with one seed.
+    `by_seed`: how many two seeds of the row differ in (a mean over its pairs of seeds), which is
+    what chance does; NaN with one seed.
     """
     rows = []
     for row, after in pairs(summary):
@@ -46,13 +47,16 @@ def _by_seed(correct: np.ndarray) -> float:
     seeds = len(correct)
     if seeds < 2:
         return float("nan")
-    right = correct.sum(axis=0)  # an image with k of n right differs in k (n - k) of n (n - 1) / 2 pairs
+    right = correct.sum(
+        axis=0
+    )  # an image with k of n right differs in k (n - k) of n (n - 1) / 2 pairs
     return float((right * (seeds - right)).sum() / (seeds * (seeds - 1) / 2))
 
 
 @lru_cache(maxsize=1)
 def table(summary: Summary) -> pd.DataFrame:
-    """The images of each comparison, at most `LISTED` a direction; shares of seeds that are right, before and now."""
+    """The images of each comparison, at most `LISTED` a direction; shares of seeds that are right,
+    before and now."""
     run = next((run.predictions for run in summary.study.runs if run.predictions), None)
     classes = summary.study.dataset.classes
     rows = []
@@ -60,14 +64,26 @@ def table(summary: Summary) -> pd.DataFrame:
         assert run is not None
         now, before = _shares(summary, row), _shares(summary, after)
         for direction, turned in (
-            ("to right", (now > 0.5) & (before < 0.5)), ("to wrong", (now < 0.5) & (before > 0.5)),
-        ):  # fmt: skip
+            ("to right", (now > 0.5) & (before < 0.5)),
+            ("to wrong", (now < 0.5) & (before > 0.5)),
+        ):
             found = np.flatnonzero(turned)
             found = found[np.argsort(-np.abs(now - before)[found], kind="stable")][:LISTED]
             rows += [
-                (row, after, direction, run.listing.images[i], classes[run.label[i]], before[i], now[i]) for i in found
+                (
+                    row,
+                    after,
+                    direction,
+                    run.listing.images[i],
+                    classes[run.label[i]],
+                    before[i],
+                    now[i],
+                )
+                for i in found
             ]
-    return pd.DataFrame(rows, columns=["step", "after", "direction", "image", "class", "right_before", "right_now"])
+    return pd.DataFrame(
+        rows, columns=["step", "after", "direction", "image", "class", "right_before", "right_now"]
+    )
 
 
 def strips(summary: Summary) -> dict[str, pd.DataFrame]:
@@ -77,7 +93,9 @@ def strips(summary: Summary) -> dict[str, pd.DataFrame]:
         return {}
     turned = table(summary)
     whole = turned[(turned["step"] == compared[-1][0]) & (turned["after"] == compared[-1][1])]
-    found = {direction: own.head(SHOWN) for direction, own in whole.groupby("direction", sort=False)}
+    found = {
+        direction: own.head(SHOWN) for direction, own in whole.groupby("direction", sort=False)
+    }
     return {str(direction): own for direction, own in found.items()}
 
 
@@ -101,4 +119,6 @@ def keep_images(study: Path, roadmap: str, store: Store) -> None:
     place = {name: index for index, name in enumerate(store.ids)}
     shown = [name for own in found.values() for name in own["image"] if name in place]
     if shown:
-        thumbnails.keep(study, roadmap, {name: thumbnails.jpeg(store[place[name]].numpy()) for name in shown})
+        thumbnails.keep(
+            study, roadmap, {name: thumbnails.jpeg(store[place[name]].numpy()) for name in shown}
+        )

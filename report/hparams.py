@@ -1,4 +1,5 @@
-"""All runs of a study side by side in TensorBoard's HParams view: what varies between them, and what came of it."""
+"""All runs of a study side by side in TensorBoard's HParams view: what varies between them, and
+what came of it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ FOLDER = "tensorboard"
 
 
 def write(summary: Summary, folder: Path) -> None:
-    """A folder below `folder` for each finished run, of the same name as its own, with one file of events.
+    """A folder below `folder` for each finished run, of the same name as its own, with one file of
+    events.
 
     Times in them are those when the runs were finished, so the same study gives the same bytes.
     """
@@ -48,24 +50,40 @@ def write(summary: Summary, folder: Path) -> None:
 
 
 def choices(runs: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
-    """For each run by its name its row, its seed, and the fields of network and recipe that differ between runs."""
+    """For each run by its name its row, its seed, and the fields of network and recipe that differ
+    between runs."""
     fields = {
-        run.name: flat({part: run.identity.get(part) or {} for part in ("architecture", "recipe")}) for run in runs
+        run.name: flat({part: run.identity.get(part) or {} for part in ("architecture", "recipe")})
+        for run in runs
     }
     names = dict.fromkeys(name for own in fields.values() for name in own)
     varied = [name for name in names if len({_text(own.get(name)) for own in fields.values()}) > 1]
-    plain = {name for name in varied if all(type(own.get(name)) in (int, float) for own in fields.values())}
+    plain = {
+        name
+        for name in varied
+        if all(type(own.get(name)) in (int, float) for own in fields.values())
+    }
     return {
         run.name: {
-            "row": run.step, "seed": run.seed,
-            **{name: fields[run.name][name] if name in plain else _text(fields[run.name].get(name)) for name in varied},
+            "row": run.step,
+            "seed": run.seed,
+            **{
+                name: fields[run.name][name] if name in plain else _text(fields[run.name].get(name))
+                for name in varied
+            },
         }
         for run in runs
-    }  # fmt: skip
+    }
 
 
 def _text(value: object) -> str:
-    return " ".join(map(_text, value)) if isinstance(value, list) else "none" if value is None else str(value)
+    return (
+        " ".join(map(_text, value))
+        if isinstance(value, list)
+        else "none"
+        if value is None
+        else str(value)
+    )
 
 
 def _ordered(made: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What may be said of a difference: two questions, two intervals, and a verdict that the study's plan foresaw."""
+"""What may be said of a difference: two questions, two intervals, and a verdict that the study's
+plan foresaw."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ Verdict = Literal["gain", "loss", "no difference", "not resolved", "one seed"]
 class Answer:
     """What the runs say to one question about a difference; everything in points of top-1.
 
-    `low` to `high` covers the truth with the plan's confidence, also where it was looked at several times. `p`
-    is of no difference at all and `p_margin` of one as large as the margin, both over the looks taken;
-    `p_holm` and `p_margin_holm` are corrected for the whole family and decide.
+    `low` to `high` covers the truth with the plan's confidence, also where it was looked at several
+    times. `p` is of no difference at all and `p_margin` of one as large as the margin, both over
+    the looks taken; `p_holm` and `p_margin_holm` are corrected for the whole family and decide.
     """
 
     low: float
@@ -33,7 +34,8 @@ class Answer:
     detectable: float
     """The gap that runs such as these find with 80 % power, corrected for the family."""
     seeds_needed: int | None
-    """How many in both rows would find a gap as large as the observed with 80 % power; None: 1,000 would not."""
+    """How many in both rows would find a gap as large as the observed with 80 % power; None: 1,000
+    would not."""
 
 
 class Answered:
@@ -50,15 +52,19 @@ class Answered:
         answer = self.answer_to(question)
         if answer is None:
             return "one seed, no verdict"
-        return f"no difference larger than {margin:g}" if answer.verdict == "no difference" else answer.verdict
+        return (
+            f"no difference larger than {margin:g}"
+            if answer.verdict == "no difference"
+            else answer.verdict
+        )
 
 
 @dataclass(frozen=True)
 class Judgement(Answered):
     """Top-1 of `row` minus top-1 of `after`, in points, and what may be said of it.
 
-    The two answers are None where a row has one seed: then `these_runs`, an interval for these very networks on
-    new images, is all there is, and it is a description.
+    The two answers are None where a row has one seed: then `these_runs`, an interval for these very
+    networks on new images, is all there is, and it is a description.
     """
 
     family: str
@@ -101,7 +107,8 @@ class Judgement(Answered):
 
     @property
     def smallest_p(self) -> float:
-        """The least that a test without assumptions could give: flipping pairs of equal seeds, or exchanging runs.
+        """The least that a test without assumptions could give: flipping pairs of equal seeds, or
+        exchanging runs.
 
         Below it, a p-value stands on seeds being normal and rows sharing one spread.
         """
@@ -113,7 +120,8 @@ class Judgement(Answered):
 
 @dataclass
 class SequentialTest:
-    """What the looks so far say to one question: the least p-values, what Holm makes of them, the verdict."""
+    """What the looks so far say to one question: the least p-values, what Holm makes of them, the
+    verdict."""
 
     p: float = 1.0
     p_margin: float = 1.0
@@ -121,15 +129,22 @@ class SequentialTest:
     p_margin_holm: float = 1.0
     verdict: Verdict = "not resolved"
 
-    def look(self, seen: Contrast, question: str, margin: float, over_looks: Callable[[float], float]) -> None:
-        """Take in the p-values of a look; `over_looks` turns a two-sided one into that of all looks."""
+    def look(
+        self, seen: Contrast, question: str, margin: float, over_looks: Callable[[float], float]
+    ) -> None:
+        """Take in the p-values of a look; `over_looks` turns a two-sided one into that of all
+        looks."""
         uncertainty, gap = seen.of[question], abs(seen.points)
         self.p = min(self.p, over_looks(min(1.0, 2 * uncertainty.tail(gap))))
-        # Two one-sided tests: each spends its level as one side of a two-sided test of twice that level does.
-        self.p_margin = min(self.p_margin, over_looks(min(1.0, 2 * uncertainty.tail(margin - gap))) / 2)
+        # Two one-sided tests: each spends its level as one side of a two-sided test of twice that
+        # level does.
+        self.p_margin = min(
+            self.p_margin, over_looks(min(1.0, 2 * uncertainty.tail(margin - gap))) / 2
+        )
 
     def decide(self, points: float, level: float) -> None:
-        """The verdict, once p-values are corrected; it stands. Where a gap is both real and small, it is real."""
+        """The verdict, once p-values are corrected; it stands. Where a gap is both real and small,
+        it is real."""
         if self.verdict != "not resolved":
             return
         if self.p_holm < level:
@@ -145,7 +160,9 @@ def correct(tracks: Sequence[SequentialTest]) -> None:
         track.p_holm, track.p_margin_holm = float(p_holm), float(p_margin_holm)
 
 
-def answer(seen: Contrast, question: str, track: SequentialTest, level: float, corrected: float) -> Answer:
+def answer(
+    seen: Contrast, question: str, track: SequentialTest, level: float, corrected: float
+) -> Answer:
     """`level` is that of the interval, `corrected` the one that a verdict needs in its family."""
     uncertainty = seen.of[question]
     half = uncertainty.reach(level / 2)

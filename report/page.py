@@ -48,7 +48,8 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
 }
 
 _BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability", "turned")
-"""Shown where a template of their own puts them; the other figures follow the table of the steps."""
+"""Shown where a template of their own puts them; the other figures follow the table of the
+steps."""
 
 TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "steps": lambda summary: summary.steps,
@@ -70,7 +71,10 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
 
 def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
     """Those that every study can have, one for each of its designs and two for each sweep."""
-    designs = {one.name: (one.title, lambda _, one=one: one.figure()) for one in design_sections.of(summary)}
+    designs = {
+        one.name: (one.title, lambda _, one=one: one.figure())
+        for one in design_sections.of(summary)
+    }
     made = FIGURES | designs
     for one in sweeps.of(summary):
         made |= one.figures()
@@ -83,25 +87,33 @@ def tables(summary: Summary) -> dict[str, pd.DataFrame]:
     for one in design_sections.of(summary):
         made |= {f"{one.name}_effects": one.effects, f"{one.name}_rows": one.rows}
     for each in sweeps.of(summary):
-        made |= {f"{each.name}_values": each.values, f"{each.name}_effects": each.effects,
-                 f"{each.name}_differences": each.differences, f"{each.name}_changes": each.changes}  # fmt: skip
+        made |= {
+            f"{each.name}_values": each.values,
+            f"{each.name}_effects": each.effects,
+            f"{each.name}_differences": each.differences,
+            f"{each.name}_changes": each.changes,
+        }
     return made
 
 
 def write(
-    source: Path, roadmap: str | None = None, *, mixed_code: bool = False,
+    source: Path,
+    roadmap: str | None = None,
+    *,
+    mixed_code: bool = False,
     tell: Callable[[str], None] = lambda _: None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write `source`/report from whatever runs exist, and return the path of its report.md.
 
-    Of a pack, NAME.pack, it is the folder NAME-report beside. A roadmap other than the first that the study was asked
-    for has a folder of its name in it.
+    Of a pack, NAME.pack, it is the folder NAME-report beside. A roadmap other than the first that
+    the study was asked for has a folder of its name in it.
 
-    `tell` hears a sentence for each run that is left out, and why. `mixed_code`: as in `collect.read`.
+    `tell` hears a sentence for each run that is left out, and why. `mixed_code`: as in
+    `collect.read`.
 
 
-    Everything is made in a folder beside and then renamed into place, file by file, by one process at a time; a figure
-    that the study cannot have (any more) is removed.
+    Everything is made in a folder beside and then renamed into place, file by file, by one process
+    at a time; a figure that the study cannot have (any more) is removed.
 
     Raises:
         ValueError: `source` is no study's folder nor a whole pack, or holds no run at all.
@@ -112,7 +124,9 @@ def write(
     for sentence in summary.study.oddities:
         tell(sentence)
     study = summary.study
-    place, name = (source, "report") if source.is_dir() else (source.parent, f"{source.stem}-report")
+    place, name = (
+        (source, "report") if source.is_dir() else (source.parent, f"{source.stem}-report")
+    )
     whole = place / name
     target = whole / ("" if study.roadmap.name == study.first_roadmap else study.roadmap.name)
     try:
@@ -136,12 +150,15 @@ def write(
                     shutil.rmtree(target / path.name, ignore_errors=True)
                 path.replace(target / path.name)
             for old in (*target.glob("*.png"), *target.glob("*.svg")):
-                if old.stem not in names and (old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))):
+                if old.stem not in names and (
+                    old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))
+                ):
                     old.unlink()
             _flush(target)
     except OSError as error:
         raise OSError(
-            f"the report of {source} could not be written ({error.strerror or error}); the one before is kept"
+            f"the report of {source} could not be written ({error.strerror or error}); the one "
+            "before is kept"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -169,7 +186,9 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
     # Python's shortest repr, which is what pandas writes, reads back as the same number.
     table.to_csv(f"{path}.csv", index=False, lineterminator="\n")
     # Column by column into Python's own numbers: 300,000 epochs of 1,000 runs are a table too.
-    columns = (column.astype(object).where(column.notna(), None).tolist() for _, column in table.items())
+    columns = (
+        column.astype(object).where(column.notna(), None).tolist() for _, column in table.items()
+    )
     rows = (dict(zip(table.columns, values, strict=True)) for values in zip(*columns, strict=True))
     lines = ",\n".join(map(json.JSONEncoder().encode, rows))
     Path(f"{path}.json").write_text(f"[\n{lines}\n]\n" if lines else "[]\n", encoding="utf-8")
@@ -191,14 +210,20 @@ def render(summary: Summary, drawn: Sequence[str]) -> str:
     titles = {name: title for name, (title, _) in figures(summary).items()}
     environment.globals["figure"] = lambda name: f"![{titles[name]}]({name}.png)"
     return environment.get_template("report.md.j2").render(
-        **facts.page(summary), costs=costs.section(summary), differences=differences.section(summary), figures=drawn,
+        **facts.page(summary),
+        costs=costs.section(summary),
+        differences=differences.section(summary),
+        figures=drawn,
         designs=[one.section() for one in design_sections.of(summary)],
         sweeps=[one.section() for one in sweeps.of(summary)],
         after_steps=[name for name in drawn if name in FIGURES and name not in _BESIDE_THEIR_TABLE],
-    )  # fmt: skip
+    )
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:
-    """A Markdown table that is also readable in raw form. `align`: a letter a column, l (default) or r."""
+    """A Markdown table that is also readable in raw form. `align`: a letter a column, l (default)
+    or r."""
     sides = tuple("right" if side == "r" else "left" for side in align.ljust(len(headers), "l"))
-    return str(tabulate(list(rows), list(headers), tablefmt="pipe", colalign=sides, disable_numparse=True))
+    return str(
+        tabulate(list(rows), list(headers), tablefmt="pipe", colalign=sides, disable_numparse=True)
+    )

@@ -1,8 +1,10 @@
-"""A study judged by its plan: all at once, or look by look, with more seeds only where a comparison is open.
+"""A study judged by its plan: all at once, or look by look, with more seeds only where a comparison
+is open.
 
-A comparison stops where it is resolved either way, or where its last look is unlikely to resolve it. Its p-value over
-several looks is the least level at which it would have stopped (Liu and Anderson 2008, doi 10.1198/016214508000000986),
-and Holm's correction of these keeps the level of a family at every look.
+A comparison stops where it is resolved either way, or where its last look is unlikely to resolve
+it. Its p-value over several looks is the least level at which it would have stopped (Liu and
+Anderson 2008, doi 10.1198/016214508000000986), and Holm's correction of these keeps the level of a
+family at every look.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _Key = tuple[str, tuple[str, str]]
 
 @dataclass(frozen=True)
 class Judged:
-    """A study judged by its plan: for each family its comparisons that have runs, and what to train next."""
+    """A study judged by its plan: for each family its comparisons that have runs, and what to train
+    next."""
 
     plan: Plan
     noise: VarianceComponents
@@ -34,17 +37,17 @@ class Judged:
     looks: int
     """Looks taken at the study."""
     next_seeds: Mapping[str, tuple[int, ...]]
-    """Seeds that rows of open comparisons lack for the next look; empty where all is resolved, all looks are taken or
-    no run is left."""
+    """Seeds that rows of open comparisons lack for the next look; empty where all is resolved, all
+    looks are taken or no run is left."""
 
 
 def judge(runs: Measured, plan: Plan) -> Judged:
     """Judge all comparisons of a plan by the runs there are.
 
-    A family with one look is judged at once: on all runs, or on those of its own seeds where others are looked at
-    several times. One with several looks takes them in their order, each on the seeds that the plan foresees, and a
-    comparison that is closed is not looked at again; so the same runs always give the same judgement, and it is the
-    one that stopped them.
+    A family with one look is judged at once: on all runs, or on those of its own seeds where others
+    are looked at several times. One with several looks takes them in their order, each on the seeds
+    that the plan foresees, and a comparison that is closed is not looked at again; so the same runs
+    always give the same judgement, and it is the one that stopped them.
     """
     noise = VarianceComponents(runs)
     parts: list[Judged] = []
@@ -63,9 +66,12 @@ def judge(runs: Measured, plan: Plan) -> Judged:
 
 
 def _judge(noise: VarianceComponents, plan: Plan, made: int) -> Judged:
-    """Judge the comparisons of a plan whose families are looked at alike; so many runs are made or asked for."""
+    """Judge the comparisons of a plan whose families are looked at alike; so many runs are made or
+    asked for."""
     runs = noise.measured
-    state = {(family.name, pair): _Open() for family in plan.families for pair in family.comparisons}
+    state = {
+        (family.name, pair): _Open() for family in plan.families for pair in family.comparisons
+    }
     there = [key for key in state if set(key[1]) <= set(runs.rows)]
     has = {row: set(runs.seeds_of(row)) for row in plan.rows}
     if not plan.sequential:
@@ -90,7 +96,8 @@ def _judge(noise: VarianceComponents, plan: Plan, made: int) -> Judged:
 
 
 def next_seeds(runs: Measured | None, plan: Plan) -> Mapping[str, tuple[int, ...]]:
-    """Which rows need which further seeds, by the plan's rule; empty where training may stop. None: no run yet."""
+    """Which rows need which further seeds, by the plan's rule; empty where training may stop. None:
+    no run yet."""
     if runs is not None:
         return judge(runs, plan).next_seeds
     asked: dict[str, tuple[int, ...]] = {}
@@ -101,8 +108,13 @@ def next_seeds(runs: Measured | None, plan: Plan) -> Mapping[str, tuple[int, ...
     return asked
 
 
-def _together(one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    return {row: tuple(dict.fromkeys((*one.get(row, ()), *other.get(row, ())))) for row in {**one, **other}}
+def _together(
+    one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    return {
+        row: tuple(dict.fromkeys((*one.get(row, ()), *other.get(row, ()))))
+        for row in {**one, **other}
+    }
 
 
 @dataclass
@@ -114,7 +126,9 @@ class _Open:
     shared: int = 0
     looks: int = 0
     futile: bool = False
-    tracks: dict[str, SequentialTest] = field(default_factory=lambda: {"these": SequentialTest(), "new": SequentialTest()})
+    tracks: dict[str, SequentialTest] = field(
+        default_factory=lambda: {"these": SequentialTest(), "new": SequentialTest()}
+    )
 
     def closed(self, question: str) -> bool:
         return self.futile or self.tracks[question].verdict != "not resolved"
@@ -126,7 +140,13 @@ class _Open:
         return self.seen
 
 
-def _look(state: Mapping[_Key, _Open], keys: Collection[_Key], noise: VarianceComponents, plan: Plan, look: int) -> None:
+def _look(
+    state: Mapping[_Key, _Open],
+    keys: Collection[_Key],
+    noise: VarianceComponents,
+    plan: Plan,
+    look: int,
+) -> None:
     """Take what these comparisons show at a look into the state."""
 
     def over_looks(p: float) -> float:
@@ -153,11 +173,17 @@ def _give_up(state: Mapping[_Key, _Open], key: _Key, plan: Plan) -> None:
     own = state[key]
     if own.closed(plan.images) or own.seen is None or plan.images not in own.seen.of:
         return
-    others = [value.tracks[plan.images].verdict for (family, _), value in state.items() if family == key[0]]
+    others = [
+        value.tracks[plan.images].verdict
+        for (family, _), value in state.items()
+        if family == key[0]
+    ]
     own.futile = _chance(own.seen, plan, others.count("not resolved")) < plan.futility
 
 
-def _missing(rows: Iterable[str], wanted: Sequence[int], has: Mapping[str, set[int]]) -> dict[str, tuple[int, ...]]:
+def _missing(
+    rows: Iterable[str], wanted: Sequence[int], has: Mapping[str, set[int]]
+) -> dict[str, tuple[int, ...]]:
     lacking = {row: tuple(seed for seed in wanted if seed not in has.get(row, ())) for row in rows}
     return {row: seeds for row, seeds in lacking.items() if seeds}
 
@@ -194,10 +220,14 @@ def _judged(
             if own.seen is None:
                 continue
             look = max(0, own.looks - 1)
-            each = spending.nominal(plan.level / len(family.comparisons), look, plan.looks, plan.spending)
+            each = spending.nominal(
+                plan.level / len(family.comparisons), look, plan.looks, plan.spending
+            )
             # The interval of a look holds at every look at once, so also at the one that stopped.
             level = spending.nominal(plan.level, look, plan.looks, plan.spending)
-            answers = {name: answer(own.seen, name, own.tracks[name], level, each) for name in own.seen.of}
+            answers = {
+                name: answer(own.seen, name, own.tracks[name], level, each) for name in own.seen.of
+            }
             reach = own.seen.these_runs.reach(plan.level / 2)
             found.append(
                 Judgement(
@@ -220,9 +250,12 @@ def _judged(
 
 
 def _chance(seen: Contrast, plan: Plan, open_comparisons: int) -> float:
-    """That the last look resolves a comparison, if the true gap is as far from the observed as its error says."""
+    """That the last look resolves a comparison, if the true gap is as far from the observed as its
+    error says."""
     now, last = seen.of[plan.images], seen.with_seeds(plan.images, plan.looks[-1])
-    level = spending.nominal(plan.level / open_comparisons, len(plan.looks) - 1, plan.looks, plan.spending)
+    level = spending.nominal(
+        plan.level / open_comparisons, len(plan.looks) - 1, plan.looks, plan.spending
+    )
     still = max(now.variance - last.variance, 1e-12) ** 0.5
     gap, bound = abs(seen.points), last.reach(level / 2)
     room = plan.margin - last.reach(level)

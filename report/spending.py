@@ -1,9 +1,10 @@
 """How looking several times is paid for: alpha spending (Lan and DeMets 1983, doi 10.2307/2336502).
 
-A look at n of at most N seeds sees n / N of the information; the estimates of successive looks are correlated as
-sums of independent parts are. Each look then has a nominal level; what looks at fewer seeds spent, later ones lack.
-On new images successive estimates share their images' part and are correlated more, so the levels err on the
-careful side. With few seeds Student's quantile stands in for the normal one (Jennison and Turnbull 2000, 3.8).
+A look at n of at most N seeds sees n / N of the information; the estimates of successive looks are
+correlated as sums of independent parts are. Each look then has a nominal level; what looks at fewer
+seeds spent, later ones lack. On new images successive estimates share their images' part and are
+correlated more, so the levels err on the careful side. With few seeds Student's quantile stands in
+for the normal one (Jennison and Turnbull 2000, 3.8).
 """
 
 from __future__ import annotations
@@ -17,21 +18,26 @@ from studies.plan import Spending
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 _GRID = np.concatenate([np.geomspace(1e-9, 0.5, 48), np.linspace(0.55, 0.999, 10)])
-"""Levels for which the looks' nominal levels are computed; those between by interpolation of logarithms."""
+"""Levels for which the looks' nominal levels are computed; those between by interpolation of
+logarithms."""
 
 
 def spent(level: float, share: float, spending: Spending) -> float:
-    """How much of a two-sided level may be spent by the time a share of all information is there."""
+    """How much of a two-sided level may be spent by the time a share of all information is
+    there."""
     if spending == "pocock":
         return float(level * np.log1p((np.e - 1) * share))
     return float(4 * special.ndtr(special.ndtri(level / 4) / share**0.5))
 
 
 def nominal_levels(level: float, looks: tuple[int, ...], spending: Spending) -> list[float]:
-    """The two-sided level of each look's own test, so that all together err with the probability `level`."""
+    """The two-sided level of each look's own test, so that all together err with the probability
+    `level`."""
     shares = np.array(looks) / looks[-1]
     found: list[float] = []
-    place = density = np.empty(0)  # where the sum of parts may be after a look that did not stop, with weights
+    place = density = np.empty(
+        0
+    )  # where the sum of parts may be after a look that did not stop, with weights
     before = 0.0
     for index, share in enumerate(shares):
         allowed = spent(level, share, spending) - before
@@ -40,7 +46,9 @@ def nominal_levels(level: float, looks: tuple[int, ...], spending: Spending) -> 
         if index == 0:
             bound = -special.ndtri(allowed / 2)
         else:
-            bound = optimize.brentq(_excess, 0.0, 40.0, args=(place, density, share**0.5, step, allowed), xtol=1e-8)
+            bound = optimize.brentq(
+                _excess, 0.0, 40.0, args=(place, density, share**0.5, step, allowed), xtol=1e-8
+            )
         found.append(float(2 * special.ndtr(-bound)))
         edge = bound * share**0.5
         # Further out than nine standard deviations there is nothing to integrate.
@@ -55,8 +63,11 @@ def nominal_levels(level: float, looks: tuple[int, ...], spending: Spending) -> 
     return found
 
 
-def _excess(bound: float, place: np.ndarray, density: np.ndarray, scale: float, step: float, allowed: float) -> float:
-    """Logarithm of the chance to step beyond a bound, of those who have not yet, over what is allowed."""
+def _excess(
+    bound: float, place: np.ndarray, density: np.ndarray, scale: float, step: float, allowed: float
+) -> float:
+    """Logarithm of the chance to step beyond a bound, of those who have not yet, over what is
+    allowed."""
     edge = bound * scale
     out = special.ndtr((place - edge) / step) + special.ndtr((-place - edge) / step)
     return float(np.log(max(density @ out, 1e-300)) - np.log(allowed))
@@ -70,17 +81,24 @@ def _table(looks: tuple[int, ...], spending: Spending) -> np.ndarray:
 
 
 def nominal(level: float, look: int, looks: tuple[int, ...], spending: Spending) -> float:
-    """The level of a look's (0 is the first) own test where the whole is to have `level`; that itself for one look."""
+    """The level of a look's (0 is the first) own test where the whole is to have `level`; that
+    itself for one look."""
     if len(looks) == 1:
         return level
     return float(np.exp(_line(np.log(level), np.log(_GRID), _table(looks, spending)[:, look])))
 
 
 def whole(p: float, look: int, looks: tuple[int, ...], spending: Spending) -> float:
-    """The least level at which a look with the p-value `p` would have stopped (a sequential p-value, at most 1)."""
+    """The least level at which a look with the p-value `p` would have stopped (a sequential
+    p-value, at most 1)."""
     if len(looks) == 1:
         return p
-    return min(1.0, float(np.exp(_line(np.log(max(p, 1e-300)), _table(looks, spending)[:, look], np.log(_GRID)))))
+    return min(
+        1.0,
+        float(
+            np.exp(_line(np.log(max(p, 1e-300)), _table(looks, spending)[:, look], np.log(_GRID)))
+        ),
+    )
 
 
 def _line(x: float, xs: np.ndarray, ys: np.ndarray) -> float:

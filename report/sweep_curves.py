@@ -1,4 +1,5 @@
-"""A sweep's comparisons at each of its values, both rows at the same one: whether a difference lasts as it grows."""
+"""A sweep's comparisons at each of its values, both rows at the same one: whether a difference
+lasts as it grows."""
 
 from __future__ import annotations
 
@@ -25,12 +26,17 @@ _ACROSS = 4
 
 
 def differences(
-    runs: Mapping[str, Runs], effects: Sequence[Effect], rows: Mapping[str, Mapping[str, str]], question: str,
+    runs: Mapping[str, Runs],
+    effects: Sequence[Effect],
+    rows: Mapping[str, Mapping[str, str]],
+    question: str,
     level: float,
-) -> pd.DataFrame:  # fmt: skip
-    """One row an effect and value, in points of top-1 on the test images; `rows` has each value's row of each row.
+) -> pd.DataFrame:
+    """One row an effect and value, in points of top-1 on the test images; `rows` has each value's
+    row of each row.
 
-    The interval is for these or new images, as `question` says, and where a row has one seed for these runs.
+    The interval is for these or new images, as `question` says, and where a row has one seed for
+    these runs.
     """
     if not effects:
         return pd.DataFrame(columns=COLUMNS)
@@ -56,15 +62,20 @@ def _among(effect: Effect, named: Mapping[str, str], *, less_own: bool = False) 
 
 
 def changes(
-    runs: Mapping[str, Runs], effects: Sequence[Effect], rows: Mapping[str, Mapping[str, str]], question: str,
+    runs: Mapping[str, Runs],
+    effects: Sequence[Effect],
+    rows: Mapping[str, Mapping[str, str]],
+    question: str,
     level: float,
-) -> pd.DataFrame:  # fmt: skip
-    """One row an effect and value: how much larger, in points of top-1, with all rows at the value than as they are.
+) -> pd.DataFrame:
+    """One row an effect and value: how much larger, in points of top-1, with all rows at the value
+    than as they are.
 
-    `rows` has, for each value, the row to take for each row: itself where the value is its own; where all are their
-    own there is no change and no row. The interval is for new seeds on these or new images, as `question` says; a
-    row with one seed is taken to spread as the others do. `p_holm` is of no change, corrected for all of these.
-    Empty where no row of `runs` has two seeds.
+    `rows` has, for each value, the row to take for each row: itself where the value is its own;
+    where all are their own there is no change and no row. The interval is for new seeds on these or
+    new images, as `question` says; a row with one seed is taken to spread as the others do.
+    `p_holm` is of no change, corrected for all of these. Empty where no row of `runs` has two
+    seeds.
     """
     noise = VarianceComponents(Measured.of(runs)) if runs else None
     if noise is None or not noise.freedom:
@@ -79,7 +90,9 @@ def changes(
             reach = one.of[question].reach(level / 2)
             found.append((effect.name, value, one.points, one.points - reach, one.points + reach))
             p.append(min(1.0, 2 * one.of[question].tail(abs(one.points))))
-    return pd.DataFrame([(*one, corrected) for one, corrected in zip(found, holm(p), strict=True)], columns=CHANGES)
+    return pd.DataFrame(
+        [(*one, corrected) for one, corrected in zip(found, holm(p), strict=True)], columns=CHANGES
+    )
 
 
 def panels(table: pd.DataFrame, field: str, title: str) -> Figure | None:
@@ -95,7 +108,16 @@ def panels(table: pd.DataFrame, field: str, title: str) -> Figure | None:
         for axes, (name, own) in zip(grid.flat, table.groupby("effect", sort=False), strict=False):
             axes.axhline(0, color=SOFT, lw=1, zorder=1)
             reach = own["high"] - own["points"]
-            axes.errorbar(range(len(own)), own["points"], reach, color=INK, marker="o", ms=5, lw=1.2, capsize=2)
+            axes.errorbar(
+                range(len(own)),
+                own["points"],
+                reach,
+                color=INK,
+                marker="o",
+                ms=5,
+                lw=1.2,
+                capsize=2,
+            )
             axes.set_title(str(name), loc="left", fontsize=9)
             axes.set_xticks(range(len(values)), values)
             axes.set_xlim(-0.4, len(values) - 0.6)

@@ -1,4 +1,5 @@
-"""Sweeps: each row at its own best value of a field of the recipe, chosen on validation images; what that changes."""
+"""Sweeps: each row at its own best value of a field of the recipe, chosen on validation images;
+what that changes."""
 
 from __future__ import annotations
 
@@ -43,7 +44,11 @@ class Tried:
     @property
     def best(self) -> str | None:
         """The value with the highest validation top-1; of equals the row's own, else the first."""
-        return max(self.validation, key=lambda value: (self.validation[value], value == self.own), default=None)
+        return max(
+            self.validation,
+            key=lambda value: (self.validation[value], value == self.own),
+            default=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,10 @@ class SweepSummary:
     def title(self) -> str:
         request = self.design.request
         walked = "" if request.kind == "cumulative" else f", {request.kind}"
-        return f"Each row at its own best {self.sweep.field}: roadmap {self.design.roadmap.name}{walked}"
+        return (
+            f"Each row at its own best {self.sweep.field}: roadmap "
+            f"{self.design.roadmap.name}{walked}"
+        )
 
     def _runs(self, row: str) -> dict[int, RunRecord]:
         return {run.seed: run for run in self.summary.study.finished(row)}
@@ -78,8 +86,11 @@ class SweepSummary:
 
     def _tried(self, row: Row) -> Tried | None:
         own = self._runs(row.name)
-        settings = {other.setting.value: self._runs(other.name)
-                    for other in self.design.settings(row) if other.setting}  # fmt: skip
+        settings = {
+            other.setting.value: self._runs(other.name)
+            for other in self.design.settings(row)
+            if other.setting
+        }
         if not any(settings.values()):
             return None
         seeds = sorted(set(own).intersection(*settings.values()))
@@ -87,11 +98,21 @@ class SweepSummary:
         return Tried(
             row,
             tuple(seeds),
-            {value: float(np.mean([_validation(runs[seed]) for seed in seeds])) for value, runs in settings.items()}
-            if seeds else {},
-            next((value for value, runs in settings.items()
-                  if any(run.identity.get("variant") in mine for run in runs.values())), None),
-        )  # fmt: skip
+            {
+                value: float(np.mean([_validation(runs[seed]) for seed in seeds]))
+                for value, runs in settings.items()
+            }
+            if seeds
+            else {},
+            next(
+                (
+                    value
+                    for value, runs in settings.items()
+                    if any(run.identity.get("variant") in mine for run in runs.values())
+                ),
+                None,
+            ),
+        )
 
     @cached_property
     def _best(self) -> dict[str, str]:
@@ -103,23 +124,34 @@ class SweepSummary:
         }
 
     def _row_of(self, row: Row, value: str) -> str:
-        return next(other.name for other in self.design.settings(row) if other.setting and other.setting.value == value)
+        return next(
+            other.name
+            for other in self.design.settings(row)
+            if other.setting and other.setting.value == value
+        )
 
     @cached_property
     def judged(self) -> dict[str, tuple[EffectJudgement, EffectJudgement]]:
-        """Each effect whose rows all have a choice: as the rows are, and each at its own best, with the same seeds."""
+        """Each effect whose rows all have a choice: as the rows are, and each at its own best, with
+        the same seeds."""
         runs: dict[str, Runs] = {}
         for one in self.tried:
             for name in {one.row.name, self._best[one.row.name]} if one.best is not None else ():
                 runs[name] = self._correct(name, one.seeds)
         same = unchanged(self.summary.study, self.design)
-        effects = [effect for effect in self.design.effects
-                   if effect.name not in same and effect.weights.keys() <= self._best.keys()]  # fmt: skip
+        effects = [
+            effect
+            for effect in self.design.effects
+            if effect.name not in same and effect.weights.keys() <= self._best.keys()
+        ]
         if not runs or not effects:
             return {}
         noise, plan = VarianceComponents(Measured.of(runs)), self.summary.plan
         common, tuned = (
-            {one.effect.name: one for one in judge_effects(noise, asked, margin=plan.margin, level=plan.level)}
+            {
+                one.effect.name: one
+                for one in judge_effects(noise, asked, margin=plan.margin, level=plan.level)
+            }
             for asked in (effects, [self._tuned(effect) for effect in effects])
         )
         return {name: (common[name], tuned[name]) for name in common if name in tuned}
@@ -130,7 +162,8 @@ class SweepSummary:
 
     def _tuned(self, effect: Effect) -> Effect:
         weights, *sampled = (
-            {self._best[row]: weight for row, weight in each.items()} for each in (effect.weights, *effect.sampled)
+            {self._best[row]: weight for row, weight in each.items()}
+            for each in (effect.weights, *effect.sampled)
         )
         return replace(effect, weights=weights, sampled=tuple(sampled))
 
@@ -165,41 +198,58 @@ class SweepSummary:
                     f"{which}_low": answer.low if answer else math.nan,
                     f"{which}_high": answer.high if answer else math.nan,
                     f"{which}_verdict": self._words(one),
-                    f"{which}_weights": " ".join(f"{weight:+.4g} {row}" for row, weight in one.effect.weights.items()),
+                    f"{which}_weights": " ".join(
+                        f"{weight:+.4g} {row}" for row, weight in one.effect.weights.items()
+                    ),
                 }
             found.append(row | {"change": self._change(common, tuned)})
-        sides = [f"{which}_{what}" for which in ("common", "own_best")
-                 for what in ("points", "low", "high", "verdict", "weights")]  # fmt: skip
+        sides = [
+            f"{which}_{what}"
+            for which in ("common", "own_best")
+            for what in ("points", "low", "high", "verdict", "weights")
+        ]
         return pd.DataFrame(found, columns=["effect", "seeds", *sides, "change"])
 
     @cached_property
     def differences(self) -> pd.DataFrame:
-        """Each effect that can be read off with all rows at one value; see `sweep_curves.differences`."""
+        """Each effect that can be read off with all rows at one value; see
+        `sweep_curves.differences`."""
         chosen = [one for one in self.tried if one.best is not None]
-        rows = {value: {one.row.name: self._row_of(one.row, value) for one in chosen} for value in self.sweep.values}
+        rows = {
+            value: {one.row.name: self._row_of(one.row, value) for one in chosen}
+            for value in self.sweep.values
+        }
         runs = {
             rows[value][one.row.name]: self._correct(rows[value][one.row.name], one.seeds)
-            for one in chosen for value in self.sweep.values
-        }  # fmt: skip
+            for one in chosen
+            for value in self.sweep.values
+        }
         effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
         return sweep_curves.differences(runs, effects, rows, plan.images, plan.level)
 
     @cached_property
     def changes(self) -> pd.DataFrame:
-        """How far each of `differences` is from that of the rows as they are; see `sweep_curves.changes`."""
+        """How far each of `differences` is from that of the rows as they are; see
+        `sweep_curves.changes`."""
         rows = {
-            value: {one.row.name: self._row_of(one.row, value) if value != one.own else one.row.name
-                    for one in self.tried}
+            value: {
+                one.row.name: self._row_of(one.row, value) if value != one.own else one.row.name
+                for one in self.tried
+            }
             for value in self.sweep.values
-        }  # fmt: skip
+        }
         effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
-        return sweep_curves.changes(self.summary.runs_of_rows | self._swept, effects, rows, plan.images, plan.level)
+        return sweep_curves.changes(
+            self.summary.runs_of_rows | self._swept, effects, rows, plan.images, plan.level
+        )
 
     @cached_property
     def _swept(self) -> dict[str, Runs]:
         """All finished runs of the rows that were tried, as they are and at each value."""
         own = [one.row.name for one in self.tried]
-        names = own + [self._row_of(one.row, value) for one in self.tried for value in self.sweep.values]
+        names = own + [
+            self._row_of(one.row, value) for one in self.tried for value in self.sweep.values
+        ]
         return {name: runs_of(list(runs.values())) for name in names if (runs := self._runs(name))}
 
     def _answer(self, one: EffectJudgement) -> Answer | None:
@@ -213,7 +263,8 @@ class SweepSummary:
         return one.in_words(self.summary.plan.images, self.summary.plan.margin)
 
     def _change(self, common: EffectJudgement, tuned: EffectJudgement) -> str:
-        """Of the verdict, or of sign and size where one seed gives none; empty where there is none."""
+        """Of the verdict, or of sign and size where one seed gives none; empty where there is
+        none."""
         if self._answer(common) and self._answer(tuned):
             before, after = (self._words(one) for one in (common, tuned))
             return "" if before == after else f"{before} becomes {after}"
@@ -233,12 +284,27 @@ class SweepSummary:
             "title": self.title,
             "field": self.sweep.field,
             "count": len(self.sweep.values),
-            "row_headers": ["row", *(f"validation, {plain(value)}" for value in self.sweep.values), "best", "seeds",
-                            "test, as it is", "test, at its best"],
+            "row_headers": [
+                "row",
+                *(f"validation, {plain(value)}" for value in self.sweep.values),
+                "best",
+                "seeds",
+                "test, as it is",
+                "test, at its best",
+            ],
             "rows": [self._row_cells(one) for one in self.tried],
-            "effect_headers": ["comparison", "common setting", "verdict", "each at its own best", "verdict", "change",
-                               *more],
-            "effects": [self._effect_cells(*pair)[: 6 + len(more)] for pair in self.judged.values()],
+            "effect_headers": [
+                "comparison",
+                "common setting",
+                "verdict",
+                "each at its own best",
+                "verdict",
+                "change",
+                *more,
+            ],
+            "effects": [
+                self._effect_cells(*pair)[: 6 + len(more)] for pair in self.judged.values()
+            ],
             "answer": self._answer_in_words(),
             "value_headers": [plain(value) for value in self.sweep.values],
             "at_values": self._at_values(),
@@ -247,8 +313,10 @@ class SweepSummary:
             "own": self._own_in_words(),
             "chance": self._chance(),
             "missing": listed(one.row.name for one in self.tried if one.best is None),
-            "not_own": listed(one.row.name for one in self.tried if one.own is None and one.validation),
-        }  # fmt: skip
+            "not_own": listed(
+                one.row.name for one in self.tried if one.own is None and one.validation
+            ),
+        }
 
     def _at_values(self) -> list[tuple[str, ...]]:
         return [
@@ -257,7 +325,8 @@ class SweepSummary:
         ]
 
     def _changes(self) -> dict[str, Any] | None:
-        """A table of `changes`, how many there are, which of them are beyond chance, whether a row has one seed."""
+        """A table of `changes`, how many there are, which of them are beyond chance, whether a row
+        has one seed."""
         if self.changes.empty:
             return None
         at = {(one["effect"], one["value"]): one for one in self.changes.to_dict("records")}
@@ -266,9 +335,14 @@ class SweepSummary:
         level = self.summary.plan.level
         return {
             "headers": ["comparison", *map(plain, values)],
-            "rows": [(plain(name), *(_with_interval(at.get((name, value))) for value in values)) for name in names],
+            "rows": [
+                (plain(name), *(_with_interval(at.get((name, value))) for value in values))
+                for name in names
+            ],
             "count": len(at),
-            "beyond": listed(f"{name} at {value}" for (name, value), one in at.items() if one["p_holm"] < level),
+            "beyond": listed(
+                f"{name} at {value}" for (name, value), one in at.items() if one["p_holm"] < level
+            ),
             "borrowed": any(len(own.seeds) == 1 for own in self._swept.values()),
         }
 
@@ -282,16 +356,26 @@ class SweepSummary:
         table = self.effects
         if table.empty:
             return "No difference can be read off yet"
-        changed = "; ".join(f"{row['effect']} ({row['change']})" for row in table.to_dict("records") if row["change"])
+        changed = "; ".join(
+            f"{row['effect']} ({row['change']})"
+            for row in table.to_dict("records")
+            if row["change"]
+        )
         count = (table["change"] != "").sum()
-        told = f"in {count} of {plural(len(table), 'comparison')}" + (f": {changed}" if changed else "")
+        told = f"in {count} of {plural(len(table), 'comparison')}" + (
+            f": {changed}" if changed else ""
+        )
         if all(self._answer(one) for pair in self.judged.values() for one in pair):
             return told[0].upper() + told[1:]
         margin = f"{self.summary.plan.margin:g}"
-        return f"One seed gives no verdict; being beyond {margin} points, or the sign beyond it, changes {told}"
+        return (
+            f"One seed gives no verdict; being beyond {margin} points, or the sign beyond it, "
+            f"changes {told}"
+        )
 
     def _chance(self) -> tuple[str, str] | None:
-        """Points by which two values, and the best of equals, are off by the chance of the validation images."""
+        """Points by which two values, and the best of equals, are off by the chance of the
+        validation images."""
         chosen = [one for one in self.tried if one.best is not None]
         if not chosen:
             return None
@@ -299,11 +383,15 @@ class SweepSummary:
         images = self.summary.study.dataset.validation * min(len(one.seeds) for one in chosen)
         error = 100 * math.sqrt(share * (1 - share) / max(1, images))
         count = len(self.sweep.values)
-        luck = error * float(stats.norm.ppf((count - 0.375) / (count + 0.25)))  # Blom: the largest of so many
+        luck = error * float(
+            stats.norm.ppf((count - 0.375) / (count + 0.25))
+        )  # Blom: the largest of so many
         return f"{math.sqrt(2) * error:.2f}", f"{luck:.2f}"
 
     def _top1(self, row: str, seeds: tuple[int, ...]) -> str:
-        found = [float(run.result["top1"]) for seed in seeds if (run := self._runs(row)[seed]).result]
+        found = [
+            float(run.result["top1"]) for seed in seeds if (run := self._runs(row)[seed]).result
+        ]
         return f"{np.mean(found):.2f}" if found else NOTHING
 
     def _row_cells(self, one: Tried) -> tuple[str, ...]:
@@ -330,7 +418,11 @@ class SweepSummary:
     def _with_all_seeds(self, common: EffectJudgement) -> str:
         one = self.summary.judgements.get(common.effect.pair) if common.effect.pair else None
         most = len(self._seeds(common.effect).split())
-        return f"{signed(one.points)}, {one.words} (n = {min(one.seeds)})" if one and min(one.seeds) > most else NOTHING
+        return (
+            f"{signed(one.points)}, {one.words} (n = {min(one.seeds)})"
+            if one and min(one.seeds) > most
+            else NOTHING
+        )
 
     def _effect_cells(self, common: EffectJudgement, tuned: EffectJudgement) -> tuple[str, ...]:
         def cells(one: EffectJudgement) -> tuple[str, str]:
@@ -339,14 +431,25 @@ class SweepSummary:
             return signed(one.points) + interval, self._words(one)
 
         ends = [*cells(common), *cells(tuned)]
-        return plain(common.effect.name), *ends, self._change(common, tuned) or "no", self._with_all_seeds(common)
+        return (
+            plain(common.effect.name),
+            *ends,
+            self._change(common, tuned) or "no",
+            self._with_all_seeds(common),
+        )
 
     def figures(self) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
         """By the name of their files: what each stands for, and how it is drawn."""
-        each = f"Each comparison at each value of {self.sweep.field}: roadmap {self.design.roadmap.name}"
+        each = (
+            f"Each comparison at each value of {self.sweep.field}: roadmap "
+            f"{self.design.roadmap.name}"
+        )
         return {
             self.name: (self.title, lambda _: self._figure()),
-            f"{self.name}_differences": (each, lambda _: sweep_curves.panels(self.differences, self.sweep.field, each)),
+            f"{self.name}_differences": (
+                each,
+                lambda _: sweep_curves.panels(self.differences, self.sweep.field, each),
+            ),
         }
 
     def _figure(self) -> Figure | None:
@@ -359,14 +462,25 @@ class SweepSummary:
         with points_axes(list(table["effect"]), f"points of top-1 ({what})") as (figure, axes):
             axes.set_title(self.title, loc="left", fontweight="bold")
             axes.axvspan(-margin, margin, color=SOFT, alpha=0.15, lw=0, zorder=0)
-            axes.hlines(places, table["common_points"], table["own_best_points"], color=SOFT, lw=1.4, zorder=2)
+            axes.hlines(
+                places,
+                table["common_points"],
+                table["own_best_points"],
+                color=SOFT,
+                lw=1.4,
+                zorder=2,
+            )
             for which, colour in (("common", "white"), ("own_best", INK)):
-                axes.scatter(table[f"{which}_points"], places, s=55, c=colour, edgecolors=INK, zorder=3)
+                axes.scatter(
+                    table[f"{which}_points"], places, s=55, c=colour, edgecolors=INK, zorder=3
+                )
         return figure
 
 
 def _with_interval(one: Mapping[Any, Any] | None) -> str:
-    return f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]" if one else NOTHING
+    return (
+        f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]" if one else NOTHING
+    )
 
 
 def _validation(run: RunRecord) -> float:

@@ -1,4 +1,5 @@
-"""A study as tables: one row a step, one a run, one an epoch; full precision, the form the CSV files have."""
+"""A study as tables: one row a step, one a run, one an epoch; full precision, the form the CSV
+files have."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ class Summary:
     @cached_property
     def _rows(self) -> list[str]:
         """Of the roadmap and its designs, run or not."""
-        return [step.name for step in self.study.steps] + [row.name for made in self.study.designs for row in made.rows]
+        return [step.name for step in self.study.steps] + [
+            row.name for made in self.study.designs for row in made.rows
+        ]
 
     @cached_property
     def runs_of_rows(self) -> dict[str, Runs]:
@@ -67,11 +70,14 @@ class Summary:
         """Steps that change nothing in this study: the runs of the step before are theirs too."""
         variant = {run.step: run.identity.get("variant") for run in self.study.runs}
         names = {step.name: step.after for step in self.study.steps if variant.get(step.name)}
-        return frozenset(name for name, after in names.items() if after and variant.get(after) == variant[name])
+        return frozenset(
+            name for name, after in names.items() if after and variant.get(after) == variant[name]
+        )
 
     @cached_property
     def plan(self) -> Plan:
-        """The one in study.json, with a family of what it did not foresee; or one made of what is there."""
+        """The one in study.json, with a family of what it did not foresee; or one made of what is
+        there."""
         steps = [
             (step.name, step.after)
             for step in self.study.steps
@@ -80,7 +86,10 @@ class Summary:
         ]
         last = [pair for pair in ends(self.study.steps) if set(pair) <= self.runs_of_rows.keys()]
         if not self.study.plans:
-            return fixed((Family("steps", tuple(steps)), Family("ends", tuple(last))), self.study.seeds or (0,))
+            return fixed(
+                (Family("steps", tuple(steps)), Family("ends", tuple(last))),
+                self.study.seeds or (0,),
+            )
         planned = self.study.plans[-1].plan
         foreseen = {pair for family in planned.families for pair in family.comparisons}
         if new := tuple(pair for pair in (*steps, *last) if pair not in foreseen):
@@ -93,7 +102,11 @@ class Summary:
         first = self.study.plans[0] if self.study.plans else None
         if first is None:
             return ("no plan was written before the first result",)
-        late = (f"the plan was written after {plural(first.results, 'finished run')}",) if first.results else ()
+        late = (
+            (f"the plan was written after {plural(first.results, 'finished run')}",)
+            if first.results
+            else ()
+        )
         return (*late, *deviations(first.plan, self.plan))
 
     @cached_property
@@ -112,7 +125,9 @@ class Summary:
         found: dict[tuple[str, str], Judgement] = {}
         for family in self.judged.families.values() if self.judged else ():
             for one in family:
-                found.setdefault((one.row, one.after), one)  # of a pair in two families, as it was planned first
+                found.setdefault(
+                    (one.row, one.after), one
+                )  # of a pair in two families, as it was planned first
         return found
 
     @cached_property
@@ -135,14 +150,19 @@ class Summary:
         return ablations.REGIMES[self.study.regime].paper
 
     def paper(self, step: Step) -> PaperRow | None:
-        """The paper's row; a pocket study is held against another regime's, its Swin against that one's.
+        """The paper's row; a pocket study is held against another regime's, its Swin against that
+        one's.
 
         None in other roadmaps, whose steps are other ones, whatever their names.
         """
         if not self.held_against_the_paper:
             return None
         rows = ablations.PAPER.rows(ablations.REGIMES[self.paper_regime])
-        name = next((row.name for row in rows if row.reference), step.name) if step.reference else step.name
+        name = (
+            next((row.name for row in rows if row.reference), step.name)
+            if step.reference
+            else step.name
+        )
         return ablations.paper_row(self.paper_regime, name)
 
     def paper_difference(self, step: Step) -> float | None:
@@ -155,7 +175,9 @@ class Summary:
     def rank_of_levels(self) -> RankCorrelation | None:
         """The steps' accuracies here and in the paper."""
         rows = [
-            (step, paper) for step in self.study.steps if step.name in self.runs_of_rows and (paper := self.paper(step))
+            (step, paper)
+            for step in self.study.steps
+            if step.name in self.runs_of_rows and (paper := self.paper(step))
         ]
         if self.judged is None or not rows:
             return None
@@ -165,7 +187,10 @@ class Summary:
             known = np.sqrt(np.maximum(0, np.diag(noise.covariance_of_levels("new"))))
         place = {row: index for index, row in enumerate(noise.measured.rows)}
         here = [place[step.name] for step, _ in rows]
-        theirs = Side(np.array([paper.top1 for _, paper in rows]), np.array([_error(paper) for _, paper in rows]))
+        theirs = Side(
+            np.array([paper.top1 for _, paper in rows]),
+            np.array([_error(paper) for _, paper in rows]),
+        )
         return rank_correlation(Side(noise.levels[here], known[here]), theirs)
 
     @cached_property
@@ -176,13 +201,20 @@ class Summary:
     @cached_property
     def signs(self) -> SignAgreement:
         """Of the steps that are a gain or a loss here."""
-        (ours, paper), clear = self._both_differences, [one.sign != 0 for one in self._with_paper.values()]
+        (ours, paper), clear = (
+            self._both_differences,
+            [one.sign != 0 for one in self._with_paper.values()],
+        )
         return sign_agreement(ours.values[clear], paper.values[clear])
 
     @cached_property
     def _with_paper(self) -> dict[str, Judgement]:
         steps = {step.name: step for step in self.study.steps}
-        return {name: one for name, one in self.differences.items() if self.paper_difference(steps[name]) is not None}
+        return {
+            name: one
+            for name, one in self.differences.items()
+            if self.paper_difference(steps[name]) is not None
+        }
 
     @property
     def _both_differences(self) -> tuple[Side, Side]:
@@ -190,13 +222,20 @@ class Summary:
         shown = self._with_paper
         errors = [one.answer.standard_error if one.answer else math.nan for one in shown.values()]
         rows = [
-            (self.paper(steps[name]), ablations.paper_row(self.paper_regime, one.after)) for name, one in shown.items()
+            (self.paper(steps[name]), ablations.paper_row(self.paper_regime, one.after))
+            for name, one in shown.items()
         ]
         return (
             Side(np.array([one.points for one in shown.values()]), np.array(errors)),
             Side(
                 np.array([self.paper_difference(steps[name]) for name in shown], dtype=float),
-                np.array([np.hypot(_error(mine), _error(before)) for mine, before in rows if mine and before]),
+                np.array(
+                    [
+                        np.hypot(_error(mine), _error(before))
+                        for mine, before in rows
+                        if mine and before
+                    ]
+                ),
             ),
         )
 
@@ -221,7 +260,9 @@ class Summary:
             correct = self.correct[step.name]
             top1 = 100 * correct.sum(axis=1) / correct.shape[1]
         difference = self.differences.get(step.name)
-        these, new = (difference.these_images, difference.new_images) if difference else (None, None)
+        these, new = (
+            (difference.these_images, difference.new_images) if difference else (None, None)
+        )
         deciding = difference.answer if difference else None
         paper = self.paper(step)
         first: Mapping[str, object] = results[0] if results else {}
@@ -286,13 +327,23 @@ class Summary:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row an epoch of every reported run."""
-        keys = ("epoch", "update", "lr", "train_loss", "validation_loss", "validation_top1", "images_per_second")
+        keys = (
+            "epoch",
+            "update",
+            "lr",
+            "train_loss",
+            "validation_loss",
+            "validation_top1",
+            "images_per_second",
+        )
         rows = []
         for run in self.study.runs:
             for record in run.metrics:
                 row = {"step": run.step, "seed": run.seed} | {key: record.get(key) for key in keys}
                 rows.append(row | {f"seconds_{key}": record["seconds"][key] for key in SECONDS})
-        return pd.DataFrame(rows, columns=["step", "seed", *keys, *(f"seconds_{key}" for key in SECONDS)])
+        return pd.DataFrame(
+            rows, columns=["step", "seed", *keys, *(f"seconds_{key}" for key in SECONDS)]
+        )
 
 
 PAPER_DEVIATION = 0.09
@@ -301,7 +352,9 @@ PAPER_DEVIATION = 0.09
 
 def _error(paper: PaperRow) -> float:
     """Standard error of a row of the paper, for its seeds and two printed digits."""
-    seeds = (PAPER_DEVIATION if paper.top1_std is None else paper.top1_std) / (paper.seeds or 1) ** 0.5
+    seeds = (PAPER_DEVIATION if paper.top1_std is None else paper.top1_std) / (
+        paper.seeds or 1
+    ) ** 0.5
     return float(np.hypot(seeds, 0.01 / 12**0.5))
 
 

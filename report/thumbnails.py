@@ -47,7 +47,9 @@ def parse(content: bytes) -> Thumbnails:
     """Raises ValueError where `content` is no file of thumbnails."""
     try:
         found = {
-            str(roadmap): {str(image): base64.b64decode(text, validate=True) for image, text in own.items()}
+            str(roadmap): {
+                str(image): base64.b64decode(text, validate=True) for image, text in own.items()
+            }
             for roadmap, own in json.loads(content).items()
         }
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -75,7 +77,9 @@ def read(folder: Path) -> Thumbnails:
     try:
         return parse(read_bytes(path))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{FILE} is damaged ({error}): delete it, and let runner.py all make it again") from None
+        raise ValueError(
+            f"{FILE} is damaged ({error}): delete it, and let runner.py all make it again"
+        ) from None
 
 
 def keep(folder: Path, roadmap: str, thumbnails: Mapping[str, bytes]) -> None:

@@ -1,11 +1,13 @@
-"""What a study's runs say of their noise: seeds and test images as crossed random effects, taken apart.
+"""What a study's runs say of their noise: seeds and test images as crossed random effects, taken
+apart.
 
-A run's accuracy is its row's, plus what its seed adds to every image, plus what it is right or wrong in by
-chance, image by image. On a fixed set of images the last two are one thing, the spread between seeds; so
-for new images only what a row's seeds agree in, image by image, is added, and nothing is counted twice.
+A run's accuracy is its row's, plus what its seed adds to every image, plus what it is right or
+wrong in by chance, image by image. On a fixed set of images the last two are one thing, the spread
+between seeds; so for new images only what a row's seeds agree in, image by image, is added, and
+nothing is counted twice.
 
-All that is needed of the predictions is each run's accuracy and each pair of runs' covariance over images.
-Units are points of top-1 and their squares throughout.
+All that is needed of the predictions is each run's accuracy and each pair of runs' covariance over
+images. Units are points of top-1 and their squares throughout.
 """
 
 from __future__ import annotations
@@ -20,23 +22,28 @@ from scipy import optimize, special, stats
 
 LEVEL = 0.05
 PAIR_FROM = 4
-"""So many rows pair by seed without asking whether it helps: it costs one row's degrees of freedom."""
+"""So many rows pair by seed without asking whether it helps: it costs one row's degrees of
+freedom."""
 PRIOR = 6
-"""A row that spreads more than the others has the pooled spread count for so many degrees of freedom of its own."""
+"""A row that spreads more than the others has the pooled spread count for so many degrees of
+freedom of its own."""
 CLEAR = 0.01
-"""Fewer rows pair where the correlation is clear at this level: at 5 %, choosing costs 1.5 points of coverage."""
+"""Fewer rows pair where the correlation is clear at this level: at 5 %, choosing costs 1.5 points
+of coverage."""
 _LEAST = 1e-80
 _BLOCK = 8192  # images at a time: 100 runs of them take 3 MB
 
 
 @dataclass(frozen=True)
 class Runs:
-    """A row's runs: `correct` is 0 or 1 (seeds, images), the images in the same order for all rows."""
+    """A row's runs: `correct` is 0 or 1 (seeds, images), the images in the same order for all
+    rows."""
 
     seeds: tuple[int, ...]
     correct: np.ndarray
     digests: tuple[str, ...] = ()
-    """What each run is known by: of equal digests are one run, which rows share. Without them every run is its own."""
+    """What each run is known by: of equal digests are one run, which rows share. Without them every
+    run is its own."""
 
     def __post_init__(self) -> None:
         assert self.correct.ndim == 2
@@ -48,8 +55,8 @@ class Runs:
 class Measured:
     """The runs of a study as numbers; N runs, in any order.
 
-    `accuracy` is in points, (N,); `covariance` is over images, (N, N), in squared points an image. `run` is equal
-    for entries that are one and the same run, which rows share.
+    `accuracy` is in points, (N,); `covariance` is over images, (N, N), in squared points an image.
+    `run` is equal for entries that are one and the same run, which rows share.
     """
 
     rows: tuple[str, ...]
@@ -69,12 +76,17 @@ class Measured:
         both_right = np.zeros((total, total))
         for start in range(0, images, _BLOCK):
             # Sums of ones below 2 ** 24 are exact in float32, whatever the order of summation.
-            block = np.concatenate([array[:, start : start + _BLOCK] for array in arrays]).astype(np.float32)
+            block = np.concatenate([array[:, start : start + _BLOCK] for array in arrays]).astype(
+                np.float32
+            )
             both_right += block @ block.T
         right = np.diag(both_right)
         covariance = (both_right - np.outer(right, right) / images) * (100**2 / max(1, images - 1))
-        known = [(digest or (row, seed)) for row, own in runs.items()
-                 for digest, seed in zip(own.digests or [""] * len(own.seeds), own.seeds, strict=True)]  # fmt: skip
+        known = [
+            (digest or (row, seed))
+            for row, own in runs.items()
+            for digest, seed in zip(own.digests or [""] * len(own.seeds), own.seeds, strict=True)
+        ]
         number = {one: index for index, one in enumerate(dict.fromkeys(known))}
         return cls(
             tuple(runs),
@@ -112,7 +124,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Variance of an estimate in squared points, by where it comes from; `freedom` are those of the seeds' part.
+    """Variance of an estimate in squared points, by where it comes from; `freedom` are those of the
+    seeds' part.
 
     `orders`, of decisions whose average effect is taken over so many sampled ones, is 0 elsewhere.
     """
@@ -135,26 +148,38 @@ class Uncertainty:
     def reach(self, tail: float) -> float:
         """How far from the truth the estimate is, on one side, with the probability `tail`.
 
-        Student's quantile for what seeds do and the normal one for images, as in Cochran's approximation;
-        Satterthwaite's covers 92 % instead of 95 % for two rows of two seeds, for it trusts a small spread.
+        Student's quantile for what seeds do and the normal one for images, as in Cochran's
+        approximation; Satterthwaite's covers 92 % instead of 95 % for two rows of two seeds, for it
+        trusts a small spread.
         """
-        parts = (self.seeds, self.freedom), (self.images, math.inf), (self.orders, self.orders_freedom)
+        parts = (
+            (self.seeds, self.freedom),
+            (self.images, math.inf),
+            (self.orders, self.orders_freedom),
+        )
         square = sum(part * _quantile(freedom, tail) ** 2 for part, freedom in parts if part)
         return math.copysign(math.sqrt(square), 0.5 - tail)
 
     def tail(self, distance: float) -> float:
-        """The probability that `reach` turns into `distance`: a one-sided p-value, of 1e-80 or more."""
+        """The probability that `reach` turns into `distance`: a one-sided p-value, of 1e-80 or
+        more."""
         if self.error == 0:
             return 0.5 if distance == 0 else _LEAST if distance > 0 else 1.0
         if distance < 0:
             return 1 - self.tail(-distance)
         least = min(self.freedom if self.seeds else math.inf, self.orders_freedom)
         low = max(float(special.ndtr(-distance / self.error)), _LEAST)
-        high = max(float(special.stdtr(least, -distance / self.error)), low) if math.isfinite(least) else low
+        high = (
+            max(float(special.stdtr(least, -distance / self.error)), low)
+            if math.isfinite(least)
+            else low
+        )
         if high < low * (1 + 1e-9) or self.reach(low) < distance or self.reach(high) > distance:
             return low if self.reach(low) < distance else high
         bounds = math.log(low) - 1e-6, math.log(high) + 1e-6
-        found = optimize.brentq(lambda p: self.reach(math.exp(p)) - distance, *bounds, xtol=1e-9, rtol=1e-9)
+        found = optimize.brentq(
+            lambda p: self.reach(math.exp(p)) - distance, *bounds, xtol=1e-9, rtol=1e-9
+        )
         return math.exp(found)
 
 
@@ -164,7 +189,8 @@ def _quantile(freedom: float, tail: float) -> float:
 
 @dataclass(frozen=True)
 class SameSeed:
-    """How far the same seed moves rows together: the intraclass correlation of rows within seeds."""
+    """How far the same seed moves rows together: the intraclass correlation of rows within
+    seeds."""
 
     correlation: float
     low: float
@@ -175,7 +201,8 @@ class SameSeed:
 
 @dataclass(frozen=True)
 class VarianceComponents:
-    """The variance components of a study, fitted once; estimates of any contrast of rows come from it."""
+    """The variance components of a study, fitted once; estimates of any contrast of rows come from
+    it."""
 
     measured: Measured
 
@@ -192,7 +219,8 @@ class VarianceComponents:
 
     @cached_property
     def _distinct(self) -> np.ndarray:
-        """The first entry of each run: one that rows share is one run. In order of their numbers."""
+        """The first entry of each run: one that rows share is one run. In order of their
+        numbers."""
         return np.unique(self.measured.run, return_index=True)[1]
 
     @cached_property
@@ -212,7 +240,8 @@ class VarianceComponents:
         return self._residuals(np.hstack([_dummies(row), _dummies(seed)]))
 
     def _residuals(self, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals of the accuracies and each one's share of the degrees of freedom, both (runs,)."""
+        """Residuals of the accuracies and each one's share of the degrees of freedom, both
+        (runs,)."""
         basis, values, _ = np.linalg.svd(design, full_matrices=False)
         basis = basis[:, values > 1e-9 * values[0]] if len(values) else basis
         y = self.measured.accuracy[self._several]
@@ -220,7 +249,8 @@ class VarianceComponents:
 
     @cached_property
     def _seed_effect(self) -> tuple[float, float, float, float, float]:
-        """Mean squares of seeds and of what is left, their degrees of freedom, and rows a seed; zeros if unknown."""
+        """Mean squares of seeds and of what is left, their degrees of freedom, and rows a seed;
+        zeros if unknown."""
         if not len(self._several):
             return 0.0, 0.0, 0.0, 0.0, 0.0
         (loose, loose_share), (tight, tight_share) = self._unpaired, self._paired
@@ -235,13 +265,19 @@ class VarianceComponents:
 
     @cached_property
     def same_seed(self) -> SameSeed | None:
-        """Measured in all rows with several seeds; None where no two rows share two seeds, or nothing varies."""
+        """Measured in all rows with several seeds; None where no two rows share two seeds, or
+        nothing varies."""
         between, rest, upper, lower, rows = self._seed_effect
         if not lower or not rest:
             return None
-        ratios = [between / rest / factor for factor in (
-            1.0, stats.f.ppf(1 - LEVEL / 2, upper, lower), stats.f.ppf(LEVEL / 2, upper, lower)
-        )]  # fmt: skip
+        ratios = [
+            between / rest / factor
+            for factor in (
+                1.0,
+                stats.f.ppf(1 - LEVEL / 2, upper, lower),
+                stats.f.ppf(LEVEL / 2, upper, lower),
+            )
+        ]
         found, low, high = ((ratio - 1) / (ratio - 1 + rows) for ratio in ratios)
         several = len(np.unique(self.measured.row[self._several]))
         clear = not CLEAR / 2 < stats.f.sf(between / rest, upper, lower) < 1 - CLEAR / 2
@@ -266,10 +302,12 @@ class VarianceComponents:
 
     @cached_property
     def spread(self) -> np.ndarray:
-        """Variance of each row's seeds on these images beside `shared`, (rows,); empty if no row has two.
+        """Variance of each row's seeds on these images beside `shared`, (rows,); empty if no row
+        has two.
 
-        One for all rows, as a row's own over few seeds says next to nothing; but of a row that spreads more, its
-        own is drawn towards the pooled one no further than `PRIOR` degrees of freedom take it.
+        One for all rows, as a row's own over few seeds says next to nothing; but of a row that
+        spreads more, its own is drawn towards the pooled one no further than `PRIOR` degrees of
+        freedom take it.
         """
         if not self.freedom:
             return np.empty(0)
@@ -279,15 +317,18 @@ class VarianceComponents:
         freedom = np.bincount(row, shares, minlength=len(self.counts))
         pooled = squares.sum() / freedom.sum()
         floor = (100 / self.measured.images) ** 2  # an accuracy is known to an image
-        found: np.ndarray = np.maximum((PRIOR * pooled + squares) / (PRIOR + freedom), max(pooled, floor))
+        found: np.ndarray = np.maximum(
+            (PRIOR * pooled + squares) / (PRIOR + freedom), max(pooled, floor)
+        )
         return found
 
     @cached_property
     def of_images(self) -> np.ndarray:
-        """Covariance over images of what rows are, apart from their seeds, (rows, rows), squared points an image.
+        """Covariance over images of what rows are, apart from their seeds, (rows, rows), squared
+        points an image.
 
-        From pairs of runs of different seeds only, so that what runs do by chance is not in it. A row with one
-        seed has none, and keeps that chance: its interval errs on the wide side.
+        From pairs of runs of different seeds only, so that what runs do by chance is not in it. A
+        row with one seed has none, and keeps that chance: its interval errs on the wide side.
         """
         measured = self.measured
         members = _dummies(measured.row)
@@ -311,7 +352,8 @@ class VarianceComponents:
         return float(weights @ self.levels)
 
     def these_images(self, weights: np.ndarray) -> Uncertainty | None:
-        """Of a contrast, were the study done again with new seeds on these images; None if no row has two."""
+        """Of a contrast, were the study done again with new seeds on these images; None if no row
+        has two."""
         if not self.freedom:
             return None
         per_run = self._per_run(weights)
@@ -322,7 +364,9 @@ class VarianceComponents:
         unbalanced = float((np.bincount(place, per_run) ** 2).sum()) * self.shared
         freedom = self.freedom
         if unbalanced > 1e-12 * own:  # Satterthwaite's, of a sum of two estimates
-            freedom = (own + unbalanced) ** 2 / (own**2 / freedom + unbalanced**2 / self._seed_effect[2])
+            freedom = (own + unbalanced) ** 2 / (
+                own**2 / freedom + unbalanced**2 / self._seed_effect[2]
+            )
         return Uncertainty(own + unbalanced, freedom, 0.0)
 
     def new_images(self, weights: np.ndarray) -> Uncertainty | None:
@@ -335,7 +379,8 @@ class VarianceComponents:
         return Uncertainty(seeds.seeds, seeds.freedom, max(images, least))
 
     def covariance_of_levels(self, question: str) -> np.ndarray:
-        """Of the rows' levels over new seeds on these images or, for "new", on new ones, (rows, rows)."""
+        """Of the rows' levels over new seeds on these images or, for "new", on new ones, (rows,
+        rows)."""
         members = _dummies(self.measured.row) / self.counts
         seeds = (self.measured.seed[:, None] == self.measured.seed[None, :]).astype(float)
         alone = _dummies(self.measured.run).T @ members  # (distinct runs, rows)
@@ -346,7 +391,8 @@ class VarianceComponents:
     def these_runs(self, weights: np.ndarray) -> Uncertainty:
         """Of a contrast of these very networks on new images: says nothing of other seeds.
 
-        With one image won and one lost added, so that a handful is never certain (Bonett and Price 2012).
+        With one image won and one lost added, so that a handful is never certain (Bonett and Price
+        2012).
         """
         per_run = self._per_run(weights)
         value = float(per_run @ self.measured.covariance @ per_run) / self.measured.images

@@ -1,4 +1,5 @@
-"""report.html: the Markdown page as one file that needs no network, with tables that sort and figures that answer."""
+"""report.html: the Markdown page as one file that needs no network, with tables that sort and
+figures that answer."""
 
 from __future__ import annotations
 
@@ -23,20 +24,31 @@ from report.tables import Summary
 PARTS = Path(__file__).parent / "templates"
 LIBRARY = PARTS / "plotly-cartesian-4.1.1.min.js"
 INTERACTIVE = (
-    "steps", "accuracy_vs_gflops", "differences", "learning_curves", "classes", "confusion", "reliability",
-)  # fmt: skip
+    "steps",
+    "accuracy_vs_gflops",
+    "differences",
+    "learning_curves",
+    "classes",
+    "confusion",
+    "reliability",
+)
 """Figures that report.js draws; any other is shown as its SVG."""
 NUMBERS = "The numbers are in the tables of this section and in the files named below the figure."
 MOST_EPOCHS = 40_000
-"""Points of all learning curves together; of more, some epochs are left out of the page (not of curves.csv)."""
+"""Points of all learning curves together; of more, some epochs are left out of the page (not of
+curves.csv)."""
 
 
 def to_html(page: str, summary: Summary, folder: Path) -> str:
-    """The Markdown `page` as HTML; the SVG files of figures that are not interactive are read from `folder`."""
+    """The Markdown `page` as HTML; the SVG files of figures that are not interactive are read from
+    `folder`."""
     made = markdown.Markdown(
-        extensions=["tables", "toc"], output_format="html",
-        extension_configs={"toc": {"permalink": "#", "permalink_title": "Permanent link to this section"}},
-    )  # fmt: skip
+        extensions=["tables", "toc"],
+        output_format="html",
+        extension_configs={
+            "toc": {"permalink": "#", "permalink_title": "Permanent link to this section"}
+        },
+    )
     body = made.convert(page)
 
     def figure(match: re.Match[str]) -> str:
@@ -53,22 +65,31 @@ def to_html(page: str, summary: Summary, folder: Path) -> str:
         return f'<figure id="figure-{name}">{what}<figcaption>{caption}</figcaption></figure>'
 
     body = re.sub(r'<p><img alt="([^"]*)" src="(\w+)\.png"\s*/?></p>', figure, body)
-    body = body.replace("<table>", '<div class="wide" role="region" tabindex="0" aria-label="Table"><table>')
+    body = body.replace(
+        "<table>", '<div class="wide" role="region" tabindex="0" aria-label="Table"><table>'
+    )
     body = body.replace("</table>", "</table></div>")
     template = (PARTS / "page.html.j2").read_text(encoding="utf-8")
     parts = {name: (PARTS / f"report.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     # "<" as an escape: no text from a file can end the element that holds it.
-    data = json.dumps(_finite(payload(summary)), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(_finite(payload(summary)), ensure_ascii=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     return str(
         jinja2.Template(template, keep_trailing_newline=True).render(
-            title=html.escape(summary.study.name), body=body, data=data, style=parts["css"], script=parts["js"],
+            title=html.escape(summary.study.name),
+            body=body,
+            data=data,
+            style=parts["css"],
+            script=parts["js"],
             library=LIBRARY.read_text(encoding="utf-8"),
         )
-    )  # fmt: skip
+    )
 
 
 def payload(summary: Summary) -> dict[str, Any]:
-    """What report.js draws; accuracies in percent, differences in points, rounded to what a screen can show."""
+    """What report.js draws; accuracies in percent, differences in points, rounded to what a screen
+    can show."""
     colours = group_colours(summary)
     table = costs.table(summary)
     known = costs.known(table)
@@ -78,10 +99,16 @@ def payload(summary: Summary) -> dict[str, Any]:
         "costs": [{"name": cost.name, "title": cost.title} for cost in known],
         "rows": [
             {
-                "name": step.name, "number": step.number, "group": step.group, "after": step.after,
-                "colour": None if step.reference else colours[step.name], "beside": bool(step.beside),
-                "reference": bool(step.reference), "change": step.sentence,
-                "top1": by_name[step.name]["top1"], "std": by_name[step.name]["top1_std"],
+                "name": step.name,
+                "number": step.number,
+                "group": step.group,
+                "after": step.after,
+                "colour": None if step.reference else colours[step.name],
+                "beside": bool(step.beside),
+                "reference": bool(step.reference),
+                "change": step.sentence,
+                "top1": by_name[step.name]["top1"],
+                "std": by_name[step.name]["top1_std"],
                 "seeds": [run.seed for run in summary.study.finished(step.name)],
                 "costs": {cost.name: by_name[step.name][cost.name] for cost in known},
                 "front": [cost.name for cost in known if by_name[step.name][f"front_{cost.name}"]],
@@ -98,39 +125,53 @@ def payload(summary: Summary) -> dict[str, Any]:
         "classes": _classes(summary),
         "confusion": _confusion(summary),
         "reliability": _reliability(summary),
-    }  # fmt: skip
+    }
 
 
 def _run(run: RunRecord, known: tuple[costs.Cost, ...]) -> dict[str, Any]:
     assert run.result is not None
     return {
-        "row": run.step, "seed": run.seed, "top1": run.result["top1"], "digest": run.identity.get("digest"),
-        "code": run.result.get("code_version"), "device": run.result.get("device"),
+        "row": run.step,
+        "seed": run.seed,
+        "top1": run.result["top1"],
+        "digest": run.identity.get("digest"),
+        "code": run.result.get("code_version"),
+        "device": run.result.get("device"),
         "costs": {cost.name: cost.of(run.result) for cost in known},
-    }  # fmt: skip
+    }
 
 
 def _difference(summary: Summary, name: str, one: Judgement) -> dict[str, Any]:
     step = next(step for step in summary.study.steps if step.name == name)
-    bounds = {key: answer and [answer.low, answer.high] for key, answer in (
-        ("these", one.these_images), ("new", one.new_images)
-    )}  # fmt: skip
+    bounds = {
+        key: answer and [answer.low, answer.high]
+        for key, answer in (("these", one.these_images), ("new", one.new_images))
+    }
     return {
-        "row": name, "after": one.after, "points": one.points, "seeds": list(one.seeds), "runs": list(one.these_runs),
-        "words": one.words, "paper": summary.paper_difference(step), "clear": bool(one.sign), **bounds,
-    }  # fmt: skip
+        "row": name,
+        "after": one.after,
+        "points": one.points,
+        "seeds": list(one.seeds),
+        "runs": list(one.these_runs),
+        "words": one.words,
+        "paper": summary.paper_difference(step),
+        "clear": bool(one.sign),
+        **bounds,
+    }
 
 
 def _curves(summary: Summary) -> list[dict[str, Any]]:
     every = max(1, math.ceil(sum(len(run.metrics) for run in summary.study.runs) / MOST_EPOCHS))
     return [
         {
-            "row": run.step, "seed": run.seed, "done": run.result is not None,
+            "row": run.step,
+            "seed": run.seed,
+            "done": run.result is not None,
             "epoch": [record["epoch"] for record in run.metrics[::-every][::-1]],
             "top1": [record["validation_top1"] for record in run.metrics[::-every][::-1]],
         }
         for run in summary.study.runs
-    ]  # fmt: skip
+    ]
 
 
 def _classes(summary: Summary) -> dict[str, Any] | None:
@@ -152,7 +193,9 @@ def _confusion(summary: Summary) -> dict[str, Any] | None:
     if pairs.empty:
         return None
     names = list(summary.study.dataset.classes)
-    grid = pairs.pivot(index="class", columns="taken_for", values="percent").reindex(index=names, columns=names)
+    grid = pairs.pivot(index="class", columns="taken_for", values="percent").reindex(
+        index=names, columns=names
+    )
     return {"names": names, "percent": grid.fillna(0), "step": classes.last(summary)}
 
 

@@ -1,4 +1,5 @@
-"""What a study will cost, said before it starts and corrected as its runs end: runs, images, disk, hours."""
+"""What a study will cost, said before it starts and corrected as its runs end: runs, images, disk,
+hours."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -38,24 +39,34 @@ class CostEstimate:
     """The cost of the runs that are still to be made, to be corrected by `finished` as they end."""
 
     def __init__(
-        self, runs: Sequence[Run], sizes: Sizes, execution: Execution, overwrite: Collection[str] = ()
+        self,
+        runs: Sequence[Run],
+        sizes: Sizes,
+        execution: Execution,
+        overwrite: Collection[str] = (),
     ) -> None:
         """Look at what is finished or remembered, and measure the rest (at most seconds a network).
 
         `runs` are of one study and will be made as `execution` says.
 
         Raises:
-            ValueError: a network's micro-batch does not fit into the device's memory, or the training images are
-                fewer than a batch; the sentence says what would do.
+            ValueError: a network's micro-batch does not fit into the device's memory, or the
+                training images are fewer than a batch; the sentence says what would do.
         """
         study, device = runs[0].study, execution.device
         precision, resolution = study.config.precision, study.config.resolution
         self.processes = execution.processes.count
         set_up(device, precision)  # as runs do, before they are measured
-        self.sizes, self.device_name, self.runs = sizes, device_name(device, self.processes), list(runs)
+        self.sizes, self.device_name, self.runs = (
+            sizes,
+            device_name(device, self.processes),
+            list(runs),
+        )
         self.standings = [run.standing(overwrite) for run in runs]
-        self.done = [1.0 if what in _DONE else run.done_share if what == "to resume" else 0.0
-                     for run, what in zip(runs, self.standings, strict=True)]  # fmt: skip
+        self.done = [
+            1.0 if what in _DONE else run.done_share if what == "to resume" else 0.0
+            for run, what in zip(runs, self.standings, strict=True)
+        ]
         self.speeds: dict[str, Speed] = {}
         self.params: dict[str, int] = {}
         remembered = speed.remembered(study.folder, self.device_name)
@@ -64,7 +75,9 @@ class CostEstimate:
         for run in {run.step: run for run in runs}.values():
             recipe = run.recipe
             batches_per_epoch(sizes.train, recipe.batch_size)
-            if all(what in _DONE for other, what in zip(runs, self.standings) if other.step == run.step):
+            if all(
+                what in _DONE for other, what in zip(runs, self.standings) if other.step == run.step
+            ):
                 continue
             try:
                 model = _train_state(run, device, execution.layout).model
@@ -74,10 +87,20 @@ class CostEstimate:
                 if not memory.is_out_of_memory(error):
                     raise
                 raise ValueError(memory.too_large_for_two(run.step)) from None
-            memory.require_fit(f"{run.step} at {resolution}x{resolution}", recipe, study.config,
-                               per_image, memory.state_bytes(model, recipe, self.processes), free)  # fmt: skip
+            memory.require_fit(
+                f"{run.step} at {resolution}x{resolution}",
+                recipe,
+                study.config,
+                per_image,
+                memory.state_bytes(model, recipe, self.processes),
+                free,
+            )
             self.speeds[run.step] = (
-                (None if run.step in overwrite else speed.of_a_finished_run(study.folder, run.step, self.device_name))
+                (
+                    None
+                    if run.step in overwrite
+                    else speed.of_a_finished_run(study.folder, run.step, self.device_name)
+                )
                 or remembered.get(run.step)
                 or measured.get(_cost(run))
                 or measured.setdefault(_cost(run), _measure(run, execution))
@@ -92,10 +115,14 @@ class CostEstimate:
         for run in runs:
             first = (run.recipe, run.seed) not in shared
             shared.add((run.recipe, run.seed))
-            self.expected.append(self._seconds(run, rates[run.recipe.augmentation], execution.workers, first))
+            self.expected.append(
+                self._seconds(run, rates[run.recipe.augmentation], execution.workers, first)
+            )
         self.factor = 1.0
         self._actual: dict[str, list[float]] = {}
-        self._told: list[tuple[float, float]] = []  # expected and taken, of the runs made under this bill
+        self._told: list[
+            tuple[float, float]
+        ] = []  # expected and taken, of the runs made under this bill
 
     def _seconds(self, run: Run, image_rate: float, workers: int, first: bool) -> float:
         """Seconds of the whole run."""
@@ -109,7 +136,9 @@ class CostEstimate:
         preparing = made / image_rate / self.processes
         if workers:
             training = max(training, preparing / workers)
-        elif first or made * run.study.config.resolution**2 * 3 > 2**30:  # else runs before left them in memory
+        elif (
+            first or made * run.study.config.resolution**2 * 3 > 2**30
+        ):  # else runs before left them in memory
             training += preparing
         evaluated = run.recipe.epochs * self.sizes.validation + self.sizes.test
         return training + evaluated / (_FORWARD_SHARE * known.images_per_second)
@@ -124,12 +153,15 @@ class CostEstimate:
         return whole * (1 - self.done[index])
 
     def finished(self, step: str, seed: int, seconds: float) -> str:
-        """Note that a run ended after `seconds` in this process; the corrected forecast as a sentence."""
+        """Note that a run ended after `seconds` in this process; the corrected forecast as a
+        sentence."""
         mine = next(i for i, run in enumerate(self.runs) if (run.step, run.seed) == (step, seed))
         share = 1 - self.done[mine]
         self._told.append((self.expected[mine] * share, seconds))
         for index, run in enumerate(self.runs):  # other processes may have finished some meanwhile
-            if index == mine or (self.standings[index] not in _DONE and (run.folder / RESULT).exists()):
+            if index == mine or (
+                self.standings[index] not in _DONE and (run.folder / RESULT).exists()
+            ):
                 self.done[index], self.standings[index] = 1.0, "finished"
         if share == 1:
             self._actual.setdefault(step, []).append(seconds)
@@ -137,14 +169,19 @@ class CostEstimate:
         self.factor = taken / expected if expected else 1.0
         left = sum(what not in _DONE for what in self.standings)
         if not left:
-            return "the run is finished" if len(self.standings) == 1 else f"all {len(self.standings)} runs are finished"
+            return (
+                "the run is finished"
+                if len(self.standings) == 1
+                else f"all {len(self.standings)} runs are finished"
+            )
         return (
             f"{plural(left, 'run')} left, about {duration(self.seconds_left())} "
             f"(runs take {self.factor:.2f} times what was forecast)"
         )
 
     def disk(self) -> int:
-        """Bytes that the unfinished runs will write: weights, two checkpoints and one being written."""
+        """Bytes that the unfinished runs will write: weights, two checkpoints and one being
+        written."""
         total = 0
         for run, what in zip(self.runs, self.standings, strict=True):
             if what not in _DONE:
@@ -167,44 +204,76 @@ class CostEstimate:
 
     @property
     def expectation(self) -> str:
-        """For who begins: what is trained, how long it takes and where the report will be, in a line."""
+        """For who begins: what is trained, how long it takes and where the report will be, in a
+        line."""
         runs, config, left = self.runs, self.runs[0].study.config, self.seconds_left()
         networks = len({(run.architecture, run.recipe) for run in runs})
-        what = f"{networks} network{'s' * (networks != 1)} on {self.sizes.train:,} images of {config.dataset}"
-        time = f"about {duration(left)} of training on this machine{self._sureness()}" if left else "all trained"
-        return f"{what}, {config.resolution}x{config.resolution}: {time}; the report: {runs[0].study.folder / 'report'}"
+        what = (
+            f"{networks} network{'s' * (networks != 1)} on {self.sizes.train:,} images of "
+            f"{config.dataset}"
+        )
+        time = (
+            f"about {duration(left)} of training on this machine{self._sureness()}"
+            if left
+            else "all trained"
+        )
+        return (
+            f"{what}, {config.resolution}x{config.resolution}: {time}; the report: "
+            f"{runs[0].study.folder / 'report'}"
+        )
 
     def __str__(self) -> str:
         sizes, runs = self.sizes, self.runs
         lines = [f"{runs[0].study.folder}: {plural(len(runs), 'run')}, {self._totals()}"]
         by_recipe = {run.recipe: run.recipe.images_seen(sizes.train) for run in runs}
         per_run = " or ".join(f"{made:,}" for made in dict.fromkeys(by_recipe.values()))
-        to_come = sum(round(by_recipe[run.recipe] * (1 - done)) for run, done in zip(runs, self.done, strict=True))
+        to_come = sum(
+            round(by_recipe[run.recipe] * (1 - done))
+            for run, done in zip(runs, self.done, strict=True)
+        )
         lines.append(f"images: {per_run} a run in training, {to_come:,} in all still to come")
         lines.append(
-            f"disk: {_amount(sizes.download)} of data set to come, {_amount(sizes.cache)} of decoded images, "
+            f"disk: {_amount(sizes.download)} of data set to come, {_amount(sizes.cache)} of "
+            "decoded images, "
             f"{_amount(self.disk())} of weights and checkpoints"
         )
-        lines.append(f"device: {self.device_name}; one process prepares {self.image_rate:,.0f} images/s")
+        lines.append(
+            f"device: {self.device_name}; one process prepares {self.image_rate:,.0f} images/s"
+        )
         for step in dict.fromkeys(run.step for run in runs):
             mine = [index for index, run in enumerate(runs) if run.step == step]
             states = ", ".join(f"seed {runs[index].seed} {self.standings[index]}" for index in mine)
             known = self.speeds.get(step)
-            rate = "" if known is None else f"{known.images_per_second:>9,.1f} images/s {known.source:<19} "
+            rate = (
+                ""
+                if known is None
+                else f"{known.images_per_second:>9,.1f} images/s {known.source:<19} "
+            )
             rest = sum(self._left(index) for index in mine)
             lines.append(f"  {step:<22} {rate}{duration(rest) + ', ' if rest else ''}{states}")
         lines.append(f"expected in total: {duration(self.seconds_left())}{self._sureness()}")
         return "\n".join(lines)
 
     def _sureness(self) -> str:
-        """How wrong the total may be, in words. What is wrong with one rate is with the others, so errors add up."""
-        left = [(run.step, seconds) for index, run in enumerate(self.runs) if (seconds := self._left(index))]
+        """How wrong the total may be, in words. What is wrong with one rate is with the others, so
+        errors add up."""
+        left = [
+            (run.step, seconds)
+            for index, run in enumerate(self.runs)
+            if (seconds := self._left(index))
+        ]
         if not left:
             return ""
-        error = sum(seconds * self.speeds[step].error for step, seconds in left) / sum(seconds for _, seconds in left)
+        error = sum(seconds * self.speeds[step].error for step, seconds in left) / sum(
+            seconds for _, seconds in left
+        )
         steps = {step for step, _ in left}
         rough = sum(self.speeds[step].source == "estimated now" for step in steps)
-        why = f"; {rough} of {len(steps)} rates are estimated, for their batches take too long to try" if rough else ""
+        why = (
+            f"; {rough} of {len(steps)} rates are estimated, for their batches take too long to try"
+            if rough
+            else ""
+        )
         return f", give or take {error:.0%}{why}"
 
     def _totals(self) -> str:
@@ -213,7 +282,8 @@ class CostEstimate:
 
 
 def run_bytes(params: int, recipe: Recipe, test_images: int) -> int:
-    """Bytes of a run's folder at its largest: the weights twice, three checkpoints of weights, average and moments."""
+    """Bytes of a run's folder at its largest: the weights twice, three checkpoints of weights,
+    average and moments."""
     copies = 2 + 3 * ((3 if recipe.optimizer == "adamw" else 2) + (recipe.ema is not None))
     return params * 4 * copies + 60 * test_images
 
@@ -230,8 +300,12 @@ def _cost(run: Run) -> object:
 def _train_state(run: Run, device: torch.device, layout: ComputeOptions) -> TrainState:
     torch.manual_seed(0)
     recipe = replace(run.recipe, micro_batches=1)
-    model = build(run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init="he")
-    return TrainState(lay_out(model.to(device), layout), recipe, layout, device, run.study.config.precision)
+    model = build(
+        run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init="he"
+    )
+    return TrainState(
+        lay_out(model.to(device), layout), recipe, layout, device, run.study.config.precision
+    )
 
 
 def _measure(run: Run, execution: Execution) -> Speed:

@@ -1,4 +1,5 @@
-"""What a run is: all that can change its result, and the digest of it by which the run is known. No torch here."""
+"""What a run is: all that can change its result, and the digest of it by which the run is known. No
+torch here."""
 
 import hashlib
 import json
@@ -26,7 +27,8 @@ class Identity:
     seed: int | None
     """None where the seed is left open, as for `variant`."""
     own_parts: Mapping[str, str] = field(default_factory=dict)
-    """Where parts of the network are the user's own: field of the architecture to a digest of the part's source."""
+    """Where parts of the network are the user's own: field of the architecture to a digest of the
+    part's source."""
 
     @cached_property
     def digest(self) -> str:
@@ -42,7 +44,8 @@ class Identity:
         return {"digest": self.digest, "variant": self.variant, **asdict(self)}
 
     def difference(self, recorded: Mapping[str, Any]) -> list[str]:
-        """What a `record` states that is not so here, each as "architecture.activation was 'relu', is 'gelu'".
+        """What a `record` states that is not so here, each as "architecture.activation was 'relu',
+        is 'gelu'".
 
         Empty where the record is of this very run.
         """
@@ -53,20 +56,34 @@ PARTS = tuple(field.name for field in fields(Identity))
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two records state differently, each as "architecture.activation was 'relu', is 'gelu'"."""
+    """What two records state differently, each as "architecture.activation was 'relu', is
+    'gelu'"."""
     same = before.get("digest") == now.get("digest")
     parts = [name for name in PARTS if name in before and name in now]
-    old, new = (dict(_flat(json.loads(json.dumps({part: record[part] for part in parts})))) for record in (before, now))
-    # Under one digest, what only one of the two has is a field that was new or went, at its default.
+    old, new = (
+        dict(_flat(json.loads(json.dumps({part: record[part] for part in parts}))))
+        for record in (before, now)
+    )
+    # Under one digest, what only one of the two has is a field that was new or went, at its
+    # default.
     names = [name for name in {**new, **old} if not same or (name in new and name in old)]
-    found = [f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names if old.get(name) != new.get(name)]
-    return found if found or same else [f"its digest was {before.get('digest')}, is {now.get('digest')}"]
+    found = [
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+    return (
+        found
+        if found or same
+        else [f"its digest was {before.get('digest')}, is {now.get('digest')}"]
+    )
 
 
 def essence(value: Any) -> Any:
     """`value` as JSON holds it, without the fields of dataclasses that are at their defaults.
 
-    So a new field with a default leaves every digest as it was. Equal numbers come out equal, 4 and 4.0 too.
+    So a new field with a default leaves every digest as it was. Equal numbers come out equal, 4 and
+    4.0 too.
     """
     if is_dataclass(value):
         own = ((field, getattr(value, field.name)) for field in fields(value))

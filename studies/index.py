@@ -1,4 +1,5 @@
-"""Which runs a study's folder holds, by what they are: rows that ask for the same run share it. No torch here."""
+"""Which runs a study's folder holds, by what they are: rows that ask for the same run share it. No
+torch here."""
 
 import re
 from collections import defaultdict
@@ -38,15 +39,27 @@ class Index:
             records = list(read_records(folder))
             if len({record.get("digest") for record in records}) == 1:
                 self._by_folder[folder] = digest = str(records[0].get("digest"))
-                self._by_digest[digest].append(KnownRun(folder, records[0].get("number"), standing_of(folder)))
+                self._by_digest[digest].append(
+                    KnownRun(folder, records[0].get("number"), standing_of(folder))
+                )
 
-    def find(self, digest: str, step: str = "", keep: Callable[[KnownRun], bool] = lambda _: True) -> KnownRun | None:
-        """What there is of the run: finished rather than begun, `step`'s rather than another's; None for no update."""
-        found = [run for run in self._by_digest.get(digest, ()) if run.standing != "to train" and keep(run)]
-        return min(found, key=lambda run: (run.standing != "finished", run.step != step), default=None)
+    def find(
+        self, digest: str, step: str = "", keep: Callable[[KnownRun], bool] = lambda _: True
+    ) -> KnownRun | None:
+        """What there is of the run: finished rather than begun, `step`'s rather than another's;
+        None for no update."""
+        found = [
+            run
+            for run in self._by_digest.get(digest, ())
+            if run.standing != "to train" and keep(run)
+        ]
+        return min(
+            found, key=lambda run: (run.standing != "finished", run.step != step), default=None
+        )
 
     def home(self, folder: Path) -> Path:
-        """The folder that holds the results of the run whose records lie in `folder`: most often itself."""
+        """The folder that holds the results of the run whose records lie in `folder`: most often
+        itself."""
         digest = self._by_folder.get(folder)
         if digest is None or standing_of(folder) == "finished":
             return folder
@@ -55,9 +68,13 @@ class Index:
 
 
 def run_folders(study: Path) -> list[Path]:
-    """Every folder of a study that is named as a run's, by the names of their steps and then by their seeds."""
-    found = [(folder.parent.name, int(match[1]), folder) for folder in study.glob("*/seed-*")
-             if (match := _SEED.fullmatch(folder.name)) and folder.is_dir()]  # fmt: skip
+    """Every folder of a study that is named as a run's, by the names of their steps and then by
+    their seeds."""
+    found = [
+        (folder.parent.name, int(match[1]), folder)
+        for folder in study.glob("*/seed-*")
+        if (match := _SEED.fullmatch(folder.name)) and folder.is_dir()
+    ]
     return [folder for _, _, folder in sorted(found)]
 
 

@@ -30,37 +30,55 @@ def end_with_starter() -> None:
 
 
 def shares(jobs: int, gpus: int) -> list[dict[str, str]]:
-    """What each of `jobs` processes finds in its environment: its GPU of `gpus`, or its number of threads.
+    """What each of `jobs` processes finds in its environment: its GPU of `gpus`, or its number of
+    threads.
 
     Raises:
         ValueError: there are more processes than GPUs, or, where there are none, than cores.
     """
     most, what = (gpus, "CUDA devices") if gpus else (cores(), "cores")
     if not 1 <= jobs <= most:
-        raise ValueError(f"--jobs is {jobs} and this process may use {most} {what}: give 1 to {most}")
+        raise ValueError(
+            f"--jobs is {jobs} and this process may use {most} {what}: give 1 to {most}"
+        )
     if not gpus:
-        return [{"OMP_NUM_THREADS": str(most // jobs + (number < most % jobs))} for number in range(jobs)]
+        return [
+            {"OMP_NUM_THREADS": str(most // jobs + (number < most % jobs))}
+            for number in range(jobs)
+        ]
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     visible = names if names != [""] else [str(number) for number in range(gpus)]
     return [{"CUDA_VISIBLE_DEVICES": visible[number]} for number in range(jobs)]
 
 
-def run(command: Sequence[str], environments: Sequence[Mapping[str, str]], stop: StopRequest) -> list[int]:
-    """Carry out `command` once in each environment, all at once, and say what they say, each line with its number.
+def run(
+    command: Sequence[str], environments: Sequence[Mapping[str, str]], stop: StopRequest
+) -> list[int]:
+    """Carry out `command` once in each environment, all at once, and say what they say, each line
+    with its number.
 
-    The first request to stop is handed on to them; they end with this process, however it ends. Returns their exit
-    codes, of one that was killed minus the signal's number.
+    The first request to stop is handed on to them; they end with this process, however it ends.
+    Returns their exit codes, of one that was killed minus the signal's number.
     """
     with stop.handled():
         # In sessions of their own: a Ctrl-C is for this process, and reaches them once.
         mine = {**os.environ, _STARTER: str(os.getpid()), _BESIDE: str(len(environments))}
         processes = [
-            subprocess.Popen(command, env={**mine, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             text=True, errors="replace", start_new_session=True)
+            subprocess.Popen(
+                command,
+                env={**mine, **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
             for environment in environments
-        ]  # fmt: skip
-        tellers = [threading.Thread(target=_tell, args=(f"{number}| ", process.stdout))
-                   for number, process in enumerate(processes, 1)]  # fmt: skip
+        ]
+        tellers = [
+            threading.Thread(target=_tell, args=(f"{number}| ", process.stdout))
+            for number, process in enumerate(processes, 1)
+        ]
         for teller in tellers:
             teller.start()
         handed_on = False

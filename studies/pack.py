@@ -1,4 +1,5 @@
-"""A study in one small file, to publish, commit or merge: all that its report needs, no weights (docs/pack.md)."""
+"""A study in one small file, to publish, commit or merge: all that its report needs, no weights
+(docs/pack.md)."""
 
 from __future__ import annotations
 
@@ -30,9 +31,11 @@ FILES = ("config.json", "environment.json", "metrics.jsonl", "result.json")
 _MAGIC = b"\xfd7zXZ\x00"
 _MOST = 2**31
 """Bytes that a pack may unfold to."""
-# Few long repetitions, much that is skewed: a short search and no context do as well as lzma's best, in a third of the
-# time (docs/decisions.md#pack).
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 0, "pb": 0, "nice_len": 16, "depth": 4}]
+# Few long repetitions, much that is skewed: a short search and no context do as well as lzma's
+# best, in a third of the time (docs/decisions.md#pack).
+_FILTERS = [
+    {"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 0, "pb": 0, "nice_len": 16, "depth": 4}
+]
 
 
 def pack(study: Path, out: Path) -> None:
@@ -74,7 +77,8 @@ def merge(sources: Sequence[Path], out: Path) -> None:
 
 
 def unpack(source: Path, study: Path) -> tuple[int, int]:
-    """Make the folder `study` of a pack, to go on with it: how many finished runs it has, and how many were left out.
+    """Make the folder `study` of a pack, to go on with it: how many finished runs it has, and how
+    many were left out.
 
     A run that is not finished is left out, for a pack has no checkpoint from which it could go on.
 
@@ -100,27 +104,35 @@ def unpack(source: Path, study: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def opened(source: Path) -> Iterator[Path]:
-    """The study's folder that `source` is, or that a pack is unfolded into for as long as the block lasts.
+    """The study's folder that `source` is, or that a pack is unfolded into for as long as the block
+    lasts.
 
     Raises:
         ValueError: `source` is neither, or a pack that is cut or was changed. One sentence.
     """
     if not source.is_file():
         if not (source / "study.json").exists():
-            raise ValueError(f"{source} holds no study: give a study's folder, or a file that runner.py pack wrote")
+            raise ValueError(
+                f"{source} holds no study: give a study's folder, or a file that runner.py pack "
+                "wrote"
+            )
         yield source
         return
     files = _read(source)
     with tempfile.TemporaryDirectory(prefix="study-") as place:
         folder = Path(place)
         try:
-            kept = {name: content for name, content in files.items() if name.startswith("predictions/")}
+            kept = {
+                name: content for name, content in files.items() if name.startswith("predictions/")
+            }
             for name, content in (*(files.items() - kept.items()), *_named(compact.decode(kept))):
                 path = folder / _checked(name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise ValueError(f"{source} is no pack of a study: it holds what no study has ({error})") from None
+            raise ValueError(
+                f"{source} is no pack of a study: it holds what no study has ({error})"
+            ) from None
         try:
             yield folder
         except ValueError as error:  # who asked knows nothing of the folder
@@ -139,7 +151,11 @@ def _checked(name: str) -> str:
     """`name` if it is one of a study's files; nothing else is ever written."""
     parts = PurePosixPath(name).parts
     run = len(parts) == 3 and parts[1].startswith("seed-") and parts[2] in (*FILES, PREDICTIONS)
-    if "/".join(parts) != name or {"..", "/"} & set(parts) or not (run or name in ("study.json", thumbnails.FILE)):
+    if (
+        "/".join(parts) != name
+        or {"..", "/"} & set(parts)
+        or not (run or name in ("study.json", thumbnails.FILE))
+    ):
         raise ValueError(repr(name))
     return name
 
@@ -154,7 +170,9 @@ def _require_place(out: Path) -> None:
         raise ValueError(f"{out} exists and is no pack: give another file with --out")
 
 
-def _joined(one: Mapping[str, Any], other: dict[str, Any], first: Path, source: Path) -> dict[str, Any]:
+def _joined(
+    one: Mapping[str, Any], other: dict[str, Any], first: Path, source: Path
+) -> dict[str, Any]:
     """study.json of two parts of one study, with the designs and the plans of both."""
     if not one:
         return other
@@ -162,7 +180,9 @@ def _joined(one: Mapping[str, Any], other: dict[str, Any], first: Path, source: 
         if key == "config" and one.get("hash") == other.get("hash"):
             continue  # they differ by where the images lie at most
         if one.get(key) != other.get(key):
-            raise ValueError(f"{first} and {source} are of different studies: their {key} differs in study.json")
+            raise ValueError(
+                f"{first} and {source} are of different studies: their {key} differs in study.json"
+            )
     own, others = noted(one), noted(other)
     try:
         plans = [plan.as_json() for plan in together(own, others)]
@@ -176,13 +196,17 @@ def _joined(one: Mapping[str, Any], other: dict[str, Any], first: Path, source: 
 
 def _further(one: Path, other: Path, source: Path) -> Path:
     """Of two folders of one run the one that is further; the first where they are alike."""
-    states = [tuple(map(_content(run).get, ("config.json", "result.json", PREDICTIONS))) for run in (one, other)]
+    states = [
+        tuple(map(_content(run).get, ("config.json", "result.json", PREDICTIONS)))
+        for run in (one, other)
+    ]
     digests = [json.loads(config or b"{}").get("digest") for config, _, _ in states]
     finished = [result is not None for _, result, _ in states]
     if digests[0] != digests[1] or (all(finished) and states[0][2] != states[1][2]):
         raise ValueError(
             f"{source} and another part both have {_name(other)}, and they differ in "
-            f"{'what the run is' if digests[0] != digests[1] else 'their predictions'}: leave it out of one of them"
+            f"{'what the run is' if digests[0] != digests[1] else 'their predictions'}: leave it "
+            "out of one of them"
         )
     epochs = [len(_content(run).get("metrics.jsonl", b"").splitlines()) for run in (one, other)]
     return other if (finished[1], epochs[1]) > (finished[0], epochs[0]) else one
@@ -190,10 +214,16 @@ def _further(one: Path, other: Path, source: Path) -> Path:
 
 def _content(run: Path) -> dict[str, bytes]:
     """The files of a run by name. Raises OSError for one that cannot be read, such as a pipe."""
-    return {name: read_bytes(run / name) for name in (*FILES, PREDICTIONS) if os.path.lexists(run / name)}
+    return {
+        name: read_bytes(run / name)
+        for name in (*FILES, PREDICTIONS)
+        if os.path.lexists(run / name)
+    }
 
 
-def _write(out: Path, study: Mapping[str, Any], runs: Mapping[str, Path], images: thumbnails.Thumbnails) -> None:
+def _write(
+    out: Path, study: Mapping[str, Any], runs: Mapping[str, Path], images: thumbnails.Thumbnails
+) -> None:
     files = {"study.json": (json.dumps(study, indent=2) + "\n").encode()}
     files |= {thumbnails.FILE: thumbnails.text(images)} if images else {}
 
@@ -205,22 +235,32 @@ def _write(out: Path, study: Mapping[str, Any], runs: Mapping[str, Path], images
                 yield name, content[PREDICTIONS]
 
     files |= compact.encode(predictions())
-    files = {"pack.json": json.dumps({"format": FORMAT, "sha256": _sha256(files)}).encode(), **files}
+    files = {
+        "pack.json": json.dumps({"format": FORMAT, "sha256": _sha256(files)}).encode(),
+        **files,
+    }
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
         # pack.json, then files of one kind side by side: they resemble each other.
-        for name in sorted(files, key=lambda name: (name != "pack.json", name.rpartition("/")[2], name)):
+        for name in sorted(
+            files, key=lambda name: (name != "pack.json", name.rpartition("/")[2], name)
+        ):
             member = tarfile.TarInfo(name)
             member.size = len(files[name])
             archive.addfile(member, io.BytesIO(files[name]))
-    write_atomically(out, lzma.compress(plain.getvalue(), check=lzma.CHECK_SHA256, filters=_FILTERS))
+    write_atomically(
+        out, lzma.compress(plain.getvalue(), check=lzma.CHECK_SHA256, filters=_FILTERS)
+    )
 
 
 def _read(path: Path) -> dict[str, bytes]:
     """The files in a pack. Raises ValueError, in one sentence, where it is none, cut or changed."""
     content = read_bytes(path)
     if not content.startswith(_MAGIC):
-        raise ValueError(f"{path} is no pack of a study: give a file that runner.py pack wrote, or a study's folder")
+        raise ValueError(
+            f"{path} is no pack of a study: give a file that runner.py pack wrote, or a study's "
+            "folder"
+        )
     whole, files = lzma.LZMADecompressor(lzma.FORMAT_XZ), dict[str, bytes]()
     try:
         plain = whole.decompress(content, _MOST)
@@ -236,12 +276,18 @@ def _read(path: Path) -> dict[str, bytes]:
         made, sha256 = about["format"], about["sha256"]
     except (lzma.LZMAError, tarfile.TarError, ValueError, KeyError, TypeError, EOFError) as error:
         raise ValueError(
-            f"{path} is cut, damaged or no pack of a study ({error}): fetch it again, or pack the study again"
+            f"{path} is cut, damaged or no pack of a study ({error}): fetch it again, or pack the "
+            "study again"
         ) from None
     if made != FORMAT:
-        raise ValueError(f"{path} is a pack of format {made}, and this program reads {FORMAT}: use the one it is from")
+        raise ValueError(
+            f"{path} is a pack of format {made}, and this program reads {FORMAT}: use the one it "
+            "is from"
+        )
     if sha256 != _sha256(files):
-        raise ValueError(f"{path} was changed after it was packed: fetch it again, or pack the study again")
+        raise ValueError(
+            f"{path} was changed after it was packed: fetch it again, or pack the study again"
+        )
     return files
 
 

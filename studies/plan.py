@@ -1,4 +1,5 @@
-"""What a study will compare and how it will judge, written in study.json before its first result. No torch here."""
+"""What a study will compare and how it will judge, written in study.json before its first result.
+No torch here."""
 
 import hashlib
 import itertools
@@ -15,7 +16,8 @@ Spending = Literal["pocock", "obrien-fleming"]
 
 @dataclass(frozen=True)
 class Family:
-    """Comparisons that are judged together: the chance of any false verdict among them is at most the level."""
+    """Comparisons that are judged together: the chance of any false verdict among them is at most
+    the level."""
 
     name: str
     comparisons: tuple[tuple[str, str], ...]
@@ -30,7 +32,8 @@ class Family:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a study is judged. A plan with one look is a fixed design; one with several stops where it is resolved.
+    """How a study is judged. A plan with one look is a fixed design; one with several stops where
+    it is resolved.
 
     Raises:
         ValueError: a value is impossible; the message says which would be possible.
@@ -44,13 +47,15 @@ class Plan:
     margin: float = 0.3
     """Points of top-1: what is surely smaller counts as no difference."""
     level: float = 0.05
-    """Of false gains and losses within a family, and as much again of false "no difference" verdicts."""
+    """Of false gains and losses within a family, and as much again of false "no difference"
+    verdicts."""
     images: Images = "new"
     """Whether verdicts are about new test images or about these."""
     spending: Spending = "pocock"
     """How the level is spread over the looks (Lan and DeMets 1983)."""
     futility: float = 0.1
-    """A comparison that its last look would resolve with less than this chance gets no more seeds."""
+    """A comparison that its last look would resolve with less than this chance gets no more
+    seeds."""
     runs_at_most: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,16 +63,26 @@ class Plan:
             raise ValueError(f"the seeds are {list(self.seeds)}: give each once, from 0 up")
         for looks in (self.looks, *map(self.looks_at, self.families)):
             if not looks or looks[0] < 1 or any(a >= b for a, b in itertools.pairwise(looks)):
-                raise ValueError(f"the looks are {list(looks)}: give rising numbers of seeds, such as 2 3 5")
+                raise ValueError(
+                    f"the looks are {list(looks)}: give rising numbers of seeds, such as 2 3 5"
+                )
             if looks[-1] > len(self.seeds):
-                raise ValueError(f"the last look is at {looks[-1]} seeds, and there are {len(self.seeds)}: give more")
+                raise ValueError(
+                    f"the last look is at {looks[-1]} seeds, and there are {len(self.seeds)}: "
+                    "give more"
+                )
         if not 0 < self.margin < 100:
-            raise ValueError(f"the margin is {self.margin:g} points: give more than 0 and less than 100")
+            raise ValueError(
+                f"the margin is {self.margin:g} points: give more than 0 and less than 100"
+            )
         if not 0 < self.level < 0.5:
             raise ValueError(f"the level is {self.level:g}: give more than 0 and less than 0.5")
         if not 0 <= self.futility < 1:
             raise ValueError(f"futility is {self.futility:g}: give 0 or more and less than 1")
-        for name, value, known in (("images", self.images, Images), ("spending", self.spending, Spending)):
+        for name, value, known in (
+            ("images", self.images, Images),
+            ("spending", self.spending, Spending),
+        ):
             if value not in get_args(known):
                 raise ValueError(f"{name} is {value!r}: give {' or '.join(get_args(known))}")
         if self.runs_at_most is not None and self.runs_at_most < 1:
@@ -81,9 +96,16 @@ class Plan:
     def parts(self) -> tuple["Plan", ...]:
         """A plan for each set of families that are looked at after the same numbers of seeds."""
         every = dict.fromkeys(map(self.looks_at, self.families)) or (self.looks,)
-        alike = {looks: [family for family in self.families if self.looks_at(family) == looks] for looks in every}
+        alike = {
+            looks: [family for family in self.families if self.looks_at(family) == looks]
+            for looks in every
+        }
         return tuple(
-            replace(self, looks=looks, families=tuple(replace(family, looks=None) for family in families))
+            replace(
+                self,
+                looks=looks,
+                families=tuple(replace(family, looks=None) for family in families),
+            )
             for looks, families in alike.items()
         )
 
@@ -111,7 +133,10 @@ class Plan:
 
     def within(self, rows: Collection[str]) -> "Plan":
         """Of its families those that compare these rows only."""
-        return replace(self, families=tuple(family for family in self.families if set(family.rows) <= set(rows)))
+        return replace(
+            self,
+            families=tuple(family for family in self.families if set(family.rows) <= set(rows)),
+        )
 
     def schedule(self, look: int) -> tuple[int, ...]:
         """The seeds that a look (0 is the first) uses."""
@@ -138,17 +163,24 @@ class Plan:
             assert not unknown
             families = tuple(
                 Family(
-                    str(family["name"]), tuple((str(row), str(other)) for row, other in family["comparisons"]),
+                    str(family["name"]),
+                    tuple((str(row), str(other)) for row, other in family["comparisons"]),
                     tuple(map(int, family["looks"])) if "looks" in family else None,
                 )
                 for family in content["families"]
-            )  # fmt: skip
-            seeds, looks = (tuple(int(value) for value in content[name]) for name in ("seeds", "looks"))
+            )
+            seeds, looks = (
+                tuple(int(value) for value in content[name]) for name in ("seeds", "looks")
+            )
             rest = {name: content[name] for name in content.keys() - {"families", "seeds", "looks"}}
-            rest |= {name: float(rest[name]) for name in ("margin", "level", "futility") if name in rest}
+            rest |= {
+                name: float(rest[name]) for name in ("margin", "level", "futility") if name in rest
+            }
             return cls(families, seeds, looks, **rest)
         except (AssertionError, KeyError, TypeError) as error:
-            raise ValueError("the plan in study.json is damaged: a field of it is missing or wrong") from error
+            raise ValueError(
+                "the plan in study.json is damaged: a field of it is missing or wrong"
+            ) from error
 
 
 def fixed(families: Iterable[Family], seeds: Iterable[int], **how: Any) -> Plan:
@@ -162,11 +194,18 @@ LOOKS = (2, 3, 4, 5, 6, 8, 10)
 
 
 def revised(
-    before: Plan | None, families: Iterable[Family], seeds: Sequence[int], *, sequential: bool, **how: Any
+    before: Plan | None,
+    families: Iterable[Family],
+    seeds: Sequence[int],
+    *,
+    sequential: bool,
+    **how: Any,
 ) -> Plan:
-    """The plan of a study that is asked for these families and seeds now, and was perhaps asked for others before.
+    """The plan of a study that is asked for these families and seeds now, and was perhaps asked for
+    others before.
 
-    `how` are other fields; None leaves what was planned. Raises ValueError where the plan is impossible.
+    `how` are other fields; None leaves what was planned. Raises ValueError where the plan is
+    impossible.
     """
     all_seeds = tuple(dict.fromkeys((*(before.seeds if before else ()), *seeds)))
     asked = 1 + max((all_seeds.index(seed) for seed in seeds), default=-1)
@@ -175,7 +214,9 @@ def revised(
     for name in {family.name for family in families}:
         looks[name] = _looks(looks.get(name), asked, len(all_seeds), sequential)
     most = max(looks.values(), key=lambda each: (len(each), each), default=(len(all_seeds),))
-    together = tuple(Family(name, pairs[name], None if looks[name] == most else looks[name]) for name in pairs)
+    together = tuple(
+        Family(name, pairs[name], None if looks[name] == most else looks[name]) for name in pairs
+    )
     given = {name: value for name, value in how.items() if value is not None}
     whole = {"families": together, "seeds": all_seeds, "looks": most, **given}
     return replace(before, **whole) if before else Plan(**whole)
@@ -185,12 +226,17 @@ def _pairs(*parts: Iterable[Family]) -> dict[str, tuple[tuple[str, str], ...]]:
     """The comparisons of families of the same name, together."""
     found: dict[str, tuple[tuple[str, str], ...]] = {}
     for family in itertools.chain(*parts):
-        found[family.name] = tuple(dict.fromkeys((*found.get(family.name, ()), *family.comparisons)))
+        found[family.name] = tuple(
+            dict.fromkeys((*found.get(family.name, ()), *family.comparisons))
+        )
     return found
 
 
-def _looks(had: tuple[int, ...] | None, asked: int, seeds: int, sequential: bool) -> tuple[int, ...]:
-    """When comparisons are looked at that had these looks. Those that were looked at several times stay so."""
+def _looks(
+    had: tuple[int, ...] | None, asked: int, seeds: int, sequential: bool
+) -> tuple[int, ...]:
+    """When comparisons are looked at that had these looks. Those that were looked at several times
+    stay so."""
     taken = had if had and len(had) > 1 else ()
     if not sequential and not taken:
         return (max(asked, *had) if had else asked,)
@@ -213,7 +259,8 @@ class Noted:
 def together(one: tuple[Noted, ...], other: tuple[Noted, ...]) -> tuple[Noted, ...]:
     """The plans of a study of two parts, whose plans these are.
 
-    Each part may have planned rows and seeds of its own before its first result: the study's plan is then both.
+    Each part may have planned rows and seeds of its own before its first result: the study's plan
+        is then both.
 
     Raises ValueError where they do not make one plan; the message goes on from "their plans".
     """
@@ -222,10 +269,19 @@ def together(one: tuple[Noted, ...], other: tuple[Noted, ...]) -> tuple[Noted, .
     if not one:
         return other
     (first, *more), (second, *others) = ((noted.plan for noted in plans) for plans in (one, other))
-    if more or others or first.sequential or second.sequential or one[0].results or other[0].results:
+    if (
+        more
+        or others
+        or first.sequential
+        or second.sequential
+        or one[0].results
+        or other[0].results
+    ):
         raise ValueError("differ, and one was changed later or looks several times")
     seeds = tuple(sorted({*first.seeds, *second.seeds}))
-    families = tuple(Family(name, pairs) for name, pairs in _pairs(first.families, second.families).items())
+    families = tuple(
+        Family(name, pairs) for name, pairs in _pairs(first.families, second.families).items()
+    )
     whole = replace(first, families=families, seeds=seeds, looks=(len(seeds),))
     if replace(second, families=whole.families, seeds=whole.seeds, looks=whole.looks) != whole:
         raise ValueError("judge differently")
@@ -233,12 +289,15 @@ def together(one: tuple[Noted, ...], other: tuple[Noted, ...]) -> tuple[Noted, .
 
 
 def noted(study: Mapping[str, Any]) -> tuple[Noted, ...]:
-    """The plans in a study.json, the first and then each later one. Raises ValueError where they are damaged."""
+    """The plans in a study.json, the first and then each later one. Raises ValueError where they
+    are damaged."""
     plans = []
     for record in study.get("plans", []):
         if not isinstance(record, Mapping) or not isinstance(record.get("results"), int):
             raise ValueError("the plan in study.json is damaged: a field of it is missing or wrong")
-        plan = Plan.from_json({key: value for key, value in record.items() if key not in ("results", "digest")})
+        plan = Plan.from_json(
+            {key: value for key, value in record.items() if key not in ("results", "digest")}
+        )
         if record.get("digest") != plan.digest:
             raise ValueError("the plan in study.json was edited by hand: its digest is another's")
         plans.append(Noted(plan, record["results"]))
@@ -255,20 +314,29 @@ def deviations(first: Plan, now: Plan) -> tuple[str, ...]:
         elif field.name == "looks":
             said += _changed_looks(first, now)
         elif before != after:
-            said.append(f"{field.name.replace('_', ' ')}: {_words(before)} was planned, {_words(after)} came to be")
+            said.append(
+                f"{field.name.replace('_', ' ')}: {_words(before)} was planned, {_words(after)} "
+                "came to be"
+            )
     return tuple(said)
 
 
 def _changed_looks(first: Plan, now: Plan) -> Iterable[str]:
-    """One look at more seeds is still one look, and the plan's seeds tell of it where they are more."""
+    """One look at more seeds is still one look, and the plan's seeds tell of it where they are
+    more."""
     before = {family.name: first.looks_at(family) for family in first.families}
     after = {family.name: now.looks_at(family) for family in now.families if family.name in before}
     changed: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
     for name, looks in after.items():
-        if looks != before[name] and (max(len(looks), len(before[name])) > 1 or first.seeds == now.seeds):
+        if looks != before[name] and (
+            max(len(looks), len(before[name])) > 1 or first.seeds == now.seeds
+        ):
             changed.setdefault((before[name], looks), []).append(name)
     for (planned, came), names in changed.items():
-        yield f"looks at {' and '.join(names)}: after {_words(planned)} seeds was planned, {_words(came)} came to be"
+        yield (
+            f"looks at {' and '.join(names)}: after {_words(planned)} seeds was planned, "
+            f"{_words(came)} came to be"
+        )
 
 
 def _changed_families(first: Plan, now: Plan) -> Iterable[str]:

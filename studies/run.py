@@ -1,4 +1,5 @@
-"""What one run is: a network of a study, a seed, a recipe, the images, and the machine it is carried out on."""
+"""What one run is: a network of a study, a seed, a recipe, the images, and the machine it is
+carried out on."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -27,14 +28,23 @@ class Run:
     init_weights: Path | None = None
     """Where the file lies that the study's config names as its start."""
     made_as: str | None = None
-    """The step whose folder holds the results, where another row than this one made the run, or is to."""
+    """The step whose folder holds the results, where another row than this one made the run, or is
+    to."""
 
     @cached_property
     def identity(self) -> Identity:
         config = self.study.config
         start = None if config.init_weights is None else config.init_weights.sha256
-        return Identity(self.architecture, self.recipe, self.study.images, config.resolution, config.precision,
-                        start, self.seed, parts.sources(self.architecture))  # fmt: skip
+        return Identity(
+            self.architecture,
+            self.recipe,
+            self.study.images,
+            config.resolution,
+            config.precision,
+            start,
+            self.seed,
+            parts.sources(self.architecture),
+        )
 
     @property
     def digest(self) -> str:
@@ -66,17 +76,21 @@ class Run:
 
     def begins_anew(self, overwrite: Collection[str]) -> bool:
         """Whether a command with this `overwrite` is to throw away what the run's folder holds."""
-        return self.step in overwrite and (must_begin_anew(self.folder) or bool(self._differences()))
+        return self.step in overwrite and (
+            must_begin_anew(self.folder) or bool(self._differences())
+        )
 
     def check_records(self, overwrite: Collection[str] = ()) -> None:
-        """Raise ValueError, in a sentence that names what differs, where the run's folder holds another run.
+        """Raise ValueError, in a sentence that names what differs, where the run's folder holds
+        another run.
 
         One that a command with this `overwrite` throws away is no obstacle.
         """
         begun = standing_of(self.folder) != "to train"
         if begun and (found := self._differences()) and not self.begins_anew(overwrite):
             raise ValueError(
-                f"{self.folder} holds another run: {first_few(found)}; make it again with --overwrite {self.step}, or "
+                f"{self.folder} holds another run: {first_few(found)}; make it again with "
+                f"--overwrite {self.step}, or "
                 "give this study a name of its own with --study NAME"
             )
 
@@ -85,8 +99,10 @@ class Run:
         parts = self.recipe.micro_batches
         if processes > parts:
             raise ValueError(
-                f"{processes} processes are to share the parts of a batch, and {self.step} has {parts} "
-                f"(--micro-batches): start {parts} or fewer, or give --micro-batches {processes} or more, which makes "
+                f"{processes} processes are to share the parts of a batch, and {self.step} has "
+                f"{parts} "
+                f"(--micro-batches): start {parts} or fewer, or give --micro-batches {processes} "
+                "or more, which makes "
                 "it a study of its own (--study NAME)"
             )
 
@@ -104,16 +120,26 @@ class Run:
     def done_share(self) -> float:
         """How much of an unfinished run is done: epochs in its metrics."""
         path = self.folder / "metrics.jsonl"
-        return min(1.0, len(path.read_bytes().splitlines()) / self.recipe.epochs) if path.is_file() else 0.0
+        return (
+            min(1.0, len(path.read_bytes().splitlines()) / self.recipe.epochs)
+            if path.is_file()
+            else 0.0
+        )
 
 
 def share(runs: Sequence[Run], overwrite: Collection[str] = ()) -> list[Run]:
-    """`runs`, none of them to be trained that is one of the others or is in their study already, under whatever row.
+    """`runs`, none of them to be trained that is one of the others or is in their study already,
+    under whatever row.
 
-    A run that another row has made or begun, or that a row before it asks for, gets that row's name in `made_as`. A
-    row that has begun it and was not asked is put before it. Steps named in `overwrite` have nothing to share yet.
+    A run that another row has made or begun, or that a row before it asks for, gets that row's name
+    in `made_as`. A row that has begun it and was not asked is put before it. Steps named in
+    `overwrite` have nothing to share yet.
     """
-    index, makers, asked = Index(runs[0].study.folder), dict[str, str](), dict[tuple[str, int], Run]()
+    index, makers, asked = (
+        Index(runs[0].study.folder),
+        dict[str, str](),
+        dict[tuple[str, int], Run](),
+    )
 
     def stays(found: KnownRun) -> bool:
         return not (found.step in overwrite and must_begin_anew(found.folder))

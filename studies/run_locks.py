@@ -1,4 +1,5 @@
-"""Who trains a run of a study, and how the last attempt at one failed: files in its folder. No torch here."""
+"""Who trains a run of a study, and how the last attempt at one failed: files in its folder. No
+torch here."""
 
 import contextlib
 import os
@@ -17,13 +18,15 @@ LAUNCH = "ABLATIONS_LAUNCH"
 
 
 def hold(run: Path, watch: HeartbeatTracker, code: str) -> Lock:
-    """Take a run's folder for this process, which runs the version `code`. Raises Busy if another one has it."""
+    """Take a run's folder for this process, which runs the version `code`. Raises Busy if another
+    one has it."""
     run.mkdir(parents=True, exist_ok=True)
     return Lock(run / LEASE, watch, {"code": code})
 
 
 def note_failure(run: Path, reason: str, *, final: bool) -> None:
-    """Write why a run ended without a result; `final` if it would end so again, in any process and on any machine."""
+    """Write why a run ended without a result; `final` if it would end so again, in any process and
+    on any machine."""
     write_json(run / FAILURE, {"reason": reason, "final": final, "launch": os.environ.get(LAUNCH)})
 
 
@@ -42,8 +45,11 @@ def other_versions(study: Path, code: str) -> list[str]:
     return [] if code == "unknown" else sorted(made - {code, "unknown"})
 
 
-def refuse_other_code(study: Path, code: str, sleep: Callable[[float], object] = time.sleep) -> None:
-    """Raise ValueError while a process with another version of the code trains in the study's folder.
+def refuse_other_code(
+    study: Path, code: str, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Raise ValueError while a process with another version of the code trains in the study's
+    folder.
 
     One that gives no sign of life while it is looked at, ten seconds at most, is no obstacle.
     """
@@ -51,16 +57,20 @@ def refuse_other_code(study: Path, code: str, sleep: Callable[[float], object] =
     others = {
         path: lease
         for path in (folder / LEASE for folder in run_folders(study))
-        if (lease := read(path)) and "unknown" not in (code, there := lease.entries.get("code", code)) and there != code
+        if (lease := read(path))
+        and "unknown" not in (code, there := lease.entries.get("code", code))
+        and there != code
         and not watch.has_run_out(path, lease)
-    }  # fmt: skip
+    }
     end = time.monotonic() + 2 * RENEWED
     while others and time.monotonic() < end:
         for path, first in others.items():
             if (lease := read(path)) and (lease.alive or lease != first):
                 raise ValueError(
-                    f"{path.parent} is being trained by {lease.holder} with version {first.entries['code']} of this "
-                    f"code, and this is {code}: a report takes the runs of one version, so use that one, wait until it "
+                    f"{path.parent} is being trained by {lease.holder} with version "
+                    f"{first.entries['code']} of this "
+                    f"code, and this is {code}: a report takes the runs of one version, so use "
+                    "that one, wait until it "
                     "is done, or give this study a name of its own with --study NAME"
                 )
         sleep(0.5)

@@ -1,4 +1,5 @@
-"""Runs one after the other, beside other processes: finished ones are left alone, unfinished ones resumed."""
+"""Runs one after the other, beside other processes: finished ones are left alone, unfinished ones
+resumed."""
 
 import contextlib
 import os
@@ -31,24 +32,33 @@ _WORKER_DIED = "DataLoader worker"
 
 
 Others = Literal["wait", "leave", "refuse"]
-"""What to do where other processes train all runs that are left: wait for them, leave it to them, or name them."""
+"""What to do where other processes train all runs that are left: wait for them, leave it to them,
+or name them."""
 
 
 def run_all(
-    runs: Sequence[Run], stores: Stores, execution: Execution, stop: StopRequest, overwrite: Collection[str] = (),
-    finished: Callable[[str, int, float], str] | None = None, others: Others = "wait",
-) -> int:  # fmt: skip
-    """Train `runs`, as far as no other process does; those of steps named in `overwrite` are made again.
+    runs: Sequence[Run],
+    stores: Stores,
+    execution: Execution,
+    stop: StopRequest,
+    overwrite: Collection[str] = (),
+    finished: Callable[[str, int, float], str] | None = None,
+    others: Others = "wait",
+) -> int:
+    """Train `runs`, as far as no other process does; those of steps named in `overwrite` are made
+    again.
 
-    A run that another process trains is passed over, and looked at again when all others are done: until it is
-    finished, or its process dead and its run free. A run that diverges or whose files are damaged does not stop the
-    others. `finished` is told of each run that ends (step, seed, seconds); what it answers is printed (`bill.CostEstimate`).
+    A run that another process trains is passed over, and looked at again when all others are done:
+    until it is finished, or its process dead and its run free. A run that diverges or whose files
+    are damaged does not stop the others. `finished` is told of each run that ends (step, seed,
+    seconds); what it answers is printed (`bill.CostEstimate`).
 
-    What was made again stays marked until the whole command is done, so that a command that was interrupted, given
-    again with its `overwrite`, goes on instead of making all again.
+    What was made again stays marked until the whole command is done, so that a command that was
+    interrupted, given again with its `overwrite`, goes on instead of making all again.
 
     Returns:
-        The exit code: done, a run failed (here or in another process), or stopped on request and resumable.
+        The exit code: done, a run failed (here or in another process), or stopped on request and
+            resumable.
 
     Raises:
         OSError: the disk failed; the run's last good state is kept.
@@ -66,22 +76,34 @@ def run_all(
             try:
                 with hold(run.folder, watch, code_version()) as lease:
                     if lease.from_dead:
-                        _tell(f"{run.title}: {lease.from_dead}, which trained it, has vanished; going on with it")
+                        _tell(
+                            f"{run.title}: {lease.from_dead}, which trained it, has vanished; "
+                            "going on with it"
+                        )
                     mine.add(run.folder)
-                    anew = run.begins_anew(overwrite) and _ends(run.folder)[0] == before[run.folder][0]
+                    anew = (
+                        run.begins_anew(overwrite) and _ends(run.folder)[0] == before[run.folder][0]
+                    )
                     if (failure := _failed_since(run, before[run.folder][1])) and not anew:
                         _tell(f"{run.title} failed in another process: {failure}")
                         codes.add(FAILED)
                         continue
-                    codes.add(code := _carry_out(run, stores, execution, stop, lease, anew, finished))
+                    codes.add(
+                        code := _carry_out(run, stores, execution, stop, lease, anew, finished)
+                    )
                     if code == STOPPED:
                         return STOPPED
             except Busy as busy:
                 if others == "refuse":
-                    raise Busy(f"{run.folder} is being trained by {busy}: wait for it, or stop it first") from None
+                    raise Busy(
+                        f"{run.folder} is being trained by {busy}: wait for it, or stop it first"
+                    ) from None
                 held.append((run, busy))
             except Lost as lost:
-                _tell(f"{run.title} was taken over by {lost} while this process gave no sign of life: left to it")
+                _tell(
+                    f"{run.title} was taken over by {lost} while this process gave no sign of "
+                    "life: left to it"
+                )
                 held.append((run, Busy(str(lost))))
         if len(held) == len(left):
             who = ", ".join(f"{run.title} ({busy})" for run, busy in held[:3])
@@ -89,7 +111,10 @@ def run_all(
                 _tell(f"left to other processes: {plural(len(held), 'run')}, among them {who}")
                 break
             if not waiting:
-                _tell(f"waiting for {plural(len(held), 'run')} that other processes train, among them {who}")
+                _tell(
+                    f"waiting for {plural(len(held), 'run')} that other processes train, among "
+                    f"them {who}"
+                )
             waiting = True
             time.sleep(_LOOK_AGAIN)
         left = [run for run, _ in held]
@@ -101,13 +126,16 @@ def run_all(
 
 def _ends(folder: Path) -> tuple[bytes | None, bytes | None]:
     """A run's result and its failure, whichever there is."""
-    result, failure = (path.read_bytes() if path.is_file() else None
-                       for path in (folder / records.RESULT, folder / FAILURE))  # fmt: skip
+    result, failure = (
+        path.read_bytes() if path.is_file() else None
+        for path in (folder / records.RESULT, folder / FAILURE)
+    )
     return result, failure
 
 
 def _failed_since(run: Run, before: bytes | None) -> str | None:
-    """Why a run failed for good since this command or its launch began; what failed earlier is tried again."""
+    """Why a run failed for good since this command or its launch began; what failed earlier is
+    tried again."""
     failure = read_failure(run.folder)
     if failure is None or not failure.get("final"):
         return None
@@ -116,10 +144,16 @@ def _failed_since(run: Run, before: bytes | None) -> str | None:
 
 
 def _carry_out(
-    run: Run, stores: Stores, execution: Execution, stop: StopRequest, lease: Lock, anew: bool,
+    run: Run,
+    stores: Stores,
+    execution: Execution,
+    stop: StopRequest,
+    lease: Lock,
+    anew: bool,
     finished: Callable[[str, int, float], str] | None,
-) -> int:  # fmt: skip
-    """Train one run, which is this process's, unless it is finished. Returns and raises as `run_all` does."""
+) -> int:
+    """Train one run, which is this process's, unless it is finished. Returns and raises as
+    `run_all` does."""
     started, failed = time.monotonic(), ""
     try:
         if anew:
@@ -152,7 +186,9 @@ def _carry_out(
         if _WORKER_DIED in str(failure):
             raise _not_final(run, _worker_died(run, failure)) from failure
         if not memory.is_out_of_memory(failure):
-            note_failure(run.folder, f"{run.title} ended in an error of the program ({failure})", final=True)
+            note_failure(
+                run.folder, f"{run.title} ended in an error of the program ({failure})", final=True
+            )
             raise
     else:
         if finished is not None:
@@ -168,7 +204,8 @@ def _carry_out(
 
 
 def _not_final(run: Run, reason: str) -> OSError:
-    """What ends this process, but not its run: noted for readers of the folder, if the disk still takes it."""
+    """What ends this process, but not its run: noted for readers of the folder, if the disk still
+    takes it."""
     with contextlib.suppress(OSError):
         note_failure(run.folder, reason, final=False)
     return OSError(reason)
@@ -190,17 +227,21 @@ def _disk_failed(run: Run, failure: OSError) -> str:
     """What to say of a disk that is full, read-only or gone."""
     where = failure.filename or run.folder
     return (
-        f"{run.title} was stopped by its disk: {where} could not be written or read ({failure.strerror}); what was "
+        f"{run.title} was stopped by its disk: {where} could not be written or read "
+        f"({failure.strerror}); what was "
         "saved before is kept, and once the disk is well again the same command goes on from there"
     )
 
 
 def _worker_died(run: Run, failure: BaseException) -> str:
-    """What to say of a process that prepares images and that was killed, by the kernel most of the time."""
+    """What to say of a process that prepares images and that was killed, by the kernel most of the
+    time."""
     said = str(failure).partition(". ")[0]
     return (
-        f"{run.title} was stopped by the loss of a process that prepares images ({said}), as when memory or shared "
-        "memory (/dev/shm, in docker --shm-size) runs out: make room or give fewer --workers, and the same command "
+        f"{run.title} was stopped by the loss of a process that prepares images ({said}), as when "
+        "memory or shared "
+        "memory (/dev/shm, in docker --shm-size) runs out: make room or give fewer --workers, and "
+        "the same command "
         "goes on from what was saved before"
     )
 
@@ -216,6 +257,8 @@ def _out_of_memory(run: Run, device: torch.device) -> str:
     except (RuntimeError, MemoryError):
         return memory.too_large_for_two(run.title)
     # That it did not fit is certain, whatever the count says: at most half of what was tried.
-    free = min(free, memory.needed(recipe.batch_size // recipe.micro_batches // 2, per_image, fixed))
+    free = min(
+        free, memory.needed(recipe.batch_size // recipe.micro_batches // 2, per_image, fixed)
+    )
     said = memory.too_large(run.step, recipe, run.study.config, per_image, fixed, free)
     return f"{run.title} ran out of memory: {said}"

@@ -33,7 +33,8 @@ class Study:
 
     @property
     def hash(self) -> str:
-        """Of the config and the images, wherever they lie: two runs may be compared only if theirs are equal."""
+        """Of the config and the images, wherever they lie: two runs may be compared only if theirs
+        are equal."""
         return hexdigest({"config": replace(self.config, dataset=""), "images": self.images})
 
     def run_folder(self, step: str, seed: int) -> Path:
@@ -50,14 +51,19 @@ MADE_AGAIN = ".made-again"
 
 
 def must_begin_anew(run: Path) -> bool:
-    """Whether a command that names the run in --overwrite is to throw it away, or has done so before."""
+    """Whether a command that names the run in --overwrite is to throw it away, or has done so
+    before."""
     return not (run / MADE_AGAIN).exists()
 
 
 def study_folder(name: str, runs: Path) -> Path:
-    """The folder in `runs` of the study of that name. Raises ValueError unless it can be a folder's name everywhere."""
+    """The folder in `runs` of the study of that name. Raises ValueError unless it can be a folder's
+    name everywhere."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"the study's name is {name!r}: give up to 100 letters, digits, dots, dashes and underscores")
+        raise ValueError(
+            f"the study's name is {name!r}: give up to 100 letters, digits, dots, dashes and "
+            "underscores"
+        )
     return runs / name
 
 
@@ -66,21 +72,25 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): restore it, or choose another --study") from None
+        raise ValueError(
+            f"{path} cannot be read ({error}): restore it, or choose another --study"
+        ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object: restore it, or choose another --study")
     return content
 
 
 def recall(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that only remembers; nothing where it is missing or damaged: no reason to stop."""
+    """The object in a JSON file that only remembers; nothing where it is missing or damaged: no
+    reason to stop."""
     with contextlib.suppress(ValueError):
         return read_json(path)
     return {}
 
 
 def read_result(run: Path) -> dict[str, Any] | None:
-    """The result.json of a finished run, None of another. Raises ValueError, with what to do, where it is damaged."""
+    """The result.json of a finished run, None of another. Raises ValueError, with what to do, where
+    it is damaged."""
     path = run / "result.json"
     if not os.path.lexists(path):
         return None
@@ -101,7 +111,8 @@ def read_result(run: Path) -> dict[str, Any] | None:
 
 
 def read_records(run: Path) -> Iterator[dict[str, Any]]:
-    """config.json and result.json of a run, as far as they are there and whole; who needs the others says so."""
+    """config.json and result.json of a run, as far as they are there and whole; who needs the
+    others says so."""
     for read, place in ((read_json, run / "config.json"), (read_result, run)):
         with contextlib.suppress(ValueError):
             if (record := read(place)) is not None:
@@ -125,34 +136,57 @@ def find_study(folder: Path, config: StudyConfig) -> Study:
         raise ValueError(f"{folder} is not a folder: choose another --study")
     if not path.exists():
         left = [entry.name for entry in folder.iterdir()] if folder.exists() else []
-        # The lock on making a study, and a study.json that was not finished, are no reason not to make it.
+        # The lock on making a study, and a study.json that was not finished, are no reason not to
+        # make it.
         if any(not name.startswith(".") and name != "study.json.part" for name in left):
-            raise ValueError(f"{folder} holds files but no study.json: choose another --study, or an empty folder")
+            raise ValueError(
+                f"{folder} holds files but no study.json: choose another --study, or an empty "
+                "folder"
+            )
         return Study(folder, config, "")
     study, here = read_json(path), json.loads(json.dumps(asdict(config)))
     there = study.get("config")
-    if not isinstance(there, dict) or not all(isinstance(there.get(part), dict) for part in ("recipe", "classic")):
-        raise ValueError(f"{path} is damaged, it states no config: restore it, or choose another --study")
-    pairs = [(f"{part}.{key}" if part == "classic" else key, flat(there.get(part, {})).get(key), value)
-             for part in ("recipe", "classic") for key, value in flat(here[part]).items()]  # fmt: skip
-    pairs += [(key, there.get(key), here[key]) for key in ("dataset", "regime", "resolution", "precision")]
-    before, now = ((part.get("init_weights") or {}).get("sha256", "none")[:12] for part in (there, here))
+    if not isinstance(there, dict) or not all(
+        isinstance(there.get(part), dict) for part in ("recipe", "classic")
+    ):
+        raise ValueError(
+            f"{path} is damaged, it states no config: restore it, or choose another --study"
+        )
+    pairs = [
+        (f"{part}.{key}" if part == "classic" else key, flat(there.get(part, {})).get(key), value)
+        for part in ("recipe", "classic")
+        for key, value in flat(here[part]).items()
+    ]
+    pairs += [
+        (key, there.get(key), here[key]) for key in ("dataset", "regime", "resolution", "precision")
+    ]
+    before, now = (
+        (part.get("init_weights") or {}).get("sha256", "none")[:12] for part in (there, here)
+    )
     pairs.append(("init_weights", before, now))
-    different = [f"{key} ({old} there, {new} here)" for key, old, new in pairs
-                 if old != new and (key, new) != ("precision", "auto")]  # fmt: skip
+    different = [
+        f"{key} ({old} there, {new} here)"
+        for key, old, new in pairs
+        if old != new and (key, new) != ("precision", "auto")
+    ]
     if different:
         raise ValueError(
-            f"{folder} was made by another config: {first_few(different)}; give this one a name of its own with "
+            f"{folder} was made by another config: {first_few(different)}; give this one a name "
+            "of its own with "
             "--study NAME, or ask for the same config"
         )
     return Study(folder, config, str(study.get("images", "")))
 
 
-def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fingerprint: str) -> Study:
-    """Make `folder` a study of `config` on `dataset` (its summary for readers), or find that it is one already.
+def open_study(
+    folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fingerprint: str
+) -> Study:
+    """Make `folder` a study of `config` on `dataset` (its summary for readers), or find that it is
+    one already.
 
     Raises:
-        ValueError: the folder holds a study of another config, or of the same data set with other contents.
+        ValueError: the folder holds a study of another config, or of the same data set with other
+            contents.
     """
     find_study(folder, config)
     study = Study(folder, config, fingerprint)
@@ -167,7 +201,8 @@ def open_study(folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fi
     there = find_study(folder, config)  # another process may have made it
     if there != study or read_json(path).get("hash") != study.hash:
         raise ValueError(
-            f"{folder} was made on other images: data set {config.dataset!r} has changed since; restore it, or give "
+            f"{folder} was made on other images: data set {config.dataset!r} has changed since; "
+            "restore it, or give "
             "this study a name of its own with --study NAME"
         )
     return study
@@ -185,7 +220,8 @@ def note_design(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_plans(folder: Path) -> tuple[Noted, ...]:
-    """How a study is judged: the first plan and each later one. None where there is no study yet."""
+    """How a study is judged: the first plan and each later one. None where there is no study
+    yet."""
     path = folder / "study.json"
     if not path.exists():
         return ()
@@ -196,7 +232,8 @@ def read_plans(folder: Path) -> tuple[Noted, ...]:
 
 
 def note_plan(folder: Path, plan: Plan) -> None:
-    """Write a plan into study.json unless it is the one that holds, with the number of runs that are finished.
+    """Write a plan into study.json unless it is the one that holds, with the number of runs that
+    are finished.
 
     As long as there is none a plan may change without a trace; later the ones before it are kept.
     """

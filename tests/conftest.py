@@ -1,6 +1,7 @@
 """Real images, few and small, that the tests of training and of the command line share.
 
-What takes seconds to import is imported where it is used: the process that only hands out the tests reads this too.
+What takes seconds to import is imported where it is used: the process that only hands out the tests
+    reads this too.
 """
 
 import collections
@@ -11,7 +12,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; read when torch is imported
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # processes that share the cores; read when torch is imported
     os.environ["OMP_NUM_THREADS"] = "1"
     gc.disable()  # until all is imported: a second of looking through what stays
 
@@ -27,9 +30,14 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_configure() -> None:
-    """Tests write in memory where there is room: each file that a run makes safe waits milliseconds for a disk."""
+    """Tests write in memory where there is room: each file that a run makes safe waits milliseconds
+    for a disk."""
     memory = Path("/dev/shm")
-    if not memory.is_dir() or not os.access(memory, os.W_OK) or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+    if (
+        not memory.is_dir()
+        or not os.access(memory, os.W_OK)
+        or os.statvfs(memory).f_flag & os.ST_NOEXEC
+    ):
         return
     available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
     room = min(shutil.disk_usage(memory).free, int(available[1]) * 1024 if available else 0)
@@ -39,22 +47,28 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores, eight at most: a test that waits for a process of its own leaves its core to another."""
+    """One more than cores, eight at most: a test that waits for a process of its own leaves its
+    core to another."""
     return min(8, (os.cpu_count() or 1) + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each process begins with its share of the slow tests, so that none is left alone with one at the end."""
+    """Each process begins with its share of the slow tests, so that none is left alone with one at
+    the end."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     quick = [item for item in items if not item.get_closest_marker("slow")]
     items.clear()
     for worker in range(workers):
-        items += slow[worker::workers] + quick[len(quick) * worker // workers : len(quick) * (worker + 1) // workers]
+        items += (
+            slow[worker::workers]
+            + quick[len(quick) * worker // workers : len(quick) * (worker + 1) // workers]
+        )
 
 
 def pytest_collection_finish() -> None:
-    """Full searches for garbage pass over what has been imported by now, and are as rare as in a command."""
+    """Full searches for garbage pass over what has been imported by now, and are as rare as in a
+    command."""
     from training.environment import code_version
 
     gc.enable()
@@ -76,7 +90,8 @@ def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_and_coarse() -> Iterator[None]:
-    """What is timed is timed as seldom, and what is drawn is as coarse, as may be: few tests ask how fast or fine."""
+    """What is timed is timed as seldom, and what is drawn is as coarse, as may be: few tests ask
+    how fast or fine."""
     from report import plots
     from studies import speed
     from training import inference_profile
@@ -91,7 +106,8 @@ def quick_and_coarse() -> Iterator[None]:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The figures of reports are drawn and not written, where something else is asked of a command."""
+    """The figures of reports are drawn and not written, where something else is asked of a
+    command."""
     from report import page
 
     def forget(figures: Iterator[object], folder: Path) -> list[str]:
@@ -103,7 +119,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """made_once(name, make): a folder that `make` has filled, once for all processes of this session. To be read."""
+    """made_once(name, make): a folder that `make` has filled, once for all processes of this
+    session. To be read."""
     from utils.files import one_writer
 
     base = tmp_path_factory.getbasetemp()
@@ -126,7 +143,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 
 @pytest.fixture(scope="session")
 def images(made_once: MadeOnce) -> Path:
-    """A folder with one folder a class: 3 classes of 30 JPEGs, told apart by the direction of their stripes."""
+    """A folder with one folder a class: 3 classes of 30 JPEGs, told apart by the direction of their
+    stripes."""
 
     def draw(root: Path) -> None:
         rng = np.random.default_rng(0)
@@ -135,8 +153,12 @@ def images(made_once: MadeOnce) -> Path:
             (root / name).mkdir()
             for i in range(30):
                 stripes = np.sin(wave * rng.uniform(0.5, 0.9) + rng.uniform(0, 6))[..., None]
-                pixels = 128 + 90 * stripes * rng.uniform(0.4, 1, 3) + rng.normal(0, 12, (40, 48, 3))
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:02}.jpg")
+                pixels = (
+                    128 + 90 * stripes * rng.uniform(0.4, 1, 3) + rng.normal(0, 12, (40, 48, 3))
+                )
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+                    root / name / f"{i:02}.jpg"
+                )
 
     return made_once("images", draw)
 
@@ -150,13 +172,48 @@ def files(folder: Path) -> set[str]:
 def place(tmp_path: Path, images: Path) -> list[str]:
     """Options that put everything of a quick study on small images under tmp_path."""
     (tmp_path / "data").mkdir()
-    return ["--preset", "pocket", "--dataset", f"imagefolder:{images}", "--runs", str(tmp_path / "runs"),
-            "--data-dir", str(tmp_path / "data"), "--study", "quick", "--resolution", "32", "--epochs", "1",
-            "--warmup-epochs", "0", "--batch-size", "24"]  # fmt: skip
+    return [
+        "--preset",
+        "pocket",
+        "--dataset",
+        f"imagefolder:{images}",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--study",
+        "quick",
+        "--resolution",
+        "32",
+        "--epochs",
+        "1",
+        "--warmup-epochs",
+        "0",
+        "--batch-size",
+        "24",
+    ]
 
 
-STUDY = ["--preset", "pocket", "--study", "s", "--steps", "3", "--resolution", "32", "--epochs", "2", "--warmup-epochs",
-         "0", "--batch-size", "24", "--device", "cpu", "--workers", "0"]  # fmt: skip
+STUDY = [
+    "--preset",
+    "pocket",
+    "--study",
+    "s",
+    "--steps",
+    "3",
+    "--resolution",
+    "32",
+    "--epochs",
+    "2",
+    "--warmup-epochs",
+    "0",
+    "--batch-size",
+    "24",
+    "--device",
+    "cpu",
+    "--workers",
+    "0",
+]
 """A request for the study that `house` holds, without its places."""
 
 
@@ -165,7 +222,14 @@ def house(made_once: MadeOnce, images: Path) -> Path:
     """A folder with a study of one finished run, and decoded images. Not to be changed."""
 
     def train(root: Path) -> None:
-        options = ["--dataset", f"imagefolder:{images}", "--data-dir", str(root), "--runs", str(root / "runs")]
+        options = [
+            "--dataset",
+            f"imagefolder:{images}",
+            "--data-dir",
+            str(root),
+            "--runs",
+            str(root / "runs"),
+        ]
         assert runner.main(["all", *STUDY, *options, "--no-trial"]) == 0
 
     return made_once("house", train)
@@ -176,4 +240,11 @@ def house_place(house: Path, images: Path, tmp_path: Path) -> list[str]:
     """The options that place the study in `tmp_path`/house, a copy of `house` to be spoilt."""
     shutil.copytree(house, tmp_path / "house")
     root = tmp_path / "house"
-    return ["--dataset", f"imagefolder:{images}", "--data-dir", str(root), "--runs", str(root / "runs")]
+    return [
+        "--dataset",
+        f"imagefolder:{images}",
+        "--data-dir",
+        str(root),
+        "--runs",
+        str(root / "runs"),
+    ]

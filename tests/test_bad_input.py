@@ -1,4 +1,5 @@
-"""What a disk, a memory or images cannot do, through the command line: one sentence and the right exit code."""
+"""What a disk, a memory or images cannot do, through the command line: one sentence and the right
+exit code."""
 
 import json
 import shutil
@@ -42,7 +43,12 @@ def test_dry_run_tells_the_bill_and_writes_nothing(place, tmp_path, capsys) -> N
     out = capsys.readouterr().out
     assert "4 runs, 4 to train" in out
     assert "72 a run in training, 288 in all" in out  # 72 of 90 images are trained on, in one epoch
-    for word in ("images/s measured now", "of decoded images", "of weights and checkpoints", "expected in total"):
+    for word in (
+        "images/s measured now",
+        "of decoded images",
+        "of weights and checkpoints",
+        "expected in total",
+    ):
         assert word in out
     assert files(tmp_path) == before
 
@@ -50,7 +56,11 @@ def test_dry_run_tells_the_bill_and_writes_nothing(place, tmp_path, capsys) -> N
 def test_after_each_run_the_forecast_is_corrected(place, capsys) -> None:
     assert runner.main(["all", *place, "--steps", "3", "4"]) == 0
     out = capsys.readouterr().out
-    assert out.index("expected in total") < out.index("1 run left, about ") < out.index("all 2 runs are finished")
+    assert (
+        out.index("expected in total")
+        < out.index("1 run left, about ")
+        < out.index("all 2 runs are finished")
+    )
     assert runner.main(["all", *place, "--steps", "3", "4", "5", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "3 runs, 2 finished, 1 to train" in out
@@ -62,7 +72,10 @@ def test_after_each_run_the_forecast_is_corrected(place, capsys) -> None:
     ("options", "message"),
     [
         (["--batch-size", "400"], "a batch size of 72 or less fits"),
-        (["--batch-size", "18", "--micro-batches", "6", "--mixup", "0.2"], "give parts of an even number"),
+        (
+            ["--batch-size", "18", "--micro-batches", "6", "--mixup", "0.2"],
+            "give parts of an even number",
+        ),
     ],
 )
 def test_an_impossible_batch_is_refused_before_anything_is_written(
@@ -73,7 +86,9 @@ def test_an_impossible_batch_is_refused_before_anything_is_written(
     assert files(tmp_path) == before
 
 
-def test_a_batch_beyond_the_memory_is_refused_with_one_that_fits(place, tmp_path, capsys, monkeypatch) -> None:
+def test_a_batch_beyond_the_memory_is_refused_with_one_that_fits(
+    place, tmp_path, capsys, monkeypatch
+) -> None:
     before = files(tmp_path)
     monkeypatch.setattr(memory, "available", lambda device: 18_000_000)
     said = refused(["train", "13", *place, "--batch-size", "64"], capsys, 2)
@@ -81,16 +96,27 @@ def test_a_batch_beyond_the_memory_is_refused_with_one_that_fits(place, tmp_path
     parts = int(said.partition("give --micro-batches ")[2].partition(",")[0])
     assert files(tmp_path) == before
     # What it names is accepted.
-    assert runner.main(["train", "13", *place, "--batch-size", "64", "--micro-batches", str(parts)]) == 0
+    assert (
+        runner.main(["train", "13", *place, "--batch-size", "64", "--micro-batches", str(parts)])
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
     "failure",
-    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-     RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ...")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you "
+            "tried ..."
+        ),
+    ],
     ids=["gpu", "python", "cpu"],
-)  # fmt: skip
-def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(failure, place, capsys, monkeypatch) -> None:
+)
+def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(
+    failure, place, capsys, monkeypatch
+) -> None:
     def train(*_: object) -> None:
         raise failure
 
@@ -100,7 +126,9 @@ def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(failu
     assert "give --micro-batches 2, parts of 12" in said
 
 
-def test_the_next_batch_to_try_is_measured_when_the_failed_run_is_gone(place, capsys, monkeypatch) -> None:
+def test_the_next_batch_to_try_is_measured_when_the_failed_run_is_gone(
+    place, capsys, monkeypatch
+) -> None:
     class Network:
         """Stands for all that the failed run had on its device."""
 
@@ -124,7 +152,9 @@ def test_the_next_batch_to_try_is_measured_when_the_failed_run_is_gone(place, ca
 
 def test_a_worker_that_was_killed_is_one_sentence(place, capsys, monkeypatch) -> None:
     def train(*_: object) -> None:
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...")
+        raise RuntimeError(
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."
+        )
 
     monkeypatch.setattr(run_queue, "train", train)
     said = refused(["train", "13", *place], capsys, 1)
@@ -141,7 +171,9 @@ def test_another_error_of_torch_is_not_taken_for_memory(place, monkeypatch) -> N
         runner.main(["train", "13", *place])
 
 
-def test_too_little_disk_for_images_and_runs_is_refused_first(place, tmp_path, capsys, monkeypatch) -> None:
+def test_too_little_disk_for_images_and_runs_is_refused_first(
+    place, tmp_path, capsys, monkeypatch
+) -> None:
     before = files(tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
@@ -157,7 +189,11 @@ def test_unreadable_images_are_named_and_can_be_left_out(place, own, tmp_path, c
     capsys.readouterr()
     assert runner.main(["train", "3", *place]) == 2
     said = capsys.readouterr().err
-    named = {name for name in ("down/03.jpg: an empty file", "across/11.jpg: not an image") if name in said}
+    named = {
+        name
+        for name in ("down/03.jpg: an empty file", "across/11.jpg: not an image")
+        if name in said
+    }
     assert named  # those of the first split that has some
     assert not (tmp_path / "runs").exists()
     assert said.count("\n") == said.count("Decoding ") + 1  # one sentence, whatever else is told
@@ -167,13 +203,18 @@ def test_unreadable_images_are_named_and_can_be_left_out(place, own, tmp_path, c
     study = json.loads((tmp_path / "runs/quick/study.json").read_text())["dataset"]
     run = json.loads((tmp_path / "runs/quick/patchify-stem/seed-0/environment.json").read_text())
     assert run["skipped"] == study["skipped"]
-    assert sorted(name for names in study["skipped"].values() for name in names) == ["across/11.jpg", "down/03.jpg"]
+    assert sorted(name for names in study["skipped"].values() for name in names) == [
+        "across/11.jpg",
+        "down/03.jpg",
+    ]
     assert study["train"] + study["validation"] + study["test"] == 88  # of 90
     page = (tmp_path / "runs/quick/report/report.md").read_text()
     for name in ("across/11.jpg", "down/03.jpg"):
         assert name in told
         assert name in page
-    assert f"{study['train']} training, {study['validation']} validation, {study['test']} test" in page
+    assert (
+        f"{study['train']} training, {study['validation']} validation, {study['test']} test" in page
+    )
     # Later commands must go on asking for it: it never passes silently for the whole.
     assert "unreadable images" in refused(["train", "4", *place], capsys, 2)
 
@@ -197,6 +238,8 @@ def test_a_damaged_cache_is_refused(place, tmp_path, capsys) -> None:
 def test_the_memory_of_augmented_images_is_a_share_of_what_is_free(place, monkeypatch) -> None:
     monkeypatch.setattr(run_module, "available", lambda _: 4000)
     limits = []
-    monkeypatch.setattr(run_queue, "train", lambda run, stores, *_: limits.append(stores.augmented.limit))
+    monkeypatch.setattr(
+        run_queue, "train", lambda run, stores, *_: limits.append(stores.augmented.limit)
+    )
     runner.main(["train", "3", *place])
     assert limits == [1000]

@@ -39,11 +39,18 @@ def spoil(file: Path, damage: str) -> None:
         file.unlink()
         file.mkdir()
         return
-    file.write_bytes({
-        "empty": b"", "torn": good[: len(good) // 2], "binary": bytes(range(256)) * 9, "zeros": bytes(len(good)),
-        "a list": b"[]", "no fields": b"{}", "not a number": good.replace(b'"top1": ', b'"top1": NaN, "x": '),
-        "deep": b"[" * 100_000,
-    }[damage])  # fmt: skip
+    file.write_bytes(
+        {
+            "empty": b"",
+            "torn": good[: len(good) // 2],
+            "binary": bytes(range(256)) * 9,
+            "zeros": bytes(len(good)),
+            "a list": b"[]",
+            "no fields": b"{}",
+            "not a number": good.replace(b'"top1": ', b'"top1": NaN, "x": '),
+            "deep": b"[" * 100_000,
+        }[damage]
+    )
 
 
 @pytest.mark.parametrize("damage", ["torn", "no fields", "not a number", "deep", "a pipe"])
@@ -62,11 +69,16 @@ def test_a_finished_runs_result_that_is_damaged(damage, study, house_place, caps
 def test_a_study_json_that_is_damaged(damage, study, house_place, capsys) -> None:
     spoil(study / "study.json", damage)
     before = sorted(study.rglob("*"))
-    for command in (["all", *STUDY, *house_place], ["report", "--study", str(study)],
-                    ["export", "--run", str(study / RUN), "--out", str(study / "out")]):  # fmt: skip
+    for command in (
+        ["all", *STUDY, *house_place],
+        ["report", "--study", str(study)],
+        ["export", "--run", str(study / RUN), "--out", str(study / "out")],
+    ):
         capsys.readouterr()
         code = runner.main(command)
-        if command[0] == "export" and damage == "no fields":  # a study that says nothing of its data set
+        if (
+            command[0] == "export" and damage == "no fields"
+        ):  # a study that says nothing of its data set
             assert code == 0
             continue
         assert code == 2
@@ -76,7 +88,9 @@ def test_a_study_json_that_is_damaged(damage, study, house_place, capsys) -> Non
 
 
 @pytest.mark.parametrize("damage", ["torn", "a list", "deep", "a pipe"])
-def test_measured_speeds_that_are_damaged_are_measured_again(damage, study, house_place, capsys) -> None:
+def test_measured_speeds_that_are_damaged_are_measured_again(
+    damage, study, house_place, capsys
+) -> None:
     spoil(study / "speeds.json", damage)
     assert runner.main(["all", *STUDY, *house_place, "--steps", "4", "--dry-run"]) == 0
     assert "measured now" in capsys.readouterr().out
@@ -86,8 +100,10 @@ def test_measured_speeds_that_are_damaged_are_measured_again(damage, study, hous
 def test_weights_that_are_damaged(damage, study, house_place, images, tmp_path, capsys) -> None:
     spoil(study / RUN / "model.safetensors", damage)
     image = str(images / "down/01.jpg")
-    for command in (["predict", image, "--run", str(study / RUN)],
-                    ["export", "--run", str(study / RUN), "--out", str(tmp_path / "out")]):  # fmt: skip
+    for command in (
+        ["predict", image, "--run", str(study / RUN)],
+        ["export", "--run", str(study / RUN), "--out", str(tmp_path / "out")],
+    ):
         capsys.readouterr()
         assert runner.main(command) == 2
         (said,) = complaints(capsys)
@@ -114,7 +130,9 @@ def test_a_changed_bit_of_the_weights_is_found(study, images, capsys) -> None:
 
 
 @pytest.mark.parametrize("damage", ["binary", "missing", "a pipe"])
-def test_metrics_of_an_unfinished_run_are_restored_from_its_checkpoint(damage, study, house_place) -> None:
+def test_metrics_of_an_unfinished_run_are_restored_from_its_checkpoint(
+    damage, study, house_place
+) -> None:
     (study / RUN / "result.json").unlink()
     file = study / RUN / "metrics.jsonl"
     good = file.read_bytes()
@@ -126,7 +144,17 @@ def test_metrics_of_an_unfinished_run_are_restored_from_its_checkpoint(damage, s
 def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
     study, house_place, capsys, monkeypatch
 ) -> None:
-    command = ["all", *STUDY, *house_place, "--no-trial", "--steps", "3", "4", "--overwrite", "patchify-stem"]
+    command = [
+        "all",
+        *STUDY,
+        *house_place,
+        "--no-trial",
+        "--steps",
+        "3",
+        "4",
+        "--overwrite",
+        "patchify-stem",
+    ]
     (study / RUN / "result.json").unlink()
     (study / RUN / "checkpoint.pt").write_bytes(b"torn")
     (study / RUN / "checkpoint.pt.previous").write_bytes(b"torn too")
@@ -142,7 +170,9 @@ def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
         patch.setattr(run_queue, "train", stops_at_depthwise)
         assert runner.main(command) == 75
     made = (study / RUN / "result.json").stat().st_mtime_ns
-    assert runner.main(command) == 0  # repeated as it was: what it made again is left, the rest is done
+    assert (
+        runner.main(command) == 0
+    )  # repeated as it was: what it made again is left, the rest is done
     assert (study / RUN / "result.json").stat().st_mtime_ns == made
     assert (study / "depthwise/seed-0/result.json").exists()
     assert runner.main(command) == 0  # given once more after its end, it is a new request

@@ -30,7 +30,9 @@ def test_code_points_at_the_decision_it_means() -> None:
     assert not vague, "say which decision: docs/decisions.md#anchor"
 
 
-@pytest.mark.parametrize("path", [*CODE, *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*CODE, *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name
+)
 def test_every_anchor_that_is_named_exists(path: Path) -> None:
     named = re.findall(r"decisions\.md#([\w-]*)", path.read_text())
     assert set(named) <= set(ANCHORS)

@@ -30,7 +30,9 @@ def arrows() -> set[tuple[str, str]]:
 
 
 def test_the_image_has_the_arrows_of_the_code() -> None:
-    image = (HOUSE / "docs/architecture.md").read_text().partition("```mermaid")[2].partition("```")[0]
+    image = (
+        (HOUSE / "docs/architecture.md").read_text().partition("```mermaid")[2].partition("```")[0]
+    )
     drawn = re.findall(r"(\w+) --> (\w+)", image)
     assert len(drawn) == len(set(drawn))
     assert set(drawn) == arrows()
@@ -53,8 +55,12 @@ def test_every_file_that_the_page_names_is_there() -> None:
 
 def test_no_file_imports_torchvision_before_it_is_needed() -> None:
     """It takes as long to import as torch itself (docs/decisions.md#imports)."""
-    for file in (path for room in (*ROOMS, *DOOR) for path in [HOUSE / room, *(HOUSE / room).rglob("*.py")]):
+    for file in (
+        path for room in (*ROOMS, *DOOR) for path in [HOUSE / room, *(HOUSE / room).rglob("*.py")]
+    ):
         at_once = ast.parse(file.read_text()).body if file.suffix else []
-        names = {alias.name for node in at_once if isinstance(node, ast.Import) for alias in node.names}
+        names = {
+            alias.name for node in at_once if isinstance(node, ast.Import) for alias in node.names
+        }
         names |= {str(node.module) for node in at_once if isinstance(node, ast.ImportFrom)}
         assert not [name for name in names if name.partition(".")[0] == "torchvision"], file

@@ -18,7 +18,8 @@ def edit(file: Path, **changes: object) -> None:
 
 @pytest.fixture
 def another(house_place, tmp_path: Path) -> Path:
-    """The finished run of a study's step, as it would be if that step had been made with GELU then."""
+    """The finished run of a study's step, as it would be if that step had been made with GELU
+    then."""
     run = tmp_path / "house/runs/s/patchify-stem/seed-0"
     config = json.loads((run / "config.json").read_text())
     architecture = config["architecture"] | {"activation": "gelu"}
@@ -35,7 +36,11 @@ def test_another_network_under_the_steps_name_is_neither_skipped_nor_resumed(
         (another / "result.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for command in ("all", "train"):
-        options = STUDY if command == "all" else [word for word in STUDY if word not in ("--steps", "3")] + ["3"]
+        options = (
+            STUDY
+            if command == "all"
+            else [word for word in STUDY if word not in ("--steps", "3")] + ["3"]
+        )
         capsys.readouterr()
         assert runner.main([command, *options, *house_place, "--no-trial"]) == 2
         said = capsys.readouterr()
@@ -46,7 +51,9 @@ def test_another_network_under_the_steps_name_is_neither_skipped_nor_resumed(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_a_result_of_another_digest_is_not_taken_where_the_config_is_lost(another: Path, house_place, capsys) -> None:
+def test_a_result_of_another_digest_is_not_taken_where_the_config_is_lost(
+    another: Path, house_place, capsys
+) -> None:
     (another / "config.json").write_text("torn")
     assert runner.main(["all", *STUDY, *house_place, "--no-trial"]) == 2
     assert "its digest was another, is " in capsys.readouterr().err
@@ -74,7 +81,9 @@ def elsewhere(house_place, tmp_path: Path) -> Path:
     return study / "without-depthwise/seed-0"
 
 
-def test_what_another_row_has_made_is_taken_and_not_made_again(elsewhere, house_place, images, capsys) -> None:
+def test_what_another_row_has_made_is_taken_and_not_made_again(
+    elsewhere, house_place, images, capsys
+) -> None:
     command = ["all", *SHARE, *house_place, "--no-trial"]
     before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
     assert runner.main([*command, "--dry-run"]) == 0
@@ -102,13 +111,17 @@ def test_what_another_row_has_begun_is_finished_there(elsewhere, house_place, ca
     assert (elsewhere / "result.json").exists()
 
 
-def test_a_damaged_result_of_another_row_is_named_with_that_row(elsewhere, house_place, capsys) -> None:
+def test_a_damaged_result_of_another_row_is_named_with_that_row(
+    elsewhere, house_place, capsys
+) -> None:
     (elsewhere / "result.json").write_text("{}")
     assert runner.main(["all", *SHARE, *house_place, "--no-trial"]) == 1
     assert "without-depthwise/seed-0/result.json is damaged" in capsys.readouterr().err
 
 
-def test_naming_a_row_in_overwrite_leaves_anothers_run_alone(elsewhere, house_place, capsys) -> None:
+def test_naming_a_row_in_overwrite_leaves_anothers_run_alone(
+    elsewhere, house_place, capsys
+) -> None:
     before = (elsewhere / "result.json").stat().st_mtime_ns
     command = ["all", *SHARE, *house_place, "--no-trial", "--overwrite", "patchify-stem"]
     assert runner.main(command) == 0

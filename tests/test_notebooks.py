@@ -12,8 +12,13 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 nbformat = pytest.importorskip("nbformat")
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # warnings of the kernel's own libraries
-EPOCHS = 24  # far more than pass between the first checkpoint and the stop, on a machine however busy
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+]  # warnings of the kernel's own libraries
+EPOCHS = (
+    24  # far more than pass between the first checkpoint and the stop, on a machine however busy
+)
 QUICK = f"--resolution 32 --epochs {EPOCHS} --warmup-epochs 0 --batch-size 24 --device cpu"
 
 
@@ -26,9 +31,17 @@ def pocket(made_once: MadeOnce) -> Path:
 
 @pytest.fixture
 def quick(pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    values = {"RUNS": tmp_path / "runs", "DATA_DIR": pocket, "PRESET": "pocket", "STEP": "13", "OPTIONS": QUICK,
-              "REHEARSAL": "1", "OMP_NUM_THREADS": "1", "JUPYTER_PLATFORM_DIRS": "1",
-              "IPYTHONDIR": tmp_path / "ipython"}  # fmt: skip
+    values = {
+        "RUNS": tmp_path / "runs",
+        "DATA_DIR": pocket,
+        "PRESET": "pocket",
+        "STEP": "13",
+        "OPTIONS": QUICK,
+        "REHEARSAL": "1",
+        "OMP_NUM_THREADS": "1",
+        "JUPYTER_PLATFORM_DIRS": "1",
+        "IPYTHONDIR": tmp_path / "ipython",
+    }
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
     for name in ("RUN", "IMAGE", "REPOSITORY", "MPLBACKEND"):
@@ -41,13 +54,20 @@ def executed(name: str):
     pytest.importorskip("ipykernel")
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     resources = {"metadata": {"path": str(ROOT / "notebooks")}}
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources=resources
+    ).execute()
     return notebook
 
 
 def outputs(notebook, kind: str) -> list[str]:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [output.data[kind] for cell in cells for output in cell.outputs if kind in output.get("data", {})]
+    return [
+        output.data[kind]
+        for cell in cells
+        for output in cell.outputs
+        if kind in output.get("data", {})
+    ]
 
 
 def printed(notebook) -> str:

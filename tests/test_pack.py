@@ -22,7 +22,9 @@ def study(house: Path, tmp_path: Path) -> Path:
 
 def files(folder: Path) -> dict[str, bytes]:
     """Without what matplotlib notes of this machine's fonts when it is first imported."""
-    names = (path for path in folder.rglob("*") if path.is_file() and "matplotlib" not in path.parts)
+    names = (
+        path for path in folder.rglob("*") if path.is_file() and "matplotlib" not in path.parts
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
@@ -99,7 +101,9 @@ def test_parts_are_merged(study: Path, tmp_path: Path) -> None:
         ("report /dev/zero", "/dev/zero holds no study"),
     ],
 )
-def test_wrong_requests_are_one_sentence_and_write_nothing(words, said, study, tmp_path, capsys, monkeypatch) -> None:
+def test_wrong_requests_are_one_sentence_and_write_nothing(
+    words, said, study, tmp_path, capsys, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "thesis.tex").write_text("...")
     assert runner.main(["pack", "s", "--out", "cut.pack"]) == 0
@@ -130,4 +134,7 @@ def test_a_file_that_the_disk_refuses_is_told_in_words(monkeypatch, capsys) -> N
 
     monkeypatch.setattr(runner, "pack", refuse)
     assert runner.main(["pack", "any"]) == 1
-    assert capsys.readouterr().err == "runner.py: a file could not be read or written (Input/output error)\n"
+    assert (
+        capsys.readouterr().err
+        == "runner.py: a file could not be read or written (Input/output error)\n"
+    )

@@ -1,4 +1,5 @@
-"""Files from elsewhere are read, never executed: a trap in every place, of every kind, and nothing springs it."""
+"""Files from elsewhere are read, never executed: a trap in every place, of every kind, and nothing
+springs it."""
 
 import json
 import os
@@ -84,7 +85,9 @@ def test_the_trap_springs_where_one_unpickles_it(kind, trap, tmp_path) -> None:
     assert trap.place.exists()
 
 
-@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.bin", "w.safetensors", "w.ckpt", "w.json", "w.npy"])
+@pytest.mark.parametrize(
+    "name", ["w.pt", "w.pth", "w.bin", "w.safetensors", "w.ckpt", "w.json", "w.npy"]
+)
 def test_weights_to_start_from(name, trap, tmp_path, capsys) -> None:
     for kind in KINDS:
         kind(tmp_path / name, trap)
@@ -114,7 +117,15 @@ def test_an_unfinished_runs_checkpoint(name, house_place, trap, tmp_path, capsys
         kind(run / name, trap)
         capsys.readouterr()
         assert (
-            runner.main(["train", "3", *[w for w in STUDY if w not in ("--steps", "3")], *house_place, "--no-trial"])
+            runner.main(
+                [
+                    "train",
+                    "3",
+                    *[w for w in STUDY if w not in ("--steps", "3")],
+                    *house_place,
+                    "--no-trial",
+                ]
+            )
             == 1
         )
         said = capsys.readouterr().err
@@ -128,8 +139,14 @@ def test_a_runs_weights_and_records(house_place, images, trap, tmp_path, capsys)
     run, study = tmp_path / "house" / RUN, tmp_path / "house/runs/s"
     image = str(images / "down/01.jpg")
     requests = {
-        "model.safetensors": [["predict", image, "--run", str(run)], ["export", "--run", str(run), "--out", "no"]],
-        "result.json": [["export", "--run", str(run), "--out", str(tmp_path / "no")], ["all", *STUDY, *house_place]],
+        "model.safetensors": [
+            ["predict", image, "--run", str(run)],
+            ["export", "--run", str(run), "--out", "no"],
+        ],
+        "result.json": [
+            ["export", "--run", str(run), "--out", str(tmp_path / "no")],
+            ["all", *STUDY, *house_place],
+        ],
         "config.json": [["export", "--run", str(run), "--out", str(tmp_path / "no")]],
         "study.json": [["report", "--study", str(study)], ["all", *STUDY, *house_place]],
     }
@@ -141,12 +158,20 @@ def test_a_runs_weights_and_records(house_place, images, trap, tmp_path, capsys)
             for command in commands:
                 capsys.readouterr()
                 assert runner.main(command) in (1, 2), command
-                said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("runner.py: ")]
+                said = [
+                    line
+                    for line in capsys.readouterr().err.splitlines()
+                    if line.startswith("runner.py: ")
+                ]
                 assert len(said) == 1, said
                 assert name in said[0]
                 assert not trap.place.exists()
         file.write_bytes(good)
-    for name in ("metrics.jsonl", "predictions.csv", "result.json"):  # the report leaves the run out, by name
+    for name in (
+        "metrics.jsonl",
+        "predictions.csv",
+        "result.json",
+    ):  # the report leaves the run out, by name
         good = (run / name).read_bytes()
         as_pickle(run / name, trap)
         assert runner.main(["report", "--study", str(study)]) == 0

@@ -43,12 +43,24 @@ def test_check_says_what_each_step_changes_in_a_preset(mine, capsys) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("kernel_size = 13", "kernel_size = 12", "step 'kernel-13' of the roadmap 'mine': kernel_size is 12"),
-        ("kernel_size", "kernel_sise", "mine.toml: step 'kernel-13': a network has no field 'kernel_sise', did you"),
+        (
+            "kernel_size = 13",
+            "kernel_size = 12",
+            "step 'kernel-13' of the roadmap 'mine': kernel_size is 12",
+        ),
+        (
+            "kernel_size",
+            "kernel_sise",
+            "mine.toml: step 'kernel-13': a network has no field 'kernel_sise', did you",
+        ),
     ],
 )
-@pytest.mark.parametrize("command", [["check"], ["all", "--roadmap"], ["train", "1", "--roadmap"]], ids=lambda c: c[0])
-def test_a_wrong_roadmap_is_refused_and_nothing_written(mine, place, command, old, new, said, tmp_path, capsys) -> None:
+@pytest.mark.parametrize(
+    "command", [["check"], ["all", "--roadmap"], ["train", "1", "--roadmap"]], ids=lambda c: c[0]
+)
+def test_a_wrong_roadmap_is_refused_and_nothing_written(
+    mine, place, command, old, new, said, tmp_path, capsys
+) -> None:
     Path(mine).write_text(MINE.replace(old, new))
     place = place if command != ["check"] else []
     assert runner.main([*command, mine, *place]) == 2
@@ -58,7 +70,9 @@ def test_a_wrong_roadmap_is_refused_and_nothing_written(mine, place, command, ol
     assert {path.name for path in tmp_path.iterdir()} == {"mine.toml", "data"}
 
 
-def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(mine, place, tmp_path, capsys) -> None:
+def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(
+    mine, place, tmp_path, capsys
+) -> None:
     study = tmp_path / "runs/quick"
     assert runner.main(["all", "--roadmap", mine, *place]) == 0
     out = capsys.readouterr().out
@@ -71,10 +85,14 @@ def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(mine, p
     assert "| 0 | as-in-the-paper" in page.replace("  ", " ").replace("  ", " ")
 
     assert runner.main(["train", "separate-downsampling", *place]) == 0
-    assert "the run of as-in-the-paper" in capsys.readouterr().out  # one network and recipe, one run
+    assert (
+        "the run of as-in-the-paper" in capsys.readouterr().out
+    )  # one network and recipe, one run
     Path(mine).unlink()  # the study knows what its rows are
     assert runner.main(["report", "--study", str(study)]) == 0
-    assert (study / "report/report.md").read_text().count("kernels 13x13") == page.count("kernels 13x13")
+    assert (study / "report/report.md").read_text().count("kernels 13x13") == page.count(
+        "kernels 13x13"
+    )
     assert runner.main(["report", "--study", str(study), "--roadmap", "paper"]) == 0
     assert "separate-downsampling" in (study / "report/paper/report.md").read_text()
     capsys.readouterr()
@@ -82,7 +100,9 @@ def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(mine, p
     assert "was not asked for the roadmap 'recipe': choose mine, paper" in capsys.readouterr().err
 
 
-def test_the_recipe_roadmap_makes_no_run_for_what_a_preset_switches_off(place, tmp_path, capsys) -> None:
+def test_the_recipe_roadmap_makes_no_run_for_what_a_preset_switches_off(
+    place, tmp_path, capsys
+) -> None:
     request = ["all", "--roadmap", "recipe", *place, "--dry-run"]
     assert runner.main(request) == 0
     out = capsys.readouterr().out
@@ -103,6 +123,15 @@ def test_other_roadmaps_are_printed_and_drawn(mine, capsys) -> None:
     out = capsys.readouterr().out
     assert "| depthwise conv 7x7" in out
     assert "~   | depthwise conv 13x13" in out
-    request = ["show", "mixup-on-depthwise", "--roadmap", "recipe", "--network", "4", "--regime", "pocket"]
+    request = [
+        "show",
+        "mixup-on-depthwise",
+        "--roadmap",
+        "recipe",
+        "--network",
+        "4",
+        "--regime",
+        "pocket",
+    ]
     assert runner.main(request) == 0
     assert "changes mixup=modern" in capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""The command line: what it does, and what it refuses in one sentence with exit code 2 and nothing written."""
+"""The command line: what it does, and what it refuses in one sentence with exit code 2 and nothing
+written."""
 
 import csv
 import io
@@ -21,9 +22,16 @@ ROOT = Path(__file__).parents[1]
 def test_steps_prints_every_row_in_three_formats(capsys) -> None:
     printed = {}
     for form in ("table", "csv", "json"):
-        assert runner.main(["steps", "--regime", "pocket", "--resolution", "64", "--format", form]) == 0
+        assert (
+            runner.main(["steps", "--regime", "pocket", "--resolution", "64", "--format", form])
+            == 0
+        )
         printed[form] = capsys.readouterr().out
-    assert len(list(csv.DictReader(io.StringIO(printed["csv"])))) == len(json.loads(printed["json"])) == 18
+    assert (
+        len(list(csv.DictReader(io.StringIO(printed["csv"]))))
+        == len(json.loads(printed["json"]))
+        == 18
+    )
     for row in json.loads(printed["json"]):
         assert row["name"] in printed["table"]
 
@@ -41,7 +49,9 @@ def test_train_makes_a_run_then_leaves_it_alone_until_it_is_named(place, tmp_pat
     assert result.read_bytes() != first
 
 
-def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(place, tmp_path, capsys) -> None:
+def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(
+    place, tmp_path, capsys
+) -> None:
     runner.main(["train", "4", *place])
     capsys.readouterr()
     chosen = ["--steps", "3", "depthwise", "swin-small"]
@@ -63,7 +73,16 @@ def test_a_design_shares_the_runs_of_others_and_is_noted(place, tmp_path, capsys
     capsys.readouterr()
     noted = json.loads((tmp_path / "runs/quick/study.json").read_text())
     assert [design["kind"] for design in noted["designs"]] == ["cumulative"]
-    request = ["all", *place, "--design", "leave-one-out", "--steps", "without-gelu", "layer-norm", "--no-trial"]
+    request = [
+        "all",
+        *place,
+        "--design",
+        "leave-one-out",
+        "--steps",
+        "without-gelu",
+        "layer-norm",
+        "--no-trial",
+    ]
     assert runner.main([*request, "--dry-run"]) == 0
     assert "2 runs, 1 finished, 1 to train" in capsys.readouterr().out
     assert json.loads((tmp_path / "runs/quick/study.json").read_text()) == noted
@@ -85,7 +104,9 @@ def test_how_a_study_is_judged_is_written_before_its_first_result(place, tmp_pat
     study = tmp_path / "runs/quick/study.json"
     (first,) = json.loads(study.read_text())["plans"]
     assert (first["results"], first["margin"], first["seeds"], first["looks"]) == (0, 0.5, [0], [1])
-    assert first["families"] == [{"name": "paper, cumulative", "comparisons": [["depthwise", "patchify-stem"]]}]
+    assert first["families"] == [
+        {"name": "paper, cumulative", "comparisons": [["depthwise", "patchify-stem"]]}
+    ]
     assert runner.main(request) == 0
     assert json.loads(study.read_text())["plans"] == [first]
     assert runner.main([*request[:-2], "--seeds", "1"]) == 0
@@ -105,7 +126,9 @@ def test_how_a_study_is_judged_is_written_before_its_first_result(place, tmp_pat
 @pytest.mark.usefixtures("undrawn")
 def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) -> None:
     request = ["all", *place, "--steps", "3", "depthwise", "--no-trial", "--until-resolved"]
-    assert runner.main([*request, "--margin", "99"]) == 0  # nothing differs by so much, and a few seeds show it
+    assert (
+        runner.main([*request, "--margin", "99"]) == 0
+    )  # nothing differs by so much, and a few seeds show it
     made = sorted((tmp_path / "runs/quick").glob("*/*/result.json"))
     seeds = len(made) // 2
     assert [path.parent.name for path in made] == 2 * [f"seed-{seed}" for seed in range(seeds)]
@@ -117,10 +140,27 @@ def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) ->
     capsys.readouterr()
     assert runner.main([*request, "--margin", "99", "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith(f"{tmp_path / 'runs/quick'}: no run to train: each comparison is resolved, given up or ")
+    assert told.startswith(
+        f"{tmp_path / 'runs/quick'}: no run to train: each comparison is resolved, given up or "
+    )
     study = ["--study", "other"]
     assert (
-        runner.main([*request, *study, "--margin", "0.0001", "--runs-at-most", "7", "--seeds", "0", "1", "2", "3"]) == 0
+        runner.main(
+            [
+                *request,
+                *study,
+                "--margin",
+                "0.0001",
+                "--runs-at-most",
+                "7",
+                "--seeds",
+                "0",
+                "1",
+                "2",
+                "3",
+            ]
+        )
+        == 0
     )
     (plan,) = json.loads((tmp_path / "runs/other/study.json").read_text())["plans"]
     assert (plan["looks"], plan["runs_at_most"], plan["results"]) == ([2, 3, 4], 7, 0)
@@ -128,7 +168,9 @@ def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) ->
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_runs_of_another_version_of_the_code_are_told_before_more_are_trained(place, tmp_path, capsys) -> None:
+def test_runs_of_another_version_of_the_code_are_told_before_more_are_trained(
+    place, tmp_path, capsys
+) -> None:
     study = tmp_path / "runs/quick"
     request = ["all", *place, "--steps", "3", "depthwise", "--no-trial"]
     assert runner.main(request) == 0
@@ -205,7 +247,8 @@ REFUSED = {
     "steps --resolution 8": "give 32 to 4096",
     "show 14": "steps are numbered 0 to 13",
     "show 3 --resolution 8": "give 32 to 4096",
-    "show 3 --resolution 7 --regime small": "regime small makes images 8 times smaller, give 8 to 4096",
+    "show 3 --resolution 7 --regime small": "regime small makes images 8 times smaller, give 8 to "
+    "4096",
     "train 3 --preset pocket --resolution 4": "give 8 to 4096",
     "predict none.jpg": "no run was given",
     "predict none.jpg --run runs/none": "does not exist",
@@ -217,11 +260,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("request_line", REFUSED)
-def test_a_wrong_request_is_one_sentence_and_writes_nothing(request_line, tmp_path, capsys, monkeypatch) -> None:
+def test_a_wrong_request_is_one_sentence_and_writes_nothing(
+    request_line, tmp_path, capsys, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training_command, "_HERE", tmp_path)
     arguments = request_line.split()
-    if "--preset" not in arguments and arguments and arguments[0] in ("train", "all", "report", "trian"):
+    if (
+        "--preset" not in arguments
+        and arguments
+        and arguments[0] in ("train", "all", "report", "trian")
+    ):
         arguments += ["--preset", "pocket"]
     assert runner.main(arguments) == 2
     captured = capsys.readouterr()
@@ -232,22 +281,31 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(request_line, tmp_pa
     assert files(tmp_path) == set()
 
 
-@pytest.mark.parametrize("request_line", ["--help", "train --help", "train 14", "train 3 --dataset food102"])
+@pytest.mark.parametrize(
+    "request_line", ["--help", "train --help", "train 14", "train 3 --dataset food102"]
+)
 def test_help_and_refusals_import_nothing_heavy(request_line) -> None:
     script = (
         "import sys, runner\n"
         "try: runner.main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "print('HEAVY', sorted({'torch', 'numpy', 'pandas', 'matplotlib', 'PIL'} & set(sys.modules)))\n"
+        "print('HEAVY', sorted({'torch', 'numpy', 'pandas', 'matplotlib', 'PIL'} & "
+        "set(sys.modules)))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *request_line.split()], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *request_line.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "HEAVY []" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(place, tmp_path) -> None:
+def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(
+    place, tmp_path
+) -> None:
     command = [sys.executable, "runner.py", "train", "1", *place, "--epochs", "200"]
     folder = tmp_path / "runs/quick/training-recipe/seed-0"
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
@@ -260,11 +318,16 @@ def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(p
     done = len((folder / "metrics.jsonl").read_text().splitlines())
     assert 1 <= done < 200
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        while len((folder / "metrics.jsonl").read_text().splitlines()) == done and process.poll() is None:
+        while (
+            len((folder / "metrics.jsonl").read_text().splitlines()) == done
+            and process.poll() is None
+        ):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 75
-    epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    epochs = [
+        json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert epochs == list(range(1, len(epochs) + 1))
     assert len(epochs) > done

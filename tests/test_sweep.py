@@ -1,4 +1,5 @@
-"""all --sweep from the command line: what is trained, what is shared, what is reported, what is refused."""
+"""all --sweep from the command line: what is trained, what is shared, what is reported, what is
+refused."""
 
 import pytest
 
@@ -10,7 +11,9 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 SWEEP = ["all", *STUDY, "--no-trial", "--sweep", "lr=0.5x,1x"]
 
 
-def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(house_place, tmp_path, capsys) -> None:
+def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
+    house_place, tmp_path, capsys
+) -> None:
     assert runner.main([*SWEEP, *house_place, "--dry-run"]) == 0
     assert "3 runs, 1 finished, 1 shared, 1 to train" in capsys.readouterr().out
     assert not (tmp_path / "house/runs/s/patchify-stem-lr-0.5x").exists()
@@ -32,7 +35,9 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(house_place,
     assert "was planned" not in page
     capsys.readouterr()
     assert runner.main([*SWEEP, *house_place]) == 0
-    assert "3 runs, 2 finished, 1 shared\n" in capsys.readouterr().out.replace(", 0 to resume, 0 to train", "")
+    assert "3 runs, 2 finished, 1 shared\n" in capsys.readouterr().out.replace(
+        ", 0 to resume, 0 to train", ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,7 +48,9 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(house_place,
         (["--sweep", "lr=0.5x,1x", "--until-resolved"], "belong to a study's plan"),
     ],
 )
-def test_what_cannot_be_swept_is_refused_and_nothing_written(words, said, house_place, tmp_path, capsys) -> None:
+def test_what_cannot_be_swept_is_refused_and_nothing_written(
+    words, said, house_place, tmp_path, capsys
+) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert runner.main(["all", *STUDY, *house_place, *words]) == 2
     complaint = capsys.readouterr().err

@@ -38,12 +38,20 @@ def test_a_reader_who_does_what_the_page_says_has_two_reports(checkout) -> None:
     said = ""
     for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         if kind != "sh":
-            (checkout / block.splitlines()[0].removeprefix("# ")).write_text(block, encoding="utf-8")
+            (checkout / block.splitlines()[0].removeprefix("# ")).write_text(
+                block, encoding="utf-8"
+            )
             continue
-        # Three epochs of ten: nothing here asks how good networks are. runner.py, a link, has its datasets elsewhere.
+        # Three epochs of ten: nothing here asks how good networks are. runner.py, a link, has its
+        # datasets elsewhere.
         asked = block.replace("make ablation ", "make ablation EPOCHS=3 DATA_DIR=datasets ")
         done = subprocess.run(
-            ["sh", "-ec", asked], cwd=checkout, env=clean, capture_output=True, text=True, check=False
+            ["sh", "-ec", asked],
+            cwd=checkout,
+            env=clean,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{block}\n{done.stderr}"
         said += done.stdout

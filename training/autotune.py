@@ -1,9 +1,10 @@
-"""A short timed trial that picks the fastest layout of a network among those that compute the same function.
+"""A short timed trial that picks the fastest layout of a network among those that compute the same
+function.
 
-Layouts meet in duels: memory formats first, then rewritten convolutions, then torch.compile where the run is long
-enough to pay for it, then fewer CPU threads. A duel alternates between its two, so that a busy moment of the machine
-hits both, and compares medians.
-Weights, images and random numbers are the trial's own: a run is the same with and without it if the layout is.
+Layouts meet in duels: memory formats first, then rewritten convolutions, then torch.compile where
+the run is long enough to pay for it, then fewer CPU threads. A duel alternates between its two, so
+that a busy moment of the machine hits both, and compares medians. Weights, images and random
+numbers are the trial's own: a run is the same with and without it if the layout is.
 """
 
 import contextlib
@@ -40,7 +41,8 @@ _ROUNDS = (3, 15)
 _MARGIN = 1.02
 """A candidate must be this much faster: below that it is noise."""
 _STEP_SECONDS = 0.25
-"""A timed step on the CPU takes fewer images than the batch where that would last longer than this."""
+"""A timed step on the CPU takes fewer images than the batch where that would last longer than
+this."""
 _TOLERANCE = 0.05
 """Of the difference between two layouts in float32 (`_Trial.run`)."""
 _COMPILE_SECONDS = 60.0
@@ -77,14 +79,27 @@ class Choice:
 class Candidate:
     """A network of its own in one layout, ready to be timed."""
 
-    def __init__(self, work: Work, layout: ComputeOptions, device: torch.device, precision: Precision | None = None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        layout: ComputeOptions,
+        device: torch.device,
+        precision: Precision | None = None,
+    ) -> None:
         self.layout, self.device = layout, device
         torch.manual_seed(0)
         # Layer scale at 1: at its initial 1e-6 the branches would hardly show in the comparison.
-        model = build(work.architecture, drop_path=work.drop_path, layer_scale=1.0 if work.layer_scale else None)
+        model = build(
+            work.architecture,
+            drop_path=work.drop_path,
+            layer_scale=1.0 if work.layer_scale else None,
+        )
         recipe = Recipe(label_smoothing=work.label_smoothing, optimizer=work.optimizer)
-        self.train_state = TrainState(lay_out(model.to(device), layout), recipe, layout, device, precision or work.precision)
-        # With the 2^16 that a scaler begins with, fp16's gradients may overflow, and nothing could be compared.
+        self.train_state = TrainState(
+            lay_out(model.to(device), layout), recipe, layout, device, precision or work.precision
+        )
+        # With the 2^16 that a scaler begins with, fp16's gradients may overflow, and nothing could
+        # be compared.
         self.train_state.scaler = torch.amp.GradScaler(device.type, enabled=False)
 
     def step(self, batch: Batch) -> float:
@@ -107,21 +122,29 @@ class Candidate:
 
 
 def difference(outcome: list[Tensor], truth: list[Tensor]) -> float:
-    """The largest error of a tensor relative to its norm, where norms count as at least 1 % of the whole's."""
-    floor = 0.01 * float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in truth])))
+    """The largest error of a tensor relative to its norm, where norms count as at least 1 % of the
+    whole's."""
+    floor = 0.01 * float(
+        torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in truth]))
+    )
     errors = [
-        float(torch.linalg.vector_norm(ours - theirs)) / (float(torch.linalg.vector_norm(theirs)) + floor)
+        float(torch.linalg.vector_norm(ours - theirs))
+        / (float(torch.linalg.vector_norm(theirs)) + floor)
         for ours, theirs in zip(outcome, truth, strict=True)
     ]
     return max(errors) if all(map(math.isfinite, errors)) else float("inf")
 
 
-def choose(work: Work, device: torch.device, steps: int, cache: Path | None, *, patient: bool = False) -> Choice:
-    """The fastest layout for `steps` repetitions of `work` on `device`, tried now or remembered in the file `cache`.
+def choose(
+    work: Work, device: torch.device, steps: int, cache: Path | None, *, patient: bool = False
+) -> Choice:
+    """The fastest layout for `steps` repetitions of `work` on `device`, tried now or remembered in
+    the file `cache`.
 
-    Takes at most about 2 % of the time that the run will take, and at most seconds a layout; where that is too little
-    to measure anything, no trial is made and channels_last is the answer. `patient` lifts the first limit. torch's
-    random numbers and thread count are as they were before.
+    Takes at most about 2 % of the time that the run will take, and at most seconds a layout; where
+    that is too little to measure anything, no trial is made and channels_last is the answer.
+    `patient` lifts the first limit. torch's random numbers and thread count are as they were
+    before.
     """
     plain = ComputeOptions(threads=torch.get_num_threads())
     key = _key(work, device)
@@ -136,7 +159,9 @@ def choose(work: Work, device: torch.device, steps: int, cache: Path | None, *, 
 
 
 class _Trial:
-    def __init__(self, work: Work, device: torch.device, start: ComputeOptions, patient: bool) -> None:
+    def __init__(
+        self, work: Work, device: torch.device, start: ComputeOptions, patient: bool
+    ) -> None:
         self.work, self.device, self.start, self.patient = work, device, start, patient
         self.rates: dict[str, float] = {}
 
@@ -164,13 +189,15 @@ class _Trial:
         return Choice(self.start, "there is too little memory for a trial")
 
     def _tournament(self, best: Candidate, size: int, allowed: float) -> Choice:
-        """The winner of all duels, with `size` images. Raises what torch does where they do not fit into memory."""
+        """The winner of all duels, with `size` images. Raises what torch does where they do not fit
+        into memory."""
         work, device = self.work, self.device
         self._images(size)
-        # What all must compute: the plain network's loss and gradients. Rounding alone was seen to move them by 3.8 %
-        # in float32 (an image that lands on the other side of a ReLU's corner), and in bf16 under batch norm by more
-        # than their length. So layouts are compared in float32, and in 16 bits an error against float32 may be one and
-        # a half times the plain network's own, which rules out gross errors only.
+        # What all must compute: the plain network's loss and gradients. Rounding alone was seen to
+        # move them by 3.8 % in float32 (an image that lands on the other side of a ReLU's corner),
+        # and in bf16 under batch norm by more than their length. So layouts are compared in
+        # float32, and in 16 bits an error against float32 may be one and a half times the plain
+        # network's own, which rules out gross errors only.
         plain = Candidate(work, replace(self.start, channels_last=False), device)
         own = plain.outcome(self.batch)
         self.truth, self.tolerance = own, _TOLERANCE
@@ -197,7 +224,9 @@ class _Trial:
 
     def _images(self, count: int) -> None:
         torch.manual_seed(1)
-        self.batch = noise(count, self.work.resolution, self.work.architecture.num_classes, self.device)
+        self.batch = noise(
+            count, self.work.resolution, self.work.architecture.num_classes, self.device
+        )
 
     def _agrees(self, candidate: Candidate) -> bool:
         if difference(candidate.outcome(self.batch), self.truth) > self.tolerance:
@@ -225,7 +254,9 @@ class _Trial:
         for candidate in both:
             candidate.step(self.batch)
         end = time.perf_counter() + self.seconds
-        while len(seconds[0]) < _ROUNDS[0] or (time.perf_counter() < end and len(seconds[0]) < _ROUNDS[1]):
+        while len(seconds[0]) < _ROUNDS[0] or (
+            time.perf_counter() < end and len(seconds[0]) < _ROUNDS[1]
+        ):
             for candidate, own in zip(both, seconds, strict=True):
                 own.append(candidate.step(self.batch))
         medians = [statistics.median(own) for own in seconds]
@@ -238,40 +269,63 @@ def work_of(run: Run) -> Work:
     """What `run` does again and again."""
     recipe, config = run.recipe, run.study.config
     return Work(
-        run.architecture, config.resolution, recipe.batch_size // recipe.micro_batches, config.precision,
-        recipe.drop_path, recipe.layer_scale is not None, recipe.label_smoothing, recipe.optimizer,
-    )  # fmt: skip
+        run.architecture,
+        config.resolution,
+        recipe.batch_size // recipe.micro_batches,
+        config.precision,
+        recipe.drop_path,
+        recipe.layer_scale is not None,
+        recipe.label_smoothing,
+        recipe.optimizer,
+    )
 
 
 def likely(work: Work, device: torch.device, cache: Path) -> list[ComputeOptions]:
-    """Layouts of which one will most likely be chosen: the one remembered, else those that most trials end with."""
+    """Layouts of which one will most likely be chosen: the one remembered, else those that most
+    trials end with."""
     if found := _remembered(cache, _key(work, device)):
         return [found]
-    return [ComputeOptions(), ComputeOptions(rewritten=True)] if isinstance(work.architecture, Architecture) else [ComputeOptions()]
+    return (
+        [ComputeOptions(), ComputeOptions(rewritten=True)]
+        if isinstance(work.architecture, Architecture)
+        else [ComputeOptions()]
+    )
 
 
 def cache_file() -> Path:
-    """Where choices are remembered: layouts.json in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    """Where choices are remembered: layouts.json in the user's cache folder (XDG_CACHE_HOME, else
+    ~/.cache)."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    return (home if home.is_absolute() else Path.home() / ".cache") / "convnext-ablations" / "layouts.json"
+    return (
+        (home if home.is_absolute() else Path.home() / ".cache")
+        / "convnext-ablations"
+        / "layouts.json"
+    )
 
 
 def _key(work: Work, device: torch.device) -> str:
-    return json.dumps({**asdict(work), "device": device_name(device), "torch": torch.__version__}, sort_keys=True)
+    return json.dumps(
+        {**asdict(work), "device": device_name(device), "torch": torch.__version__}, sort_keys=True
+    )
 
 
 def _remembered(cache: Path, key: str) -> ComputeOptions | None:
     entry = recall(cache).get(key)
     match entry.get("layout") if isinstance(entry, dict) else None:
         case {
-            "channels_last": bool(last), "compile": bool(compiled), "threads": int(count), "rewritten": bool(rewritten)
-        } if count > 0:  # fmt: skip
+            "channels_last": bool(last),
+            "compile": bool(compiled),
+            "threads": int(count),
+            "rewritten": bool(rewritten),
+        } if count > 0:
             return ComputeOptions(last, compiled, count, rewritten)
     return None
 
 
 def _remember(cache: Path, key: str, choice: Choice) -> None:
     entry = {"layout": asdict(choice.layout), "images_per_second": dict(choice.rates)}
-    with contextlib.suppress(OSError):  # a home that cannot be written to costs a second a run, not the run
+    with contextlib.suppress(
+        OSError
+    ):  # a home that cannot be written to costs a second a run, not the run
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, {**recall(cache), key: entry})

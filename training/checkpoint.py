@@ -1,4 +1,5 @@
-"""Checkpoints that a crash cannot spoil: written beside, checksummed, renamed, the one before kept."""
+"""Checkpoints that a crash cannot spoil: written beside, checksummed, renamed, the one before
+kept."""
 
 import hashlib
 import io
@@ -23,9 +24,11 @@ class Damaged(OSError):
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings and containers of them) so that `path` is always whole.
+    """Write `state` (tensors, numbers, strings and containers of them) so that `path` is always
+    whole.
 
-    The checkpoint before is kept as `path`.previous. The file is what torch.save writes and, after it, a checksum.
+    The checkpoint before is kept as `path`.previous. The file is what torch.save writes and, after
+    it, a checksum.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -54,10 +57,14 @@ def damaged(path: Path) -> Path:
     return path.with_name(path.name + ".damaged")
 
 
-def load_latest(path: Path, device: torch.device, owner: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """What `save` last wrote whole: `path`, or where that is damaged the one before; None where there is neither.
+def load_latest(
+    path: Path, device: torch.device, owner: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """What `save` last wrote whole: `path`, or where that is damaged the one before; None where
+    there is neither.
 
-    `owner` are entries that the checkpoint must have; with others it is another run's, and counts as damaged.
+    `owner` are entries that the checkpoint must have; with others it is another run's, and counts
+    as damaged.
 
     Raises:
         Damaged: there are checkpoints, but no good one.
@@ -70,14 +77,20 @@ def load_latest(path: Path, device: torch.device, owner: Mapping[str, Any] | Non
         if not previous(path).exists():
             raise
         state = load(previous(path), device, owner)
-        # Out of the way: the next `save` would keep the damaged one as the previous, in place of the good one.
+        # Out of the way: the next `save` would keep the damaged one as the previous, in place of
+        # the good one.
         os.replace(path, damaged(path))
-        print(f"runner.py: {damage}; going on from the one before ({damaged(path).name} is the bad one)",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"runner.py: {damage}; going on from the one before ({damaged(path).name} is the bad "
+            "one)",
+            file=sys.stderr,
+        )
         return state
 
 
-def load(path: Path, device: torch.device, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def load(
+    path: Path, device: torch.device, owner: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Read what `save` wrote. Nothing in the file is executed.
 
     Raises:
@@ -95,10 +108,15 @@ def load(path: Path, device: torch.device, owner: Mapping[str, Any] | None = Non
     try:
         state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
     except Exception as error:  # an unpickler raises anything
-        raise Damaged(f"{path} is damaged: it holds more than tensors, or cannot be unpacked") from error
+        raise Damaged(
+            f"{path} is damaged: it holds more than tensors, or cannot be unpacked"
+        ) from error
     if not isinstance(state, dict):
         raise Damaged(f"{path} is damaged: it is no run's state")
     for name, value in (owner or {}).items():
         if state.get(name) != value:
-            raise Damaged(f"{path} is not this run's: its {name} is {state.get(name)!r} and should be {value!r}")
+            raise Damaged(
+                f"{path} is not this run's: its {name} is {state.get(name)!r} and should be "
+                f"{value!r}"
+            )
     return state

@@ -1,4 +1,5 @@
-"""How the arithmetic of a network is laid out, for speed: memory format, rewritten convolutions, compiler, threads."""
+"""How the arithmetic of a network is laid out, for speed: memory format, rewritten convolutions,
+compiler, threads."""
 
 import importlib.util
 import os
@@ -41,7 +42,8 @@ def memory_format(layout: ComputeOptions) -> torch.memory_format:
 
 
 def lay_out(model: nn.Module, layout: ComputeOptions) -> nn.Module:
-    """`model` itself, with its convolutions and the order of its weights in memory as the layout has them."""
+    """`model` itself, with its convolutions and the order of its weights in memory as the layout
+    has them."""
     if layout.rewritten:
         rewrite(model)
     return model.to(memory_format=memory_format(layout))

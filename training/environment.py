@@ -1,4 +1,5 @@
-"""What the machine and the code are: what could explain a difference between two runs of one config."""
+"""What the machine and the code are: what could explain a difference between two runs of one
+config."""
 
 import contextlib
 import hashlib
@@ -19,10 +20,11 @@ _LIBRARIES = ("torch", "torchvision", "fvcore", "numpy", "pillow", "tensorboard"
 
 
 def device_name(device: torch.device, processes: int = 1) -> str:
-    """What a reader calls the device: the GPU's name, or the processor's and how many threads torch takes by itself.
+    """What a reader calls the device: the GPU's name, or the processor's and how many threads torch
+    takes by itself.
 
-    Of several `processes` that share a run each has such a device. The same within and without `device.threads`: runs
-    with different layouts are runs on one device.
+    Of several `processes` that share a run each has such a device. The same within and without
+    `device.threads`: runs with different layouts are runs on one device.
     """
     times = f"{processes} x " if processes > 1 else ""
     if device.type == "cuda":
@@ -42,17 +44,22 @@ def _processor() -> str:
 
 @cache
 def code_version(project: Path = _PROJECT) -> str:
-    """The commit of this project and, where files differ from it, a digest of the change; "unknown" outside of git.
+    """The commit of this project and, where files differ from it, a digest of the change; "unknown"
+    outside of git.
 
-    The change is that of tracked files, and Python files that are new and not ignored. A copy that was made for jobs
-    (`studies.slurm`) says what it is of.
+    The change is that of tracked files, and Python files that are new and not ignored. A copy that
+    was made for jobs (`studies.slurm`) says what it is of.
     """
     if (noted := project / "CODE_VERSION").is_file():
         return noted.read_text().strip()
     try:
         commit = _git(project, "rev-parse", "--short=12", "HEAD").decode().strip()
-        change = _git(project, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color")
-        for name in _git(project, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py").split(b"\0"):
+        change = _git(
+            project, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"
+        )
+        for name in _git(
+            project, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py"
+        ).split(b"\0"):
             if name:
                 change += b"\0" + name + b"\0" + (project / os.fsdecode(name)).read_bytes()
     except (OSError, subprocess.SubprocessError):

@@ -59,9 +59,13 @@ class NotOnce(OSError):
 
 
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], ids: Sequence[str], device: torch.device, precision: Precision,
+    model: nn.Module,
+    batches: Iterable[Batch],
+    ids: Sequence[str],
+    device: torch.device,
+    precision: Precision,
     processes: Processes = ALONE,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """What `model`, in eval mode, says of the images `ids`; its mode is put back afterwards.
 
     `batches` are this process's of `data.eval_batches` on `device`. All `processes` get the whole.
@@ -73,7 +77,9 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        seen = list(zip(*(_look(model, batch, device, precision) for batch in batches), strict=True))
+        seen = list(
+            zip(*(_look(model, batch, device, precision) for batch in batches), strict=True)
+        )
         own = [torch.cat(parts).cpu() for parts in seen]
     except Stopped:
         own = None
@@ -81,25 +87,37 @@ def evaluate(
     told = processes.all_of(own)
     if None in told:
         raise Stopped
-    return _whole([columns for columns in told if columns], ids)  # a process that had no batch has no columns
+    return _whole(
+        [columns for columns in told if columns], ids
+    )  # a process that had no batch has no columns
 
 
 @torch.inference_mode()
-def _look(model: nn.Module, batch: Batch, device: torch.device, precision: Precision) -> tuple[Tensor, ...]:
+def _look(
+    model: nn.Module, batch: Batch, device: torch.device, precision: Precision
+) -> tuple[Tensor, ...]:
     """Of a batch's images: their indices, then the columns of `Evaluation`."""
     with autocast(precision, device):
         logits = model(batch.images)
     probabilities = F.softmax(logits[: batch.valid].float(), dim=1)
     own = batch.labels[: batch.valid]
     best = probabilities.topk(min(5, probabilities.shape[1]))
-    return batch.indices, own, best.indices, probabilities.gather(1, own[:, None])[:, 0], best.values[:, 0]
+    return (
+        batch.indices,
+        own,
+        best.indices,
+        probabilities.gather(1, own[:, None])[:, 0],
+        best.values[:, 0],
+    )
 
 
 def _whole(seen: Sequence[Sequence[Tensor]], ids: Sequence[str]) -> Evaluation:
     """All that the processes have seen, in the order of `ids`. Raises NotOnce."""
     indices, *columns = (torch.cat(parts) for parts in zip(*seen, strict=True))
     times = torch.bincount(indices, minlength=len(ids))
-    if wrong := [f"{ids[index]} {count} times" for index, count in enumerate(times.tolist()) if count != 1]:
+    if wrong := [
+        f"{ids[index]} {count} times" for index, count in enumerate(times.tolist()) if count != 1
+    ]:
         raise NotOnce(
             f"an evaluation looked at {len(indices):,} images instead of each of {len(ids):,} once "
             f"({first_few(wrong)}): this is a fault of the program, and nothing of it is counted"

@@ -24,7 +24,8 @@ class Execution:
     trial: bool = False
     """Whether a new run begins with a timed trial of layouts (`training.autotune`)."""
     checkpoint_minutes: float = 10
-    """A checkpoint is written at the end of every epoch, and within one after this many minutes; 0: every update."""
+    """A checkpoint is written at the end of every epoch, and within one after this many minutes; 0:
+    every update."""
     deterministic: bool = False
     """Whether CUDA is to use kernels that always round alike, where it has them. The CPU's do."""
     processes: Processes = ALONE
@@ -54,8 +55,9 @@ class Stores:
 def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:
     """Shorter side of the decoded images, in pixels (docs/images.md has the measurement).
 
-    As large as evaluation looks at them, which crops the central 87.5 % (`data.augment.centre_crop`), and large enough
-    for a square crop of mean area to be no smaller than what the network sees.
+    As large as evaluation looks at them, which crops the central 87.5 %
+    (`data.augment.centre_crop`), and large enough for a square crop of mean area to be no smaller
+    than what the network sees.
     """
     return math.ceil(resolution / min(0.875, math.sqrt(sum(crop_scale) / 2)))
 
@@ -63,15 +65,24 @@ def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -
 def open_stores(
     dataset: Dataset, cache: Path, short_side: int, skip_unreadable: bool = False, trainers: int = 1
 ) -> Stores:
-    """The data set's splits, decoded into `cache` where they are not yet there (see `data.open_store`).
+    """The data set's splits, decoded into `cache` where they are not yet there (see
+    `data.open_store`).
 
     Each of so many `trainers` on this machine may remember its part of the prepared images.
     """
     train, validation, test = (
-        open_store(split, cache, short_side, skip_unreadable=skip_unreadable) for split in dataset.splits.values()
+        open_store(split, cache, short_side, skip_unreadable=skip_unreadable)
+        for split in dataset.splits.values()
     )
     free = available(torch.device("cpu"))
-    train_share, validation_share = (min(2**30, 2**62 if free is None else free // part // trainers) for part in (4, 8))
+    train_share, validation_share = (
+        min(2**30, 2**62 if free is None else free // part // trainers) for part in (4, 8)
+    )
     return Stores(
-        train, validation, test, dataset.classes, PreparedImages(train_share), PreparedImages(validation_share)
+        train,
+        validation,
+        test,
+        dataset.classes,
+        PreparedImages(train_share),
+        PreparedImages(validation_share),
     )

@@ -1,4 +1,5 @@
-"""What the processes of a run other than the first do: their share of its arithmetic, and nothing else."""
+"""What the processes of a run other than the first do: their share of its arithmetic, and nothing
+else."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,8 @@ from training.processes import ALONE, Elsewhere, Processes
 from training.torchrun import RankInfo
 
 _Images = tuple[tuple[Path, ...], tuple[str, ...], tuple[int, int]]
-"""Folders of the decoded splits, names of the classes, bytes of prepared images that may be remembered."""
+"""Folders of the decoded splits, names of the classes, bytes of prepared images that may be
+remembered."""
 _Told = tuple[Run, _Images, Execution]
 """A run, its images, and how it is carried out."""
 
@@ -34,10 +36,14 @@ def dismiss(processes: Processes) -> None:
     processes.from_first(_nothing)
 
 
-def help_with_runs(place: RankInfo, processes: Processes, stop: StopRequest, prepare: Callable[[], object]) -> int:
-    """Help the first process with run after run, until it says that there are no more. Returns the exit code.
+def help_with_runs(
+    place: RankInfo, processes: Processes, stop: StopRequest, prepare: Callable[[], object]
+) -> int:
+    """Help the first process with run after run, until it says that there are no more. Returns the
+    exit code.
 
-    `prepare` is called before the first run: by then the first process has found all that it asks for sound.
+    `prepare` is called before the first run: by then the first process has found all that it asks
+    for sound.
 
     Raises:
         ValueError: this machine has no device for this process.
@@ -53,7 +59,12 @@ def help_with_runs(place: RankInfo, processes: Processes, stop: StopRequest, pre
                 prepared = True
             device = find_device(execution.device.type, place)
             try:
-                train(run, _open(*images), replace(execution, device=device, processes=processes), stop)
+                train(
+                    run,
+                    _open(*images),
+                    replace(execution, device=device, processes=processes),
+                    stop,
+                )
             except Stopped:
                 code = STOPPED
             except (NonFinite, Elsewhere):  # the first process tells of it
@@ -61,8 +72,11 @@ def help_with_runs(place: RankInfo, processes: Processes, stop: StopRequest, pre
             except (RuntimeError, MemoryError) as failure:
                 if not memory.is_out_of_memory(failure):
                     raise
-                raise OSError(f"{run.title} ran out of memory: give more --micro-batches, or fewer processes a "
-                              "device") from failure  # fmt: skip
+                raise OSError(
+                    f"{run.title} ran out of memory: give more --micro-batches, or fewer "
+                    "processes a "
+                    "device"
+                ) from failure
     return code
 
 
@@ -72,6 +86,7 @@ def _nothing() -> _Told | None:
 
 @lru_cache(maxsize=1)
 def _open(folders: tuple[Path, ...], classes: tuple[str, ...], limits: tuple[int, int]) -> Stores:
-    """The splits that the first process has decoded; the same object for runs on the same ones, for what it keeps."""
+    """The splits that the first process has decoded; the same object for runs on the same ones, for
+    what it keeps."""
     train, validation, test = map(ImageStore, folders)
     return Stores(train, validation, test, classes, *map(PreparedImages, limits))

@@ -1,4 +1,5 @@
-"""What a trained network costs whoever uses it, or trains it again: time of inference, and memory."""
+"""What a trained network costs whoever uses it, or trains it again: time of inference, and
+memory."""
 
 import statistics
 import time
@@ -25,19 +26,25 @@ def begin(device: torch.device) -> None:
 def measure(train_state: TrainState, resolution: int) -> dict[str, float]:
     """For result.json, of a run that has been tested, for its statistics of batch norm change here.
 
-    `inference_ms_1` and `inference_ms_64`: milliseconds of a batch of so many images that lie on the device, the
-    median, in the run's precision, layout and threads, but never compiled. `peak_memory_mb`: on CUDA the most that
-    tensors took since `begin`; elsewhere, where nobody counts, weights, gradients, moments and what a part of the batch
-    keeps for its backward pass, as `training.memory` measures it.
+    `inference_ms_1` and `inference_ms_64`: milliseconds of a batch of so many images that lie on
+    the device, the median, in the run's precision, layout and threads, but never compiled.
+    `peak_memory_mb`: on CUDA the most that tensors took since `begin`; elsewhere, where nobody
+    counts, weights, gradients, moments and what a part of the batch keeps for its backward pass, as
+    `training.memory` measures it.
     """
     recipe, device = train_state.recipe, train_state.device
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
     else:
         rows = recipe.batch_size // recipe.micro_batches
-        kept = memory.bytes_per_image(train_state.model.train(), resolution, train_state.precision, device)
+        kept = memory.bytes_per_image(
+            train_state.model.train(), resolution, train_state.precision, device
+        )
         peak = memory.state_bytes(train_state.model, recipe) + rows * kept
-    latencies = {f"inference_ms_{count}": round(_milliseconds(train_state, resolution, count), 4) for count in (1, LARGE)}
+    latencies = {
+        f"inference_ms_{count}": round(_milliseconds(train_state, resolution, count), 4)
+        for count in (1, LARGE)
+    }
     return {**latencies, "peak_memory_mb": round(peak / 1e6, 2)}
 
 

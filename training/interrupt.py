@@ -1,4 +1,5 @@
-"""Leaving on request: the first SIGTERM or Ctrl-C asks the run to save and stop, the second ends it at once."""
+"""Leaving on request: the first SIGTERM or Ctrl-C asks the run to save and stop, the second ends it
+at once."""
 
 import os
 import signal
@@ -31,7 +32,8 @@ class StopRequest:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Within the block somebody looks at the request often and saves first; elsewhere a signal ends the work."""
+        """Within the block somebody looks at the request often and saves first; elsewhere a signal
+        ends the work."""
         before, self.is_handled = self.is_handled, True
         try:
             yield
@@ -52,16 +54,20 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(alone: bool = True) -> Iterator[StopRequest]:
-    """Within the block SIGTERM and SIGINT set the request, or raise KeyboardInterrupt where it is not handled.
+    """Within the block SIGTERM and SIGINT set the request, or raise KeyboardInterrupt where it is
+    not handled.
 
-    A second one ends the process at once, with exit code 75. A thread sees to that: Python's own handlers would wait
-    for the main thread to come back from whatever it is computing.
+    A second one ends the process at once, with exit code 75. A thread sees to that: Python's own
+    handlers would wait for the main thread to come back from whatever it is computing.
 
-    A process that is not `alone` was started by torchrun, which passes on each signal that it gets, sends another when
-    the first process leaves, and after 30 seconds ends them itself: there only the first counts, now and afterwards.
+    A process that is not `alone` was started by torchrun, which passes on each signal that it gets,
+    sends another when the first process leaves, and after 30 seconds ends them itself: there only
+    the first counts, now and afterwards.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread may handle signals
         yield request
         return
 
@@ -74,7 +80,9 @@ def stop_on_signals(alone: bool = True) -> Iterator[StopRequest]:
     os.set_blocking(writer, False)
     thread = threading.Thread(target=_leave_at_the_second, args=(reader, alone), daemon=True)
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # every signal's number is written there, at once
+    wakeup = signal.set_wakeup_fd(
+        writer, warn_on_full_buffer=False
+    )  # every signal's number is written there, at once
     thread.start()
     try:
         for each in before:
@@ -91,10 +99,15 @@ def stop_on_signals(alone: bool = True) -> Iterator[StopRequest]:
 
 
 def _leave_at_the_second(reader: int, alone: bool) -> None:
-    """Read numbers of signals until a 0; the second that asks to stop ends a process that is alone."""
+    """Read numbers of signals until a 0; the second that asks to stop ends a process that is
+    alone."""
     asked = 0
     while 0 not in (numbers := os.read(reader, 64)):
         asked += sum(number in _SIGNALS for number in numbers)
         if asked > 1 and alone:
-            os.write(2, b"runner.py: asked twice, left at once; the same command goes on from what was saved before\n")
+            os.write(
+                2,
+                b"runner.py: asked twice, left at once; the same command goes on from what was "
+                b"saved before\n",
+            )
             os._exit(STOPPED)

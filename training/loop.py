@@ -1,7 +1,7 @@
 """One run from first image to test accuracy: read `train` from top to bottom.
 
-Everything random is a function of (seed, epoch or update, image), so a run that was stopped goes on exactly where
-it was: the weights, the optimizer and `State` are all there is to save.
+Everything random is a function of (seed, epoch or update, image), so a run that was stopped goes on
+exactly where it was: the weights, the optimizer and `State` are all there is to save.
 """
 
 import json
@@ -50,11 +50,12 @@ def train(
 ) -> dict[str, Any]:
     """Train `run`, or go on with it, and return what it writes to result.json.
 
-    A new run begins with a trial of layouts, if `execution` has one; one that goes on keeps the layout it has. `lease`
-    is this process's on the run, where others may want to train it; its readers are told how far the run is.
+    A new run begins with a trial of layouts, if `execution` has one; one that goes on keeps the
+    layout it has. `lease` is this process's on the run, where others may want to train it; its
+    readers are told how far the run is.
 
-    All processes of `execution` call this alike. The first of them alone has a lease, reads and writes the run's folder
-    and returns what is in result.json; helpers return nothing.
+    All processes of `execution` call this alike. The first of them alone has a lease, reads and
+    writes the run's folder and returns what is in result.json; helpers return nothing.
 
     Raises:
         Lost: another process has taken the run over; nothing was written since it did.
@@ -81,21 +82,38 @@ def train(
 
 
 def _train(
-    run: Run, stores: Stores, execution: Execution, stop: StopRequest, train_state: TrainState, state: State,
+    run: Run,
+    stores: Stores,
+    execution: Execution,
+    stop: StopRequest,
+    train_state: TrainState,
+    state: State,
     lease: Lock | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """`train` from `state` on."""
     recipe, clock, processes = run.recipe, train_state.clock, execution.processes
     per_epoch = batches_per_epoch(len(stores.train), recipe.batch_size)
     done = state.epoch * per_epoch + state.batch
     batches = train_batches(
-        stores.train, recipe.augmentation, run.study.config.resolution, seed=run.seed, epoch=state.epoch,
-        epochs=recipe.epochs - state.epoch, batch_size=recipe.batch_size, start=state.batch,
-        micro_batches=recipe.micro_batches, rank=processes.rank, world=processes.count, workers=execution.workers,
-        device=execution.device, kept=stores.augmented,
-    )  # fmt: skip
+        stores.train,
+        recipe.augmentation,
+        run.study.config.resolution,
+        seed=run.seed,
+        epoch=state.epoch,
+        epochs=recipe.epochs - state.epoch,
+        batch_size=recipe.batch_size,
+        start=state.batch,
+        micro_batches=recipe.micro_batches,
+        rank=processes.rank,
+        world=processes.count,
+        workers=execution.workers,
+        device=execution.device,
+        kept=stores.augmented,
+    )
     board = EventLog(run.folder, state.epoch * per_epoch + 1) if processes.is_first else None
-    progress = Progress(run.title, recipe.epochs * per_epoch, done, recipe.batch_size, told=processes.is_first)
+    progress = Progress(
+        run.title, recipe.epochs * per_epoch, done, recipe.batch_size, told=processes.is_first
+    )
     if lease:
         lease.note = progress.read
 
@@ -125,11 +143,17 @@ def _train(
 
                 with clock("backward"):
                     train_state.watch.drain()
-                seen = _evaluate(run, execution, stop, train_state, stores.validation, stores.evaluated)
+                seen = _evaluate(
+                    run, execution, stop, train_state, stores.validation, stores.evaluated
+                )
                 check_lease()
                 if board is not None:
-                    seconds = {phase: round(now - before[phase], 4) for phase, now in clock.read().items()}
-                    made = (per_epoch - first) * recipe.batch_size  # none, after a stop in the evaluation
+                    seconds = {
+                        phase: round(now - before[phase], 4) for phase, now in clock.read().items()
+                    }
+                    made = (
+                        per_epoch - first
+                    ) * recipe.batch_size  # none, after a stop in the evaluation
                     rate = made / max(of_updates(seconds), 1e-9) if made else None
                     metrics = {
                         "epoch": epoch + 1,
@@ -143,7 +167,9 @@ def _train(
                     }
                     if seen.top1 > state.best_top1:
                         state.best_top1, state.best_epoch = seen.top1, epoch + 1
-                        state.weights_sha256 = records.save_weights(run, train_state.judged, stores.classes, epoch + 1)
+                        state.weights_sha256 = records.save_weights(
+                            run, train_state.judged, stores.classes, epoch + 1
+                        )
                     state.metrics += json.dumps(metrics) + "\n"
                     write_atomically(run.folder / records.METRICS, state.metrics.encode())
                     records.log(board, metrics)
@@ -151,23 +177,29 @@ def _train(
                 train_state.watch.reset()
                 save_checkpoint(run, execution, train_state, state)
                 saved_at = time.monotonic()
-        except Stopped:  # within an epoch, or in the evaluation at its end, with which the run then goes on
+        except (
+            Stopped
+        ):  # within an epoch, or in the evaluation at its end, with which the run then goes on
             check_lease()
             save_checkpoint(run, execution, train_state, state)
             where = f"in epoch {state.epoch + 1} and saved; the same command resumes it"
             raise Stopped(f"{run.title} was stopped {where}") from None
 
-        # The weights of the epoch that was best on the validation split; the test split is looked at here, once.
+        # The weights of the epoch that was best on the validation split; the test split is looked
+        # at here, once.
         best = processes.from_first(lambda: records.load_weights(run, state.weights_sha256))
         train_state.judged.load_state_dict(best)
         try:
             test = _evaluate(run, execution, stop, train_state, stores.test)
         except Stopped:
-            raise Stopped(f"{run.title} was stopped in its test; the same command tests it again") from None
+            raise Stopped(
+                f"{run.title} was stopped in its test; the same command tests it again"
+            ) from None
         check_lease()
         if board is None:
             return {}
-        # One update late: a process that goes on from the last checkpoint hides it and not that epoch's metrics.
+        # One update late: a process that goes on from the last checkpoint hides it and not that
+        # epoch's metrics.
         board.add_scalars({"test/top1": test.top1}, recipe.epochs * per_epoch + 1)
         seconds = clock.read()
         costs = inference_profile.measure(train_state, run.study.config.resolution)
@@ -185,34 +217,62 @@ def _told_in_epochs(run: Run, updates_per_epoch: int) -> Iterator[None]:
     except BadLoss as bad:
         epoch, number = divmod(bad.update, updates_per_epoch)
         last = run.folder / checkpoint.NAME
-        kept = f"{last} holds the last good state" if last.exists() else "no checkpoint had been written"
+        kept = (
+            f"{last} holds the last good state"
+            if last.exists()
+            else "no checkpoint had been written"
+        )
         raise NonFinite(
-            f"{run.title}: the loss is {bad.loss} in epoch {epoch + 1}, batch {number + 1}; nothing was "
+            f"{run.title}: the loss is {bad.loss} in epoch {epoch + 1}, batch {number + 1}; "
+            "nothing was "
             f"updated with it, and {kept}"
         ) from None
 
 
 def _evaluate(
-    run: Run, execution: Execution, stop: StopRequest, train_state: TrainState, split: ImageStore,
+    run: Run,
+    execution: Execution,
+    stop: StopRequest,
+    train_state: TrainState,
+    split: ImageStore,
     kept: PreparedImages | None = None,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """What the network says of `split`. Raises Stopped between two batches."""
     device, processes, together = execution.device, execution.processes, _EVALUATION_BATCH
     if device.type == "cuda":  # a part of training's batch is known to fit
         together = min(together, run.recipe.batch_size // run.recipe.micro_batches)
     batches = eval_batches(
-        split, run.study.config.resolution, batch_size=together, rank=processes.rank, world=processes.count,
-        workers=execution.workers, device=device, kept=kept,
-    )  # fmt: skip
+        split,
+        run.study.config.resolution,
+        batch_size=together,
+        rank=processes.rank,
+        world=processes.count,
+        workers=execution.workers,
+        device=device,
+        kept=kept,
+    )
     with train_state.clock("evaluation"):
-        return evaluate(train_state.judged, stop.between(batches), split.ids, device, train_state.precision, processes)
+        return evaluate(
+            train_state.judged,
+            stop.between(batches),
+            split.ids,
+            device,
+            train_state.precision,
+            processes,
+        )
 
 
 def _initial_model(run: Run, execution: Execution, begun: bool = False) -> nn.Module:
-    """The network with the initial weights of its seed, or of the study's file unless it has `begun`, on the device."""
+    """The network with the initial weights of its seed, or of the study's file unless it has
+    `begun`, on the device."""
     recipe = run.recipe
     torch.manual_seed(randomness.key(_INITIAL_WEIGHTS, run.seed, 0))
-    model = build(run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init=recipe.init)
+    model = build(
+        run.architecture,
+        drop_path=recipe.drop_path,
+        layer_scale=recipe.layer_scale,
+        init=recipe.init,
+    )
     start = run.study.config.init_weights
     if start and run.init_weights and not begun:
         file = run.init_weights
@@ -221,18 +281,24 @@ def _initial_model(run: Run, execution: Execution, begun: bool = False) -> nn.Mo
     return lay_out(model.to(execution.device), execution.layout)
 
 
-def _layout(run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None) -> ComputeOptions:
-    """The layout that the run began with, or a new run's: the one tried fastest, or the one it was given."""
+def _layout(
+    run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None
+) -> ComputeOptions:
+    """The layout that the run began with, or a new run's: the one tried fastest, or the one it was
+    given."""
     layout = execution.layout
     if saved is not None:
         began, device = layout_in(run, saved)
         if device == execution.device.type:
             return began
-        # The moments lie in memory as the weights did, and fused optimizers pair the two by address.
+        # The moments lie in memory as the weights did, and fused optimizers pair the two by
+        # address.
         layout = replace(layout, channels_last=began.channels_last)
     elif execution.trial:
         recipe = run.recipe
         own = len(execution.processes.share(recipe.micro_batches))
         steps = recipe.epochs * own * batches_per_epoch(len(stores.train), recipe.batch_size)
-        layout = autotune.choose(autotune.work_of(run), execution.device, steps, autotune.cache_file()).layout
+        layout = autotune.choose(
+            autotune.work_of(run), execution.device, steps, autotune.cache_file()
+        ).layout
     return replace(layout, threads=layout.threads or torch.get_num_threads())

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 _DELAY = {"cuda": 2}
-"""Updates that a device may be ahead of the news of its losses; without an entry there is no delay."""
+"""Updates that a device may be ahead of the news of its losses; without an entry there is no
+delay."""
 
 
 class BadLoss(ArithmeticError):
@@ -21,9 +22,10 @@ class BadLoss(ArithmeticError):
 class LossMonitor:
     """Sums the losses of an epoch on the device and finds the first that is not finite.
 
-    The host learns a loss some updates late, for asking at once would let the device run dry; it also waits until the
-    device is no farther behind than that. Nothing is lost by it: from the first bad loss on `stop` is 1 on the device,
-    and an optimizer that is given it as `found_inf` leaves all weights as they are. Call `drain` before saving.
+    The host learns a loss some updates late, for asking at once would let the device run dry; it
+    also waits until the device is no farther behind than that. Nothing is lost by it: from the
+    first bad loss on `stop` is 1 on the device, and an optimizer that is given it as `found_inf`
+    leaves all weights as they are. Call `drain` before saving.
     """
 
     def __init__(self, device: torch.device, loss_sum: float = 0.0) -> None:

@@ -17,7 +17,8 @@ _ALSO_SPARED = (".bias", ".layer_scale", ".relative_position_bias_table")
 def learning_rate(recipe: Recipe, update: int, updates_per_epoch: int) -> float:
     """The learning rate of optimizer update number `update`, counted from 0.
 
-    It rises linearly from 0 over the warm-up, then falls as a cosine to `min_lr` (or in steps), update by update.
+    It rises linearly from 0 over the warm-up, then falls as a cosine to `min_lr` (or in steps),
+    update by update.
     """
     peak = recipe.peak_lr
     warmup = recipe.warmup_epochs * updates_per_epoch
@@ -30,10 +31,12 @@ def learning_rate(recipe: Recipe, update: int, updates_per_epoch: int) -> float:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    """Two groups: parameters with weight decay, and those without (biases and everything of one dimension).
+    """Two groups: parameters with weight decay, and those without (biases and everything of one
+    dimension).
 
-    Layer scale has one number per channel and counts as one-dimensional; its shape only serves broadcasting. Swin's
-    tables of position biases are biases, and are spared in its authors' code too.
+    Layer scale has one number per channel and counts as one-dimensional; its shape only serves
+    broadcasting. Swin's tables of position biases are biases, and are spared in its authors' code
+    too.
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
@@ -48,15 +51,16 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """torch's AdamW or SGD over `parameter_groups`; the fused kernels, which compute the same in one pass."""
+    """torch's AdamW or SGD over `parameter_groups`; the fused kernels, which compute the same in
+    one pass."""
     groups = parameter_groups(model, recipe)
     fused = device.type in ("cuda", "cpu")
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=fused)
     sgd = torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, fused=fused)
     if recipe.momentum:
-        # Zeros give the same first step. Left to itself the fused kernel keeps uninitialized memory as momentum where
-        # fp16's scaler skips the first update.
+        # Zeros give the same first step. Left to itself the fused kernel keeps uninitialized memory
+        # as momentum where fp16's scaler skips the first update.
         for parameter in model.parameters():
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
@@ -66,7 +70,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move `average`, a copy of `model`, a step towards it: decay x average + (1 - decay) x model.
 
-    Parameters and floating-point buffers (batch norm's statistics) are averaged; counters are copied.
+    Parameters and floating-point buffers (batch norm's statistics) are averaged; counters are
+    copied.
     """
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     floating = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -78,7 +83,8 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def loss_function(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    """Cross entropy to smoothed targets of which `batch.weight` belongs to the label and the rest to the partner's.
+    """Cross entropy to smoothed targets of which `batch.weight` belongs to the label and the rest
+    to the partner's.
 
     logits: (B, classes), taken to float32 at least. Returns the mean over the batch.
     """
@@ -86,5 +92,7 @@ def loss_function(logits: Tensor, batch: Batch, label_smoothing: float) -> Tenso
     own = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=label_smoothing)
     if batch.partner_labels is batch.labels:
         return own.mean()
-    partner = F.cross_entropy(logits, batch.partner_labels, reduction="none", label_smoothing=label_smoothing)
+    partner = F.cross_entropy(
+        logits, batch.partner_labels, reduction="none", label_smoothing=label_smoothing
+    )
     return (batch.weight * own + (1 - batch.weight) * partner).mean()

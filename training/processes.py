@@ -1,7 +1,7 @@
 """Processes that share a run: what they say to each other, and how they notice that one is gone.
 
-torchrun starts them. The first one plans, decides, writes and speaks; the others help it with the arithmetic of its
-runs (`training.helper`). Nothing here knows what is computed.
+torchrun starts them. The first one plans, decides, writes and speaks; the others help it with the
+arithmetic of its runs (`training.helper`). Nothing here knows what is computed.
 """
 
 import io
@@ -34,7 +34,8 @@ T = TypeVar("T")
 _PATIENCE = timedelta(days=7)
 """How long helpers wait for the first process to decode images, or to write a report."""
 _SECONDS_TO_NOTICE = 30.0
-"""What a process whose message failed gives the watch to say which other is gone; longer than the watch takes."""
+"""What a process whose message failed gives the watch to say which other is gone; longer than the
+watch takes."""
 
 
 class Elsewhere(Exception):
@@ -77,7 +78,8 @@ class Processes:
         return values
 
     def from_first(self, make: Callable[[], T], device: torch.device | None = None) -> T:
-        """What `make` returns in the first process, the only one that calls it; tensors in it come to `device`.
+        """What `make` returns in the first process, the only one that calls it; tensors in it come
+        to `device`.
 
         Raises:
             Elsewhere: `make` failed, which the first process knows as the failure itself.
@@ -107,7 +109,9 @@ class Processes:
             if content is None:
                 there = torch.empty(int(size), dtype=torch.uint8)
             else:
-                there = torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8)[: len(content)]
+                there = torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8)[
+                    : len(content)
+                ]
             if size:
                 dist.broadcast(there, 0, group=self.control)
         return there.numpy().tobytes()
@@ -125,15 +129,20 @@ class Processes:
         return torch.cat([received[rank * most :][: len(each)] for rank, each in enumerate(shares)])
 
     def sum_of_rows(self, own: Sequence[Tensor], rows: int) -> Tensor:
-        """The sum of all processes' rows, an (n,) tensor each, added in their order: who has which changes no bit.
+        """The sum of all processes' rows, an (n,) tensor each, added in their order: who has which
+        changes no bit.
 
-        `own` is this process's share of the `rows`. Each process adds up one stretch of the columns and then tells the
-        others: with one row a process it is as much traffic as an all-reduce, with m rows (m + 1) / 2 times as much.
+        `own` is this process's share of the `rows`. Each process adds up one stretch of the columns
+        and then tells the others: with one row a process it is as much traffic as an all-reduce,
+        with m rows (m + 1) / 2 times as much.
         """
         columns = len(own[0])
         width = -(-columns // self.count)
         counts = [len(self.share(rows, rank)) * width for rank in range(self.count)]
-        padded = (functional.pad(row, (0, self.count * width - columns)).view(self.count, width) for row in own)
+        padded = (
+            functional.pad(row, (0, self.count * width - columns)).view(self.count, width)
+            for row in own
+        )
         sent = torch.stack(list(padded), dim=1).view(-1)
         mine, total = own[0].new_empty(rows * width), own[0].new_empty(self.count * width)
         with _connected():
@@ -157,13 +166,15 @@ def in_order(rows: Tensor) -> Tensor:
 
 @contextmanager
 def _connected() -> Iterator[None]:
-    """Within the block processes talk. The watch says whom a failure is about; it is only waited for here."""
+    """Within the block processes talk. The watch says whom a failure is about; it is only waited
+    for here."""
     try:
         yield
     except RuntimeError as failure:
         time.sleep(_SECONDS_TO_NOTICE)
         raise OSError(
-            f"the processes of this run lost each other ({str(failure).splitlines()[0]}); the same command goes on "
+            f"the processes of this run lost each other ({str(failure).splitlines()[0]}); the "
+            "same command goes on "
             "from what was saved before"
         ) from failure
 
@@ -178,10 +189,12 @@ def here() -> Processes:
 
 @contextmanager
 def joined(place: RankInfo) -> Iterator[Processes]:
-    """Within the block all processes that torchrun started have met (`here`). One that dies in it ends them all.
+    """Within the block all processes that torchrun started have met (`here`). One that dies in it
+    ends them all.
 
-    A process that leaves the block waits until all do, unless it does so by an exception, which also ends them all, by
-    SystemExit with its code. Signals end the process at once until all have met.
+    A process that leaves the block waits until all do, unless it does so by an exception, which
+    also ends them all, by SystemExit with its code. Signals end the process at once until all have
+    met.
     """
     with _default_signals():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -206,7 +219,8 @@ def joined(place: RankInfo) -> Iterator[Processes]:
 
 @contextmanager
 def _default_signals() -> Iterator[None]:
-    """Within the block SIGTERM and SIGINT end the process, whatever it waits for: it has nothing to save yet."""
+    """Within the block SIGTERM and SIGINT end the process, whatever it waits for: it has nothing to
+    save yet."""
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     try:
@@ -217,11 +231,12 @@ def _default_signals() -> Iterator[None]:
 
 
 class _Watch:
-    """Notices in milliseconds that another process is gone, which NCCL would wait for, and ends this one.
+    """Notices in milliseconds that another process is gone, which NCCL would wait for, and ends
+    this one.
 
-    The first process has a connection to each other one, on which a byte, its exit code, is sent by who leaves in
-    order: `DONE`, or why all are to leave. The kernel closes the connection of one that dies; of a machine that dies,
-    keep-alives tell within half a minute.
+    The first process has a connection to each other one, on which a byte, its exit code, is sent by
+    who leaves in order: `DONE`, or why all are to leave. The kernel closes the connection of one
+    that dies; of a machine that dies, keep-alives tell within half a minute.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -248,9 +263,12 @@ class _Watch:
         if code == bytes([DONE]):
             self._left[rank].set()
             return
-        if not code and (self.processes.is_first or self.processes.rank == 1):  # one speaks, the others would echo
+        if not code and (
+            self.processes.is_first or self.processes.rank == 1
+        ):  # one speaks, the others would echo
             _say(
-                f"process {rank} of {self.processes.count} is gone, so the others end: the same command goes on from "
+                f"process {rank} of {self.processes.count} is gone, so the others end: the same "
+                "command goes on from "
                 "what was saved before, with any number of processes"
             )
         self._tell(code or bytes([FAILED]))

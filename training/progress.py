@@ -14,9 +14,14 @@ class Progress:
     """Updates done, images per second, loss and time left of one run."""
 
     def __init__(
-        self, title: str, updates: int, done: int, batch_size: int, seconds_between_lines: float = 10,
+        self,
+        title: str,
+        updates: int,
+        done: int,
+        batch_size: int,
+        seconds_between_lines: float = 10,
         told: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`told` is whether anybody is to see it: of many processes one tells."""
         self.title, self.updates, self.done, self.batch_size = title, updates, done, batch_size
         self.told = told
@@ -26,9 +31,15 @@ class Progress:
         self.bar = None
         if told and sys.stderr.isatty():
             self.bar = tqdm(
-                total=updates * batch_size, initial=done * batch_size, desc=title, unit=" images", unit_scale=True,
-                leave=False, dynamic_ncols=True, mininterval=0.5,
-            )  # fmt: skip
+                total=updates * batch_size,
+                initial=done * batch_size,
+                desc=title,
+                unit=" images",
+                unit_scale=True,
+                leave=False,
+                dynamic_ncols=True,
+                mininterval=0.5,
+            )
 
     def update(self, epoch: str, loss: float) -> None:
         """One optimizer update more."""
@@ -42,19 +53,25 @@ class Progress:
         if now - self.last_line >= self.every:
             self.last_line = now
             far = self.read()
-            known = "" if math.isnan(loss) else f"loss {loss:.3f}  "  # on CUDA losses come two updates late
-            self.say(f"epoch {epoch}  {far['images_per_second']:,.0f} images/s  {known}"
-                     f"{duration(far['seconds_left'])} left")  # fmt: skip
+            known = (
+                "" if math.isnan(loss) else f"loss {loss:.3f}  "
+            )  # on CUDA losses come two updates late
+            self.say(
+                f"epoch {epoch}  {far['images_per_second']:,.0f} images/s  {known}"
+                f"{duration(far['seconds_left'])} left"
+            )
 
     def read(self) -> dict[str, Any]:
         """How far the run is, and how long it will take yet, by this process's rate."""
         made = self.done - self.first
         per_update = (time.monotonic() - self.started) / made if made else 0.0
         return {
-            "epoch": self.epoch, "update": self.done, "updates": self.updates,
+            "epoch": self.epoch,
+            "update": self.done,
+            "updates": self.updates,
             "images_per_second": self.batch_size / per_update if made else None,
             "seconds_left": per_update * (self.updates - self.done) if made else None,
-        }  # fmt: skip
+        }
 
     def say(self, text: str) -> None:
         """A line that stays."""

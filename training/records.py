@@ -1,4 +1,5 @@
-"""What a run leaves in its folder: config, environment, metrics, TensorBoard events, weights, result."""
+"""What a run leaves in its folder: config, environment, metrics, TensorBoard events, weights,
+result."""
 
 import hashlib
 import json
@@ -40,7 +41,8 @@ def begin(run: Run, stores: Stores, execution: Execution) -> None:
 
 
 def write_config(run: Run) -> None:
-    """config.json, which says what the run is: all that is in the folder of a run that another row has made."""
+    """config.json, which says what the run is: all that is in the folder of a run that another row
+    has made."""
     config = {
         "study": run.study.name,
         "study_hash": run.study.hash,
@@ -53,8 +55,11 @@ def write_config(run: Run) -> None:
 
 
 def clear(folder: Path, mark: str) -> None:
-    """Remove a run, so that it can be made again, and leave the file `mark`. The lease, held by the caller, stays."""
-    (folder / RESULT).unlink(missing_ok=True)  # first: what is left of an interrupted removal is no finished run
+    """Remove a run, so that it can be made again, and leave the file `mark`. The lease, held by the
+    caller, stays."""
+    (folder / RESULT).unlink(
+        missing_ok=True
+    )  # first: what is left of an interrupted removal is no finished run
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -66,13 +71,16 @@ def clear(folder: Path, mark: str) -> None:
 def log(board: EventLog, metrics: Mapping[str, Any]) -> None:
     """An epoch's metrics to TensorBoard, against optimizer updates."""
     names = ("lr", "train_loss", "validation_loss", "validation_top1", "images_per_second")
-    values = {name.replace("_", "/", 1): metrics[name] for name in names if metrics[name] is not None}
+    values = {
+        name.replace("_", "/", 1): metrics[name] for name in names if metrics[name] is not None
+    }
     seconds = {f"seconds/{phase}": value for phase, value in metrics["seconds"].items()}
     board.add_scalars({**values, **seconds}, metrics["update"])
 
 
 def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: int) -> str:
-    """model.safetensors, which also says what the weights are and how images are to be prepared for them; sha256."""
+    """model.safetensors, which also says what the weights are and how images are to be prepared for
+    them; sha256."""
     config = run.study.config
     about = {
         "study_hash": run.study.hash,
@@ -101,7 +109,8 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
 def load_weights(run: Run, digest: str) -> dict[str, torch.Tensor]:
     """The weights that `save_weights` wrote and that a checkpoint knows by their sha256 `digest`.
 
-    They may be the ones before: those of the best epoch, when a process died before the checkpoint that counts it.
+    They may be the ones before: those of the best epoch, when a process died before the checkpoint
+        that counts it.
 
     Raises:
         checkpoint.Damaged: there are none with this checksum.
@@ -112,19 +121,30 @@ def load_weights(run: Run, digest: str) -> dict[str, torch.Tensor]:
             if place != path:
                 os.replace(place, path)
             return from_safetensors(content)
-    what = "is damaged: its checksum is not what the checkpoint says" if path.exists() else "is missing"
+    what = (
+        "is damaged: its checksum is not what the checkpoint says"
+        if path.exists()
+        else "is missing"
+    )
     raise Damaged(f"{path}, the weights of the best epoch, {what}")
 
 
 def finish(
-    run: Run, stores: Stores, execution: Execution, test: Evaluation, selected_epoch: int,
-    seconds: Mapping[str, float], costs: Mapping[str, float],
-) -> dict[str, Any]:  # fmt: skip
+    run: Run,
+    stores: Stores,
+    execution: Execution,
+    test: Evaluation,
+    selected_epoch: int,
+    seconds: Mapping[str, float],
+    costs: Mapping[str, float],
+) -> dict[str, Any]:
     """Write predictions.csv, then result.json, whose presence says that the run is finished."""
     previous(run.folder / WEIGHTS).unlink(missing_ok=True)
     write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids))
     scaled = run.recipe.layer_scale is not None
-    size = architecture_complexity(run.architecture, run.study.config.resolution, layer_scale=scaled)
+    size = architecture_complexity(
+        run.architecture, run.study.config.resolution, layer_scale=scaled
+    )
     images = run.recipe.images_seen(len(stores.train))
     result = {
         "step": run.step,

@@ -38,12 +38,14 @@ class State:
 
 
 def read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
-    """What `save_checkpoint` last wrote of the run, None of a new one. Raises checkpoint.Damaged."""
+    """What `save_checkpoint` last wrote of the run, None of a new one. Raises
+    checkpoint.Damaged."""
     return checkpoint.load_latest(run.folder / checkpoint.NAME, device, _owner(run))
 
 
 def layout_in(run: Run, saved: dict[str, Any]) -> tuple[ComputeOptions, str]:
-    """The layout that the run began with, and the kind of device that it was on. Raises checkpoint.Damaged."""
+    """The layout that the run began with, and the kind of device that it was on. Raises
+    checkpoint.Damaged."""
     try:
         return ComputeOptions(**saved["layout"]), saved["device"]
     except (KeyError, TypeError) as error:
@@ -51,26 +53,32 @@ def layout_in(run: Run, saved: dict[str, Any]) -> tuple[ComputeOptions, str]:
 
 
 def resume(run: Run, train_state: TrainState, saved: dict[str, Any]) -> State:
-    """Put the train_state and the run's files where they were when `saved` was written. Raises checkpoint.Damaged."""
+    """Put the train_state and the run's files where they were when `saved` was written. Raises
+    checkpoint.Damaged."""
     try:
         train_state.load_state_dict(saved)
         state = State(**saved["state"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _another_version(run) from error
-    train_state.watch, train_state.clock = LossMonitor(train_state.device, state.loss_sum), Clock(state.seconds)
+    train_state.watch, train_state.clock = (
+        LossMonitor(train_state.device, state.loss_sum),
+        Clock(state.seconds),
+    )
     train_state.sums.processes.from_first(lambda: _restore_files(run, state))
     return state
 
 
 def _restore_files(run: Run, state: State) -> None:
-    """Put the weights of the best epoch and the metrics where they were at `state`. Raises checkpoint.Damaged."""
+    """Put the weights of the best epoch and the metrics where they were at `state`. Raises
+    checkpoint.Damaged."""
     if state.best_epoch:
         records.load_weights(run, state.weights_sha256)
     write_atomically(run.folder / records.METRICS, state.metrics.encode())
 
 
 def save_checkpoint(run: Run, execution: Execution, train_state: TrainState, state: State) -> None:
-    """Write the run's checkpoint. Raises BadLoss if a loss is not finite; the checkpoint before stays.
+    """Write the run's checkpoint. Raises BadLoss if a loss is not finite; the checkpoint before
+    stays.
 
     All processes call this, so that all learn of such a loss; the first one writes.
     """
@@ -79,7 +87,9 @@ def save_checkpoint(run: Run, execution: Execution, train_state: TrainState, sta
         return
     state.seconds, state.loss_sum = train_state.clock.read(), train_state.watch.loss_sum
     about = {**_owner(run), "device": execution.device.type, "layout": asdict(execution.layout)}
-    checkpoint.save(run.folder / checkpoint.NAME, {**about, "state": asdict(state), **train_state.state_dict()})
+    checkpoint.save(
+        run.folder / checkpoint.NAME, {**about, "state": asdict(state), **train_state.state_dict()}
+    )
 
 
 def _owner(run: Run) -> dict[str, Any]:
@@ -88,4 +98,6 @@ def _owner(run: Run) -> dict[str, Any]:
 
 
 def _another_version(run: Run) -> checkpoint.Damaged:
-    return checkpoint.Damaged(f"{run.folder / checkpoint.NAME} is of another version of this program")
+    return checkpoint.Damaged(
+        f"{run.folder / checkpoint.NAME} is of another version of this program"
+    )

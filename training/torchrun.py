@@ -22,4 +22,9 @@ def place(environment: Mapping[str, str] = os.environ) -> RankInfo:
     """This process's place; the only one's where torchrun did not start it."""
     if "TORCHELASTIC_RUN_ID" not in environment:
         return RankInfo()
-    return RankInfo(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+    return RankInfo(
+        *(
+            int(environment[name])
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        )
+    )

@@ -28,11 +28,24 @@ class TrainState:
     """A network that learns: its weights, its optimizer, and how its updates are computed."""
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, layout: ComputeOptions, device: torch.device, precision: Precision,
-        seed: int = 0, processes: Processes = ALONE,
-    ) -> None:  # fmt: skip
-        """`model` is on `device` and was laid out (`layout.lay_out`). `processes` share the parts of each batch."""
-        self.model, self.recipe, self.device, self.precision, self.seed = model, recipe, device, precision, seed
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        layout: ComputeOptions,
+        device: torch.device,
+        precision: Precision,
+        seed: int = 0,
+        processes: Processes = ALONE,
+    ) -> None:
+        """`model` is on `device` and was laid out (`layout.lay_out`). `processes` share the parts
+        of each batch."""
+        self.model, self.recipe, self.device, self.precision, self.seed = (
+            model,
+            recipe,
+            device,
+            precision,
+            seed,
+        )
         self.layout, self.forward = layout, forward_of(model, layout)
         self.optimizer = make_optimizer(model, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -49,7 +62,8 @@ class TrainState:
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises KeyError, TypeError, ValueError or RuntimeError where `state` is another kind of network's."""
+        """Raises KeyError, TypeError, ValueError or RuntimeError where `state` is another kind of
+        network's."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -60,17 +74,22 @@ class TrainState:
 
 def noise(count: int, resolution: int, classes: int, device: torch.device) -> Batch:
     """A batch of `count` random images, by torch's generator, to time updates with."""
-    images = torch.randn(count, 3, resolution, resolution).to(device).contiguous(memory_format=torch.channels_last)
+    images = (
+        torch.randn(count, 3, resolution, resolution)
+        .to(device)
+        .contiguous(memory_format=torch.channels_last)
+    )
     labels = torch.randint(classes, (count,)).to(device)
     return Batch(images, labels, labels, torch.ones(count, device=device), torch.arange(count))
 
 
 def update(train_state: TrainState, number: int, batches: Iterator[Batch], lr: float) -> None:
-    """Make a run's update `number`, counted from 0, with the next of `batches`, one for each part (micro-batch) that
-    this process has of the batch.
+    """Make a run's update `number`, counted from 0, with the next of `batches`, one for each part
+    (micro-batch) that this process has of the batch.
 
     Raises:
-        BadLoss: the loss of this update, or of one shortly before, is not finite; nothing was changed by it.
+        BadLoss: the loss of this update, or of one shortly before, is not finite; nothing was
+            changed by it.
     """
     for group in train_state.optimizer.param_groups:
         group["lr"] = lr
@@ -82,17 +101,28 @@ def update(train_state: TrainState, number: int, batches: Iterator[Batch], lr: f
 
 
 def gradients(train_state: TrainState, number: int, batches: Iterator[Batch]) -> Tensor:
-    """Leave the gradients of an update in the weights; its loss, in the precision of sums (a scalar).
+    """Leave the gradients of an update in the weights; its loss, in the precision of sums (a
+    scalar).
 
-    A part knows nothing of the others: batch norm sees it alone, and what is drawn for it depends on its number only.
+    A part knows nothing of the others: batch norm sees it alone, and what is drawn for it depends
+        on its number only.
     """
-    recipe, device, clock, sums = train_state.recipe, train_state.device, train_state.clock, train_state.sums
+    recipe, device, clock, sums = (
+        train_state.recipe,
+        train_state.device,
+        train_state.clock,
+        train_state.sums,
+    )
     sums.begin()
     for part in sums.processes.share(recipe.micro_batches):
         with clock("data"):
             batch = next(batches)
         # Stochastic depth draws from torch's own generator: put it where these draws begin.
-        torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, train_state.seed, number * recipe.micro_batches + part))
+        torch.manual_seed(
+            randomness.key(
+                _STOCHASTIC_DEPTH, train_state.seed, number * recipe.micro_batches + part
+            )
+        )
         with clock("forward"), autocast(train_state.precision, device):
             logits = train_state.forward(batch.images)
             loss = loss_function(logits, batch, recipe.label_smoothing) / recipe.micro_batches

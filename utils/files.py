@@ -14,7 +14,19 @@ from utils import locks
 from utils.locks import Lock
 from utils.text import readable_bytes
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".avif")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".ppm",
+    ".bmp",
+    ".pgm",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".gif",
+    ".avif",
+)
 """What counts as an image in a folder: torchvision's `IMG_EXTENSIONS`, GIF and AVIF."""
 
 
@@ -26,13 +38,20 @@ def images_below(folder: Path) -> list[str]:
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        names = (name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
+        names = (
+            name
+            for name in files
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        )
         found += [os.path.relpath(os.path.join(place, name), folder) for name in names]
     return sorted(found)
 
 
-def require_folder(folder: Path, what: str, *, may_be_missing: bool = False, writable: bool = False) -> None:
-    """Raise ValueError unless `folder` is an existing folder (or a missing one that could be made, if allowed)."""
+def require_folder(
+    folder: Path, what: str, *, may_be_missing: bool = False, writable: bool = False
+) -> None:
+    """Raise ValueError unless `folder` is an existing folder (or a missing one that could be made,
+    if allowed)."""
     if os.path.isdir(folder):
         if writable:
             require_writable(folder, what)
@@ -40,23 +59,31 @@ def require_folder(folder: Path, what: str, *, may_be_missing: bool = False, wri
     if os.path.lexists(folder):
         raise ValueError(f"{what} {folder} is not a folder; name a folder")
     if not may_be_missing:
-        raise ValueError(f"{what} {folder} does not exist; create it first (mkdir -p) or name another")
-    existing = next((parent for parent in folder.absolute().parents if os.path.lexists(parent)), folder)
+        raise ValueError(
+            f"{what} {folder} does not exist; create it first (mkdir -p) or name another"
+        )
+    existing = next(
+        (parent for parent in folder.absolute().parents if os.path.lexists(parent)), folder
+    )
     require_folder(existing, what)
     require_writable(existing, what)
 
 
 def require_writable(folder: Path, what: str = "the folder") -> None:
-    """Raise ValueError unless files can be made in `folder`. Leaves nothing behind (asks by an unnamed file)."""
+    """Raise ValueError unless files can be made in `folder`. Leaves nothing behind (asks by an
+    unnamed file)."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"{what} {folder} cannot be written to ({error.strerror}); name one that can") from error
+        raise ValueError(
+            f"{what} {folder} cannot be written to ({error.strerror}); name one that can"
+        ) from error
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file. Raises OSError where there is none: a pipe or a device might never end."""
+    """The bytes of a file. Raises OSError where there is none: a pipe or a device might never
+    end."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.name} is no file")
     try:
@@ -70,15 +97,18 @@ def require_free(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"{what} needs {readable_bytes(needed)} and the disk of {folder} has {readable_bytes(free)} free; "
+            f"{what} needs {readable_bytes(needed)} and the disk of {folder} has "
+            f"{readable_bytes(free)} free; "
             "free some space or name a folder on another disk"
         )
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, flush it to disk, rename. A reader sees the old file or the new one, whole.
+    """Write `content` beside `path`, flush it to disk, rename. A reader sees the old file or the
+    new one, whole.
 
-    Of two processes that write the same file, one waits for the other. What could not be written whole is removed.
+    Of two processes that write the same file, one waits for the other. What could not be written
+    whole is removed.
 
     Raises:
         OSError: the disk is full, gone or may not be written to; names `path`.
@@ -118,7 +148,8 @@ def _open_alone(path: Path) -> BufferedWriter:
 
 @contextlib.contextmanager
 def where_supported() -> Iterator[None]:
-    """Go on without what is asked for here if the file system has no such thing, as some have that a network brings."""
+    """Go on without what is asked for here if the file system has no such thing, as some have that
+    a network brings."""
     try:
         yield
     except OSError as error:
@@ -149,14 +180,18 @@ def sync_files(folder: Path) -> None:
 
 
 def one_writer(path: Path) -> Lock:
-    """The lease on making `path`, a file or a folder; a second process waits here. A dead process is no obstacle."""
+    """The lease on making `path`, a file or a folder; a second process waits here. A dead process
+    is no obstacle."""
     return locks.wait_for(_lock(path))
 
 
 def forget_dead_writer(path: Path) -> None:
-    """Remove the lease of a process that made `path` and was killed before it gave the lease back."""
+    """Remove the lease of a process that made `path` and was killed before it gave the lease
+    back."""
     if _lock(path).exists():
-        with contextlib.suppress(locks.Busy, OSError):  # it is alive, or the lease may stay: nobody waits for it
+        with contextlib.suppress(
+            locks.Busy, OSError
+        ):  # it is alive, or the lease may stay: nobody waits for it
             Lock(_lock(path)).release()
 
 

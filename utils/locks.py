@@ -1,8 +1,10 @@
-"""A lease: a file that says who works on what it lies beside, renewed as long as that process lives.
+"""A lease: a file that says who works on what it lies beside, renewed as long as that process
+lives.
 
-Needs nothing of the disk but that a file is made by one process only (O_EXCL) and renamed at once, as network disks do
-too where they have no locks. No two clocks are compared: a lease has run out when its holder is known to be dead, or
-when its content did not change for `SILENCE` seconds of the reader's own clock (`UNSIGNED` where it names nobody).
+Needs nothing of the disk but that a file is made by one process only (O_EXCL) and renamed at once,
+as network disks do too where they have no locks. No two clocks are compared: a lease has run out
+when its holder is known to be dead, or when its content did not change for `SILENCE` seconds of the
+reader's own clock (`UNSIGNED` where it names nobody).
 """
 
 from __future__ import annotations
@@ -26,15 +28,18 @@ RENEWED = 5.0
 SILENCE = 120.0
 """Seconds without one after which a holder counts as dead, wherever it is."""
 UNSIGNED = 10.0
-"""Seconds after which the maker of an empty lease counts as dead: its name follows within milliseconds."""
+"""Seconds after which the maker of an empty lease counts as dead: its name follows within
+milliseconds."""
 CLOCKS = 60.0
 """Seconds by which two machines' clocks may differ before anybody is told."""
 _LENGTH = 2000
-"""Bytes of a lease: it is written in place, and a shorter text would leave the end of a longer one."""
+"""Bytes of a lease: it is written in place, and a shorter text would leave the end of a longer
+one."""
 
 
 _held = set[str]()
-"""Tokens of the leases that this process holds: one that a failing disk did not let it remove is nobody's."""
+"""Tokens of the leases that this process holds: one that a failing disk did not let it remove is
+nobody's."""
 
 
 class Busy(ValueError):
@@ -64,11 +69,16 @@ class Seen:
     def holder(self) -> str:
         entries = self.entries
         job = f", job {entries['job']}" if entries.get("job") else ""
-        return f"process {entries['pid']} on {entries['host']}{job}" if "pid" in entries else "another process"
+        return (
+            f"process {entries['pid']} on {entries['host']}{job}"
+            if "pid" in entries
+            else "another process"
+        )
 
     @property
     def alive(self) -> bool | None:
-        """Whether the holder is still there, as far as can be known at once: if it is a process of this machine."""
+        """Whether the holder is still there, as far as can be known at once: if it is a process of
+        this machine."""
         entries, here = self.entries, _here()
         if here is None or entries.get("here") != here:
             return None
@@ -102,20 +112,32 @@ class HeartbeatTracker:
         return lease.alive is False or now - since > (SILENCE if lease.entries else UNSIGNED)
 
     def _compare_clocks(self, entries: Mapping[str, Any], *, renewed: bool) -> None:
-        """A lease that was renewed a moment ago, or that comes from the future, shows what the holder's clock says."""
+        """A lease that was renewed a moment ago, or that comes from the future, shows what the
+        holder's clock says."""
         ahead, host = entries.get("time", time.time()) - time.time(), str(entries.get("host"))
-        if self._tell and host not in self._told and (ahead > CLOCKS or (renewed and ahead < -CLOCKS - RENEWED)):
+        if (
+            self._tell
+            and host not in self._told
+            and (ahead > CLOCKS or (renewed and ahead < -CLOCKS - RENEWED))
+        ):
             self._told.add(host)
             self._tell(
-                f"the clock of {host} is {abs(ahead) / 60:.0f} minutes {'ahead of' if ahead > 0 else 'behind'} this "
-                "machine's: leases do not go by clocks and nothing is lost, but times of its runs are off by that much"
+                f"the clock of {host} is {abs(ahead) / 60:.0f} minutes "
+                f"{'ahead of' if ahead > 0 else 'behind'} this "
+                "machine's: leases do not go by clocks and nothing is lost, but times of its runs "
+                "are off by that much"
             )
 
 
 class Lock:
     """The lease at `path`, taken by this process. Use it as a context, or `release` it."""
 
-    def __init__(self, path: Path, watch: HeartbeatTracker | None = None, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        watch: HeartbeatTracker | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         """`about` is what readers are told beside who the holder is.
 
         Raises:
@@ -146,7 +168,8 @@ class Lock:
         self._thread.start()
 
     def _take_away(self, seen: Seen, watch: HeartbeatTracker) -> None:
-        """Rename the lease away if it has run out. Raises Busy if not, or if another process was faster."""
+        """Rename the lease away if it has run out. Raises Busy if not, or if another process was
+        faster."""
         if not watch.has_run_out(self.path, seen):
             raise Busy(seen.holder)
         away = self.path.with_name(f"{self.path.name}.{self.token}")
@@ -156,7 +179,9 @@ class Lock:
             return
         taken = read(away)
         if taken != seen:  # a new one by now, or its holder woke up: back with it
-            with contextlib.suppress(OSError):  # where it cannot be, its holder stops at `check` and comes again
+            with contextlib.suppress(
+                OSError
+            ):  # where it cannot be, its holder stops at `check` and comes again
                 os.link(away, self.path)
         away.unlink(missing_ok=True)
         if taken != seen:
@@ -175,8 +200,8 @@ class Lock:
         beat = 0
         while not self._released.wait(RENEWED):
             beat += 1
-            # Into the file that was made, not to its name: there another process's lease may be by now. A disk that
-            # fails is told by those who write results.
+            # Into the file that was made, not to its name: there another process's lease may be by
+            # now. A disk that fails is told by those who write results.
             with contextlib.suppress(OSError):
                 self._write(beat)
 
@@ -192,7 +217,9 @@ class Lock:
         self._released.set()
         self._thread.join()
         os.close(self._file)
-        with contextlib.suppress(Lost, OSError):  # of a disk that is gone; elsewhere it would run out by itself
+        with contextlib.suppress(
+            Lost, OSError
+        ):  # of a disk that is gone; elsewhere it would run out by itself
             self.check()
             self.path.unlink()
         _held.discard(self.token)
@@ -215,22 +242,32 @@ def wait_for(path: Path, every: float = 0.1) -> Lock:
 
 
 def _me() -> dict[str, Any]:
-    job = "_".join(filter(None, (os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID"))))
+    job = "_".join(
+        filter(None, (os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")))
+    )
     return {
-        "host": socket.gethostname(), "pid": os.getpid(), "here": _here(), "started": _started(os.getpid()),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "here": _here(),
+        "started": _started(os.getpid()),
         "job": job or os.environ.get("SLURM_JOB_ID"),
-    }  # fmt: skip
+    }
 
 
 def _here() -> str | None:
-    """Where process numbers mean the same: a start of a machine's kernel, and a container in it. Known on Linux."""
+    """Where process numbers mean the same: a start of a machine's kernel, and a container in it.
+    Known on Linux."""
     if sys.platform != "linux":
         return None
-    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return (
+        f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} "
+        f"{os.readlink('/proc/self/ns/pid')}"
+    )
 
 
 def _started(pid: int) -> int | None:
-    """When the kernel says a process was started, in its own ticks; None of one that ended, waited for or not."""
+    """When the kernel says a process was started, in its own ticks; None of one that ended, waited
+    for or not."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

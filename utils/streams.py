@@ -5,7 +5,8 @@ from typing import Any, TextIO
 
 
 class Patient:
-    """A stream of text that goes on when its reader has left (`runner.py all | head -1`); what comes then is dropped.
+    """A stream of text that goes on when its reader has left (`runner.py all | head -1`); what
+    comes then is dropped.
 
     A study of days does not end because the terminal or the pipe that showed its progress is gone.
     """

@@ -7,7 +7,8 @@ from typing import Any
 
 
 def require_option(values: object, name: str, holds: bool, remedy: str) -> None:
-    """Raise ValueError, naming the option of field `name` and what to do, unless its value `holds`."""
+    """Raise ValueError, naming the option of field `name` and what to do, unless its value
+    `holds`."""
     if not holds:
         raise ValueError(f"--{name.replace('_', '-')} is {getattr(values, name)}: {remedy}")
 
@@ -18,20 +19,24 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             for name, inner in flat(value).items():
-                side_by_side[name if name not in side_by_side and name not in values else f"{key}.{name}"] = inner
+                side_by_side[
+                    name if name not in side_by_side and name not in values else f"{key}.{name}"
+                ] = inner
         else:
             side_by_side[key] = value
     return side_by_side
 
 
 def did_you_mean(word: object, known: Iterable[str], before: str = "", after: str = "") -> str:
-    """The question "did you mean 'this'?" between `before` and `after`, or nothing if no known word is near."""
+    """The question "did you mean 'this'?" between `before` and `after`, or nothing if no known word
+    is near."""
     near = difflib.get_close_matches(str(word).lower(), list(known), 1, 0.5)
     return f"{before}did you mean {near[0]!r}?{after}" if near else ""
 
 
 def printable(name: object) -> str:
-    """A name from outside as it may be shown on a terminal: what cannot be printed as Python would escape it."""
+    """A name from outside as it may be shown on a terminal: what cannot be printed as Python would
+    escape it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
@@ -54,18 +59,24 @@ def listed(words: Iterable[str]) -> str:
 
 
 def of_fields(said: object) -> str:
-    """What a recipe says of its fields, which it names as options (--min-lr), with their own names (min_lr)."""
+    """What a recipe says of its fields, which it names as options (--min-lr), with their own names
+    (min_lr)."""
     return re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(said))
 
 
 def left_out(unreadable: Mapping[str, Sequence[str]]) -> str:
-    """Which images were left out, by split: '4 train images that cannot be read (a, b, c and 1 more)'."""
-    return "; ".join(f"{len(names):,} {part} image{'s' * (len(names) != 1)} that cannot be read ({first_few(names)})"
-                     for part, names in unreadable.items())  # fmt: skip
+    """Which images were left out, by split: '4 train images that cannot be read (a, b, c and 1
+    more)'."""
+    return "; ".join(
+        f"{len(names):,} {part} image{'s' * (len(names) != 1)} that cannot be read "
+        f"({first_few(names)})"
+        for part, names in unreadable.items()
+    )
 
 
 def one_line(text: object, most: int = 1000) -> str:
-    """`text` without line breaks and other control characters, and without the middle if it is very long."""
+    """`text` without line breaks and other control characters, and without the middle if it is very
+    long."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
     return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 

@@ -1,7 +1,8 @@
 """Designs: which combinations of a roadmap's decisions are trained, and what is read off them.
 
-A design is a list of rows and of effects; an effect weighs the accuracies of rows. Nothing is trained twice: rows of
-several designs, or of one, that are the same network and recipe share their runs (`studies.index`).
+A design is a list of rows and of effects; an effect weighs the accuracies of rows. Nothing is
+trained twice: rows of several designs, or of one, that are the same network and recipe share their
+runs (`studies.index`).
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
 from ablations.sweep import Sweep
 
-__all__ = ["Design", "Effect", "Kind", "DesignSpec", "Row", "design", "recorded"]
+__all__ = ["Design", "DesignSpec", "Effect", "Kind", "Row", "design", "recorded"]
 
 _MAKE: dict[Kind, Callable[[Roadmap, Regime, DesignSpec], Design]] = {
     "cumulative": cumulative,
@@ -41,10 +42,12 @@ def design(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
 
 
 def recorded(record: Mapping[str, Any], regime: Regime) -> Design:
-    """The design that study.json says was asked for. Raises ValueError where it says something else."""
+    """The design that study.json says was asked for. Raises ValueError where it says something
+    else."""
     try:
         request: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
         }
         if sweep := request.pop("sweep", None):
             request["sweep"] = Sweep(sweep["field"], tuple(sweep["values"]))

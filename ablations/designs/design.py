@@ -55,7 +55,11 @@ class Effect:
     def pair(self) -> tuple[str, str] | None:
         """(row, what it is compared with), where it is a difference of two."""
         ends = {weight: row for row, weight in self.weights.items()}
-        return (ends[1.0], ends[-1.0]) if len(self.weights) == 2 and ends.keys() == {1.0, -1.0} else None
+        return (
+            (ends[1.0], ends[-1.0])
+            if len(self.weights) == 2 and ends.keys() == {1.0, -1.0}
+            else None
+        )
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,15 @@ class DesignSpec:
 
     kind: Kind = "cumulative"
     base: str | None = None
-    """The step that the design starts from, whose changes every row has; the roadmap's first row if none is given."""
+    """The step that the design starts from, whose changes every row has; the roadmap's first row if
+    none is given."""
     factors: tuple[str, ...] = ()
     """Of a factorial or of orders: groups or steps, several as one with +."""
     fraction: int = 1
     """Of a factorial: only one in so many of all combinations, 2, 4, 8 ..."""
     rows_at_most: int | None = None
-    """Of orders: networks that may be trained; orders are drawn at random where all would be more."""
+    """Of orders: networks that may be trained; orders are drawn at random where all would be
+    more."""
     sweep: Sweep | None = None
     """Values of a field of the recipe that every row is trained with in turn."""
 
@@ -82,11 +88,16 @@ class DesignSpec:
         if self.kind not in get_args(Kind):
             raise ValueError(f"--design is {self.kind!r}: choose {', '.join(get_args(Kind))}")
         if self.factors and self.kind not in ("orders", "factorial"):
-            raise ValueError(f"--factors belong to the designs orders and factorial: --design is {self.kind}")
+            raise ValueError(
+                f"--factors belong to the designs orders and factorial: --design is {self.kind}"
+            )
         if self.fraction != 1 and self.kind != "factorial":
             raise ValueError(f"--fraction belongs to the design factorial: --design is {self.kind}")
         if self.fraction < 1 or self.fraction & (self.fraction - 1):
-            raise ValueError(f"--fraction is {self.fraction}: give 2 for a half, 4 for a quarter, 8 ... of the runs")
+            raise ValueError(
+                f"--fraction is {self.fraction}: give 2 for a half, 4 for a quarter, 8 ... of the "
+                "runs"
+            )
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,9 @@ class Design:
             self.roadmap.step(asked)
         hint = did_you_mean(asked, [row.name for row in self.rows], after=" ")
         known = ", ".join(row.name for row in self.rows)
-        raise ValueError(f"the design {self.request.kind} has no row {asked!r}: {hint}choose among {known}")
+        raise ValueError(
+            f"the design {self.request.kind} has no row {asked!r}: {hint}choose among {known}"
+        )
 
     def settings(self, row: Row) -> tuple[Row, ...]:
         """Of a sweep: the rows that are `row` but for one value."""
@@ -129,7 +142,11 @@ class Design:
     @property
     def record(self) -> dict[str, Any]:
         """What study.json says of it, and `recorded` makes it of again."""
-        request = {name: value for name, value in asdict(self.request).items() if (name, value) != ("sweep", None)}
+        request = {
+            name: value
+            for name, value in asdict(self.request).items()
+            if (name, value) != ("sweep", None)
+        }
         return {"roadmap": roadmaps.record(self.roadmap), **request}
 
     @property
@@ -137,8 +154,11 @@ class Design:
         """The effects that compare two rows, as pairs."""
         return tuple(effect.pair for effect in self.effects if effect.pair)
 
-    def variant(self, row: Row, regime: Regime, config: StudyConfig, num_classes: int | None = None) -> Variant:
-        """The network and recipe of a row. Raises ValueError where there can be none, in one sentence."""
+    def variant(
+        self, row: Row, regime: Regime, config: StudyConfig, num_classes: int | None = None
+    ) -> Variant:
+        """The network and recipe of a row. Raises ValueError where there can be none, in one
+        sentence."""
         if row.of is not None and row.setting is not None:
             own = self.variant(self.row(row.of), regime, config, num_classes)
             try:
@@ -150,13 +170,19 @@ class Design:
         return self.roadmap.combine(row.decisions, regime, config, num_classes)
 
     def check(self, rows: Collection[Row], regime: Regime, config: StudyConfig) -> None:
-        """Raise ValueError as `variant` if a row cannot be, or where two values of a sweep are the same for a row."""
+        """Raise ValueError as `variant` if a row cannot be, or where two values of a sweep are the
+        same for a row."""
         self.roadmap.check(regime, config)
         known: dict[tuple[str | None, Variant], Row] = {}
         for row in rows:
-            twin = known.setdefault((row.of, self.variant(row, regime, config)), row) if row.of else row
+            twin = (
+                known.setdefault((row.of, self.variant(row, regime, config)), row)
+                if row.of
+                else row
+            )
             if twin is not row:
                 raise ValueError(
-                    f"--sweep {twin.setting} and {row.setting} are the same for the row {row.of!r}: "
+                    f"--sweep {twin.setting} and {row.setting} are the same for the row "
+                    f"{row.of!r}: "
                     "give plain values, or other --steps"
                 )

@@ -1,4 +1,5 @@
-"""The design factorial: groups of decisions on and off in all combinations, or in a fraction of them."""
+"""The design factorial: groups of decisions on and off in all combinations, or in a fraction of
+them."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from utils.text import listed
 
 
 def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
-    """Main effects and two-way interactions of the factors, with what a fraction cannot tell apart."""
+    """Main effects and two-way interactions of the factors, with what a fraction cannot tell
+    apart."""
     import numpy as np
     import pydoe
 
@@ -24,13 +26,15 @@ def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
         for other in names:
             if shared := combinations.needs(name) & factors[other]:
                 raise ValueError(
-                    f"the factor {name} needs {listed(sorted(shared))} of {other}, so it cannot be on where that is "
+                    f"the factor {name} needs {listed(sorted(shared))} of {other}, so it cannot "
+                    "be on where that is "
                     f"off: make them one factor, {other}+{name}"
                 )
     erased = request.fraction.bit_length() - 1
     if erased and len(names) - erased < 2:
         raise ValueError(
-            f"--fraction is {request.fraction}, and {len(names)} factors have {2 ** len(names)} combinations: "
+            f"--fraction is {request.fraction}, and {len(names)} factors have {2 ** len(names)} "
+            "combinations: "
             "a fraction needs at least four of them, give a smaller number or more --factors"
         )
     levels = pydoe.ff2n(len(names))
@@ -39,7 +43,9 @@ def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
         generators, *_ = pydoe.fracfact_opt(len(names), erased)
         levels = pydoe.fracfact(generators)
         aliases = _aliases(levels, names)
-    rows = [combinations.row([name for i, name in enumerate(names) if level[i] > 0]) for level in levels]
+    rows = [
+        combinations.row([name for i, name in enumerate(names) if level[i] > 0]) for level in levels
+    ]
     effects, seen = list[Effect](), set[bytes]()
     for size in (1, 2):
         for chosen in itertools.combinations(range(len(names)), size):
@@ -52,19 +58,27 @@ def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
             weights: dict[str, float] = {}
             for row, sign in zip(rows, signs, strict=True):
                 weights[row.name] = weights.get(row.name, 0.0) + 2 * float(sign) / len(rows)
-            what = "main effect: on against off, averaged over the other factors" if size == 1 else \
-                "interaction: half of what one changes in the effect of the other"  # fmt: skip
+            what = (
+                "main effect: on against off, averaged over the other factors"
+                if size == 1
+                else "interaction: half of what one changes in the effect of the other"
+            )
             effects.append(Effect(" x ".join(names[i] for i in chosen), what, weights))
     return parts.design(rows, effects, aliases=aliases, notes=combinations.notes)
 
 
 def _aliases(levels: Any, names: Sequence[str]) -> tuple[str, ...]:
-    """Main effects and two-way interactions that a fraction cannot tell apart, one equation a line."""
+    """Main effects and two-way interactions that a fraction cannot tell apart, one equation a
+    line."""
     import pydoe
 
     lines = []
     for line in pydoe.fracfact_aliasing(levels)[0]:
         terms = [term for term in line.split(" = ") if len(term) <= 2]
         if len(terms) > 1:
-            lines.append(" = ".join(" x ".join(names[ord(letter) - ord("a")] for letter in term) for term in terms))
+            lines.append(
+                " = ".join(
+                    " x ".join(names[ord(letter) - ord("a")] for letter in term) for term in terms
+                )
+            )
     return tuple(lines)

@@ -1,4 +1,5 @@
-"""The design orders: the average effect of each decision over the orders that it can be taken in."""
+"""The design orders: the average effect of each decision over the orders that it can be taken
+in."""
 
 import itertools
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ def orders(roadmap: Roadmap, regime: Regime, request: DesignSpec, seed: int = 0)
     combinations = Combinations(parts, factors)
     names = combinations.names
     needs = [
-        sum(1 << i for i, other in enumerate(names) if factors[other] & combinations.needs(name)) for name in names
+        sum(1 << i for i, other in enumerate(names) if factors[other] & combinations.needs(name))
+        for name in names
     ]
     _require_no_circle(names, needs)
     allowed = Orders(tuple(needs))
@@ -34,21 +36,29 @@ def orders(roadmap: Roadmap, regime: Regime, request: DesignSpec, seed: int = 0)
         drawn = allowed.within(most, seed)
         if len(drawn) < 2:
             raise ValueError(
-                f"--runs-at-most leaves {most} networks: two orders of {len(names)} decisions pass through more, give "
+                f"--runs-at-most leaves {most} networks: two orders of {len(names)} decisions "
+                "pass through more, give "
                 f"{2 * len(names)} or more"
             )
     elif most is None and len(allowed.sets) > _MOST_EXACT:
         raise ValueError(
-            f"{len(names)} decisions can be combined in {len(allowed.sets):,} ways: give --runs-at-most for as many "
-            f"orders as that allows, or --factors for fewer decisions (groups: {', '.join(parts.groups)})"
+            f"{len(names)} decisions can be combined in {len(allowed.sets):,} ways: give "
+            "--runs-at-most for as many "
+            "orders as that allows, or --factors for fewer decisions (groups: "
+            f"{', '.join(parts.groups)})"
         )
     sets = sorted({done for order in drawn for done in passing(order)}) if drawn else allowed.sets
-    rows = {done: combinations.row([name for i, name in enumerate(names) if done >> i & 1]) for done in sets}
+    rows = {
+        done: combinations.row([name for i, name in enumerate(names) if done >> i & 1])
+        for done in sets
+    }
     weights: list[dict[str, float]] = [{} for _ in names]
     samples: list[list[dict[str, float]]] = [[] for _ in names]
     if drawn:
         for order in drawn:
-            for decision, (before, after) in zip(order, itertools.pairwise(passing(order)), strict=True):
+            for decision, (before, after) in zip(
+                order, itertools.pairwise(passing(order)), strict=True
+            ):
                 _add(weights[decision], rows[before], rows[after], 1 / len(drawn))
                 samples[decision].append({rows[after].name: 1.0, rows[before].name: -1.0})
     else:
@@ -56,7 +66,8 @@ def orders(roadmap: Roadmap, regime: Regime, request: DesignSpec, seed: int = 0)
             _add(weights[decision], rows[done], rows[done | 1 << decision], share)
     over = f"{len(drawn)} orders drawn at random" if drawn else "all orders"
     effects = [
-        Effect(name, f"average effect over {over}", weights[i], tuple(samples[i])) for i, name in enumerate(names)
+        Effect(name, f"average effect over {over}", weights[i], tuple(samples[i]))
+        for i, name in enumerate(names)
     ]
     return parts.design(rows.values(), effects, notes=combinations.notes, orders=len(drawn))
 
@@ -68,9 +79,12 @@ def _add(weights: dict[str, float], before: Row, after: Row, share: float) -> No
 
 def _require_no_circle(names: Sequence[str], needs: Sequence[int]) -> None:
     done = 0
-    while more := sum(1 << i for i, needed in enumerate(needs) if not done >> i & 1 and needed & ~done == 0):
+    while more := sum(
+        1 << i for i, needed in enumerate(needs) if not done >> i & 1 and needed & ~done == 0
+    ):
         done |= more
     if stuck := [name for i, name in enumerate(names) if not done >> i & 1]:
         raise ValueError(
-            f"the factors {listed(stuck)} need each other in a circle: make them one, as {'+'.join(stuck)}"
+            f"the factors {listed(stuck)} need each other in a circle: make them one, as "
+            f"{'+'.join(stuck)}"
         )

@@ -1,4 +1,5 @@
-"""Designs whose effects are differences of two rows: step by step, the last network less each, the first with each."""
+"""Designs whose effects are differences of two rows: step by step, the last network less each, the
+first with each."""
 
 from collections.abc import Sequence
 
@@ -28,7 +29,9 @@ def leave_one_out(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Desi
     for step in parts.steps:
         gone = roadmap.needing([step.name]) & everything
         also = parts.others(gone, step)
-        sentence = f"all but {step.name}" + (f", and {listed(also)} with it, which need it" if also else "")
+        sentence = f"all but {step.name}" + (
+            f", and {listed(also)} with it, which need it" if also else ""
+        )
         rows.append(parts.row(everything - gone, f"without-{step.name}", sentence))
         effects.append(Effect.between(step.name, parts.last, rows[-1], _what(step, also)))
     return parts.design(rows, effects)
@@ -41,7 +44,9 @@ def one_at_a_time(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Desi
     for step in parts.steps:
         with_needs = parts.needed([step.name])
         also = parts.others(with_needs, step)
-        sentence = f"only {step.name}" + (f", and {listed(also)} with it, which it needs" if also else "")
+        sentence = f"only {step.name}" + (
+            f", and {listed(also)} with it, which it needs" if also else ""
+        )
         rows.append(parts.row(with_needs, f"only-{step.name}", sentence))
         effects.append(Effect.between(step.name, rows[-1], parts.first, _what(step, also)))
     return parts.design(rows, effects)

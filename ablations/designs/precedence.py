@@ -1,8 +1,8 @@
 """Orders of decisions: the sets that can come about, and how often each decision is the next one.
 
-Decisions need others before them, so not every set can be reached and not every order is allowed. A set is a whole
-number whose bit i says whether decision i is in it. The average effect of a decision over all allowed orders is its
-Shapley value under precedence (Faigle and Kern, 1992).
+Decisions need others before them, so not every set can be reached and not every order is allowed. A
+set is a whole number whose bit i says whether decision i is in it. The average effect of a decision
+over all allowed orders is its Shapley value under precedence (Faigle and Kern, 1992).
 """
 
 import random
@@ -52,7 +52,8 @@ class Orders:
             reached |= layer
             if len(reached) > _MOST_SETS:
                 raise ValueError(
-                    f"{len(self.needs)} decisions can be combined in more than {_MOST_SETS:,} ways: take groups of them"
+                    f"{len(self.needs)} decisions can be combined in more than {_MOST_SETS:,} "
+                    "ways: take groups of them"
                 )
         after = {self.everything: 1}
         for done in sorted(reached - {self.everything}, key=int.bit_count, reverse=True):
@@ -79,14 +80,17 @@ class Orders:
             done, order = 0, list[int]()
             while done != self.everything:
                 choices = list(self.following(done))
-                (decision,) = chance.choices(choices, [after[done | 1 << choice] for choice in choices])
+                (decision,) = chance.choices(
+                    choices, [after[done | 1 << choice] for choice in choices]
+                )
                 order.append(decision)
                 done |= 1 << decision
             drawn.append(tuple(order))
         return drawn
 
     def within(self, most_sets: int, seed: int = 0) -> list[tuple[int, ...]]:
-        """As many orders at random, the first of an endless row of draws, as pass through so many sets at the most."""
+        """As many orders at random, the first of an endless row of draws, as pass through so many
+        sets at the most."""
         orders, passed = list[tuple[int, ...]](), set[int]()
         for order in self.draw(max(most_sets, 1), seed):
             if len(passed | set(passing(order))) > most_sets:

@@ -14,12 +14,20 @@ def swept(made: Design, sweep: Sweep) -> Design:
         for each in (
             row,
             *(
-                Row(f"{row.name}-{one.name}", f"{row.name} with {one}", row.decisions, of=row.name, setting=one)
+                Row(
+                    f"{row.name}-{one.name}",
+                    f"{row.name} with {one}",
+                    row.decisions,
+                    of=row.name,
+                    setting=one,
+                )
                 for one in sweep.settings
             ),
         )
     ]
     names = [row.name for row in rows]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"two rows of the sweep are named {twice!r}: name the roadmap's step otherwise")
+        raise ValueError(
+            f"two rows of the sweep are named {twice!r}: name the roadmap's step otherwise"
+        )
     return replace(made, request=replace(made.request, sweep=sweep), rows=tuple(rows))

@@ -25,13 +25,18 @@ def get_roadmap(asked: str, network: str | None = None) -> Roadmap:
         ValueError: there is none, or the file holds none, in one sentence.
     """
     if network is not None and asked != "recipe":
-        raise ValueError(f"--network {network} is for --roadmap recipe: the roadmap {asked!r} has networks of its own")
+        raise ValueError(
+            f"--network {network} is for --roadmap recipe: the roadmap {asked!r} has networks of "
+            "its own"
+        )
     if asked in ROADMAPS:
         return ROADMAPS[asked](network or "baseline")
     if Path(asked).suffix in (".toml", ".py"):
         return own.read(Path(asked))
     choices = f"choose {', '.join(ROADMAPS)}, or a file that ends in .toml or .py"
-    raise ValueError(f"there is no roadmap {asked!r}{did_you_mean(asked, ROADMAPS, before=', ')} ({choices})")
+    raise ValueError(
+        f"there is no roadmap {asked!r}{did_you_mean(asked, ROADMAPS, before=', ')} ({choices})"
+    )
 
 
 def record(roadmap: Roadmap) -> Any:

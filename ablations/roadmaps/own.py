@@ -1,4 +1,5 @@
-"""Roadmaps of your own: data in a TOML file, of which nothing is executed, or Python where steps need new code."""
+"""Roadmaps of your own: data in a TOML file, of which nothing is executed, or Python where steps
+need new code."""
 
 import importlib.util
 import sys
@@ -15,7 +16,18 @@ from utils.text import did_you_mean
 TAKEN = ("paper", "recipe", "beyond")
 """Names of this suite's own roadmaps."""
 _ROADMAP = ("name", "sentence", "start", "step")
-_STEP = ("name", "sentence", "source", "group", "after", "beside", "architecture", "recipe", "sizes", "needs")
+_STEP = (
+    "name",
+    "sentence",
+    "source",
+    "group",
+    "after",
+    "beside",
+    "architecture",
+    "recipe",
+    "sizes",
+    "needs",
+)
 _TABLES = ("architecture", "recipe", "sizes")
 
 
@@ -29,7 +41,9 @@ def read(path: Path) -> Roadmap:
         raise ValueError(f"there is no file {str(path)!r}: give the path of a roadmap")
     roadmap = _run(path) if path.suffix == ".py" else _parse(path)
     if roadmap.name in TAKEN:
-        raise ValueError(f"{path}: name is {roadmap.name!r}, which is one of this suite's: give another")
+        raise ValueError(
+            f"{path}: name is {roadmap.name!r}, which is one of this suite's: give another"
+        )
     _require_readable(roadmap, path)
     return roadmap
 
@@ -63,9 +77,13 @@ def _run(path: Path) -> Roadmap:
 
 
 def _require_readable(roadmap: Roadmap, path: Path) -> None:
-    """Raise ValueError unless study.json can hold it: a study that is trained must be reported without the file."""
+    """Raise ValueError unless study.json can hold it: a study that is trained must be reported
+    without the file."""
     if odd := [step.name for step in roadmap.steps if step.reference]:
-        raise ValueError(f"{path}: step {odd[0]!r} is a reference with networks of its own, which only the paper's has")
+        raise ValueError(
+            f"{path}: step {odd[0]!r} is a reference with networks of its own, which only the "
+            "paper's has"
+        )
     try:
         again = from_data(to_data(roadmap))
     except ValueError as error:
@@ -73,14 +91,18 @@ def _require_readable(roadmap: Roadmap, path: Path) -> None:
     if len(roadmap.start) != len(again.start):
         last = roadmap.start[-1].name
         raise ValueError(
-            f"{path}: start is not the paper's way to {last!r}, which a study would note: give PAPER.way({last!r})"
+            f"{path}: start is not the paper's way to {last!r}, which a study would note: give "
+            f"PAPER.way({last!r})"
         )
-    for step, kept in zip((*roadmap.start, *roadmap.steps), (*again.start, *again.steps), strict=True):
+    for step, kept in zip(
+        (*roadmap.start, *roadmap.steps), (*again.start, *again.steps), strict=True
+    ):
         for field in ("name", "after", "number", "needs", *_TABLES):
             there, noted = getattr(step, field), getattr(kept, field)
             if there != noted:
                 raise ValueError(
-                    f"{path}: {field} of step {step.name!r} is {there!r} where a study would note {noted!r}: number "
+                    f"{path}: {field} of step {step.name!r} is {there!r} where a study would note "
+                    f"{noted!r}: number "
                     "the path from 0 on, and start from a step of the paper"
                 )
 
@@ -88,11 +110,12 @@ def _require_readable(roadmap: Roadmap, path: Path) -> None:
 def from_data(data: Mapping[str, Any]) -> Roadmap:
     """A roadmap from what TOML and JSON can hold.
 
-    name, sentence; start, the step of the paper's roadmap whose network and recipe the first step has before its own
-    changes; and [[step]], each with a name and with any of: sentence, source, group, after (the step that it changes;
-    if left out, the one before it on the path), beside (true: not on the path), architecture, recipe (fields to
-    values; "modern" or "classic": as the study's recipe of that name, for a field or for all of them), sizes (regime
-    to fields to values), needs.
+    name, sentence; start, the step of the paper's roadmap whose network and recipe the first step
+    has before its own changes; and [[step]], each with a name and with any of: sentence, source,
+    group, after (the step that it changes; if left out, the one before it on the path), beside
+    (true: not on the path), architecture, recipe (fields to values; "modern" or "classic": as the
+    study's recipe of that name, for a field or for all of them), sizes (regime to fields to
+    values), needs.
 
     Raises:
         ValueError: what is wrong, where, and what would be right, in one sentence.
@@ -109,7 +132,9 @@ def from_data(data: Mapping[str, Any]) -> Roadmap:
         try:
             steps.append(_step(row, row_name, name, steps))
         except ValueError as error:
-            raise ValueError(f"step {row_name!r}: {str(error).removeprefix(f'step {row_name!r}: ')}") from None
+            raise ValueError(
+                f"step {row_name!r}: {str(error).removeprefix(f'step {row_name!r}: ')}"
+            ) from None
     try:
         way = PAPER.way(start) if start else ()
     except ValueError as error:
@@ -127,25 +152,39 @@ def _step(row: Mapping[str, Any], name: str, roadmap: str, steps: list[Step]) ->
     tables = {field: row.get(field, {}) for field in _TABLES}
     if tables["recipe"] in tuple(RecipeOf):
         tables["recipe"] = RecipeOf(tables["recipe"]).whole()
-    inner = [("sizes", value) for value in tables["sizes"].values()] if isinstance(tables["sizes"], Mapping) else []
+    inner = (
+        [("sizes", value) for value in tables["sizes"].values()]
+        if isinstance(tables["sizes"], Mapping)
+        else []
+    )
     for field, table in (*tables.items(), *inner):
         if not isinstance(table, Mapping):
             raise ValueError(
-                f"{field} is {table!r}: give fields and their values, such as [step.{field}] kernel_size = 9"
+                f"{field} is {table!r}: give fields and their values, such as [step.{field}] "
+                "kernel_size = 9"
             )
-    if not isinstance(needs := row.get("needs", []), list) or not all(isinstance(need, str) for need in needs):
+    if not isinstance(needs := row.get("needs", []), list) or not all(
+        isinstance(need, str) for need in needs
+    ):
         raise ValueError(f"needs is {needs!r}: give a list of names of steps")
     return Step(
-        name, _text(row, "sentence") or name, _text(row, "source"), after,
-        None if beside or after != before else len(path), _text(row, "group") or roadmap, needs=tuple(needs), **tables,
-    )  # fmt: skip
+        name,
+        _text(row, "sentence") or name,
+        _text(row, "source"),
+        after,
+        None if beside or after != before else len(path),
+        _text(row, "group") or roadmap,
+        needs=tuple(needs),
+        **tables,
+    )
 
 
 def _known(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
     for name in given:
         if name not in names:
             raise ValueError(
-                f"{what} has no field {name!r}{did_you_mean(name, names, before=', ')} (choose {', '.join(names)})"
+                f"{what} has no field {name!r}{did_you_mean(name, names, before=', ')} (choose "
+                f"{', '.join(names)})"
             )
 
 
@@ -161,13 +200,17 @@ def to_data(roadmap: Roadmap) -> dict[str, Any]:
     start = {"start": roadmap.start[-1].name} if roadmap.start else {}
     rows = [
         {
-            "name": step.name, "sentence": step.sentence, "source": step.source, "group": step.group,
-            "beside": step.number is None, "needs": list(step.needs),
+            "name": step.name,
+            "sentence": step.sentence,
+            "source": step.source,
+            "group": step.group,
+            "beside": step.number is None,
+            "needs": list(step.needs),
             **({} if step.after is None else {"after": step.after}),
             **{field: _plain(getattr(step, field)) for field in _TABLES},
         }
         for step in roadmap.steps
-    ]  # fmt: skip
+    ]
     return {"name": roadmap.name, "sentence": roadmap.sentence, **start, "step": rows}
 
 

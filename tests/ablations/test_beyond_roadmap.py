@@ -14,7 +14,9 @@ BEYOND = get_roadmap("beyond")
 def test_it_begins_where_the_paper_ends() -> None:
     for preset in PRESETS.values():
         regime = get_regime(preset.config.regime)
-        assert BEYOND.variant("0", regime, preset.config) == PAPER.variant("13", regime, preset.config)
+        assert BEYOND.variant("0", regime, preset.config) == PAPER.variant(
+            "13", regime, preset.config
+        )
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
@@ -22,11 +24,14 @@ def test_each_row_is_a_network_of_its_own(regime) -> None:
     config = PRESETS["food101"].config
     variants = [BEYOND.variant(step, regime, config) for step in BEYOND.rows(regime)]
     assert len(set(variants)) == len(variants)
-    assert BEYOND.variant("response-norm", regime, config).recipe == replace(config.recipe, layer_scale=None)
+    assert BEYOND.variant("response-norm", regime, config).recipe == replace(
+        config.recipe, layer_scale=None
+    )
 
 
 @pytest.mark.parametrize(
-    ("step", "name"), [("response-norm", "convnextv2_tiny"), ("inception-next", "inception_next_tiny")]
+    ("step", "name"),
+    [("response-norm", "convnextv2_tiny"), ("inception-next", "inception_next_tiny")],
 )
 def test_whole_networks_are_counted_as_timms(step, name) -> None:
     timm = pytest.importorskip("timm")

@@ -34,7 +34,9 @@ def allowed(needs: tuple[int, ...]) -> list[tuple[int, ...]]:
 def test_shares_of_transitions_are_those_of_all_permutations(seed):
     chance = random.Random(seed)
     needs = tuple(sum(1 << j for j in range(i) if chance.random() < 0.3) for i in range(6))
-    counted = Counter((d, done) for order in allowed(needs) for d, done in zip(order, passing(order)))
+    counted = Counter(
+        (d, done) for order in allowed(needs) for d, done in zip(order, passing(order))
+    )
     exact = Orders(needs).exact()
     assert exact.keys() == counted.keys()
     for transition, share in exact.items():
@@ -59,12 +61,15 @@ def shapley(value, needs: tuple[int, ...]) -> list[float]:
 
 
 def test_known_games_have_their_shapley_values():
-    # A glove for each of two left hands and one right: the right one is worth 2/3 (Shapley and Shubik, 1969).
+    # A glove for each of two left hands and one right: the right one is worth 2/3 (Shapley and
+    # Shubik, 1969).
     gloves = shapley(lambda s: float(bool(s & 0b011) and bool(s & 0b100)), (0, 0, 0))
     assert gloves == pytest.approx([1 / 6, 1 / 6, 2 / 3])
     # A runway as long as the largest plane needs (Littlechild and Owen, 1973).
     costs = (1.0, 3.0, 7.0)
-    runway = shapley(lambda s: max([costs[i] for i in range(3) if s >> i & 1], default=0.0), (0, 0, 0))
+    runway = shapley(
+        lambda s: max([costs[i] for i in range(3) if s >> i & 1], default=0.0), (0, 0, 0)
+    )
     assert runway == pytest.approx([1 / 3, 1 / 3 + 1, 1 / 3 + 1 + 4])
     # With a need only one order is left: what comes first gets all that it brings alone.
     assert shapley(lambda s: {0: 0.0, 1: 2.0, 3: 3.0}[s], (0, 1)) == pytest.approx([2.0, 1.0])
@@ -72,11 +77,17 @@ def test_known_games_have_their_shapley_values():
 
 def evaluated(made: Design, value) -> dict[str, float]:
     values = {row.name: value(row.decisions) for row in made.rows}
-    return {effect.name: sum(w * values[row] for row, w in effect.weights.items()) for effect in made.effects}
+    return {
+        effect.name: sum(w * values[row] for row, w in effect.weights.items())
+        for effect in made.effects
+    }
 
 
 def additive(decisions) -> float:
-    return sum({"stage-ratio": 1.0, "gelu": 2.0, "layer-norm": -3.0, "width": 0.5}.get(name, 0.0) for name in decisions)
+    return sum(
+        {"stage-ratio": 1.0, "gelu": 2.0, "layer-norm": -3.0, "width": 0.5}.get(name, 0.0)
+        for name in decisions
+    )
 
 
 def test_every_design_reads_an_additive_truth_exactly():
@@ -95,7 +106,10 @@ def test_effects_over_orders_add_up_to_the_whole_way():
     def value(decisions) -> float:
         return hash(tuple(sorted(decisions))) % 1000 / 10
 
-    for made in (ask("orders", base="training-recipe", factors=GROUPS), ask("orders", rows_at_most=60)):
+    for made in (
+        ask("orders", base="training-recipe", factors=GROUPS),
+        ask("orders", rows_at_most=60),
+    ):
         ends = {row.name: value(row.decisions) for row in made.rows}
         start = "training-recipe" if made.request.base else "baseline"
         whole = ends["separate-downsampling"] - ends[start]
@@ -104,7 +118,9 @@ def test_effects_over_orders_add_up_to_the_whole_way():
 
 def test_interactions_of_a_factorial_are_half_the_difference_of_effects():
     made = ask("factorial", factors=("gelu", "layer-norm", "macro-design"), base="training-recipe")
-    found = evaluated(made, lambda d: 4.0 * ({"gelu", "layer-norm"} <= set(d)) + 1.0 * ("gelu" in d))
+    found = evaluated(
+        made, lambda d: 4.0 * ({"gelu", "layer-norm"} <= set(d)) + 1.0 * ("gelu" in d)
+    )
     assert found["gelu x layer-norm"] == pytest.approx(2.0)
     assert found["gelu"] == pytest.approx(3.0)
     assert found["layer-norm"] == pytest.approx(2.0)
@@ -125,7 +141,10 @@ def test_a_fraction_says_what_it_cannot_tell_apart():
 def test_rows_bring_what_they_need_and_say_so():
     made = ask("leave-one-out")
     row = made.row("without-depthwise")
-    assert row.decisions & {"depthwise", "width", "inverted-bottleneck", "depthwise-first", "kernel-7"} == set()
+    assert (
+        row.decisions & {"depthwise", "width", "inverted-bottleneck", "depthwise-first", "kernel-7"}
+        == set()
+    )
     assert "width" in row.sentence
     assert "need it" in row.sentence
     only = ask("one-at-a-time").row("only-kernel-7")
@@ -134,7 +153,9 @@ def test_rows_bring_what_they_need_and_say_so():
 
 
 def test_a_row_that_is_a_step_is_that_step():
-    assert ask("leave-one-out").row("layer-norm").step is PAPER.step("layer-norm")  # all but the last
+    assert ask("leave-one-out").row("layer-norm").step is PAPER.step(
+        "layer-norm"
+    )  # all but the last
     assert ask("one-at-a-time").row("training-recipe").step is PAPER.step("training-recipe")
 
 
@@ -179,7 +200,10 @@ def test_weights_of_every_effect_add_up_to_nothing():
         ({"kind": "factorial", "factors": ("macro-desing", "gelu")}, "choose among"),
         ({"kind": "factorial"}, "make them one factor, resnext\\+inverted-bottleneck"),
         ({"kind": "factorial", "factors": ("gelu", "layer-norm"), "fraction": 2}, "at least four"),
-        ({"kind": "factorial", "factors": ("gelu", "layer-norm"), "fraction": 3}, "give 2 for a half"),
+        (
+            {"kind": "factorial", "factors": ("gelu", "layer-norm"), "fraction": 3},
+            "give 2 for a half",
+        ),
         ({"kind": "orders", "fraction": 2}, "belongs to the design factorial"),
         ({"kind": "leave-one-out", "factors": ("gelu", "layer-norm")}, "belong to the designs"),
         ({"kind": "leave-one-out", "base": "layer-norm"}, "at least two"),
@@ -193,7 +217,9 @@ def test_impossible_designs_are_refused_in_a_sentence(request_, said):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("roadmap", [PAPER, recipe("baseline"), recipe("depthwise")], ids=lambda roadmap: roadmap.name)
+@pytest.mark.parametrize(
+    "roadmap", [PAPER, recipe("baseline"), recipe("depthwise")], ids=lambda roadmap: roadmap.name
+)
 def test_a_design_is_made_again_from_its_record(roadmap):
     made = design(roadmap, POCKET, DesignSpec("orders", rows_at_most=40))
     assert recorded(json.loads(json.dumps(made.record)), POCKET) == made

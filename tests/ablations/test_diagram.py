@@ -29,7 +29,9 @@ def test_swin_of_three_stages_is_shown(capsys) -> None:
 
 def test_show_marks_what_a_step_changes(capsys) -> None:
     assert runner.main(["show", "depthwise", "--regime", "pocket", "--resolution", "64"]) == 0
-    marked = [line for line in capsys.readouterr().out.splitlines() if "  ~ " in line and "->" in line]
+    marked = [
+        line for line in capsys.readouterr().out.splitlines() if "  ~ " in line and "->" in line
+    ]
     assert len(marked) == 2  # the 3x3 of the block, and of the block that halves the resolution
     assert all("depthwise conv 3x3" in line.partition(" ~ ")[2] for line in marked)
     assert all("depthwise" not in line.partition(" ~ ")[0] for line in marked)
@@ -38,7 +40,9 @@ def test_show_marks_what_a_step_changes(capsys) -> None:
 def test_a_step_that_changes_the_recipe_alone_has_one_marked_line() -> None:
     regime = get_regime("tiny")
     drawn = diagram.drawing(PAPER, regime, PAPER.step("training-recipe", regime))
-    assert [line.split("  ")[0] for line in drawn.splitlines() if " ~ " in line] == ["recipe: ResNet's own"]
+    assert [line.split("  ")[0] for line in drawn.splitlines() if " ~ " in line] == [
+        "recipe: ResNet's own"
+    ]
 
 
 @pytest.mark.parametrize("step", ["0", "5", "13", "swin-pocket"])

@@ -44,18 +44,33 @@ def test_a_file_is_a_roadmap(tmp_path) -> None:
     roadmap = get_roadmap(str(written(tmp_path, SOUND)))
     config, regime = PRESETS["pocket"].config, get_regime("pocket")
     assert (roadmap.name, [step.number for step in roadmap.steps]) == ("mine", [0, 1, None, 2])
-    assert [step.after for step in roadmap.steps] == [None, "as-in-the-paper", "kernel-9", "kernel-9"]
+    assert [step.after for step in roadmap.steps] == [
+        None,
+        "as-in-the-paper",
+        "kernel-9",
+        "kernel-9",
+    ]
     last = PAPER.variant("13", regime, config)
     assert roadmap.variant("0", regime, config) == last
     kernel = roadmap.variant("1", regime, config)
-    assert (kernel.architecture.difference(last.architecture), kernel.recipe) == ({"kernel_size": 9}, last.recipe)
-    assert roadmap.architecture("kernel-13", regime).difference(kernel.architecture) == {"kernel_size": 13, "width": 32}
+    assert (kernel.architecture.difference(last.architecture), kernel.recipe) == (
+        {"kernel_size": 9},
+        last.recipe,
+    )
+    assert roadmap.architecture("kernel-13", regime).difference(kernel.architecture) == {
+        "kernel_size": 13,
+        "width": 32,
+    }
     changed = {"mixup": 0.0, "cutmix": 0.0, "layer_scale": None, "ema": 0.99}
     assert roadmap.variant("2", regime, config).recipe == last.recipe.change(**changed)
 
 
 def test_a_roadmap_is_data_that_json_can_hold(tmp_path) -> None:
-    for roadmap in (read(written(tmp_path, SOUND)), get_roadmap("recipe"), get_roadmap("recipe", "depthwise")):
+    for roadmap in (
+        read(written(tmp_path, SOUND)),
+        get_roadmap("recipe"),
+        get_roadmap("recipe", "depthwise"),
+    ):
         assert from_data(json.loads(json.dumps(to_data(roadmap)))) == roadmap
 
 
@@ -63,7 +78,10 @@ def test_a_step_may_take_the_whole_modern_recipe(tmp_path) -> None:
     text = '[[step]]\nname = "classic"\n[[step]]\nname = "modern"\nrecipe = "modern"\n[[step]]\nname="half"\n'
     roadmap = read(written(tmp_path, text + 'recipe.mixup = "classic"'))
     assert roadmap.recipe("1", get_regime("tiny")) == RecipeOf.MODERN.whole()
-    assert roadmap.recipe("2", get_regime("tiny")) == {**RecipeOf.MODERN.whole(), "mixup": RecipeOf.CLASSIC}
+    assert roadmap.recipe("2", get_regime("tiny")) == {
+        **RecipeOf.MODERN.whole(),
+        "mixup": RecipeOf.CLASSIC,
+    }
 
 
 A = '[[step]]\nname = "a"\n'
@@ -79,16 +97,31 @@ B = '[[step]]\nname = "b"\narchitecture.depthwise = true\n'
         (f"sentense = 'x'\n{A}", "a roadmap has no field 'sentense', did you mean 'sentence'?"),
         (f"name = 'recipe'\n{A}", "name is 'recipe', which is one of this suite's"),
         (f"name = '../a'\n{A}", "the roadmap is named '../a'"),
-        (f"start = 'depthwse'\n{A}", "start: there is no step 'depthwse', did you mean 'depthwise'?"),
+        (
+            f"start = 'depthwse'\n{A}",
+            "start: there is no step 'depthwse', did you mean 'depthwise'?",
+        ),
         ("[[step]]\nsentence = 'x'", "step 1 has no name"),
         ("[[step]]\nname = 'report'", "step 'report': a step is named 'report': give up to 60"),
         ("[[step]]\nname = 'a/b'", "a step is named 'a/b'"),
         ("[[step]]\nname = '7'", "a step is named '7'"),
-        ('[[step]]\nname = "a"\nsentence = "a\\nb"', "step 'a': sentence is 'a\\nb': give a line of text"),
+        (
+            '[[step]]\nname = "a"\nsentence = "a\\nb"',
+            "step 'a': sentence is 'a\\nb': give a line of text",
+        ),
         (f"{A}{A}", "two steps are named 'a'"),
-        (f"{A}[[step]]\nname = 'b'", "step 'b' changes nothing: give architecture, recipe or sizes"),
-        (f"{A}archtecture.x = 1", "step 'a': a step has no field 'archtecture', did you mean 'architecture'?"),
-        (f"{A}architecture.kernel_sze = 5", "a network has no field 'kernel_sze', did you mean 'kernel_size'?"),
+        (
+            f"{A}[[step]]\nname = 'b'",
+            "step 'b' changes nothing: give architecture, recipe or sizes",
+        ),
+        (
+            f"{A}archtecture.x = 1",
+            "step 'a': a step has no field 'archtecture', did you mean 'architecture'?",
+        ),
+        (
+            f"{A}architecture.kernel_sze = 5",
+            "a network has no field 'kernel_sze', did you mean 'kernel_size'?",
+        ),
         (f"{A}architecture.num_classes = 5", "a network has no field 'num_classes'"),
         (f"{A}architecture.kernel_size = '5'", "step 'a': kernel_size is '5': give a whole number"),
         (f"{A}architecture.kernel_size = true", "kernel_size is True: give a whole number"),
@@ -127,7 +160,7 @@ B = '[[step]]\nname = "b"\narchitecture.depthwise = true\n'
             "step 'c' contradicts 'b', which it needs: depthwise is True there and False here",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_file_is_refused_in_one_sentence_that_says_where(tmp_path, text, said) -> None:
     with pytest.raises(ValueError) as refusal:
         read(written(tmp_path, text))
@@ -140,10 +173,14 @@ def test_a_wrong_file_is_refused_in_one_sentence_that_says_where(tmp_path, text,
 def test_impossible_values_are_refused_with_their_step() -> None:
     config, regime = PRESETS["food101"].config, get_regime("tiny")
     rows = (Step("a", "", "", None, 0), Step("b", "", "", "a", 1, architecture={"kernel_size": 4}))
-    with pytest.raises(ValueError, match="step 'b' of the roadmap 'x': kernel_size is 4: give an odd number"):
+    with pytest.raises(
+        ValueError, match="step 'b' of the roadmap 'x': kernel_size is 4: give an odd number"
+    ):
         Roadmap("x", "", rows).variant("b", regime, config)
     rows = (rows[0], Step("b", "", "", "a", 1, recipe={"warmup_epochs": 90}))
-    with pytest.raises(ValueError, match="step 'b' of the roadmap 'x': warmup_epochs is 90 and epochs is 90"):
+    with pytest.raises(
+        ValueError, match="step 'b' of the roadmap 'x': warmup_epochs is 90 and epochs is 90"
+    ):
         Roadmap("x", "", rows).variant("b", regime, config)
 
 
@@ -155,8 +192,13 @@ def test_a_roadmap_in_python_is_checked_alike() -> None:
         Roadmap("x", "", ())
     with pytest.raises(ValueError, match="numbered 0, 0: number the path upwards"):
         Roadmap("x", "", (first, Step("b", "", "", "a", 0, recipe={"mixup": 0})))
-    beside, last = Step("b", "", "", "a", None, recipe={"mixup": 0}), Step("c", "", "", "b", 1, recipe={"cutmix": 0})
-    with pytest.raises(ValueError, match="step 'c' has a number, and comes after 'b': after names 'a'"):
+    beside, last = (
+        Step("b", "", "", "a", None, recipe={"mixup": 0}),
+        Step("c", "", "", "b", 1, recipe={"cutmix": 0}),
+    )
+    with pytest.raises(
+        ValueError, match="step 'c' has a number, and comes after 'b': after names 'a'"
+    ):
         Roadmap("x", "", (first, beside, last))
 
 
@@ -185,7 +227,8 @@ a, b = Step("a", "", number=0), Step("b", "", after="a", architecture={"kernel_s
         ),
         (
             f"{IN_PYTHON}ROADMAP = Roadmap('x', '', (a, b), PAPER.way('kernel-7')[-1:])",
-            "start is not the paper's way to 'kernel-7', which a study would note: give PAPER.way('kernel-7')",
+            "start is not the paper's way to 'kernel-7', which a study would note: give "
+            "PAPER.way('kernel-7')",
         ),
         (
             f"{IN_PYTHON}ROADMAP = Roadmap('x', '', (replace(a, number=1), replace(b, number=5)))",
@@ -202,7 +245,11 @@ def test_a_python_file_without_a_roadmap_is_refused(tmp_path, text, said) -> Non
 
 
 def test_unknown_roadmaps_are_refused() -> None:
-    for asked, said in (("recip", "did you mean 'recipe'?"), ("x.toml", "no file 'x.toml'"), ("", "no roadmap ''")):
+    for asked, said in (
+        ("recip", "did you mean 'recipe'?"),
+        ("x.toml", "no file 'x.toml'"),
+        ("", "no roadmap ''"),
+    ):
         with pytest.raises(ValueError, match="there is") as refusal:
             get_roadmap(asked)
         assert said in str(refusal.value)

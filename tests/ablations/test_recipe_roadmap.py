@@ -12,7 +12,11 @@ from studies.comparisons import families
 @pytest.mark.parametrize("network", ["baseline", "depthwise", "13"])
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_it_leads_from_the_classic_recipe_to_the_modern_one(network, preset) -> None:
-    roadmap, config, regime = get_roadmap("recipe", network), preset.config, get_regime(preset.config.regime)
+    roadmap, config, regime = (
+        get_roadmap("recipe", network),
+        preset.config,
+        get_regime(preset.config.regime),
+    )
     variants = [roadmap.variant(step, regime, config) for step in roadmap.path]
     assert (variants[0].recipe, variants[-1].recipe) == (config.classic, config.recipe)
     end = PAPER.step("training-recipe" if network == "baseline" else network)
@@ -27,15 +31,24 @@ def test_every_field_of_the_recipe_is_changed_by_exactly_one_decision() -> None:
 
 def test_any_recipe_that_a_study_asks_for_is_where_the_path_ends() -> None:
     config = PRESETS["pocket"].config
-    recipe = config.recipe.change(ema=0.9, micro_batches=2, color_jitter=0.3, betas=(0.8, 0.9), flip=0.0)
+    recipe = config.recipe.change(
+        ema=0.9, micro_batches=2, color_jitter=0.3, betas=(0.8, 0.9), flip=0.0
+    )
     roadmap, regime = get_roadmap("recipe"), get_regime("pocket")
-    assert roadmap.variant("layer-scale", regime, type(config)(recipe=recipe, classic=config.classic)).recipe == recipe
+    assert (
+        roadmap.variant(
+            "layer-scale", regime, type(config)(recipe=recipe, classic=config.classic)
+        ).recipe
+        == recipe
+    )
 
 
 def test_the_moving_average_lies_beside_the_path_and_is_shorter_for_short_studies() -> None:
     roadmap = get_roadmap("recipe")
     assert roadmap.step("moving-average").beside
-    decays = {name: roadmap.recipe("moving-average", regime)["ema"] for name, regime in REGIMES.items()}
+    decays = {
+        name: roadmap.recipe("moving-average", regime)["ema"] for name, regime in REGIMES.items()
+    }
     assert decays == {"tiny": 0.9999, "base": 0.9999, "small": 0.99, "pocket": 0.99}
 
 
@@ -44,7 +57,9 @@ def test_rows_on_another_network_say_so() -> None:
         "classic-on-depthwise",
         "optimizer-on-depthwise",
     ]
-    names = [{step.name for step in get_roadmap("recipe", network).steps} for network in (None, "4", "5")]
+    names = [
+        {step.name for step in get_roadmap("recipe", network).steps} for network in (None, "4", "5")
+    ]
     assert not names[0] & names[1] | names[1] & names[2]
     with pytest.raises(ValueError, match="swin-t has a recipe of its own kind"):
         get_roadmap("recipe", "swin-t")
@@ -58,4 +73,6 @@ def test_a_decision_that_changes_nothing_in_a_study_is_not_among_its_comparisons
         path, *_ = families(made, preset.config, [row.name for row in made.rows])
         compared[name] = [row for row, _ in path.comparisons]
     assert compared["pocket"] == ["optimizer", "schedule", "label-smoothing", "moving-average"]
-    assert compared["food101"] == [step.name for step in roadmap.rows(get_regime("tiny"))[1:] if step.name != "crops"]
+    assert compared["food101"] == [
+        step.name for step in roadmap.rows(get_regime("tiny"))[1:] if step.name != "crops"
+    ]

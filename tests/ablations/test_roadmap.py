@@ -14,10 +14,17 @@ from models import Architecture, build
 from training.recipe import Recipe
 
 LAST = {
-    "stem": "patchify", "depthwise": True, "inverted_bottleneck": True, "depthwise_first": True, "kernel_size": 7,
-    "activation": "gelu", "fewer_activations": True, "fewer_norms": True, "norm": "layer",
+    "stem": "patchify",
+    "depthwise": True,
+    "inverted_bottleneck": True,
+    "depthwise_first": True,
+    "kernel_size": 7,
+    "activation": "gelu",
+    "fewer_activations": True,
+    "fewer_norms": True,
+    "norm": "layer",
     "separate_downsampling": True,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
@@ -57,7 +64,9 @@ def test_all_decisions_combined_are_the_last_step_and_none_the_first() -> None:
         assert PAPER.combine(decisions[::-1], regime, config) == PAPER.variant("13", regime, config)
         assert PAPER.combine([], regime, config, 7) == PAPER.variant("0", regime, config, 7)
         for k, name in enumerate(decisions, start=1):
-            assert PAPER.combine(decisions[:k], regime, config) == PAPER.variant(name, regime, config)
+            assert PAPER.combine(decisions[:k], regime, config) == PAPER.variant(
+                name, regime, config
+            )
 
 
 def test_a_decision_alone_changes_what_its_row_says() -> None:
@@ -65,7 +74,9 @@ def test_a_decision_alone_changes_what_its_row_says() -> None:
     assert PAPER.combine(["gelu"], regime, config) == Variant(
         replace(regime.baseline, activation="gelu"), config.classic
     )
-    assert PAPER.combine(["training-recipe"], regime, config) == Variant(regime.baseline, config.recipe)
+    assert PAPER.combine(["training-recipe"], regime, config) == Variant(
+        regime.baseline, config.recipe
+    )
 
 
 def closed_subsets() -> list[frozenset[str]]:
@@ -78,15 +89,24 @@ def closed_subsets() -> list[frozenset[str]]:
 
 def test_every_choice_of_decisions_that_holds_what_it_needs_is_a_network() -> None:
     config, regime = PRESETS["pocket"].config, get_regime("pocket")
-    networks = {PAPER.combine(subset, regime, config, 7).architecture for subset in closed_subsets()}
-    assert len(networks) == 9 * 2**7  # nine choices of depthwise and what needs it, seven steps at will
+    networks = {
+        PAPER.combine(subset, regime, config, 7).architecture for subset in closed_subsets()
+    }
+    assert (
+        len(networks) == 9 * 2**7
+    )  # nine choices of depthwise and what needs it, seven steps at will
     for architecture in sorted(networks, key=repr)[::23]:
         with torch.device("meta"):
             assert build(architecture).eval()(torch.empty(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_decisions_bring_what_they_need_and_take_along_what_needs_them() -> None:
-    assert PAPER.needed(["kernel-7"]) == {"kernel-7", "depthwise-first", "inverted-bottleneck", "depthwise"}
+    assert PAPER.needed(["kernel-7"]) == {
+        "kernel-7",
+        "depthwise-first",
+        "inverted-bottleneck",
+        "depthwise",
+    }
     gone = PAPER.needing(["depthwise-first"])
     assert gone == {"depthwise-first", "kernel-5", "kernel-7", "kernel-9", "kernel-11"}
     assert PAPER.needing(["gelu"]) == PAPER.needed(["gelu"]) == {"gelu"}
@@ -148,11 +168,18 @@ def test_the_small_regimes_maps_stand_to_a_7x7_kernel_as_the_papers_last_stages(
         assert maps == [16, 8, 4], row.name  # the paper's are 56, 28, 14, 7
 
 
-@pytest.mark.parametrize(("regime", "sentence"), [("tiny", "4x4 stride-4 stem"), ("small", "2x2 stride-2 stem")])
+@pytest.mark.parametrize(
+    ("regime", "sentence"), [("tiny", "4x4 stride-4 stem"), ("small", "2x2 stride-2 stem")]
+)
 def test_a_sentence_says_what_is_true_in_its_regime(regime, sentence) -> None:
     of = get_regime(regime)
     assert PAPER.step("patchify-stem", of).sentence == sentence
     assert design(PAPER, of, DesignSpec()).row("patchify-stem").sentence == sentence
-    assert design(PAPER, of, DesignSpec("one-at-a-time", base="stage-ratio")).row("patchify-stem").sentence == sentence
+    assert (
+        design(PAPER, of, DesignSpec("one-at-a-time", base="stage-ratio"))
+        .row("patchify-stem")
+        .sentence
+        == sentence
+    )
     braces = Step("own", "kernel {kernel_size} and {whatever}", architecture={"kernel_size": 5})
     assert braces.told(Architecture(kernel_size=5)).sentence == "kernel 5 and {whatever}"

@@ -12,7 +12,9 @@ from ablations.sweep import Sweep
 from training.recipe import follow
 
 POCKET, PRESET = REGIMES["pocket"], get_preset("pocket").config
-CONFIG = replace(PRESET, recipe=PRESET.recipe.change(lr=4e-3), classic=PRESET.classic.change(lr=0.1))
+CONFIG = replace(
+    PRESET, recipe=PRESET.recipe.change(lr=4e-3), classic=PRESET.classic.change(lr=0.1)
+)
 
 
 def swept(text: str, roadmap=PAPER, **request):
@@ -26,16 +28,24 @@ def recipe(made, row: str):
 def test_every_row_is_followed_by_one_for_each_value():
     made = swept("lr=0.5x,1x,2x")
     names = [row.name for row in made.rows]
-    assert names[:5] == ["baseline", "baseline-lr-0.5x", "baseline-lr-1x", "baseline-lr-2x", "training-recipe"]
+    assert names[:5] == [
+        "baseline",
+        "baseline-lr-0.5x",
+        "baseline-lr-1x",
+        "baseline-lr-2x",
+        "training-recipe",
+    ]
     assert len(names) == 4 * 18
     assert "gelu-lr-0.5x" in names
 
 
 def test_a_factor_is_of_the_rows_own_value_and_a_plain_value_is_itself():
     made = swept("lr=0.5x,1x,0.03")
-    assert (recipe(made, "gelu").lr, recipe(made, "gelu-lr-0.5x").lr, recipe(made, "gelu-lr-0.03").lr) == (
-        4e-3, 2e-3, 0.03
-    )  # fmt: skip
+    assert (
+        recipe(made, "gelu").lr,
+        recipe(made, "gelu-lr-0.5x").lr,
+        recipe(made, "gelu-lr-0.03").lr,
+    ) == (4e-3, 2e-3, 0.03)
     assert recipe(made, "gelu-lr-1x") == recipe(made, "gelu")
     assert recipe(made, "baseline-lr-0.5x").lr == 0.05
     assert recipe(made, "baseline-lr-0.5x").optimizer == "sgd"
@@ -49,7 +59,12 @@ def test_a_factor_is_of_the_rows_own_value_and_a_plain_value_is_itself():
         ("optimizer=adamw,sgd", "gelu-optimizer-sgd", "optimizer", "sgd"),
         ("decay_all=true,false", "gelu-decay-all-true", "decay_all", True),
         ("epochs=0.5x,1x,2x", "gelu-epochs-0.5x", "epochs", 5),
-        ("lr=1.0x,.10x", "gelu-lr-0.1x", "lr", 4e-4),  # as somebody would write it: 0.1 * 4e-3 is 0.0004000000000000001
+        (
+            "lr=1.0x,.10x",
+            "gelu-lr-0.1x",
+            "lr",
+            4e-4,
+        ),  # as somebody would write it: 0.1 * 4e-3 is 0.0004000000000000001
         ("mixup=0,0.20", "gelu-mixup-0.2", "mixup", 0.2),
     ],
 )
@@ -58,9 +73,14 @@ def test_any_field_of_a_recipe_can_be_swept(text, row, field, value):
 
 
 def test_a_longer_training_is_that_of_a_longer_study():
-    """Else the classic recipe, its rate at nothing long before the end, gained nothing by longer training."""
+    """Else the classic recipe, its rate at nothing long before the end, gained nothing by longer
+    training."""
     made, classic = swept("epochs=0.5x,2x,7"), CONFIG.classic
-    for name, epochs in (("baseline-epochs-2x", 20), ("baseline-epochs-0.5x", 5), ("baseline-epochs-7", 7)):
+    for name, epochs in (
+        ("baseline-epochs-2x", 20),
+        ("baseline-epochs-0.5x", 5),
+        ("baseline-epochs-7", 7),
+    ):
         studys = follow(classic, CONFIG.recipe, CONFIG.recipe.change(epochs=epochs))
         assert recipe(made, name) == studys
         assert studys.step_epochs == {20: 10, 5: 2, 7: 4}[epochs]
@@ -109,10 +129,20 @@ def test_what_can_be_no_sweep_is_refused(text, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("layer_scale=0.5x,1x", "layer_scale=0.5x of the row 'baseline': layer_scale is none there"),
+        (
+            "layer_scale=0.5x,1x",
+            "layer_scale=0.5x of the row 'baseline': layer_scale is none there",
+        ),
         ("lr=0x,1x", "lr=0x of the row 'baseline': lr is 0.0: give a number above 0"),
-        ("warmup_epochs=2,20", "warmup_epochs=20 of the row 'baseline': warmup_epochs is 20 and epochs is 10"),
-        ("epochs=0.25x,1x", "epochs=0.25x of the row 'baseline': epochs is 10 there, and 0.25x of it no whole number"),
+        (
+            "warmup_epochs=2,20",
+            "warmup_epochs=20 of the row 'baseline': warmup_epochs is 20 and epochs is 10",
+        ),
+        (
+            "epochs=0.25x,1x",
+            "epochs=0.25x of the row 'baseline': epochs is 10 there, and 0.25x of it no whole "
+            "number",
+        ),
         ("drop_path=1x,2x", "drop_path=1x and drop_path=2x are the same for the row 'baseline'"),
         ("lr=0.5x,2e-3", "lr=0.5x and lr=0.002 are the same for the row 'training-recipe'"),
     ],

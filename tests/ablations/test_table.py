@@ -24,7 +24,9 @@ def counted(request, made_once: MadeOnce):
 
 
 @pytest.mark.slow  # it counts for the others, which would wait for it
-def test_every_row_rounds_to_the_printed_digit_but_the_two_that_the_paper_contradicts(counted) -> None:
+def test_every_row_rounds_to_the_printed_digit_but_the_two_that_the_paper_contradicts(
+    counted,
+) -> None:
     odd = {name for name, row in counted.items() if row.agrees is False}
     assert odd == (CONTRADICTED if counted["baseline"].regime == "tiny" else set())
     assert sum(row.agrees is not None for row in counted.values()) == 17
@@ -47,7 +49,12 @@ def test_parameters_are_the_known_ones(counted) -> None:
     assert counted["baseline"].params == 25_557_032
     assert counted["separate-downsampling"].params == 28_589_128
     expected = {"stage-ratio": 28.63, "patchify-stem": 28.62, "depthwise": 15.72, "width": 33.76}
-    expected |= {"inverted-bottleneck": 25.85, "depthwise-first": 25.63, "kernel-5": 25.72, "kernel-7": 25.86}
+    expected |= {
+        "inverted-bottleneck": 25.85,
+        "depthwise-first": 25.63,
+        "kernel-5": 25.72,
+        "kernel-7": 25.86,
+    }
     expected |= {"kernel-9": 26.05, "kernel-11": 26.29}
     for name, value in expected.items():
         assert round(millions[name], 2) == value, name
@@ -56,9 +63,16 @@ def test_parameters_are_the_known_ones(counted) -> None:
 def test_the_csv_has_the_agreed_columns_and_a_line_a_step(counted) -> None:
     lines = list(csv.DictReader(io.StringIO(table.as_csv(list(counted.values())))))
     assert list(lines[0]) == [
-        "regime", "number", "name", "params", "gflops_fvcore", "gflops_paper_convention", "gflops_paper", "agrees",
+        "regime",
+        "number",
+        "name",
+        "params",
+        "gflops_fvcore",
+        "gflops_paper_convention",
+        "gflops_paper",
+        "agrees",
         "note",
-    ]  # fmt: skip
+    ]
     assert len(lines) == 18
     assert lines[0]["agrees"] == "yes"
 

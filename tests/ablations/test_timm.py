@@ -23,7 +23,9 @@ def test_importing_rooms_is_light_and_importing_timm_models_makes_every_step_a_t
         "model = timm.create_model('convnext_ablation_separate_downsampling', num_classes=7)\n"
         "print(sum(p.numel() for p in model.parameters()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) == 28_589_128 - 993 * 769
 
 
@@ -55,7 +57,9 @@ def test_gradient_checkpointing_changes_memory_and_not_gradients(step) -> None:
         model.set_grad_checkpointing(enable)
         model.zero_grad()
         held: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, held=held: held.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, held=held: held.append(t.numel()) or t, lambda t: t
+        ):
             loss = model(images).square().sum()
         loss.backward()
         kept.append(sum(held))
@@ -69,15 +73,23 @@ def test_layer_decay_groups_parameters_from_stem_to_head() -> None:
     model = small()
     groups = timm.models.group_parameters(model, model.group_matcher())
     place = {name: group for group, names in groups.items() for name in names}
-    in_order = ["stem.conv.weight", "stages.0.block1.branch.conv1.weight", "stages.1.downsample.conv.weight",
-                "stages.1.block1.branch.conv1.weight", "stages.2.block2.branch.conv1.weight",
-                "stages.3.block1.layer_scale", "head.weight"]  # fmt: skip
+    in_order = [
+        "stem.conv.weight",
+        "stages.0.block1.branch.conv1.weight",
+        "stages.1.downsample.conv.weight",
+        "stages.1.block1.branch.conv1.weight",
+        "stages.2.block2.branch.conv1.weight",
+        "stages.3.block1.layer_scale",
+        "head.weight",
+    ]
     assert sorted(place) == sorted(name for name, _ in model.named_parameters())
     assert [place[name] for name in in_order] == sorted({place[name] for name in in_order})
     coarse = timm.models.group_parameters(model, model.group_matcher(coarse=True))
     assert len(coarse) == 1 + 4 + 1  # stem, stages (the last with the norm), head
     rates = optim.create_optimizer_v2(model, "adamw", lr=1.0, layer_decay=0.5).param_groups
-    assert min(group["lr_scale"] for group in rates) < max(group["lr_scale"] for group in rates) == 1
+    assert (
+        min(group["lr_scale"] for group in rates) < max(group["lr_scale"] for group in rates) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,13 +102,25 @@ def test_what_a_step_cannot_be_is_refused_in_one_sentence(option) -> None:
 
 
 def test_the_arguments_of_timms_own_training_script_are_taken() -> None:
-    model = small(pretrained=False, in_chans=3, drop_rate=0.0, drop_path_rate=0.1, drop_block_rate=None,
-                  global_pool="avg", bn_momentum=None, bn_eps=None, scriptable=False, checkpoint_path="")  # fmt: skip
+    model = small(
+        pretrained=False,
+        in_chans=3,
+        drop_rate=0.0,
+        drop_path_rate=0.1,
+        drop_block_rate=None,
+        global_pool="avg",
+        bn_momentum=None,
+        bn_eps=None,
+        scriptable=False,
+        checkpoint_path="",
+    )
     assert model.get_classifier() is model.head
     assert model.default_cfg["num_classes"] == 7
 
 
-def test_layer_scale_0_and_the_initial_weights_reach_the_network_through_timms_create_model() -> None:
+def test_layer_scale_0_and_the_initial_weights_reach_the_network_through_timms_create_model() -> (
+    None
+):
     def named(**options):
         return {name for name, _ in small(**options).named_parameters() if "layer_scale" in name}
 

@@ -1,4 +1,5 @@
-"""The check of a GPU, on the CPU with pocket networks, so that it runs the first time where there is one."""
+"""The check of a GPU, on the CPU with pocket networks, so that it runs the first time where there
+is one."""
 
 import json
 import subprocess
@@ -15,8 +16,27 @@ from benchmarks.jobs import Finding, Job
 from training.compute_options import ComputeOptions
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--cpu", "--regime", "pocket", "--resolution", "32", "--batch", "8", "--warm", "1", "--updates", "2",
-         "--workers", "0", "--parts", "losses", "resumed", "waiting", "memory", "rates"]  # fmt: skip
+SMALL = [
+    "--cpu",
+    "--regime",
+    "pocket",
+    "--resolution",
+    "32",
+    "--batch",
+    "8",
+    "--warm",
+    "1",
+    "--updates",
+    "2",
+    "--workers",
+    "0",
+    "--parts",
+    "losses",
+    "resumed",
+    "waiting",
+    "memory",
+    "rates",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +57,22 @@ def _here(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding]:
         yield from job.function(*job.arguments)
 
 
-def test_the_check_asks_all_it_can_on_the_cpu_and_writes_a_page(tmp_path, monkeypatch, capfd) -> None:
+def test_the_check_asks_all_it_can_on_the_cpu_and_writes_a_page(
+    tmp_path, monkeypatch, capfd
+) -> None:
     monkeypatch.setattr(gpu, "run_all", _here)
-    gpu.main(["--check", *SMALL, "--steps", "separate-downsampling", "--precisions", "bf16", "--out", str(tmp_path)])
+    gpu.main(
+        [
+            "--check",
+            *SMALL,
+            "--steps",
+            "separate-downsampling",
+            "--precisions",
+            "bf16",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     parts = json.loads((tmp_path / "gpu-check-shown-on-cpu.json").read_text())["parts"]
     held = {name: [finding["held"] for finding in part["findings"]] for name, part in parts.items()}
     assert held["losses"] == [True, True]  # as it is and rewritten
@@ -47,7 +80,9 @@ def test_the_check_asks_all_it_can_on_the_cpu_and_writes_a_page(tmp_path, monkey
     assert held["memory"] == [True, None]
     assert held["waiting"] == held["rates"] == [None]
     assert parts["rates"]["findings"][0]["figures"]["images_per_second"] > 0
-    assert {finding["said"] for finding in parts["compiled"]["findings"]} == {"not measured: it was left out"}
+    assert {finding["said"] for finding in parts["compiled"]["findings"]} == {
+        "not measured: it was left out"
+    }
     page = (tmp_path / "gpu-check-shown-on-cpu.md").read_text()
     assert "**5 held, 0 did not, 5 were not measured or have no bound.**" in page
     assert "| separate-downsampling, bf16, eager | yes |" in page
@@ -69,8 +104,10 @@ def test_losses_that_are_not_the_cpus_do_not_hold(setting) -> None:
     assert ask().held
     kept = setting.folder / "baseline.json"
     truth = json.loads(kept.read_text())
-    for spoilt in ({**truth, "losses": [1.002 * each for each in truth["losses"]]},
-                   {**truth, "norms": [1.1 * each for each in truth["norms"]]}):  # fmt: skip
+    for spoilt in (
+        {**truth, "losses": [1.002 * each for each in truth["losses"]]},
+        {**truth, "norms": [1.1 * each for each in truth["norms"]]},
+    ):
         kept.write_text(json.dumps(spoilt))
         assert ask().held is False
 
@@ -88,5 +125,7 @@ def test_a_run_that_goes_on_elsewhere_does_not_hold(setting, monkeypatch) -> Non
 
 def test_benchmarks_need_neither_fvcore_nor_tyro() -> None:
     code = "import sys; sys.modules['fvcore'] = sys.modules['tyro'] = None; import benchmarks.gpu"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

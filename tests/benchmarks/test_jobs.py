@@ -27,16 +27,27 @@ def _reads(name: str) -> Iterator[Finding]:
 
 
 def test_a_job_that_fails_or_dies_or_lasts_does_not_end_the_others() -> None:
-    jobs = [Job("fails", _fails, ()), Job("dies", _dies, ()), Job("reads", _reads, ("OWN",), {"OWN": "a word"}),
-            Job("lasts", _lasts, ()), Job("waits", _reads, ("OWN",))]  # fmt: skip
+    jobs = [
+        Job("fails", _fails, ()),
+        Job("dies", _dies, ()),
+        Job("reads", _reads, ("OWN",), {"OWN": "a word"}),
+        Job("lasts", _lasts, ()),
+        Job("waits", _reads, ("OWN",)),
+    ]
     end, found = time.monotonic() + 120, []
     for finding in run_all(jobs, 1, end):
         found.append((finding.what, finding.held, finding.said))
         if finding.what == "OWN":
             break
     assert found == [
-        ("before", True, ""), ("fails", False, "RuntimeError: no luck"), ("before the end", True, ""),
-        ("dies", False, "its process ended with exit code 3"), ("OWN", True, "a word"),
-    ]  # fmt: skip
-    late = [(finding.what, finding.held, finding.said) for finding in run_all(jobs[3:], 1, time.monotonic() + 1)]
+        ("before", True, ""),
+        ("fails", False, "RuntimeError: no luck"),
+        ("before the end", True, ""),
+        ("dies", False, "its process ended with exit code 3"),
+        ("OWN", True, "a word"),
+    ]
+    late = [
+        (finding.what, finding.held, finding.said)
+        for finding in run_all(jobs[3:], 1, time.monotonic() + 1)
+    ]
     assert late == [(name, None, "not measured: out of time") for name in ("lasts", "waits")]

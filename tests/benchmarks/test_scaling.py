@@ -9,7 +9,9 @@ from benchmarks import scaling
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
 
 
-@pytest.mark.parametrize("table", [scaling.study_table, scaling.network_table, scaling.limits_table])
+@pytest.mark.parametrize(
+    "table", [scaling.study_table, scaling.network_table, scaling.limits_table]
+)
 def test_the_page_shows_the_tables_that_are_computed(table) -> None:
     assert table() in PAGE
 

@@ -1,6 +1,8 @@
-"""Small studies of known truth: intervals cover, noise gets no verdict, and the tables say what came out.
+"""Small studies of known truth: intervals cover, noise gets no verdict, and the tables say what
+came out.
 
-The full table is in docs/statistics.md; here the same code on so few and small studies that it takes seconds.
+The full table is in docs/statistics.md; here the same code on so few and small studies that it
+takes seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ import numpy as np
 import pytest
 
 from benchmarks.design_worlds import SEVERAL, DesignWorld
-from benchmarks.simulate import NONE, PAGE, RESULT, Scenario, designs, plan_of, simulate, tables, trained
+from benchmarks.simulate import (
+    NONE,
+    PAGE,
+    RESULT,
+    Scenario,
+    designs,
+    plan_of,
+    simulate,
+    tables,
+    trained,
+)
 from benchmarks.worlds import World
 from report.sequential import judge
 from report.variance import Measured
@@ -20,7 +32,9 @@ from report.variance import Measured
 SMALL = World(effects=NONE, seeds=3, images=600, deviation=1.0)
 
 
-def by_way(world: World | DesignWorld, studies: int, **looks: tuple[int, ...]) -> dict[str, dict[str, float]]:
+def by_way(
+    world: World | DesignWorld, studies: int, **looks: tuple[int, ...]
+) -> dict[str, dict[str, float]]:
     records = simulate(Scenario("a test", world, looks or {"fixed": (world.seeds,)}), studies)
     return {record["judged"]: record for record in records}
 
@@ -31,12 +45,18 @@ def test_a_world_is_what_it_says() -> None:
     runs, levels = world.draw(rng)
     accuracy = np.array([100 * own.correct.mean(axis=1) for own in runs.values()])
     assert world.levels == pytest.approx([80, 82, 81])
-    np.testing.assert_allclose(levels, world.levels, atol=4 * 40 / 40_000**0.5)  # images drawn by lot
+    np.testing.assert_allclose(
+        levels, world.levels, atol=4 * 40 / 40_000**0.5
+    )  # images drawn by lot
     np.testing.assert_allclose(accuracy.mean(axis=1), levels, atol=4 * 0.53 / 40**0.5)
     # A run's spread is that of its seed and the chance of single images.
-    chance = 100**2 * np.mean([own.correct.var(axis=0, ddof=1).mean() for own in runs.values()]) / 40_000
+    chance = (
+        100**2 * np.mean([own.correct.var(axis=0, ddof=1).mean() for own in runs.values()]) / 40_000
+    )
     assert accuracy.var(axis=1, ddof=1).mean() == pytest.approx(0.5**2 + chance, rel=0.35)
-    assert np.corrcoef(accuracy)[np.triu_indices(3, 1)].mean() == pytest.approx(0.6 * 0.25 / (0.25 + chance), abs=0.25)
+    assert np.corrcoef(accuracy)[np.triu_indices(3, 1)].mean() == pytest.approx(
+        0.6 * 0.25 / (0.25 + chance), abs=0.25
+    )
 
 
 def test_images_drawn_again_give_the_level_that_was_promised() -> None:
@@ -45,7 +65,8 @@ def test_images_drawn_again_give_the_level_that_was_promised() -> None:
     np.testing.assert_allclose(levels, world.levels, atol=0.2)
 
 
-# Of 16 differences in each study; they share rows and a spread, so 100 studies tell coverage to about 1 point.
+# Of 16 differences in each study; they share rows and a spread, so 100 studies tell coverage to
+# about 1 point.
 @pytest.mark.parametrize(
     "world",
     [
@@ -82,7 +103,9 @@ def test_one_seed_is_never_a_false_verdict() -> None:
 def test_looking_again_and_again_keeps_the_level_and_saves_runs() -> None:
     found = by_way(replace(SMALL, seeds=8), 40, fixed=(8,), looked=(2, 3, 5, 8))
     looked, fixed = found["looked, new images"], found["fixed, new images"]
-    assert looked["any_false"] * 40 < 8  # 2 are expected at most; 8 or more would happen once in 1,000
+    assert (
+        looked["any_false"] * 40 < 8
+    )  # 2 are expected at most; 8 or more would happen once in 1,000
     assert looked["covered"] > 0.95
     assert looked["runs"] < 0.6 * fixed["runs"]
 
@@ -97,7 +120,9 @@ def test_no_difference_is_hardly_ever_said_of_what_is_as_large_as_the_margin() -
         false += any(one.verdict == "no difference" for one in judge(runs, plan).families["steps"])
         wide = plan_of(world, (6,), margin=2.5)
         said += any(
-            one.new_images.p_margin_holm < 0.05 for one in judge(runs, wide).families["steps"] if one.new_images
+            one.new_images.p_margin_holm < 0.05
+            for one in judge(runs, wide).families["steps"]
+            if one.new_images
         )
     assert false < 10
     assert said > 40
@@ -106,7 +131,9 @@ def test_no_difference_is_hardly_ever_said_of_what_is_as_large_as_the_margin() -
 @pytest.mark.parametrize("name", designs())
 def test_designs_say_what_is_true_of_their_decisions(name: str) -> None:
     world = DesignWorld(designs()[name], SEVERAL, seeds=3, images=600)
-    if "networks" in name:  # where runs vary little, it is seen whether what orders vary by is added
+    if (
+        "networks" in name
+    ):  # where runs vary little, it is seen whether what orders vary by is added
         world = replace(world, images=4000, deviation=0.1)
     found = by_way(world, 60)
     for way in ("design, new images", "design, these images"):
@@ -124,7 +151,12 @@ def test_the_truth_of_orders_drawn_by_lot_is_that_of_all_orders() -> None:
     for _ in range(150):
         made, runs, _ = replace(world, images=2).draw(rng)
         assert len(runs) == len(made.rows) <= 40
-        points.append([sum(weight * known[row] for row, weight in one.weights.items()) for one in made.effects])
+        points.append(
+            [
+                sum(weight * known[row] for row, weight in one.weights.items())
+                for one in made.effects
+            ]
+        )
     assert np.std(points, axis=0).max() > 0.15  # they are other orders in every study
     np.testing.assert_allclose(np.mean(points, axis=0), world.effects(world.levels), atol=0.07)
 

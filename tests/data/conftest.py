@@ -42,7 +42,12 @@ def split(tmp_path: Path) -> Split:
     for path in paths:
         height, width = rng.integers(12, 80, 2)
         Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(path)
-    return Split("test-split", tuple(f"c/{n}" for n in range(40)), tuple(n % 7 for n in range(40)), Files(paths))
+    return Split(
+        "test-split",
+        tuple(f"c/{n}" for n in range(40)),
+        tuple(n % 7 for n in range(40)),
+        Files(paths),
+    )
 
 
 @pytest.fixture

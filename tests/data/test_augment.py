@@ -22,7 +22,7 @@ from data.augment import (
     erase_boxes,
     finish,
     resize,
-)  # fmt: skip
+)
 from data.augmentation import MEAN, STD, Augmentation
 
 
@@ -34,9 +34,13 @@ def images(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def draws_of(
-    augmentation: Augmentation, indices: np.ndarray, seed: int = 0, epoch: int = 0,
-    size: tuple[int, int] = (256, 341), resolution: int = 224,
-) -> Draws:  # fmt: skip
+    augmentation: Augmentation,
+    indices: np.ndarray,
+    seed: int = 0,
+    epoch: int = 0,
+    size: tuple[int, int] = (256, 341),
+    resolution: int = 224,
+) -> Draws:
     return draw(augmentation, resolution, np.tile(size, (len(indices), 1)), seed, epoch, indices)
 
 
@@ -46,9 +50,12 @@ def draws_of(
 def test_uniforms_are_uniform_and_independent_of_neighbours() -> None:
     table = randomness.uniforms(randomness.SAMPLE, 3, 5, np.arange(4000), 50)
     assert stats.kstest(table.ravel(), "uniform").pvalue > 1e-3
-    for other in (table[1:, :], randomness.uniforms(randomness.SAMPLE, 3, 6, np.arange(4000), 50),
-                  randomness.uniforms(randomness.SAMPLE, 4, 5, np.arange(4000), 50),
-                  randomness.uniforms(randomness.NOISE, 3, 5, np.arange(4000), 50)):  # fmt: skip
+    for other in (
+        table[1:, :],
+        randomness.uniforms(randomness.SAMPLE, 3, 6, np.arange(4000), 50),
+        randomness.uniforms(randomness.SAMPLE, 4, 5, np.arange(4000), 50),
+        randomness.uniforms(randomness.NOISE, 3, 5, np.arange(4000), 50),
+    ):
         correlation = np.corrcoef(table[: len(other)].ravel(), other.ravel())[0, 1]
         assert abs(correlation) < 5 / math.sqrt(other.size)
     between_columns = np.corrcoef(table.T) - np.eye(50)
@@ -56,14 +63,18 @@ def test_uniforms_are_uniform_and_independent_of_neighbours() -> None:
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(rand_augment_magnitude=0)])
-def test_a_samples_decisions_do_not_depend_on_the_batch_around_it(augmentation: Augmentation) -> None:
+def test_a_samples_decisions_do_not_depend_on_the_batch_around_it(
+    augmentation: Augmentation,
+) -> None:
     indices = np.random.default_rng(0).permutation(300)
     whole = draws_of(augmentation, indices, 7, 11)
     for size in (1, 2, 3, 5, 7, 8, 13, 64):
         for first in range(0, 300 - size, 29):
             part = draws_of(augmentation, indices[first : first + size], 7, 11)
             for name, values in vars(part).items():
-                np.testing.assert_array_equal(values, getattr(whole, name)[first : first + size], err_msg=name)
+                np.testing.assert_array_equal(
+                    values, getattr(whole, name)[first : first + size], err_msg=name
+                )
 
 
 def test_another_epoch_or_seed_decides_anew() -> None:
@@ -79,14 +90,21 @@ def test_another_epoch_or_seed_decides_anew() -> None:
 def test_crop_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
     height, width = size
     count = 4000
-    ours = crop_boxes(randomness.uniforms(0, 1, 1, np.arange(count), 22), np.full(count, height),
-                      np.full(count, width), (0.08, 1.0), (3 / 4, 4 / 3))  # fmt: skip
+    ours = crop_boxes(
+        randomness.uniforms(0, 1, 1, np.arange(count), 22),
+        np.full(count, height),
+        np.full(count, width),
+        (0.08, 1.0),
+        (3 / 4, 4 / 3),
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         image = torch.empty((1, height, width))
         transform = v2.RandomResizedCrop(1)
         sampled = [transform.make_params([image]) for _ in range(count)]
-        theirs = np.array([[box["top"], box["left"], box["height"], box["width"]] for box in sampled])
+        theirs = np.array(
+            [[box["top"], box["left"], box["height"], box["width"]] for box in sampled]
+        )
     for column in range(4):
         assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
     assert stats.ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3
@@ -110,25 +128,38 @@ def test_crop_and_flip_are_torchvisions_to_the_byte(store: tuple[int, int], size
     draws = draws_of(augmentation, np.arange(12), size=store, resolution=size)
     assert 0 < draws.flip.sum() < 12
     ours = augment_batch(augmentation, size, draws, list(batch)).permute(0, 3, 1, 2)
-    for image, box, flip, ours_one in zip(batch, draws.crop.tolist(), draws.flip, ours, strict=True):
+    for image, box, flip, ours_one in zip(
+        batch, draws.crop.tolist(), draws.flip, ours, strict=True
+    ):
         theirs = reference.resized_crop(
-            image.permute(2, 0, 1), *box, [size, size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+            image.permute(2, 0, 1),
+            *box,
+            [size, size],
+            interpolation=v2.InterpolationMode.BICUBIC,
+            antialias=True,
         )
-        torch.testing.assert_close(ours_one, reference.hflip(theirs) if flip else theirs, rtol=0, atol=0)
+        torch.testing.assert_close(
+            ours_one, reference.hflip(theirs) if flip else theirs, rtol=0, atol=0
+        )
 
 
 def test_a_transposed_view_is_resized_as_its_copy() -> None:
     image = images(1, 40, 50)[0]
     turned = image.transpose(0, 1)
-    assert torch.equal(resize(turned, (3, 4, 30, 20), 16, 24), resize(turned.contiguous(), (3, 4, 30, 20), 16, 24))
+    assert torch.equal(
+        resize(turned, (3, 4, 30, 20), 16, 24), resize(turned.contiguous(), (3, 4, 30, 20), 16, 24)
+    )
 
 
 @pytest.mark.parametrize("store", [(256, 341), (300, 256), (40, 37), (500, 501)])
 def test_evaluation_view_is_torchvisions_resize_and_centre_crop(store: tuple[int, int]) -> None:
     image = images(1, *store)[0]
-    theirs = v2.Compose([
-        v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(224),
-    ])(image.permute(2, 0, 1))  # fmt: skip
+    theirs = v2.Compose(
+        [
+            v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(224),
+        ]
+    )(image.permute(2, 0, 1))
     assert torch.equal(centre_crop(image, 224), theirs)
 
 
@@ -166,9 +197,10 @@ def test_colour_jitter_is_per_sample_and_in_a_random_order() -> None:
         jittered = reference.to_pil_image(image.permute(2, 0, 1))
         for part in orders[draws.jitter_order[row]]:
             adjust, factor = {
-                "b": (reference.adjust_brightness, 0), "c": (reference.adjust_contrast, 1),
+                "b": (reference.adjust_brightness, 0),
+                "c": (reference.adjust_contrast, 1),
                 "s": (reference.adjust_saturation, 2),
-            }[part]  # fmt: skip
+            }[part]
             jittered = adjust(jittered, draws.jitter[row, factor])
         assert torch.equal(ours[row].permute(2, 0, 1), reference.pil_to_tensor(jittered))
 
@@ -179,14 +211,20 @@ def test_randaugment_is_applied_layer_by_layer() -> None:
     draws = draws_of(augmentation, np.arange(40), size=(64, 80), resolution=48)
     ours = augment_batch(augmentation, 48, draws, batch)
     without = Augmentation(rand_augment_magnitude=0, color_jitter=0)
-    before = augment_batch(without, 48, draws_of(without, np.arange(40), size=(64, 80), resolution=48), batch)
+    before = augment_batch(
+        without, 48, draws_of(without, np.arange(40), size=(64, 80), resolution=48), batch
+    )
     assert (draws.ops >= 0).any(1).sum() > 20
     for row in range(40):
         expected = before[row].numpy().copy()
-        for op, level, sign in zip(draws.ops[row], draws.levels[row], draws.signs[row], strict=True):
+        for op, level, sign in zip(
+            draws.ops[row], draws.levels[row], draws.signs[row], strict=True
+        ):
             if op >= 0:
                 name = randaugment.OPS[op]
-                randaugment.apply(name, randaugment.argument(name, level, sign), expected, (124, 116, 104))
+                randaugment.apply(
+                    name, randaugment.argument(name, level, sign), expected, (124, 116, 104)
+                )
         np.testing.assert_array_equal(ours[row].numpy(), expected)
 
 
@@ -216,9 +254,13 @@ def test_erasing_fills_its_box_with_normal_noise_and_touches_nothing_else() -> N
     batch = images(40, 64, 64)
     untouched, finished = finish(batch), finish(batch, draws)
     noise = []
-    for image, before, (top, left, tall, wide) in zip(finished, untouched, draws.erase.tolist(), strict=True):
+    for image, before, (top, left, tall, wide) in zip(
+        finished, untouched, draws.erase.tolist(), strict=True
+    ):
         noise.append(image[:, top : top + tall, left : left + wide].flatten().clone())
-        image[:, top : top + tall, left : left + wide] = before[:, top : top + tall, left : left + wide]
+        image[:, top : top + tall, left : left + wide] = before[
+            :, top : top + tall, left : left + wide
+        ]
         assert torch.equal(image, before)
     assert len({float(values[0]) for values in noise}) == 40
     assert stats.kstest(torch.cat(noise)[::7].numpy(), "norm").pvalue > 1e-3
@@ -234,7 +276,9 @@ def test_normalising_is_torchvisions() -> None:
 
 
 def test_mixing_weights_follow_beta_and_the_two_kinds_share_the_batches() -> None:
-    mixes = [draw_mix(Augmentation(), 224, 0, epoch, batch) for epoch in range(8) for batch in range(500)]
+    mixes = [
+        draw_mix(Augmentation(), 224, 0, epoch, batch) for epoch in range(8) for batch in range(500)
+    ]
     mixup = [how.weight for how in mixes if how is not None and how.box is None]
     assert abs(len(mixup) / 4000 - 0.5) < 0.04
     assert stats.kstest(mixup, stats.beta(0.8, 0.8).cdf).pvalue > 1e-3
@@ -245,17 +289,23 @@ def test_mixing_weights_follow_beta_and_the_two_kinds_share_the_batches() -> Non
         for how in [draw_mix(Augmentation(cutmix=0), 224, 0, 0, b) for b in range(99)]
     )
     assert draw_mix(Augmentation(mixup=0, cutmix=0), 224, 0, 0, 0) is None
-    # A box that no border clips has the side sqrt(1 - weight), and weight is uniform for alpha 1: check the sides.
+    # A box that no border clips has the side sqrt(1 - weight), and weight is uniform for alpha 1:
+    # check the sides.
     sides = [how.box[2] - how.box[0] for how in only if how is not None and how.box is not None]
     random = np.random.default_rng(0)
-    half, centre = (224 * np.sqrt(1 - random.random(100000))).astype(int) // 2, random.integers(224, size=100000)
+    half, centre = (
+        (224 * np.sqrt(1 - random.random(100000))).astype(int) // 2,
+        random.integers(224, size=100000),
+    )
     expected = np.minimum(centre + half, 224) - np.maximum(centre - half, 0)
     assert stats.ks_2samp(sides, expected).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("count", [2, 5, 8, 67])
 @pytest.mark.parametrize("alphas", [(0.8, 0.0), (0.0, 1.0)])
-def test_neighbours_are_mixed_and_the_weight_is_the_share_of_pixels(count: int, alphas: tuple[float, float]) -> None:
+def test_neighbours_are_mixed_and_the_weight_is_the_share_of_pixels(
+    count: int, alphas: tuple[float, float]
+) -> None:
     augmentation = Augmentation(mixup=alphas[0], cutmix=alphas[1])
     batch = images(count, 32, 32)
     plain = finish(batch)
@@ -281,12 +331,20 @@ def test_neighbours_are_mixed_and_the_weight_is_the_share_of_pixels(count: int, 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"crop_scale": (0.0, 1.0)}, {"crop_scale": (0.5, 0.2)}, {"crop_scale": (0.5, 1.5)},
-        {"flip": 1.5}, {"flip": math.nan}, {"random_erasing": -0.1},
-        {"rand_augment_magnitude": 11.0}, {"rand_augment_std": -1.0}, {"color_jitter": -0.1},
-        {"mixup": -0.2}, {"cutmix": math.inf}, {"mixup": math.nan},
+        {"crop_scale": (0.0, 1.0)},
+        {"crop_scale": (0.5, 0.2)},
+        {"crop_scale": (0.5, 1.5)},
+        {"flip": 1.5},
+        {"flip": math.nan},
+        {"random_erasing": -0.1},
+        {"rand_augment_magnitude": 11.0},
+        {"rand_augment_std": -1.0},
+        {"color_jitter": -0.1},
+        {"mixup": -0.2},
+        {"cutmix": math.inf},
+        {"mixup": math.nan},
     ],
-)  # fmt: skip
+)
 def test_an_impossible_value_is_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"^--{next(iter(wrong)).replace('_', '-')} is .*: give "):
         Augmentation(**wrong)  # type: ignore[arg-type]

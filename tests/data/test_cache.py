@@ -58,7 +58,9 @@ class Counting:
         raise NotImplementedError
 
 
-def counted(split: Split, before: Callable[[int], None] = lambda index: None) -> tuple[Split, list[int]]:
+def counted(
+    split: Split, before: Callable[[int], None] = lambda index: None
+) -> tuple[Split, list[int]]:
     assert isinstance(split.source, Files)
     source = Counting(split.source, before=before)
     return Split(split.name, split.ids, split.labels, source), source.reads
@@ -87,7 +89,11 @@ def test_a_store_holds_every_image_resized(split: Split, cache: Path) -> None:
 def test_images_are_views_of_one_memory_map(split: Split, cache: Path) -> None:
     store = open_store(split, cache, SIDE)
     assert store[1].untyped_storage().data_ptr() == store[2].untyped_storage().data_ptr()
-    assert store.nbytes == sum(image.numel() for image in store) == (store.folder / "images.bin").stat().st_size
+    assert (
+        store.nbytes
+        == sum(image.numel() for image in store)
+        == (store.folder / "images.bin").stat().st_size
+    )
 
 
 def test_a_store_travels_to_other_processes_as_a_path(split: Split, cache: Path) -> None:
@@ -106,7 +112,9 @@ def test_a_build_that_fails_closes_its_file_after_its_last_writer(
     real = os.pwrite
 
     def before(index: int) -> None:
-        if index == 0:  # goes on to write after the other chunk's failure was seen, or could have been
+        if (
+            index == 0
+        ):  # goes on to write after the other chunk's failure was seen, or could have been
             begun.set()
             assert failed.wait(60)
             threading.Event().wait(0.2)
@@ -148,7 +156,9 @@ def test_the_size_is_announced_before_anything_is_decoded(split: Split, cache: P
     )
 
 
-def test_progress_is_reported_up_to_the_end(split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_up_to_the_end(
+    split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_build, "CHUNK_BYTES", 10_000)
     calls: list[tuple[int, int]] = []
     open_store(split, cache, SIDE, progress=lambda done, total: calls.append((done, total)))
@@ -196,12 +206,16 @@ with one_writer(Path(sys.argv[1])):
 """
 
 
-def test_the_lease_of_a_build_that_was_killed_at_its_very_end_does_not_stay(split: Split, cache: Path) -> None:
+def test_the_lease_of_a_build_that_was_killed_at_its_very_end_does_not_stay(
+    split: Split, cache: Path
+) -> None:
     store = open_store(split, cache, SIDE).folder
     before = {path.name for path in cache.iterdir()}
     command = [sys.executable, "-c", HOLDER, str(store)]
     house = Path(data.__file__).parents[1]
-    with subprocess.Popen(command, cwd=house, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        command, cwd=house, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         (lease,) = {path.name for path in cache.iterdir()} - before
@@ -217,7 +231,10 @@ def test_a_killed_build_goes_on_where_it_stopped(
 ) -> None:
     home = str(Path(data.__file__).parents[1])
     command = [sys.executable, "-c", KILLED_BUILD, home, str(tmp_path / "images"), str(cache)]
-    assert subprocess.run(command, cwd=home, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run(command, cwd=home, check=False, capture_output=True).returncode
+        == -signal.SIGKILL
+    )
     part = cache / f"test-split-{SIDE}.part"
     assert part.is_dir()
     assert not (cache / f"test-split-{SIDE}").exists()
@@ -260,7 +277,12 @@ def test_a_build_killed_at_its_very_end_decodes_nothing_again(
     store = open_store(again, cache, SIDE)
     assert not reads
     assert files_of(store) == files_of(open_store(split, tmp_path / "fresh", SIDE))
-    assert {path.name for path in store.folder.iterdir()} == {"images.bin", "index.npz", "ids.json", "meta.json"}
+    assert {path.name for path in store.folder.iterdir()} == {
+        "images.bin",
+        "index.npz",
+        "ids.json",
+        "meta.json",
+    }
 
 
 def test_a_half_built_cache_of_other_images_is_not_gone_on_with(
@@ -287,7 +309,9 @@ def test_two_builders_at_once_build_once(split: Split, cache: Path) -> None:
     announced: list[str] = []
     stores: list[ImageStore] = []
     threads = [
-        threading.Thread(target=lambda: stores.append(open_store(split, cache, SIDE, announce=announced.append)))
+        threading.Thread(
+            target=lambda: stores.append(open_store(split, cache, SIDE, announce=announced.append))
+        )
         for _ in range(4)
     ]
     for thread in threads:
@@ -299,7 +323,8 @@ def test_two_builders_at_once_build_once(split: Split, cache: Path) -> None:
 
 
 def test_two_processes_at_once_build_once(split: Split, cache: Path, tmp_path: Path) -> None:
-    """Real ones, told to begin together; none finds half a store, and the images are those of one builder."""
+    """Real ones, told to begin together; none finds half a store, and the images are those of one
+    builder."""
     program = (
         "import sys, pickle\nfrom data.cache import open_store\n"
         "split, cache, side = pickle.loads(sys.stdin.buffer.read())\n"
@@ -308,7 +333,9 @@ def test_two_processes_at_once_build_once(split: Split, cache: Path, tmp_path: P
     command = [sys.executable, "-c", program]
     work = pickle.dumps((split, cache, SIDE))
     house = Path(data.__file__).parents[1]
-    builders = [subprocess.Popen(command, cwd=house, stdin=-1, stdout=-1, stderr=-1) for _ in range(2)]
+    builders = [
+        subprocess.Popen(command, cwd=house, stdin=-1, stdout=-1, stderr=-1) for _ in range(2)
+    ]
     for builder in builders:
         assert builder.stdin is not None
         builder.stdin.write(work)
@@ -323,4 +350,6 @@ def test_two_processes_at_once_build_once(split: Split, cache: Path, tmp_path: P
         builder.stdout.close()
         builder.stderr.close()
     assert sorted(b"Decoding" in words for words in said) == [False, True]
-    assert files_of(open_store(split, cache, SIDE)) == files_of(open_store(split, tmp_path / "fresh", SIDE))
+    assert files_of(open_store(split, cache, SIDE)) == files_of(
+        open_store(split, tmp_path / "fresh", SIDE)
+    )

@@ -56,7 +56,9 @@ def reasons(refusal: ValueError) -> dict[str, str]:
     return dict(one.split(": ", 1) for one in named.split("; "))
 
 
-def test_unreadable_images_are_all_named_and_stop_the_build(split: Split, cache: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_all_named_and_stop_the_build(
+    split: Split, cache: Path, tmp_path: Path
+) -> None:
     spoiled = spoil(tmp_path / "images")
     with pytest.raises(
         ValueError, match=r"^6 of 40 images of test-split cannot be read \(c/3: .*\): repair"
@@ -69,7 +71,9 @@ def test_unreadable_images_are_all_named_and_stop_the_build(split: Split, cache:
     assert not (cache / f"test-split-{SIDE}").exists()
 
 
-def test_what_would_hang_or_may_not_be_read_is_named_too(split: Split, cache: Path, tmp_path: Path) -> None:
+def test_what_would_hang_or_may_not_be_read_is_named_too(
+    split: Split, cache: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "images"
     for number in (1, 2, 3):
         (folder / f"{number}.png").unlink()
@@ -81,11 +85,15 @@ def test_what_would_hang_or_may_not_be_read_is_named_too(split: Split, cache: Pa
     (folder / "3.png").write_bytes(bomb)
     with pytest.raises(ValueError, match=r"^3 of 40 images of test-split cannot be read") as caught:
         open_store(split, cache, SIDE)
-    for said, reason in zip(reasons(caught.value).values(), ("a pipe", "a folder", "bomb"), strict=True):
+    for said, reason in zip(
+        reasons(caught.value).values(), ("a pipe", "a folder", "bomb"), strict=True
+    ):
         assert reason in said
 
 
-def test_unreadable_images_are_left_out_when_asked_to(split: Split, cache: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_when_asked_to(
+    split: Split, cache: Path, tmp_path: Path
+) -> None:
     spoiled = spoil(tmp_path / "images")
     with pytest.raises(ValueError, match="cannot be read"):
         open_store(split, cache, SIDE)
@@ -108,7 +116,9 @@ def test_a_repaired_image_is_read_again(split: Split, cache: Path, tmp_path: Pat
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(ValueError, match="1 of 40 images"):
         open_store(split, cache, SIDE)
-    path.write_bytes(whole)  # with the same size and time: nothing tells it from what was noted before
+    path.write_bytes(
+        whole
+    )  # with the same size and time: nothing tells it from what was noted before
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert len(open_store(split, cache, SIDE)) == COUNT
 
@@ -122,12 +132,15 @@ def test_many_unreadable_images_are_listed_in_a_file(cache: Path, tmp_path: Path
     assert len((cache / "lost-unreadable.txt").read_text().splitlines()) == 50
 
 
-def test_images_changed_under_their_cache_are_noticed(split: Split, cache: Path, tmp_path: Path) -> None:
+def test_images_changed_under_their_cache_are_noticed(
+    split: Split, cache: Path, tmp_path: Path
+) -> None:
     open_store(split, cache, SIDE)
     path = tmp_path / "images" / "9.png"
     Image.fromarray(read_image(path)[::-1]).save(path)
     with pytest.raises(
-        ValueError, match=r"^1 images changed since test-split was cached \(c/9\); delete .*-24 to build"
+        ValueError,
+        match=r"^1 images changed since test-split was cached \(c/9\); delete .*-24 to build",
     ):
         open_store(split, cache, SIDE)
     path.unlink()
@@ -188,7 +201,9 @@ class Vast:
 
 def test_too_little_disk_is_said_before_anything_is_decoded(cache: Path) -> None:
     split = Split("vast", ("a", "b"), (0, 1), Vast())
-    with pytest.raises(OSError, match=r"^the image cache of vast needs 54000\.0 GB and the disk of .* has .* free"):
+    with pytest.raises(
+        OSError, match=r"^the image cache of vast needs 54000\.0 GB and the disk of .* has .* free"
+    ):
         open_store(split, cache, 3 * 10**6)
 
 
@@ -210,20 +225,25 @@ except OSError as error:
 """
 
 
-def test_a_write_that_fails_is_one_sentence_and_what_is_done_is_kept(split: Split, cache: Path, tmp_path: Path) -> None:
+def test_a_write_that_fails_is_one_sentence_and_what_is_done_is_kept(
+    split: Split, cache: Path, tmp_path: Path
+) -> None:
     """With a real limit on the size of files, as a quota hit in mid-write."""
     home = str(Path(data.__file__).parents[1])
     command = [sys.executable, "-c", LIMITED_BUILD, home, str(tmp_path / "images"), str(cache)]
     said = subprocess.run(command, cwd=home, check=True, capture_output=True, text=True).stdout
     assert said == (
-        f"the image cache {cache / 'test-split-24'} could not be written (File too large); what is done is kept and "
+        f"the image cache {cache / 'test-split-24'} could not be written (File too large); what "
+        "is done is kept and "
         "the next build goes on from there\n"
     )
     assert len(open_store(split, cache, SIDE)) == COUNT
 
 
 def test_a_cache_folder_that_cannot_be_made_is_one_sentence(split: Split) -> None:
-    with pytest.raises(OSError, match=r"^the image cache /proc/none/test-split-24 could not be written"):
+    with pytest.raises(
+        OSError, match=r"^the image cache /proc/none/test-split-24 could not be written"
+    ):
         open_store(split, Path("/proc/none"), SIDE)
 
 

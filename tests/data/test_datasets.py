@@ -1,4 +1,5 @@
-"""Data sets: found, read, split, downloaded, and refused in one sentence when something is wrong."""
+"""Data sets: found, read, split, downloaded, and refused in one sentence when something is
+wrong."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def refused(name: str, root: Path) -> str:
-    """The message of a refusal, which is one sentence, leaves nothing behind, and is the same from check and load."""
+    """The message of a refusal, which is one sentence, leaves nothing behind, and is the same from
+    check and load."""
     before = sorted(root.rglob("*")) if root.is_dir() else []
     with pytest.raises(ValueError) as caught:
         data.check(name, root)
@@ -99,7 +101,9 @@ def test_held_out_images_depend_on_names_only() -> None:
     assert len(chosen[0]) == 5
 
 
-def test_fingerprint_tells_two_data_sets_apart(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_fingerprint_tells_two_data_sets_apart(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     first = data.load("food101", root).fingerprint
     assert data.load("food101", root).fingerprint == first
     other = tmp_path_factory.mktemp("other")
@@ -112,7 +116,8 @@ def test_fingerprint_tells_two_data_sets_apart(root: Path, tmp_path_factory: pyt
 def test_a_check_imports_nothing_heavy(root: Path) -> None:
     program = (
         "import sys, data; data.check('food101', sys.argv[1]); data.check('pocket', sys.argv[1]);"
-        "sys.exit(', '.join({'torch', 'torchvision', 'numpy', 'PIL', 'pandas'} & set(sys.modules)) or 0)"
+        "sys.exit(', '.join({'torch', 'torchvision', 'numpy', 'PIL', 'pandas'} & "
+        "set(sys.modules)) or 0)"
     )
     home = Path(data.__file__).parents[1]
     answer = subprocess.run(
@@ -123,7 +128,12 @@ def test_a_check_imports_nothing_heavy(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "suggested"),
-    [("food-101", "food101"), ("Food101", "food101"), ("fashion_mnist", "fashion-mnist"), ("pokcet", "pocket")],
+    [
+        ("food-101", "food101"),
+        ("Food101", "food101"),
+        ("fashion_mnist", "fashion-mnist"),
+        ("pokcet", "pocket"),
+    ],
 )
 def test_an_unknown_data_set_gets_a_suggestion(asked: str, suggested: str, tmp_path: Path) -> None:
     message = refused(asked, tmp_path)
@@ -190,18 +200,42 @@ def edit_list(folder: Path, change: dict[str, Any]) -> None:
     ("damage", "expected"),
     [
         (break_nothing, "half downloaded"),
-        (drop_images, "half downloaded: 2 of its 42 images are missing (bibimbap/1000, bibimbap/1003)"),
+        (
+            drop_images,
+            "half downloaded: 2 of its 42 images are missing (bibimbap/1000, bibimbap/1003)",
+        ),
         (drop_list, "test.json is missing"),
         (cut_list, "cannot be read"),
         (functools.partial(edit_list, change={"bibimbap": []}), "class 'bibimbap'"),
-        (functools.partial(edit_list, change={"dumplings": ["dumplings/1", "dumplings/2"]}), "dumplings is in one of"),
-        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/../../../etc/passwd"]}), "is no image of class"),
-        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/.."]}), "is no image of class"),
-        (functools.partial(edit_list, change={"..": ["../passwd", "../shadow"]}), "is no image of class"),
-        (functools.partial(edit_list, change={"bibimbap": ["bibimbap/a\0b", "bibimbap/2"]}), "is no image of class"),
-        (functools.partial(edit_list, change={"bibimbap": ["/etc/passwd", "bibimbap/2"]}), "is no image of class"),
+        (
+            functools.partial(edit_list, change={"dumplings": ["dumplings/1", "dumplings/2"]}),
+            "dumplings is in one of",
+        ),
+        (
+            functools.partial(edit_list, change={"bibimbap": ["bibimbap/../../../etc/passwd"]}),
+            "is no image of class",
+        ),
+        (
+            functools.partial(edit_list, change={"bibimbap": ["bibimbap/.."]}),
+            "is no image of class",
+        ),
+        (
+            functools.partial(edit_list, change={"..": ["../passwd", "../shadow"]}),
+            "is no image of class",
+        ),
+        (
+            functools.partial(edit_list, change={"bibimbap": ["bibimbap/a\0b", "bibimbap/2"]}),
+            "is no image of class",
+        ),
+        (
+            functools.partial(edit_list, change={"bibimbap": ["/etc/passwd", "bibimbap/2"]}),
+            "is no image of class",
+        ),
         (functools.partial(edit_list, change={"bibimbap": [7, 8]}), "is no image of class"),
-        (functools.partial(edit_list, change={"bibimbap": "all"}), "should map each class to its images"),
+        (
+            functools.partial(edit_list, change={"bibimbap": "all"}),
+            "should map each class to its images",
+        ),
     ],
 )
 def test_a_damaged_food101_is_refused(root: Path, damage: Any, expected: str) -> None:
@@ -211,7 +245,9 @@ def test_a_damaged_food101_is_refused(root: Path, damage: Any, expected: str) ->
     assert "delete it to download it again" in message
 
 
-def offer(monkeypatch: pytest.MonkeyPatch, archive: Path, address: str, md5: str | None = None) -> None:
+def offer(
+    monkeypatch: pytest.MonkeyPatch, archive: Path, address: str, md5: str | None = None
+) -> None:
     monkeypatch.setattr(Food101, "_URL", f"{address}/{archive.name}")
     monkeypatch.setattr(Food101, "_MD5", md5 or hashlib.md5(archive.read_bytes()).hexdigest())
     monkeypatch.setattr(food101, "DOWNLOAD_BYTES", 1_000_000)
@@ -258,8 +294,14 @@ def hostile_members(outside: Path) -> dict[str, list[tarfile.TarInfo]]:
         "upwards": [member("../../planted")],
         "upwards inside": [member("food-101/images/../../../planted")],
         "absolute": [member(str(outside / "planted"))],
-        "through a link": [member("food-101", tarfile.SYMTYPE, str(outside)), member("food-101/planted")],
-        "through a relative link": [member("food-101/x", tarfile.SYMTYPE, "../../.."), member("food-101/x/planted")],
+        "through a link": [
+            member("food-101", tarfile.SYMTYPE, str(outside)),
+            member("food-101/planted"),
+        ],
+        "through a relative link": [
+            member("food-101/x", tarfile.SYMTYPE, "../../.."),
+            member("food-101/x/planted"),
+        ],
         "a link to outside": [member("food-101/images", tarfile.SYMTYPE, str(outside))],
         "a second name": [member("food-101/planted", tarfile.LNKTYPE, str(outside / "secret"))],
         "a pipe": [member("food-101/pipe", tarfile.FIFOTYPE)],
@@ -288,8 +330,11 @@ def test_an_archive_never_writes_or_reads_outside_the_data_folder(
     assert {path.name for path in root.iterdir()} == {"food-101.tar.gz"}
 
 
-def test_names_of_classes_from_elsewhere_stay_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Control characters, markup and surrogates; a link that the user has put there is followed, being their choice."""
+def test_names_of_classes_from_elsewhere_stay_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control characters, markup and surrogates; a link that the user has put there is followed,
+    being their choice."""
     odd = ["a\nb", "\x1b[31mred", "<script>x", "x | y", "`code` [l](x)", os.fsdecode(b"\xff")]
     for name in odd:
         for number in range(4):
@@ -317,11 +362,16 @@ def test_a_data_set_is_listed_once_and_counted_without_what_cannot_be_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = data.check("food101", root)
-    monkeypatch.setattr(folder_structure, "_read_lists", None)  # what is asked now is answered from the first listing
+    monkeypatch.setattr(
+        folder_structure, "_read_lists", None
+    )  # what is asked now is answered from the first listing
     dataset = found.load()
     bad = {"train": dataset.train.ids[:2], "validation": (), "test": dataset.test.ids[3:4]}
     less = dataset.without(bad)
-    assert less.summary | {"skipped": {}} == dataset.summary | {"train": len(dataset.train) - 2, "test": 11}
+    assert less.summary | {"skipped": {}} == dataset.summary | {
+        "train": len(dataset.train) - 2,
+        "test": 11,
+    }
     assert less.skipped == {"train": bad["train"], "test": bad["test"]}
     assert less.train.ids == dataset.train.ids[2:]
     assert less.fingerprint != dataset.fingerprint
@@ -346,7 +396,9 @@ def test_a_new_data_set_needs_its_object_alone_and_a_dry_run_does_not_fetch_it(
     def fetch(root: Path) -> None:
         raise AssertionError("a dry run fetched it")
 
-    published = Published(train=1000, test=200, classes=7, bytes=123_000_000, height=40, width=50, fetch=fetch)
+    published = Published(
+        train=1000, test=200, classes=7, bytes=123_000_000, height=40, width=50, fetch=fetch
+    )
     new = Origin("mushrooms", lambda root: None, published)
     monkeypatch.setattr(datasets, "ORIGINS", (*datasets.ORIGINS, new))
     place = ["--data-dir", str(tmp_path), "--runs", str(tmp_path / "runs")]
@@ -387,7 +439,9 @@ def test_ones_own_images_are_split_80_10_10(tmp_path: Path) -> None:
     assert len(set.union(*parts)) == 60
     for split in dataset.splits.values():
         assert split.labels.count(0) == split.labels.count(1)
-        assert [dataset.classes[label] for label in split.labels] == [name.split("/")[0] for name in split.ids]
+        assert [dataset.classes[label] for label in split.labels] == [
+            name.split("/")[0] for name in split.ids
+        ]
     assert dataset.train.read(0).shape == (18, 24, 3)
 
 
@@ -427,7 +481,9 @@ def test_ones_own_folder_is_refused_when_it_cannot_be_used(tmp_path: Path) -> No
     for part, cls in (("train", "cat"), ("train", "dog"), ("test", "cat"), ("test", "fox")):
         for number in range(2):
             write_image(tmp_path / "split" / part / cls / f"{number}.jpg")
-    assert "class dog, fox is in only one of train and test" in refused(f"imagefolder:{tmp_path / 'split'}", tmp_path)
+    assert "class dog, fox is in only one of train and test" in refused(
+        f"imagefolder:{tmp_path / 'split'}", tmp_path
+    )
 
 
 def test_two_folders_of_the_same_name_are_two_data_sets(tmp_path: Path) -> None:
@@ -435,14 +491,19 @@ def test_two_folders_of_the_same_name_are_two_data_sets(tmp_path: Path) -> None:
         for cls in ("cat", "dog"):
             for number in range(3):
                 write_image(tmp_path / place / "pets" / cls / f"{number}.jpg", number)
-    here, there = (data.load(f"imagefolder:{tmp_path / place / 'pets'}", tmp_path) for place in ("here", "there"))
+    here, there = (
+        data.load(f"imagefolder:{tmp_path / place / 'pets'}", tmp_path)
+        for place in ("here", "there")
+    )
     assert here.train.name != there.train.name
     assert here.fingerprint == there.fingerprint
     assert os.sep not in here.train.name
 
 
 @pytest.mark.parametrize("names", [("train", "val"), ("Test", "Train"), ("Testing", "Training")])
-def test_folders_named_as_splits_are_refused_instead_of_being_taken_for_classes(names, tmp_path: Path) -> None:
+def test_folders_named_as_splits_are_refused_instead_of_being_taken_for_classes(
+    names, tmp_path: Path
+) -> None:
     for part in names:
         for name in ("a", "b"):
             (tmp_path / part / name).mkdir(parents=True)

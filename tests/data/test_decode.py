@@ -21,7 +21,8 @@ from PIL import Image, TiffImagePlugin
 from data import decode
 from data.decode import UnreadableImage, image_size, read_image, resize, resized_shape
 
-# Four quadrants of one colour each survive JPEG compression, so that turned and mirrored images can be told apart.
+# Four quadrants of one colour each survive JPEG compression, so that turned and mirrored images can
+# be told apart.
 RED, GREEN, BLUE, GREY = (200, 30, 40), (40, 170, 60), (30, 60, 190), (128, 128, 128)
 
 
@@ -40,7 +41,12 @@ def saved(path: Path, image: Image.Image, kind: str, **options: Any) -> Path:
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def assert_reads(path: Path, expected: np.ndarray, tolerance: int = 0) -> None:
@@ -128,7 +134,10 @@ def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
     numbers[:16, 24:], numbers[16:, :24], numbers[16:, 24:] = 1, 2, 3
     palette.putdata(numbers.ravel().tolist())
     assert_reads(saved(tmp_path / "number.png", palette, "PNG", transparency=3), expected)
-    assert_reads(saved(tmp_path / "bytes.png", palette, "PNG", transparency=bytes([255, 255, 255, 0])), expected)
+    assert_reads(
+        saved(tmp_path / "bytes.png", palette, "PNG", transparency=bytes([255, 255, 255, 0])),
+        expected,
+    )
     assert_reads(saved(tmp_path / "image.gif", palette, "GIF", transparency=3), expected)
     assert_reads(saved(tmp_path / "opaque.gif", palette, "GIF"), quadrants())
 
@@ -140,9 +149,17 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
 
 
 def test_bilevel_grey_and_thin_images_are_read(tmp_path: Path) -> None:
-    assert read_image(saved(tmp_path / "1.png", Image.new("1", (7, 5), 1), "PNG")).tolist() == [[[255] * 3] * 7] * 5
-    assert read_image(saved(tmp_path / "L.png", Image.new("L", (7, 5), 90), "PNG")).tolist() == [[[90] * 3] * 7] * 5
-    assert read_image(saved(tmp_path / "thin.png", Image.new("RGB", (1, 300), RED), "PNG")).shape == (300, 1, 3)
+    assert (
+        read_image(saved(tmp_path / "1.png", Image.new("1", (7, 5), 1), "PNG")).tolist()
+        == [[[255] * 3] * 7] * 5
+    )
+    assert (
+        read_image(saved(tmp_path / "L.png", Image.new("L", (7, 5), 90), "PNG")).tolist()
+        == [[[90] * 3] * 7] * 5
+    )
+    assert read_image(
+        saved(tmp_path / "thin.png", Image.new("RGB", (1, 300), RED), "PNG")
+    ).shape == (300, 1, 3)
 
 
 def jpeg() -> bytes:
@@ -155,7 +172,11 @@ def jpeg() -> bytes:
 def bomb() -> bytes:
     """A PNG that says it has 30,000 x 30,000 pixels."""
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +190,9 @@ def bomb() -> bytes:
         (bomb(), "decompression bomb"),
     ],
 )
-def test_what_is_no_image_is_refused_with_a_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_what_is_no_image_is_refused_with_a_reason(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason) as caught:
@@ -214,7 +237,9 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_image_one_may_not_read_is_refused_with_a_reason(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_image_one_may_not_read_is_refused_with_a_reason(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     path = saved(tmp_path / "image.png", Image.new("RGB", (4, 4)), "PNG")
     path.chmod(0)
     request.getfixturevalue("nobody")
@@ -233,9 +258,15 @@ def test_a_pipe_or_a_device_is_refused_instead_of_waited_for(tmp_path: Path) -> 
 
 
 def test_what_a_good_header_hides_is_found(tmp_path: Path) -> None:
-    """Broken in its last part: a progressive JPEG cut in its last scan, a PNG and a WebP with a changed byte."""
+    """Broken in its last part: a progressive JPEG cut in its last scan, a PNG and a WebP with a
+    changed byte."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
-    files = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_lzw"}}
+    files = {
+        "JPEG": {"progressive": True},
+        "PNG": {},
+        "WEBP": {"lossless": True},
+        "TIFF": {"compression": "tiff_lzw"},
+    }
     for kind, options in files.items():
         path = saved(tmp_path / "image.jpg", noise, kind, **options)
         whole = path.read_bytes()
@@ -251,7 +282,9 @@ def test_what_a_good_header_hides_is_found(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=64), st.integers(0, 3000))
-def test_damage_is_read_or_refused_but_never_anything_else(tmp_path_factory: Any, junk: bytes, at: int) -> None:
+def test_damage_is_read_or_refused_but_never_anything_else(
+    tmp_path_factory: Any, junk: bytes, at: int
+) -> None:
     whole = jpeg()
     path = tmp_path_factory.getbasetemp() / "damaged.jpg"
     path.write_bytes(whole[:at] + junk + whole[at + len(junk) :])
@@ -260,7 +293,9 @@ def test_damage_is_read_or_refused_but_never_anything_else(tmp_path_factory: Any
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
-def test_resizing_keeps_the_aspect_ratio_and_never_enlarges(height: int, width: int, short_side: int) -> None:
+def test_resizing_keeps_the_aspect_ratio_and_never_enlarges(
+    height: int, width: int, short_side: int
+) -> None:
     new_height, new_width = resized_shape(height, width, short_side)
     assert min(new_height, new_width) == min(height, width, short_side)
     if min(height, width) > short_side:
@@ -278,18 +313,24 @@ def test_resizing_is_pillows_antialiased_bicubic() -> None:
 
 
 @pytest.mark.parametrize("read", [decode.read_image, decode.image_size])
-def test_too_many_open_files_are_not_taken_for_a_bad_image(read, tmp_path: Path, monkeypatch) -> None:
+def test_too_many_open_files_are_not_taken_for_a_bad_image(
+    read, tmp_path: Path, monkeypatch
+) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
 
     def exhausted(_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(decode.Image, "open", exhausted)
-    with pytest.raises(OSError, match=r"good\.png cannot be read now \(Too many open files\); start again$"):
+    with pytest.raises(
+        OSError, match=r"good\.png cannot be read now \(Too many open files\); start again$"
+    ):
         read(tmp_path / "good.png")
 
 
-def test_memory_that_runs_out_is_not_taken_for_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_is_not_taken_for_a_bad_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
 
     def exhausted(_: object) -> None:

@@ -1,4 +1,5 @@
-"""Fashion-MNIST: found in Debian's folder, in the data folder, or downloaded; padded to 32x32 RGB."""
+"""Fashion-MNIST: found in Debian's folder, in the data folder, or downloaded; padded to 32x32
+RGB."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def write_idx(folder: Path) -> None:
         pixels = np.repeat((numbers % 251).astype(np.uint8), 784).tobytes()
         images = b"".join(number.to_bytes(4, "big") for number in (2051, count, 28, 28)) + pixels
         labels = (
-            b"".join(number.to_bytes(4, "big") for number in (2049, count)) + (numbers % 10).astype(np.uint8).tobytes()
+            b"".join(number.to_bytes(4, "big") for number in (2049, count))
+            + (numbers % 10).astype(np.uint8).tobytes()
         )
         for kind, content in (("images-idx3", images), ("labels-idx1", labels)):
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content, 1))
@@ -41,7 +43,11 @@ def test_fashion_mnist_is_unpacked_from_debians_folder(
     data.check("fashion-mnist", tmp_path)
     assert not list(tmp_path.iterdir())
     dataset = data.load("fashion-mnist", tmp_path)
-    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (54_000, 6_000, 10_000)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (
+        54_000,
+        6_000,
+        10_000,
+    )
     assert [dataset.validation.labels.count(label) for label in range(10)] == [600] * 10
     image = dataset.test.read(77)
     assert image.shape == (32, 32, 3)
@@ -52,14 +58,19 @@ def test_fashion_mnist_is_unpacked_from_debians_folder(
     official = FashionMNIST(str(tmp_path), train=False)
     assert dataset.classes == tuple(FashionMNIST.classes)
     assert dataset.test.labels == tuple(official.targets.tolist())
-    assert all((dataset.test.read(i)[2:30, 2:30, 1] == official.data[i].numpy()).all() for i in range(0, 10_000, 97))
+    assert all(
+        (dataset.test.read(i)[2:30, 2:30, 1] == official.data[i].numpy()).all()
+        for i in range(0, 10_000, 97)
+    )
     # Found in ROOT from now on.
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "none")
     assert data.load("fashion-mnist", tmp_path).fingerprint == dataset.fingerprint
     raw = tmp_path / "FashionMNIST" / "raw"
     with open(raw / "train-images-idx3-ubyte", "r+b") as file:
         file.truncate(1_000_000)
-    with pytest.raises(ValueError, match="is half downloaded: 1,000,000 bytes instead of 47,040,016"):
+    with pytest.raises(
+        ValueError, match="is half downloaded: 1,000,000 bytes instead of 47,040,016"
+    ):
         data.check("fashion-mnist", tmp_path)
     (raw / "train-images-idx3-ubyte").unlink()
     with pytest.raises(ValueError, match="is half downloaded: train-images-idx3-ubyte is missing"):
@@ -83,7 +94,10 @@ def test_fashion_mnist_is_downloaded_and_verified(
     assert len(data.load("fashion-mnist", tmp_path).test) == 10_000
 
 
-@pytest.mark.skipif(not fashion_mnist.DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(
+    not fashion_mnist.DEBIAN.is_dir(),
+    reason="Debian's package dataset-fashion-mnist is not installed",
+)
 def test_debians_fashion_mnist_shows_real_products(tmp_path: Path) -> None:
     dataset = data.load("fashion-mnist", tmp_path)
     assert dataset.classes[dataset.test.labels[0]] == "Ankle boot"

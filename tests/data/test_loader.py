@@ -1,4 +1,5 @@
-"""Batches are a function of (seed, epoch): whoever makes them, in however many pieces, from wherever they start."""
+"""Batches are a function of (seed, epoch): whoever makes them, in however many pieces, from
+wherever they start."""
 
 from __future__ import annotations
 
@@ -30,9 +31,13 @@ class Store:
     def __init__(self, count: int) -> None:
         generator = torch.Generator().manual_seed(0)
         coarse = torch.rand((count, 3, 6, 8), generator=generator) * 350 - 50
-        planes = torch.nn.functional.interpolate(coarse, size=(56, 70), mode="bicubic").clamp(0, 255)
+        planes = torch.nn.functional.interpolate(coarse, size=(56, 70), mode="bicubic").clamp(
+            0, 255
+        )
         upright = planes.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        self.images = [one if row % 3 else one.transpose(0, 1).contiguous() for row, one in enumerate(upright)]
+        self.images = [
+            one if row % 3 else one.transpose(0, 1).contiguous() for row, one in enumerate(upright)
+        ]
         self.labels = torch.arange(count)
 
     def __len__(self) -> int:
@@ -79,30 +84,57 @@ def test_an_epoch_is_full_batches_of_distinct_images(store: Store, epoch: list[B
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_any_number_of_workers_gives_the_same_bytes(store: Store, epoch: list[Batch], workers: int) -> None:
-    assert_same(list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, workers=workers)), epoch)
+def test_any_number_of_workers_gives_the_same_bytes(
+    store: Store, epoch: list[Batch], workers: int
+) -> None:
+    assert_same(
+        list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, workers=workers)), epoch
+    )
 
 
 @pytest.mark.parametrize("start", [1, 3, 4])
 def test_an_epoch_taken_up_in_its_middle_goes_on_with_the_same_bytes(
     store: Store, epoch: list[Batch], start: int
 ) -> None:
-    assert_same(list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, start=start)), epoch[start:])
+    assert_same(
+        list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, start=start)),
+        epoch[start:],
+    )
 
 
-@pytest.mark.parametrize(("world", "micro_batches"), [(1, 2), (2, 2), (2, 4), (3, 4), (4, 4), (3, 8)])
+@pytest.mark.parametrize(
+    ("world", "micro_batches"), [(1, 2), (2, 2), (2, 4), (3, 4), (4, 4), (3, 8)]
+)
 def test_the_parts_of_all_processes_put_together_are_the_batch(
     store: Store, epoch: list[Batch], world: int, micro_batches: int
 ) -> None:
     shares = [
-        list(train_batches(store, FULL, 48, seed=3, epoch=2, batch_size=16, rank=rank, world=world,
-                           micro_batches=micro_batches, start=1))
+        list(
+            train_batches(
+                store,
+                FULL,
+                48,
+                seed=3,
+                epoch=2,
+                batch_size=16,
+                rank=rank,
+                world=world,
+                micro_batches=micro_batches,
+                start=1,
+            )
+        )
         for rank in range(world)
-    ]  # fmt: skip
+    ]
     sizes = [len(each) // 3 for each in shares]
     assert max(sizes) - min(sizes) <= 1
     whole = [
-        joined([part for each, size in zip(shares, sizes, strict=True) for part in each[batch * size :][:size]])
+        joined(
+            [
+                part
+                for each, size in zip(shares, sizes, strict=True)
+                for part in each[batch * size :][:size]
+            ]
+        )
         for batch in range(3)
     ]
     assert_same(whole, epoch[1:])
@@ -112,13 +144,24 @@ def _share(rank: int, world: int, workers: int, pipe: Connection) -> None:
     """What a process of its own makes, as plain arrays."""
     torch.set_num_threads(1)
     made = train_batches(
-        Store(70), FULL, 48, seed=3, epoch=2, batch_size=16, rank=rank, world=world, micro_batches=2, workers=workers,
+        Store(70),
+        FULL,
+        48,
+        seed=3,
+        epoch=2,
+        batch_size=16,
+        rank=rank,
+        world=world,
+        micro_batches=2,
+        workers=workers,
         start=2,
-    )  # fmt: skip
+    )
     pipe.send([[getattr(batch, name).numpy() for name in TENSORS] for batch in made])
 
 
-def test_two_processes_with_workers_of_their_own_make_the_batches_of_one(epoch: list[Batch]) -> None:
+def test_two_processes_with_workers_of_their_own_make_the_batches_of_one(
+    epoch: list[Batch],
+) -> None:
     processes, ends = multiprocessing.get_context("fork"), []
     for rank, workers in ((0, 0), (1, 2)):
         end, far = processes.Pipe(duplex=False)
@@ -169,7 +212,11 @@ def test_another_epoch_or_seed_is_another_order() -> None:
 
 
 def test_without_mixing_a_label_has_all_the_weight_and_odd_shares_are_fine(store: Store) -> None:
-    batches = list(train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=14, micro_batches=2, world=2, rank=1))
+    batches = list(
+        train_batches(
+            store, OFF, 32, seed=0, epoch=0, batch_size=14, micro_batches=2, world=2, rank=1
+        )
+    )
     assert len(batches) == 5
     for batch in batches:
         assert batch.labels.tolist() == batch.partner_labels.tolist()
@@ -191,13 +238,18 @@ def test_evaluation_takes_every_image_in_order_and_pads_the_last_batch(store: St
 @pytest.mark.parametrize("world", [2, 3, 5])
 def test_an_evaluation_is_shared_by_whole_batches(store: Store, world: int) -> None:
     alone = list(eval_batches(store, 32, batch_size=16))
-    shares = [list(eval_batches(store, 32, batch_size=16, rank=rank, world=world)) for rank in range(world)]
+    shares = [
+        list(eval_batches(store, 32, batch_size=16, rank=rank, world=world))
+        for rank in range(world)
+    ]
     assert_same([batch for each in shares for batch in each], alone)
     assert torch.equal(torch.cat([batch.indices for batch in alone]), torch.arange(70))
 
 
 def test_a_store_smaller_than_a_batch_names_the_batch_that_fits(store: Store) -> None:
-    with pytest.raises(ValueError, match="one batch of 71 needs more than the 70 .* batch size of 70 or less fits"):
+    with pytest.raises(
+        ValueError, match="one batch of 71 needs more than the 70 .* batch size of 70 or less fits"
+    ):
         train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=71)
     assert len(list(train_batches(store, OFF, 32, seed=0, epoch=0, batch_size=70))) == 1
     with pytest.raises(ValueError, match="at least 1"):
@@ -209,20 +261,35 @@ def test_a_store_smaller_than_a_batch_names_the_batch_that_fits(store: Store) ->
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"world": 3, "micro_batches": 2}, "3 processes cannot share a batch of 2 micro-batches; start fewer"),
-        ({"micro_batches": 3}, "multiple of 6"), ({"micro_batches": 16}, "multiple of 32"),
-        ({"micro_batches": 0}, "0 micro-batches"), ({"rank": 1}, "rank 1 of 1"), ({"start": 5}, "batch 5 of 4"),
+        (
+            {"world": 3, "micro_batches": 2},
+            "3 processes cannot share a batch of 2 micro-batches; start fewer",
+        ),
+        ({"micro_batches": 3}, "multiple of 6"),
+        ({"micro_batches": 16}, "multiple of 32"),
+        ({"micro_batches": 0}, "0 micro-batches"),
+        ({"rank": 1}, "rank 1 of 1"),
+        ({"start": 5}, "batch 5 of 4"),
     ],
-)  # fmt: skip
-def test_impossible_shares_are_refused_when_asked_for(store: Store, wrong: dict[str, int], says: str) -> None:
+)
+def test_impossible_shares_are_refused_when_asked_for(
+    store: Store, wrong: dict[str, int], says: str
+) -> None:
     with pytest.raises(ValueError, match=says):
         train_batches(store, FULL, 48, seed=0, epoch=0, batch_size=16, **wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_epochs_in_one_go_are_the_epochs_one_by_one(store: Store, workers: int) -> None:
-    alone = [list(train_batches(store, FULL, 48, seed=3, epoch=number, batch_size=16)) for number in (2, 3, 4)]
-    together = list(train_batches(store, FULL, 48, seed=3, epoch=2, epochs=3, batch_size=16, start=3, workers=workers))
+    alone = [
+        list(train_batches(store, FULL, 48, seed=3, epoch=number, batch_size=16))
+        for number in (2, 3, 4)
+    ]
+    together = list(
+        train_batches(
+            store, FULL, 48, seed=3, epoch=2, epochs=3, batch_size=16, start=3, workers=workers
+        )
+    )
     assert_same(together, [*alone[0][3:], *alone[1], *alone[2]])
     assert not torch.equal(alone[0][0].labels, alone[1][0].labels)
     assert list(train_batches(store, FULL, 48, seed=3, epoch=2, epochs=0, batch_size=16)) == []
@@ -251,7 +318,9 @@ def test_a_failing_image_fails_the_training_process_and_its_workers_end(store: S
 
 def test_a_worker_that_cannot_hand_over_its_images_is_not_waited_for(store: Store) -> None:
     class Cramped(Store):
-        def __getitem__(self, index: int) -> Tensor:  # in a worker: its shared memory is limited as a full disk is
+        def __getitem__(
+            self, index: int
+        ) -> Tensor:  # in a worker: its shared memory is limited as a full disk is
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
             return super().__getitem__(index)
@@ -270,7 +339,9 @@ def test_a_worker_that_cannot_hand_over_its_images_is_not_waited_for(store: Stor
     assert multiprocessing.active_children() == []
 
 
-def test_places_that_torch_pinned_as_lists_are_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_that_torch_pinned_as_lists_are_remembered(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         workers_module, "_unchanged", lambda item: (list(item[0]), item[1])
     )  # as pinning did in older releases
@@ -292,15 +363,22 @@ class Counting(Store):
 def test_kept_images_give_the_same_bytes_and_read_every_image_once(epoch: list[Batch]) -> None:
     counting, kept = Counting(70), PreparedImages()
     for _ in range(3):
-        assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)), epoch)
+        assert_same(
+            list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)),
+            epoch,
+        )
     assert counting.reads == 64
-    rest = list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, start=3, kept=kept))
+    rest = list(
+        train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, start=3, kept=kept)
+    )
     assert_same(rest, epoch[3:])
     assert counting.reads == 64
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_evaluation_that_is_kept_asks_neither_images_nor_workers_again(store: Store, workers: int) -> None:
+def test_an_evaluation_that_is_kept_asks_neither_images_nor_workers_again(
+    store: Store, workers: int
+) -> None:
     kept, first = PreparedImages(), list(eval_batches(store, 32, batch_size=32))
     assert_same(list(eval_batches(store, 32, batch_size=32, workers=workers, kept=kept)), first)
     again = eval_batches(store, 32, batch_size=32, workers=workers, kept=kept)
@@ -315,15 +393,29 @@ def test_an_evaluation_that_is_kept_asks_neither_images_nor_workers_again(store:
 
 def test_kept_images_never_answer_for_another_seed_epoch_or_augmentation(store: Store) -> None:
     kept = PreparedImages()
-    for augmentation, seed, number in ((FULL, 0, 0), (FULL, 1, 0), (FULL, 1, 1), (OFF, 1, 1), (FULL, 0, 0)):
+    for augmentation, seed, number in (
+        (FULL, 0, 0),
+        (FULL, 1, 0),
+        (FULL, 1, 1),
+        (OFF, 1, 1),
+        (FULL, 0, 0),
+    ):
         fresh = list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16))
         assert_same(
-            list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16, kept=kept)), fresh
+            list(
+                train_batches(
+                    store, augmentation, 48, seed=seed, epoch=number, batch_size=16, kept=kept
+                )
+            ),
+            fresh,
         )
 
 
 def test_no_more_is_kept_than_the_limit(epoch: list[Batch]) -> None:
     counting, kept = Counting(70), PreparedImages(limit=2 * 16 * 48 * 48 * 3)  # two of four batches
     for _ in range(2):
-        assert_same(list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)), epoch)
+        assert_same(
+            list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)),
+            epoch,
+        )
     assert counting.reads == 64 + 32

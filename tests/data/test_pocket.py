@@ -1,4 +1,5 @@
-"""The pocket images: Food-101's layout, the same bytes every time, and no dish told by its colours."""
+"""The pocket images: Food-101's layout, the same bytes every time, and no dish told by its
+colours."""
 
 from __future__ import annotations
 
@@ -68,7 +69,9 @@ def test_every_run_draws_the_same_bytes(root: Path, tmp_path: Path) -> None:
         images = list(folder.rglob("*.jpg"))
         assert len(images) == 5 * len(DISHES)
         for path in images:
-            assert path.read_bytes() == (root / pocket.FOLDER / path.relative_to(folder)).read_bytes()
+            assert (
+                path.read_bytes() == (root / pocket.FOLDER / path.relative_to(folder)).read_bytes()
+            )
 
 
 def test_no_two_images_are_alike(root: Path) -> None:
@@ -85,7 +88,9 @@ def histograms(split: Split) -> torch.Tensor:
     return torch.tensor(np.array(rows), dtype=torch.float32)
 
 
-def linear_accuracy(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, truth: torch.Tensor) -> float:
+def linear_accuracy(
+    train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, truth: torch.Tensor
+) -> float:
     """Test accuracy of a multinomial logistic regression."""
     mean, deviation = train.mean(0), train.std(0) + 1e-6
     train, test = (train - mean) / deviation, (test - mean) / deviation
@@ -95,12 +100,17 @@ def linear_accuracy(train: torch.Tensor, labels: torch.Tensor, test: torch.Tenso
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(train @ weight + bias, labels) + 0.01 * weight.square().sum()
+        loss = (
+            torch.nn.functional.cross_entropy(train @ weight + bias, labels)
+            + 0.01 * weight.square().sum()
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    assert ((train @ weight + bias).argmax(1) == labels).float().mean() > 0.4  # it did learn something
+    assert (
+        (train @ weight + bias).argmax(1) == labels
+    ).float().mean() > 0.4  # it did learn something
     return ((test @ weight + bias).argmax(1) == truth).float().mean().item()
 
 
@@ -113,7 +123,10 @@ def test_colours_alone_do_not_tell_the_dishes(dataset: data.Dataset) -> None:
 
 def test_an_interrupted_generation_is_never_taken_for_complete(tmp_path: Path) -> None:
     home = Path(data.__file__).parents[1]
-    program = "import sys, pathlib, data.pocket_images as p; p.generate(pathlib.Path(sys.argv[1]), workers=1)"
+    program = (
+        "import sys, pathlib, data.pocket_images as p; "
+        "p.generate(pathlib.Path(sys.argv[1]), workers=1)"
+    )
     process = subprocess.Popen([sys.executable, "-c", program, tmp_path / pocket.FOLDER], cwd=home)
     while process.poll() is None and len(list(tmp_path.rglob("*.jpg"))) < 20:
         time.sleep(0.01)
@@ -135,7 +148,10 @@ def test_two_processes_at_once_draw_once(tmp_path: Path) -> None:
     assert [process.wait() for process in both] == [0, 0]
     generate(tmp_path / "alone", {"train": 4, "test": 1}, workers=1)
     for path in (tmp_path / "alone").rglob("*.*"):
-        assert path.read_bytes() == (tmp_path / "pocket" / path.relative_to(tmp_path / "alone")).read_bytes()
+        assert (
+            path.read_bytes()
+            == (tmp_path / "pocket" / path.relative_to(tmp_path / "alone")).read_bytes()
+        )
     assert {path.name for path in tmp_path.iterdir()} == {"pocket", "alone"}
 
 
@@ -149,9 +165,15 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     )
     answer = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "pocket"],
-        cwd=Path(data.__file__).parents[1], capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert answer.stdout == f"the pocket images could not be written to {tmp_path / 'pocket'} (File too large)\n"
+        cwd=Path(data.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (
+        answer.stdout
+        == f"the pocket images could not be written to {tmp_path / 'pocket'} (File too large)\n"
+    )
     assert not (tmp_path / "pocket").exists()
 
 
@@ -159,6 +181,7 @@ def test_damaged_pocket_images_are_refused_with_the_way_out(root: Path, tmp_path
     shutil.copytree(root / pocket.FOLDER, tmp_path / pocket.FOLDER)
     (tmp_path / pocket.FOLDER / "food-101" / "images" / "sushi" / "1003.jpg").unlink()
     with pytest.raises(
-        ValueError, match=r"1 of its 3,300 images are missing \(sushi/1003\); delete .* to draw it again"
+        ValueError,
+        match=r"1 of its 3,300 images are missing \(sushi/1003\); delete .* to draw it again",
     ):
         data.check("pocket", tmp_path)

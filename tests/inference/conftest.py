@@ -17,21 +17,46 @@ def images(made_once: MadeOnce, images: Path) -> Path:
         for path in images.glob("*/*.jpg"):
             (root / path.parent.name).mkdir(exist_ok=True)
             with Image.open(path) as image:
-                image.resize((3 * image.width, 3 * image.height)).save(root / path.relative_to(images))
+                image.resize((3 * image.width, 3 * image.height)).save(
+                    root / path.relative_to(images)
+                )
 
     return made_once("large-images", enlarge)
 
 
 @pytest.fixture(scope="session")
 def study(made_once: MadeOnce, images: Path) -> Path:
-    """A study on striped images with the steps depthwise and separate-downsampling (with layer scale)."""
+    """A study on striped images with the steps depthwise and separate-downsampling (with layer
+    scale)."""
 
     def train(root: Path) -> None:
         (root / "data").mkdir()
-        place = ["--preset", "pocket", "--regime", "pocket", "--dataset", f"imagefolder:{images}",
-                 "--runs", str(root / "runs"), "--study", "s", "--data-dir", str(root / "data"), "--resolution", "48",
-                 "--epochs", "2", "--warmup-epochs", "0", "--batch-size", "24", "--layer-scale", "0.5",
-                 "--device", "cpu"]  # fmt: skip
+        place = [
+            "--preset",
+            "pocket",
+            "--regime",
+            "pocket",
+            "--dataset",
+            f"imagefolder:{images}",
+            "--runs",
+            str(root / "runs"),
+            "--study",
+            "s",
+            "--data-dir",
+            str(root / "data"),
+            "--resolution",
+            "48",
+            "--epochs",
+            "2",
+            "--warmup-epochs",
+            "0",
+            "--batch-size",
+            "24",
+            "--layer-scale",
+            "0.5",
+            "--device",
+            "cpu",
+        ]
         for step in ("4", "13"):
             assert runner.main(["train", step, *place]) == 0
 

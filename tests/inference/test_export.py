@@ -26,7 +26,9 @@ def ask(run, out, form, *options: str) -> int:
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torchvision", "onnx", "torch-export"])
-def test_each_format_is_checked_on_images_and_comes_with_a_card(form, convnext, images, tmp_path, capsys) -> None:
+def test_each_format_is_checked_on_images_and_comes_with_a_card(
+    form, convnext, images, tmp_path, capsys
+) -> None:
     if form == "onnx":
         pytest.importorskip("onnxruntime")
     hub = pytest.importorskip("huggingface_hub")
@@ -48,7 +50,9 @@ def test_each_format_is_checked_on_images_and_comes_with_a_card(form, convnext, 
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torchvision", "onnx", "torch-export"])
-def test_the_cards_own_code_gives_the_runs_answer_without_this_project(form, convnext, images, tmp_path) -> None:
+def test_the_cards_own_code_gives_the_runs_answer_without_this_project(
+    form, convnext, images, tmp_path
+) -> None:
     if form == "onnx":
         pytest.importorskip("onnxruntime")
     out, image = tmp_path / "model", images / "down/01.jpg"
@@ -59,8 +63,14 @@ def test_the_cards_own_code_gives_the_runs_answer_without_this_project(form, con
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if form == "safetensors":  # the one format that is this project's own
         environment["PYTHONPATH"] = str(Path(runner.__file__).parent)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", found[1]], cwd=out, env=environment,
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", found[1]],
+        cwd=out,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     answer = dict(ast.literal_eval(done.stdout))
     assert answer == pytest.approx(dict(load(convnext).predict([image])[0]), abs=0.01)
 
@@ -68,8 +78,10 @@ def test_the_cards_own_code_gives_the_runs_answer_without_this_project(form, con
 def test_the_exported_files_may_be_read_by_others(convnext, tmp_path) -> None:
     assert ask(convnext, tmp_path / "out", "safetensors") == 0
     assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {
-        "model.safetensors": 0o644, "config.json": 0o644, "README.md": 0o644,
-    }  # fmt: skip
+        "model.safetensors": 0o644,
+        "config.json": 0o644,
+        "README.md": 0o644,
+    }
 
 
 def test_class_names_of_any_kind_are_plain_text_in_the_card(convnext) -> None:
@@ -81,18 +93,27 @@ def test_class_names_of_any_kind_are_plain_text_in_the_card(convnext) -> None:
 def test_onnx_takes_any_batch(convnext, tmp_path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     assert ask(convnext, tmp_path / "onnx", "onnx", "--fold-layer-scale") == 0
-    session = runtime.InferenceSession(tmp_path / "onnx/model.onnx", providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(
+        tmp_path / "onnx/model.onnx", providers=["CPUExecutionProvider"]
+    )
     images = torch.randn(5, 3, 48, 48)
     got = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
     with torch.inference_mode():
         torch.testing.assert_close(got, load(convnext).model(images), rtol=1e-4, atol=1e-5)
 
 
-def test_a_safetensors_export_is_a_run_to_predict_with_and_folding_leaves_no_layer_scale(convnext, tmp_path) -> None:
+def test_a_safetensors_export_is_a_run_to_predict_with_and_folding_leaves_no_layer_scale(
+    convnext, tmp_path
+) -> None:
     assert ask(convnext, tmp_path / "plain", "safetensors") == 0
     assert ask(convnext, tmp_path / "folded", "safetensors", "--fold-layer-scale") == 0
-    keys = {name: load_file(tmp_path / name / "model.safetensors").keys() for name in ("plain", "folded")}
-    assert set(keys["plain"] - keys["folded"]) == {k for k in keys["plain"] if k.endswith(".layer_scale")}
+    keys = {
+        name: load_file(tmp_path / name / "model.safetensors").keys()
+        for name in ("plain", "folded")
+    }
+    assert set(keys["plain"] - keys["folded"]) == {
+        k for k in keys["plain"] if k.endswith(".layer_scale")
+    }
     assert len(keys["folded"]) < len(keys["plain"])
     images = torch.randn(2, 3, 48, 48)
     plain, folded = (load(tmp_path / name).probabilities(images) for name in ("plain", "folded"))
@@ -105,7 +126,10 @@ def test_an_export_that_computes_something_else_is_an_error_and_leaves_nothing(
     right = export.weights.export
 
     def wrong(model, naming):
-        return {key: value + 0.1 * (key == "classifier.2.weight") for key, value in right(model, naming).items()}
+        return {
+            key: value + 0.1 * (key == "classifier.2.weight")
+            for key, value in right(model, naming).items()
+        }
 
     monkeypatch.setattr(export.weights, "export", wrong)
     assert ask(convnext, tmp_path / "out", "torchvision") == 1

@@ -6,11 +6,16 @@ from models import Architecture
 
 
 def closed_form(a: Architecture, side: int) -> tuple[int, int, int]:
-    """(parameters, FLOPs of convolutions and classifier, fvcore's FLOPs of norms and pooling) without layer scale."""
+    """(parameters, FLOPs of convolutions and classifier, fvcore's FLOPs of norms and pooling)
+    without layer scale."""
     params = flops = others = 0
-    per_norm = 5 if a.norm == "layer" else 2  # fvcore: 5 a value for layer norm, 2 for batch norm in eval mode
+    per_norm = (
+        5 if a.norm == "layer" else 2
+    )  # fvcore: 5 a value for layer norm, 2 for batch norm in eval mode
 
-    def conv(c_in: int, c_out: int, k: int, area: int, *, groups: int = 1, norm_follows: bool) -> None:
+    def conv(
+        c_in: int, c_out: int, k: int, area: int, *, groups: int = 1, norm_follows: bool
+    ) -> None:
         nonlocal params, flops
         weights = k * k * c_in * c_out // groups
         has_bias = a.all_biases or a.norm == "layer" or not norm_follows

@@ -1,4 +1,5 @@
-"""What came after the paper, and timm's networks that have it: the same sizes, FLOPs and outputs."""
+"""What came after the paper, and timm's networks that have it: the same sizes, FLOPs and
+outputs."""
 
 import warnings
 from dataclasses import replace
@@ -27,17 +28,35 @@ with warnings.catch_warnings():
 CONVNEXT = PAPER.architecture("separate-downsampling", get_regime("tiny"))
 assert isinstance(CONVNEXT, Architecture)
 INCEPTION_NEXT = replace(
-    CONVNEXT, spatial="inception", kernel_size=11, norm="batch", expansion=(4, 4, 4, 3), head="mlp", all_biases=True
+    CONVNEXT,
+    spatial="inception",
+    kernel_size=11,
+    norm="batch",
+    expansion=(4, 4, 4, 3),
+    head="mlp",
+    all_biases=True,
 )
 NETWORKS: list[Any] = [
-    pytest.param("convnextv2_tiny", replace(CONVNEXT, before_last="grn"), None, {}, id="convnextv2_tiny"),
+    pytest.param(
+        "convnextv2_tiny", replace(CONVNEXT, before_last="grn"), None, {}, id="convnextv2_tiny"
+    ),
     pytest.param("inception_next_tiny", INCEPTION_NEXT, 1e-6, {}, id="inception_next_tiny"),
     pytest.param("seresnet50", Architecture(branch_end="se"), None, {}, id="seresnet50"),
-    pytest.param("convnext_nano_ols", replace(CONVNEXT, stem="overlap", width=80, depths=(2, 2, 8, 2)), 1e-6,
-                 {"conv_mlp": False}, id="convnext_nano_ols"),
-    pytest.param("convnext_tiny", replace(CONVNEXT, activation="star-relu"), 1e-6,
-                 {"act_layer": metaformer.StarReLU}, id="convnext_tiny-star-relu"),
-]  # fmt: skip
+    pytest.param(
+        "convnext_nano_ols",
+        replace(CONVNEXT, stem="overlap", width=80, depths=(2, 2, 8, 2)),
+        1e-6,
+        {"conv_mlp": False},
+        id="convnext_nano_ols",
+    ),
+    pytest.param(
+        "convnext_tiny",
+        replace(CONVNEXT, activation="star-relu"),
+        1e-6,
+        {"act_layer": metaformer.StarReLU},
+        id="convnext_tiny-star-relu",
+    ),
+]
 
 
 def changed(model: nn.Module) -> nn.Module:
@@ -46,7 +65,9 @@ def changed(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype))
+                tensor.add_(
+                    0.05 * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+                )
                 if name.endswith("running_var"):
                     tensor.abs_().add_(0.5)
     return model
@@ -75,7 +96,11 @@ PARTS: list[Any] = [
     pytest.param(SqueezeExcitation(40), SEModule(40), id="se"),
     pytest.param(SqueezeExcitation(384), SEModule(384), id="se-384"),
     pytest.param(StarReLU(), metaformer.StarReLU(), id="star-relu"),
-    pytest.param(InceptionConvolution(24, 11, 1, depthwise=True, bias=True), InceptionDWConv2d(24), id="inception"),
+    pytest.param(
+        InceptionConvolution(24, 11, 1, depthwise=True, bias=True),
+        InceptionDWConv2d(24),
+        id="inception",
+    ),
 ]
 
 
@@ -87,7 +112,9 @@ def test_a_part_has_timms_outputs_and_gradients(ours, theirs) -> None:
     channels = 24 if isinstance(ours, InceptionConvolution) else channels
     results = []
     for module in (ours, theirs):
-        images = torch.randn(2, channels, 7, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        images = torch.randn(
+            2, channels, 7, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+        )
         out = module(images.requires_grad_())
         out.square().sum().backward()
         results.append([out, images.grad, *(parameter.grad for parameter in module.parameters())])
@@ -109,8 +136,12 @@ def test_se_ends_the_branch() -> None:
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
-def test_a_strided_inception_convolution_is_the_plain_one_at_every_other_position(depthwise) -> None:
-    plain, strided = (InceptionConvolution(32, 5, stride, depthwise=depthwise, bias=True) for stride in (1, 2))
+def test_a_strided_inception_convolution_is_the_plain_one_at_every_other_position(
+    depthwise,
+) -> None:
+    plain, strided = (
+        InceptionConvolution(32, 5, stride, depthwise=depthwise, bias=True) for stride in (1, 2)
+    )
     strided.load_state_dict(plain.state_dict())
     images = torch.randn(2, 32, 9, 12)
     torch.testing.assert_close(strided(images), plain(images)[:, :, ::2, ::2])
@@ -127,8 +158,16 @@ def test_an_overlapping_stem_is_two_3x3_convolutions(stride, side) -> None:
 def test_expansion_is_one_number_or_one_for_each_stage() -> None:
     assert Architecture().expansions == (4, 4, 4, 4)
     network = build(replace(INCEPTION_NEXT, width=8, depths=(1, 1, 1, 1)))
-    assert [network.stages[i].block1.branch.conv2.out_channels for i in range(4)] == [32, 64, 128, 192]
-    for expansion, complaint in (((4, 3), "give one number, or one for each of 4 stages"), (0, "give at least 1")):
+    assert [network.stages[i].block1.branch.conv2.out_channels for i in range(4)] == [
+        32,
+        64,
+        128,
+        192,
+    ]
+    for expansion, complaint in (
+        ((4, 3), "give one number, or one for each of 4 stages"),
+        (0, "give at least 1"),
+    ):
         with pytest.raises(ValueError, match=f"expansion is .*: {complaint}"):
             Architecture(expansion=expansion)
 

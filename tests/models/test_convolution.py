@@ -20,7 +20,8 @@ from models.resnet import ResNet
 
 
 def outcome(layer: nn.Module, images: Tensor, half: bool = False) -> list[Tensor]:
-    """Output, under autocast if `half`, and gradients of input and parameters, for output gradients all different."""
+    """Output, under autocast if `half`, and gradients of input and parameters, for output gradients
+    all different."""
     images = images.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         out = layer(images)
@@ -28,14 +29,19 @@ def outcome(layer: nn.Module, images: Tensor, half: bool = False) -> list[Tensor
     return [out, images.grad, *(parameter.grad for parameter in layer.parameters())]
 
 
-# Positions and channels on both sides of the limits, images smaller than the filter, one row, odd sizes.
+# Positions and channels on both sides of the limits, images smaller than the filter, one row, odd
+# sizes.
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7, 11])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_rewritten_layer_equals_torchs(kernel, stride) -> None:
     torch.manual_seed(0)
-    for size, images, channels in itertools.product([(1, 1), (2, 2), (3, 5), (9, 1), (12, 10)], [1, 3, 17], [4, 40]):
+    for size, images, channels in itertools.product(
+        [(1, 1), (2, 2), (3, 5), (9, 1), (12, 10)], [1, 3, 17], [4, 40]
+    ):
         for groups in (1, channels):
-            plain = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=groups, dtype=torch.float64)
+            plain = nn.Conv2d(
+                channels, channels, kernel, stride, kernel // 2, groups=groups, dtype=torch.float64
+            )
             other = copy.deepcopy(plain)
             rewrite(other)
             batch = torch.randn(images, channels, *size, dtype=torch.float64)
@@ -59,16 +65,22 @@ def test_a_rewritten_layer_follows_autocast(kernel) -> None:
         assert torch.linalg.vector_norm(mine - theirs) < 0.01 * torch.linalg.vector_norm(theirs)
 
 
-@pytest.mark.parametrize("step", ["baseline", "inverted-bottleneck", "kernel-7", "separate-downsampling"])
+@pytest.mark.parametrize(
+    "step", ["baseline", "inverted-bottleneck", "kernel-7", "separate-downsampling"]
+)
 def test_a_rewritten_network_is_the_same_network(step) -> None:
     regime = get_regime("pocket")
     plain = build(PAPER.architecture(step, regime, 10))
     other = copy.deepcopy(plain)
     rewrite(other)
     rewritten = {type(module) for module in other.modules()} & {Pointwise, Depthwise}
-    assert rewritten == ({Pointwise, Depthwise} if step in ("kernel-7", "separate-downsampling") else {Pointwise})
+    assert rewritten == (
+        {Pointwise, Depthwise} if step in ("kernel-7", "separate-downsampling") else {Pointwise}
+    )
     assert str(list(other.state_dict())) == str(list(plain.state_dict()))
-    assert [name for name, _ in other.named_modules()] == [name for name, _ in plain.named_modules()]
+    assert [name for name, _ in other.named_modules()] == [
+        name for name, _ in plain.named_modules()
+    ]
     images = torch.randn(3, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         torch.testing.assert_close(other.eval()(images), plain.eval()(images))
@@ -96,8 +108,15 @@ def test_a_narrow_strided_convolution_leaves_the_heap_sound(kind) -> None:
     """torch's own ends here with "free(): invalid pointer" on processors with AVX512."""
     if ctypes.util.find_library("c_malloc_debug") is None:
         pytest.skip("glibc's libc_malloc_debug is not installed")
-    environment = {**os.environ, "LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "2"}
-    ran = subprocess.run([sys.executable, "-c", _CRASH, kind], env=environment, stderr=subprocess.PIPE, check=False)
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": "libc_malloc_debug.so.0",
+        "MALLOC_CHECK_": "3",
+        "OMP_NUM_THREADS": "2",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", _CRASH, kind], env=environment, stderr=subprocess.PIPE, check=False
+    )
     assert ran.returncode == 0, ran.stderr.decode()
 
 

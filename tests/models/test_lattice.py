@@ -18,7 +18,9 @@ depths = st.shared(st.lists(st.integers(1, 2), min_size=1, max_size=4).map(tuple
 spatial = st.shared(st.sampled_from(["convolution", "inception"]), key="spatial")
 FLAGS = dict(  # noqa: C408
     depths=depths,
-    width=spatial.flatmap(lambda kind: st.integers(2, 6) if kind == "convolution" else st.integers(8, 10)),
+    width=spatial.flatmap(
+        lambda kind: st.integers(2, 6) if kind == "convolution" else st.integers(8, 10)
+    ),
     stem=st.sampled_from(BUILT_IN["stem"]),
     stem_stride=st.sampled_from([1, 2, 4]),
     depthwise=st.booleans(),
@@ -33,7 +35,8 @@ FLAGS = dict(  # noqa: C408
     spatial=spatial,
     before_last=st.sampled_from(BUILT_IN["before_last"]),
     branch_end=st.sampled_from(BUILT_IN["branch_end"]),
-    expansion=st.integers(1, 4) | depths.flatmap(lambda depths: st.tuples(*[st.integers(1, 4) for _ in depths])),
+    expansion=st.integers(1, 4)
+    | depths.flatmap(lambda depths: st.tuples(*[st.integers(1, 4) for _ in depths])),
     head=st.sampled_from(BUILT_IN["head"]),
     all_biases=st.booleans(),
     num_classes=st.integers(1, 7),
@@ -55,14 +58,19 @@ def test_every_flag_changes_some_network(flag: str) -> None:
         return False
 
     # find raises if there is none.
-    find(architectures, changes, settings=settings(phases=[Phase.generate], derandomize=True, database=None))
+    find(
+        architectures,
+        changes,
+        settings=settings(phases=[Phase.generate], derandomize=True, database=None),
+    )
 
 
 @settings(max_examples=160, deadline=None, derandomize=True)
 @given(architectures, st.sampled_from([32, 40, 47]))
 def test_any_combination_trains_and_agrees_with_the_closed_form(a: Architecture, side: int) -> None:
     torch.manual_seed(0)
-    # In float64: squares of squares, which StarReLU makes where no norm stands between, leave the range of float32.
+    # In float64: squares of squares, which StarReLU makes where no norm stands between, leave the
+    # range of float32.
     model = build(a, drop_path=0.0, layer_scale=None, init="he").double()
     logits = model(torch.randn(3, 3, side, side, dtype=torch.float64))
     assert logits.shape == (3, a.num_classes)

@@ -47,8 +47,19 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_registered", {})
 
 
-@pytest.mark.parametrize("flags", [{}, {"inverted_bottleneck": True, "depthwise_first": True, "fewer_norms": True,
-                                        "fewer_activations": True, "separate_downsampling": True}])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {
+            "inverted_bottleneck": True,
+            "depthwise_first": True,
+            "fewer_norms": True,
+            "fewer_activations": True,
+            "separate_downsampling": True,
+        },
+    ],
+)
 def test_every_part_can_be_ones_own_in_a_network_that_trains_is_counted_and_loaded(flags) -> None:
     for field, make in OWN.items():
         parts.register(field, "mine", make)
@@ -61,7 +72,9 @@ def test_every_part_can_be_ones_own_in_a_network_that_trains_is_counted_and_load
     assert all(parameter.grad is not None for parameter in model.parameters())
     other = empty(architecture)
     load(other, model.state_dict())
-    assert complexity(other, 32).params == sum(parameter.numel() for parameter in model.parameters())
+    assert complexity(other, 32).params == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
 
 
 def test_registering_draws_nothing_from_the_generator_that_initial_weights_come_from() -> None:
@@ -91,12 +104,29 @@ def test_what_follows_ones_own_part_leaves_its_output_alone() -> None:
         ("norm", "batch", RMSNorm, "norm 'batch' is built in"),
         ("norm", "My Norm", RMSNorm, "'My Norm' cannot name a part"),
         ("norm", "", RMSNorm, "'' cannot name a part"),
-        ("norm", "mine", lambda channels: torch.relu, "makes a builtin_function_or_method: make a torch.nn.Module"),
-        ("norm", "mine", lambda channels: nn.AvgPool2d(2), r"into \(2, 16, 4, 4\) at stride 1: make a module that"),
-        ("spatial", "mine", lambda channels, kernel_size, stride: nn.Identity(), r"into \(2, 16, 8, 8\) at stride 2"),
+        (
+            "norm",
+            "mine",
+            lambda channels: torch.relu,
+            "makes a builtin_function_or_method: make a torch.nn.Module",
+        ),
+        (
+            "norm",
+            "mine",
+            lambda channels: nn.AvgPool2d(2),
+            r"into \(2, 16, 4, 4\) at stride 1: make a module that",
+        ),
+        (
+            "spatial",
+            "mine",
+            lambda channels, kernel_size, stride: nn.Identity(),
+            r"into \(2, 16, 8, 8\) at stride 2",
+        ),
     ],
 )
-def test_what_cannot_be_a_part_is_refused_in_a_sentence_when_it_is_registered(field, name, make, message) -> None:
+def test_what_cannot_be_a_part_is_refused_in_a_sentence_when_it_is_registered(
+    field, name, make, message
+) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parts.register(field, name, make)
     assert "\n" not in str(caught.value)
@@ -104,7 +134,9 @@ def test_what_cannot_be_a_part_is_refused_in_a_sentence_when_it_is_registered(fi
 
 
 def test_a_part_that_is_not_registered_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="norm is 'mine': give 'batch' or 'layer', or register your own with"):
+    with pytest.raises(
+        ValueError, match="norm is 'mine': give 'batch' or 'layer', or register your own with"
+    ):
         Architecture(norm="mine")
     parts.register("activation", "mine", nn.SiLU)
     with pytest.raises(ValueError, match="norm is 'mine'"):
@@ -147,7 +179,10 @@ def test_the_digest_of_a_part_is_that_of_what_it_names_in_its_file(tmp_path) -> 
     assert set(first) == {"norm", "before_last"}
     assert {len(digest) for digest in first.values()} == {16}
     assert digests(OWN_FILE.replace("[1, 2]", "[1, 2, 3]  # one more")) == first
-    assert digests(OWN_FILE.replace("HALF * x", "x * HALF")) == {**first, "norm": parts.source_digest("norm", "mine")}
+    assert digests(OWN_FILE.replace("HALF * x", "x * HALF")) == {
+        **first,
+        "norm": parts.source_digest("norm", "mine"),
+    }
     assert parts.source_digest("norm", "mine") != first["norm"]
     second = digests(OWN_FILE.replace("0.5", "0.25"))
     assert all(second[field] != first[field] for field in first)
@@ -159,8 +194,11 @@ def test_the_digest_of_a_part_is_that_of_what_it_names_in_its_file(tmp_path) -> 
 def test_a_decorated_part_is_known_by_its_own_text(tmp_path) -> None:
     def digest(factor: float, decorator: str) -> str:
         path = tmp_path / f"own_{len(list(tmp_path.iterdir()))}.py"
-        path.write_text(f"import torch\n\ndef mark(make):\n    return make\n\n\n{decorator}\ndef mine(channels):\n"
-                        f"    return torch.nn.Dropout2d({factor})\n")  # fmt: skip
+        path.write_text(
+            f"import torch\n\ndef mark(make):\n    return make\n\n\n{decorator}\ndef "
+            "mine(channels):\n"
+            f"    return torch.nn.Dropout2d({factor})\n"
+        )
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -175,10 +213,14 @@ def test_a_part_without_a_file_is_refused_a_digest() -> None:
     scope: dict[str, object] = {"nn": nn, "__name__": "nowhere"}
     exec("make = lambda channels: nn.Identity()", scope)
     parts.register("norm", "mine", scope["make"])
-    with pytest.raises(ValueError, match="the source of norm 'mine' cannot be read: define it in a file"):
+    with pytest.raises(
+        ValueError, match="the source of norm 'mine' cannot be read: define it in a file"
+    ):
         parts.source_digest("norm", "mine")
 
 
 def test_importing_the_registry_does_not_import_torch() -> None:
-    script = "import sys\nfrom models import Architecture, parts\nassert 'torch' not in sys.modules\n"
+    script = (
+        "import sys\nfrom models import Architecture, parts\nassert 'torch' not in sys.modules\n"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

@@ -1,4 +1,5 @@
-"""The ends of the roadmap are the real ResNet and ConvNeXt: torchvision's, to the last bits of float64."""
+"""The ends of the roadmap are the real ResNet and ConvNeXt: torchvision's, to the last bits of
+float64."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,8 +23,12 @@ def _convnext(builder: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
 
 ENDS = [
     pytest.param("tiny", "baseline", resnet50, None, id="resnet50"),
-    pytest.param("tiny", "separate-downsampling", _convnext(convnext_tiny), 1e-6, id="convnext_tiny"),
-    pytest.param("base", "separate-downsampling", _convnext(convnext_base), 1e-6, id="convnext_base"),
+    pytest.param(
+        "tiny", "separate-downsampling", _convnext(convnext_tiny), 1e-6, id="convnext_tiny"
+    ),
+    pytest.param(
+        "base", "separate-downsampling", _convnext(convnext_base), 1e-6, id="convnext_base"
+    ),
 ]
 
 
@@ -36,7 +41,9 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
 def _pair(regime: str, step: str, reference: Callable[[], nn.Module], layer_scale: float | None):
     torch.manual_seed(0)
     theirs = reference().double()
-    with torch.no_grad():  # weights unlike the initial ones: layer scale and norms would hide mistakes
+    with (
+        torch.no_grad()
+    ):  # weights unlike the initial ones: layer scale and norms would hide mistakes
         for parameter in theirs.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     ours = empty(PAPER.architecture(step, get_regime(regime)), layer_scale=layer_scale).double()
@@ -45,7 +52,9 @@ def _pair(regime: str, step: str, reference: Callable[[], nn.Module], layer_scal
 
 
 @pytest.mark.parametrize(("regime", "step", "reference", "layer_scale"), ENDS)
-def test_an_end_equals_torchvision_in_eval_and_train_mode(regime, step, reference, layer_scale) -> None:
+def test_an_end_equals_torchvision_in_eval_and_train_mode(
+    regime, step, reference, layer_scale
+) -> None:
     ours, theirs = _pair(regime, step, reference, layer_scale)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     labels = torch.tensor([3, 977])
@@ -67,12 +76,16 @@ def test_an_end_equals_torchvision_in_eval_and_train_mode(regime, step, referenc
 
 
 @pytest.mark.parametrize(("regime", "step", "reference", "layer_scale"), ENDS[:2])
-def test_weights_come_back_from_torchvision_as_they_went(regime, step, reference, layer_scale, tmp_path) -> None:
+def test_weights_come_back_from_torchvision_as_they_went(
+    regime, step, reference, layer_scale, tmp_path
+) -> None:
     ours, theirs = _pair(regime, step, reference, layer_scale)
     torch.save(export(ours, "torchvision"), tmp_path / "weights.pth")
     fresh = reference().double()
     fresh.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True))
-    for (name, ours_back), theirs_there in zip(fresh.state_dict().items(), theirs.state_dict().values(), strict=True):
+    for (name, ours_back), theirs_there in zip(
+        fresh.state_dict().items(), theirs.state_dict().values(), strict=True
+    ):
         assert torch.equal(ours_back, theirs_there), name
 
 

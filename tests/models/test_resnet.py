@@ -23,7 +23,17 @@ def layers(**flags: object) -> list[str]:
 
 
 def test_the_default_block_is_a_bottleneck_with_all_norms_and_activations() -> None:
-    assert layers() == ["conv1", "norm1", "activation1", "conv2", "norm2", "activation2", "conv3", "norm3", "after"]
+    assert layers() == [
+        "conv1",
+        "norm1",
+        "activation1",
+        "conv2",
+        "norm2",
+        "activation2",
+        "conv3",
+        "norm3",
+        "after",
+    ]
 
 
 def test_fewer_activations_leaves_the_one_between_the_two_1x1_layers() -> None:
@@ -34,7 +44,13 @@ def test_fewer_activations_leaves_the_one_between_the_two_1x1_layers() -> None:
 
 def test_fewer_norms_leaves_the_one_before_the_first_1x1_layer() -> None:
     flags = {"fewer_activations": True, "fewer_norms": True}
-    assert layers(**flags, depthwise_first=True) == ["conv1", "norm1", "conv2", "activation2", "conv3"]
+    assert layers(**flags, depthwise_first=True) == [
+        "conv1",
+        "norm1",
+        "conv2",
+        "activation2",
+        "conv3",
+    ]
     assert layers(**flags) == ["norm0", "conv1", "conv2", "activation2", "conv3"]
 
 
@@ -44,10 +60,17 @@ def test_fewer_norms_leaves_the_one_before_the_first_1x1_layer() -> None:
         ({}, [(4, 16, 1), (4, 4, 3), (16, 4, 1)]),
         ({"depthwise": True}, [(4, 16, 1), (4, 1, 3), (16, 4, 1)]),
         ({"depthwise": True, "inverted_bottleneck": True}, [(16, 16, 1), (16, 1, 3), (4, 16, 1)]),
-        ({"depthwise": True, "inverted_bottleneck": True, "depthwise_first": True, "kernel_size": 7},
-         [(16, 1, 7), (16, 16, 1), (4, 16, 1)]),
+        (
+            {
+                "depthwise": True,
+                "inverted_bottleneck": True,
+                "depthwise_first": True,
+                "kernel_size": 7,
+            },
+            [(16, 1, 7), (16, 16, 1), (4, 16, 1)],
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_block_widths_are_the_papers(flags, shapes) -> None:
     block = Block(replace(SMALL, **flags), 16, 4, 1)
     weights = [block.branch.get_submodule(f"conv{i}").weight.shape for i in (1, 2, 3)]
@@ -92,7 +115,11 @@ def test_layer_scale_multiplies_the_branch() -> None:
 
 def test_separate_downsampling_halves_between_stages_with_norms_around() -> None:
     model = ResNet(replace(SMALL, separate_downsampling=True, norm="layer"))
-    assert [name for name, _ in model.stages[1].named_children()] == ["downsample", "block1", "block2"]
+    assert [name for name, _ in model.stages[1].named_children()] == [
+        "downsample",
+        "block1",
+        "block2",
+    ]
     assert model.stages[1].downsample.conv.kernel_size == (2, 2)
     assert isinstance(model.norm, torch.nn.LayerNorm)
     assert isinstance(ResNet(SMALL).norm, torch.nn.Identity)
@@ -105,13 +132,21 @@ def test_every_kind_of_stem_has_the_stride_that_was_asked_for(stem, stride) -> N
     images = torch.randn(2, 3, 32, 32)
     stage = 32 // stride
     assert model.stem(images).shape[2:] == (stage, stage)
-    assert model.stages(model.stem(images)).shape[2] == 32 // model.architecture.total_stride == stage // 2
+    assert (
+        model.stages(model.stem(images)).shape[2]
+        == 32 // model.architecture.total_stride
+        == stage // 2
+    )
 
 
 def test_a_classic_stem_of_half_the_stride_is_a_3x3_convolution_and_the_max_pool() -> None:
     half, whole = (ResNet(replace(SMALL, stem_stride=stride)).stem for stride in (2, 1))
     assert (half.conv.kernel_size, half.conv.stride, half.pool.stride) == ((3, 3), (1, 1), 2)
-    assert (whole.conv.kernel_size, whole.conv.stride, hasattr(whole, "pool")) == ((3, 3), (1, 1), False)
+    assert (whole.conv.kernel_size, whole.conv.stride, hasattr(whole, "pool")) == (
+        (3, 3),
+        (1, 1),
+        False,
+    )
 
 
 @pytest.mark.parametrize("regime", ["tiny", "base", "small", "pocket"])

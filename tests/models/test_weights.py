@@ -1,4 +1,5 @@
-"""Weights go to torchvision, timm and the authors' naming and come back; the networks then say the same."""
+"""Weights go to torchvision, timm and the authors' naming and come back; the networks then say the
+same."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,9 @@ from models.builder import empty
 from models.naming import Naming, detect
 
 
-def ours(regime: str, step: str, layer_scale: float | None = None, num_classes: int | None = None) -> nn.Module:
+def ours(
+    regime: str, step: str, layer_scale: float | None = None, num_classes: int | None = None
+) -> nn.Module:
     """A step with weights unlike the initial ones, in eval mode."""
     found = get_regime(regime)
     model = empty(PAPER.architecture(step, found, num_classes), layer_scale=layer_scale).eval()
@@ -78,10 +81,15 @@ def test_timm_reads_the_release_naming_as_the_network_that_we_wrote() -> None:
     assert released["stages.0.0.pwconv1.weight"].shape == (384, 96)
 
 
-@pytest.mark.parametrize(("naming", "step"), [("torchvision", "0"), ("torchvision", "13"), ("timm", "13"),
-                                              ("release", "13"), ("ours", "5")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("naming", "step"),
+    [("torchvision", "0"), ("torchvision", "13"), ("timm", "13"), ("release", "13"), ("ours", "5")],
+)
 def test_the_naming_is_found_from_the_keys(naming: Naming, step) -> None:
-    assert detect(weights.export(ours("pocket", step, 0.7 if step == "13" else None), naming)) == naming
+    assert (
+        detect(weights.export(ours("pocket", step, 0.7 if step == "13" else None), naming))
+        == naming
+    )
 
 
 @pytest.mark.parametrize("step", ["1", "5", "11", "13"])
@@ -95,8 +103,10 @@ def test_a_folded_layer_scale_computes_the_same(step) -> None:
     again = ours("pocket", step)
     weights.load(again, model.state_dict())  # folds by itself
     assert torch.equal(again.get_parameter("head.weight"), model.get_parameter("head.weight"))
-    assert torch.equal(again.state_dict()["stages.2.block1.branch.conv1.weight"],
-                       plain.state_dict()["stages.2.block1.branch.conv1.weight"])  # fmt: skip
+    assert torch.equal(
+        again.state_dict()["stages.2.block1.branch.conv1.weight"],
+        plain.state_dict()["stages.2.block1.branch.conv1.weight"],
+    )
 
 
 def test_layer_scale_stays_behind_a_part_even_one_without_weights(monkeypatch) -> None:
@@ -104,7 +114,9 @@ def test_layer_scale_stays_behind_a_part_even_one_without_weights(monkeypatch) -
     parts.register("branch_end", "mine", lambda channels: nn.Tanh())
     architecture = Architecture(depths=(1,), width=8, branch_end="mine")
     scaled = build(architecture, layer_scale=0.5)
-    with pytest.raises(ValueError, match="layer scale cannot be folded into a branch that ends in a part"):
+    with pytest.raises(
+        ValueError, match="layer scale cannot be folded into a branch that ends in a part"
+    ):
         weights.load(build(architecture), scaled.state_dict())
     weights.load(build(architecture, layer_scale=0.1), scaled.state_dict())
 
@@ -127,7 +139,9 @@ def test_the_release_checkpoint_starts_a_network_with_other_classes(tmp_path) ->
         weights.load(model, state)
     weights.load(model, state, new_classifier=True)
     assert torch.equal(model.get_parameter("head.weight"), head)
-    assert torch.equal(model.get_parameter("stem.conv.weight"), released["downsample_layers.0.0.weight"])
+    assert torch.equal(
+        model.get_parameter("stem.conv.weight"), released["downsample_layers.0.0.weight"]
+    )
 
 
 def test_files_that_are_no_weights_are_refused_in_one_sentence(tmp_path) -> None:
@@ -155,5 +169,7 @@ def test_unknown_keys_are_named() -> None:
     with pytest.raises(ValueError, match="have no names known here .*'backbone.x'"):
         detect({"backbone.x": 1})
     model, other = ours("pocket", "13", 0.7), ours("pocket", "5").state_dict()
-    with pytest.raises(ValueError, match=r"another architecture: .* keys are missing, such as 'norm.bias'"):
+    with pytest.raises(
+        ValueError, match=r"another architecture: .* keys are missing, such as 'norm.bias'"
+    ):
         weights.load(model, other)

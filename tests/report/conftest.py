@@ -17,17 +17,32 @@ import ablations
 from report import collect, page
 from report.tables import Summary
 
-SECONDS = {"data": 2.0, "forward": 30.0, "backward": 60.0, "optimizer": 5.0, "evaluation": 2.0, "other": 1.0}
+SECONDS = {
+    "data": 2.0,
+    "forward": 30.0,
+    "backward": 60.0,
+    "optimizer": 5.0,
+    "evaluation": 2.0,
+    "other": 1.0,
+}
 CLASSES = ("apple_pie", "pizza", "ramen", "sushi", "tacos", "waffles")
 
 
 class StudyFolder:
     """A study's folder; `add` writes one run into it."""
 
-    def __init__(self, root: Path, *, test: int = 400, regime: str = "pocket", synthetic: bool = True) -> None:
+    def __init__(
+        self, root: Path, *, test: int = 400, regime: str = "pocket", synthetic: bool = True
+    ) -> None:
         self.root, self.test, self.regime, self.hash = root, test, regime, "0123456789ab"
         root.mkdir(parents=True)
-        self.recipe = recipe = {"epochs": 4, "lr": 0.004, "optimizer": "adamw", "mixup": 0.8, "betas": [0.9, 0.999]}
+        self.recipe = recipe = {
+            "epochs": 4,
+            "lr": 0.004,
+            "optimizer": "adamw",
+            "mixup": 0.8,
+            "betas": [0.9, 0.999],
+        }
         study = {
             "name": root.name,
             "hash": self.hash,
@@ -54,7 +69,8 @@ class StudyFolder:
         (root / "study.json").write_text(json.dumps(study))
 
     def told(self) -> tuple[dict[str, pd.DataFrame], str]:
-        """The tables and the page of its report, as `write` makes them; its figures are drawn and not written."""
+        """The tables and the page of its report, as `write` makes them; its figures are drawn and
+        not written."""
         summary = Summary(collect.read(self.root))
         assert all(figure.axes for _, figure in page.drawn(summary))
         return page.tables(summary), page.render(summary, [])
@@ -82,16 +98,41 @@ class StudyFolder:
         images: Sequence[str] | None = None,
     ) -> None:
         """A run that is right on `hits`: the first so many test images, or those marked True."""
-        correct = np.arange(self.test) < hits if isinstance(hits, int) else np.asarray(hits, dtype=bool)
+        correct = (
+            np.arange(self.test) < hits if isinstance(hits, int) else np.asarray(hits, dtype=bool)
+        )
         top1 = 100 * float(correct.mean())
-        number = next((s.number for s in ablations.PAPER.rows(ablations.REGIMES[self.regime]) if s.name == step), None)
+        number = next(
+            (
+                s.number
+                for s in ablations.PAPER.rows(ablations.REGIMES[self.regime])
+                if s.name == step
+            ),
+            None,
+        )
         folder = self.folder(step, seed)
         folder.mkdir(parents=True)
-        run = {"study": self.root.name, "study_hash": self.hash, "step": step, "number": number, "seed": seed}
+        run = {
+            "study": self.root.name,
+            "study_hash": self.hash,
+            "step": step,
+            "number": number,
+            "seed": seed,
+        }
         run |= {"digest": f"{step}-{seed}", "variant": step}
-        (folder / "config.json").write_text(json.dumps({**run, "architecture": {}, "recipe": self.recipe}))
+        (folder / "config.json").write_text(
+            json.dumps({**run, "architecture": {}, "recipe": self.recipe})
+        )
         (folder / "environment.json").write_text(
-            json.dumps({"python": "3.11", "torch": "2.15", "torchvision": "0.29", "device": "cpu", "cpu": "A CPU"})
+            json.dumps(
+                {
+                    "python": "3.11",
+                    "torch": "2.15",
+                    "torchvision": "0.29",
+                    "device": "cpu",
+                    "cpu": "A CPU",
+                }
+            )
         )
         lines = [
             {
@@ -132,7 +173,9 @@ class StudyFolder:
         names = images or [f"{CLASSES[i % len(CLASSES)]}/{i:05d}" for i in range(self.test)]
         with (folder / "predictions.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "label", "p_label", "p_top1", *(f"top{k}" for k in range(1, 6))])
+            writer.writerow(
+                ["image", "label", "p_label", "p_top1", *(f"top{k}" for k in range(1, 6))]
+            )
             for i, (name, right) in enumerate(zip(names, correct, strict=True)):
                 label = i % len(CLASSES)
                 guesses = [(label + shift) % len(CLASSES) for shift in range(5)]

@@ -1,4 +1,5 @@
-"""The paper against ours: noise on either side makes the interval wide, not the correlation small."""
+"""The paper against ours: noise on either side makes the interval wide, not the correlation
+small."""
 
 from __future__ import annotations
 
@@ -35,14 +36,23 @@ def test_noise_of_either_side_widens_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "ours", "paper", "correlation"), [(16, 0.3, 0.1, 0.5), (16, 0.5, 0.2, 0.9), (8, 0.3, 0.1, 0.0)]
+    ("steps", "ours", "paper", "correlation"),
+    [(16, 0.3, 0.1, 0.5), (16, 0.5, 0.2, 0.9), (8, 0.3, 0.1, 0.0)],
 )
-def test_the_interval_covers_the_correlation_of_the_true_numbers(steps, ours, paper, correlation) -> None:
+def test_the_interval_covers_the_correlation_of_the_true_numbers(
+    steps, ours, paper, correlation
+) -> None:
     rng = np.random.default_rng(2)
     covered = 0
     for _ in range(60):
-        truth = 0.8 * rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], size=steps).T
-        seen = [side(values + error * rng.normal(size=steps), error) for values, error in zip(truth, (ours, paper))]
+        truth = (
+            0.8
+            * rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], size=steps).T
+        )
+        seen = [
+            side(values + error * rng.normal(size=steps), error)
+            for values, error in zip(truth, (ours, paper))
+        ]
         found = rank_correlation(*seen, draws=400)
         assert found is not None
         covered += found.low - 1e-9 <= stats.spearmanr(*truth).statistic <= found.high + 1e-9
@@ -58,8 +68,14 @@ def test_signs_are_held_against_lots() -> None:
     found = sign_agreement([1, 2, 1, -1, -2, -1], [0.1, 0.2, 0.3, -0.1, -0.2, -0.3])
     assert (found.resolved, found.same) == (6, 6)
     assert found.expected == pytest.approx(3.0)
-    assert found.p == pytest.approx(stats.fisher_exact([[3, 0], [0, 3]], alternative="greater").pvalue)
+    assert found.p == pytest.approx(
+        stats.fisher_exact([[3, 0], [0, 3]], alternative="greater").pvalue
+    )
     always_up = sign_agreement([1, 2, 3], [0.1, 0.2, 0.3])
-    assert (always_up.same, always_up.expected, always_up.p) == (3, 3.0, 1.0)  # no surprise: lots agree as well
+    assert (always_up.same, always_up.expected, always_up.p) == (
+        3,
+        3.0,
+        1.0,
+    )  # no surprise: lots agree as well
     assert sign_agreement([1, -1], [0.0, 0.0]).same == 0
     assert sign_agreement([], []).resolved == 0

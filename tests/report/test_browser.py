@@ -13,11 +13,23 @@ import pytest
 from report.page import write
 from tests.report.conftest import StudyFolder
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright, which drives the browser, is not installed"
+)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-STEPS = ("baseline", "training-recipe", "stage-ratio", "depthwise", "kernel-5", "kernel-7", "separate-downsampling")
+STEPS = (
+    "baseline",
+    "training-recipe",
+    "stage-ratio",
+    "depthwise",
+    "kernel-5",
+    "kernel-7",
+    "separate-downsampling",
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +56,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any, report: Path) -> Iterator[Any]:
-    """open_page(**how) -> the report in a context of its own; whatever a test does, nothing may be complained of."""
+    """open_page(**how) -> the report in a context of its own; whatever a test does, nothing may be
+    complained of."""
     contexts, complaints, requests = [], [], []
 
     def opened(width: int = 1280, **how: Any) -> Any:
@@ -62,7 +75,9 @@ def open_page(browser: Any, report: Path) -> Iterator[Any]:
     for context in contexts:
         context.close()
     assert complaints == []
-    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [report.as_uri()] * len(contexts)
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [
+        report.as_uri()
+    ] * len(contexts)
 
 
 def points(page: Any, figure: str) -> int:
@@ -79,7 +94,10 @@ def test_every_figure_is_drawn_and_every_link_leads_somewhere(open_page: Any) ->
     for figure in page.locator("[data-figure]").all():
         assert figure.locator("svg.main-svg").count() > 0
         assert figure.get_attribute("aria-label")
-    broken = "[...document.querySelectorAll('a[href^=\"#\"]')].filter(a => !document.getElementById(a.hash.slice(1)))"
+    broken = (
+        "[...document.querySelectorAll('a[href^=\"#\"]')].filter(a => "
+        "!document.getElementById(a.hash.slice(1)))"
+    )
     assert page.evaluate(f"{broken}.map(a => a.hash)") == []
     assert page.locator("figure .headerlink").count() == page.locator("figure").count()
 
@@ -116,7 +134,9 @@ def test_means_and_seeds_and_the_x_axis_are_switched(open_page: Any) -> None:
     assert title.text_content() == "GFLOPs"
     page.get_by_label("Points").select_option("seeds")
     page.get_by_label("x axis").select_option("training (ms an image)")
-    page.wait_for_function("document.querySelectorAll('[data-figure=steps] .points path').length === 27")
+    page.wait_for_function(
+        "document.querySelectorAll('[data-figure=steps] .points path').length === 27"
+    )
     assert points(page, "accuracy_vs_gflops") == 27
     assert title.text_content() == "training (ms an image)"
 
@@ -155,7 +175,9 @@ def test_dark_follows_the_system_and_the_switch(open_page: Any) -> None:
     assert background(page) == dark
 
 
-def test_a_phone_shows_all_and_only_tables_and_drawn_figures_scroll_sideways(open_page: Any) -> None:
+def test_a_phone_shows_all_and_only_tables_and_drawn_figures_scroll_sideways(
+    open_page: Any,
+) -> None:
     page = open_page(width=390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     outside = """[...document.querySelectorAll("main *")].filter(e => !e.closest(".wide, .broad, svg")
@@ -167,7 +189,9 @@ def test_a_phone_shows_all_and_only_tables_and_drawn_figures_scroll_sideways(ope
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('.wide').scrollLeft > 0")
     drawn = page.locator(".broad").first
-    assert drawn.evaluate("e => e.scrollWidth > e.clientWidth"), "a figure as wide as the phone could not be read"
+    assert drawn.evaluate("e => e.scrollWidth > e.clientWidth"), (
+        "a figure as wide as the phone could not be read"
+    )
 
 
 def test_paper_gets_every_column_and_no_controls(open_page: Any) -> None:
@@ -179,10 +203,16 @@ def test_paper_gets_every_column_and_no_controls(open_page: Any) -> None:
     assert background(page) == "rgb(255, 255, 255)"
     assert not page.locator("nav").is_visible()
     assert (
-        page.evaluate("[...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth + 1).length")
+        page.evaluate(
+            "[...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth + "
+            "1).length"
+        )
         == 0
     )
-    wide = "[...document.querySelectorAll('.plot svg')].filter(e => e.getBoundingClientRect().right > 690).length"
+    wide = (
+        "[...document.querySelectorAll('.plot svg')].filter(e => "
+        "e.getBoundingClientRect().right > 690).length"
+    )
     assert page.evaluate(wide) == 0
 
 

@@ -25,7 +25,13 @@ def test_a_healthy_study_is_read_whole_and_in_report_order(make_study: Make) -> 
         study.add(step, 30, seed=seed)
     study.add("gelu", 0, finished=False, epochs=2)
     read = collect.read(study.root)
-    names = ["baseline/seed-0", "depthwise/seed-0", "depthwise/seed-1", "kernel-5/seed-0", "gelu/seed-0"]
+    names = [
+        "baseline/seed-0",
+        "depthwise/seed-0",
+        "depthwise/seed-1",
+        "kernel-5/seed-0",
+        "gelu/seed-0",
+    ]
     assert [run.name for run in read.runs] == names
     assert read.left_out == ()
     assert read.warnings == ()
@@ -77,7 +83,11 @@ DAMAGES = [
     ("result.json", replace('"test_images": 100', '"test_images": 99'), "tested on 99 images"),
     ("result.json", replace('"epochs": 4', '"epochs": 5'), "ends at epoch 4"),
     ("result.json", replace('"step": "width"', '"step": "gelu"'), "step in result.json is 'gelu'"),
-    ("result.json", replace('"selected_epoch": 4', '"selected_epoch": 3'), "epoch 4 was best on the validation"),
+    (
+        "result.json",
+        replace('"selected_epoch": 4', '"selected_epoch": 3'),
+        "epoch 4 was best on the validation",
+    ),
     ("metrics.jsonl", drop_line(3), "ends at epoch 3"),
     ("metrics.jsonl", drop_line(1), "epoch 3 where epoch 2 should be"),
     ("metrics.jsonl", append('{"epoch": 4}\n'), "epoch 4 where epoch 5 should be"),
@@ -107,7 +117,9 @@ def test_a_damaged_or_foreign_run_is_left_out_by_name(
     assert reason in left_out(study)["width/seed-0"]
 
 
-def test_the_run_with_other_test_images_is_left_out_and_the_majority_stays(make_study: Make) -> None:
+def test_the_run_with_other_test_images_is_left_out_and_the_majority_stays(
+    make_study: Make,
+) -> None:
     study = make_study(test=50)
     study.add("baseline", 20, images=[f"other/{i}" for i in range(50)])
     study.add("depthwise", 20)
@@ -144,9 +156,16 @@ def test_two_networks_of_one_step_are_not_averaged(make_study: Make) -> None:
     study = make_study(test=50)
     for seed, activation in enumerate(("relu", "gelu", "gelu")):
         study.add("width", 20, seed=seed)
-        study.edit("config.json", "width", seed, architecture={"activation": activation}, variant=activation)
+        study.edit(
+            "config.json",
+            "width",
+            seed,
+            architecture={"activation": activation},
+            variant=activation,
+        )
     assert left_out(study) == {
-        "width/seed-0": "it is not what width/seed-1 is: architecture.activation was 'gelu', is 'relu'; make it again "
+        "width/seed-0": "it is not what width/seed-1 is: architecture.activation was 'gelu', is "
+        "'relu'; make it again "
         "with --overwrite width"
     }
     study.edit("result.json", "width", 2, digest="another")
@@ -196,7 +215,9 @@ def test_a_run_of_fewer_epochs_than_the_recipe_is_left_out(make_study: Make) -> 
     assert left_out(study) == {"width/seed-0": "it had 3 epochs, but its recipe has 4"}
 
 
-@pytest.mark.parametrize("file", ["config.json", "metrics.jsonl", "result.json", "predictions.csv", "environment.json"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "metrics.jsonl", "result.json", "predictions.csv", "environment.json"]
+)
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_what_is_no_file_is_not_read(make_study: Make, file: str, kind: str) -> None:
     study = make_study(test=50)
@@ -204,11 +225,15 @@ def test_what_is_no_file_is_not_read(make_study: Make, file: str, kind: str) -> 
     study.add("width", 20)
     path = study.folder("width") / file
     path.unlink()
-    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[
+        kind
+    ](path)
     assert left_out(study) == {"width/seed-0": f"{file} is not a file"}
 
 
-def test_a_folder_that_is_no_study_is_refused_in_one_sentence(make_study: Make, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_study_is_refused_in_one_sentence(
+    make_study: Make, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"has no study\.json"):
         collect.read(tmp_path)
     study = make_study(test=50)
@@ -220,8 +245,14 @@ def test_a_folder_that_is_no_study_is_refused_in_one_sentence(make_study: Make, 
         ("{", "not JSON"),
         ("{}", "a field is missing or wrong"),
         (json.dumps(whole | {"dataset": {}}), "a field is missing or wrong"),
-        (json.dumps(whole | {"config": {"regime": "huge", "recipe": {}}}), "none of tiny, base, small, pocket"),
-        (json.dumps(whole | {"config": {"regime": ["tiny"], "recipe": {}}}), "none of tiny, base, small, pocket"),
+        (
+            json.dumps(whole | {"config": {"regime": "huge", "recipe": {}}}),
+            "none of tiny, base, small, pocket",
+        ),
+        (
+            json.dumps(whole | {"config": {"regime": ["tiny"], "recipe": {}}}),
+            "none of tiny, base, small, pocket",
+        ),
     ):
         path.write_text(broken)
         with pytest.raises(ValueError, match=message):

@@ -20,9 +20,14 @@ Make = Callable[..., StudyFolder]
 
 @pytest.fixture
 def three(make_study: Make) -> pd.DataFrame:
-    """baseline 50 % at 0.028 GFLOPs, training-recipe 55 % at 0.029, stage-ratio 52.5 % at 0.030; 100 to 50 s."""
+    """baseline 50 % at 0.028 GFLOPs, training-recipe 55 % at 0.029, stage-ratio 52.5 % at 0.030;
+    100 to 50 s."""
     study = make_study()
-    for step, hits, seconds in (("baseline", 200, 100.0), ("training-recipe", 220, 50.0), ("stage-ratio", 210, 50.2)):
+    for step, hits, seconds in (
+        ("baseline", 200, 100.0),
+        ("training-recipe", 220, 50.0),
+        ("stage-ratio", 210, 50.2),
+    ):
         study.add(step, hits)
         study.edit("result.json", step, seconds={**costs_of(seconds)})
     return costs.table(Summary(read(study.root))).set_index("name")
@@ -41,8 +46,12 @@ def test_a_row_is_on_the_front_unless_another_is_as_good_for_less() -> None:
 
 def test_each_cost_has_its_own_front(three: pd.DataFrame) -> None:
     assert three["front_gflops"].tolist() == [True, True, False]
-    assert three["front_train_hours"].tolist() == [False, True, False], "half the time and more accurate"
-    assert three["front_mactivations"].tolist() == [False, True, True], "activations fall from step to step here"
+    assert three["front_train_hours"].tolist() == [False, True, False], (
+        "half the time and more accurate"
+    )
+    assert three["front_mactivations"].tolist() == [False, True, True], (
+        "activations fall from step to step here"
+    )
 
 
 def test_a_price_is_named_only_where_accuracy_and_cost_rose(three: pd.DataFrame) -> None:
@@ -59,15 +68,27 @@ def test_what_was_not_measured_says_so_and_is_on_no_front(make_study: Make) -> N
     for step, hits in (("baseline", 200), ("training-recipe", 220), ("stage-ratio", 230)):
         study.add(step, hits)
     study.edit("result.json", "baseline", activations=None)
-    study.edit("result.json", "training-recipe", inference_ms_1=2.5, inference_ms_64=80.0, peak_memory_mb=90.0)
+    study.edit(
+        "result.json",
+        "training-recipe",
+        inference_ms_1=2.5,
+        inference_ms_64=80.0,
+        peak_memory_mb=90.0,
+    )
     summary = Summary(read(study.root))
     table = costs.table(summary).set_index("name")
     assert table["front_inference_ms_1"].tolist() == [False, True, False]
     names = [cost.title for cost in costs.COSTS]
     section = costs.section(summary)
     assert section["rows"][0][0] == "[0 baseline](#runs-baseline)", "numbers lead to their runs"
-    rows = {row[0].split("]")[0][1:]: dict(zip(names, row[2:], strict=True)) for row in section["rows"]}
-    assert rows["0 baseline"]["activations (M)"] == rows["2 stage-ratio"]["inference of 64 (ms)"] == "not measured"
+    rows = {
+        row[0].split("]")[0][1:]: dict(zip(names, row[2:], strict=True)) for row in section["rows"]
+    }
+    assert (
+        rows["0 baseline"]["activations (M)"]
+        == rows["2 stage-ratio"]["inference of 64 (ms)"]
+        == "not measured"
+    )
     assert rows["1 training-recipe"]["inference of 1 (ms)"] == "**2.50**"
     assert rows["1 training-recipe"]["memory of training (MB)"] == "**90.00**"
 
@@ -96,6 +117,14 @@ def test_the_page_marks_the_fronts_and_says_what_flops_do_not(make_study: Make) 
         json.loads((study.root / "report" / "costs.json").read_text()),
         pd.read_csv(study.root / "report" / "costs.csv"),
     )
-    assert [row["name"] for row in from_json] == list(from_csv["name"]) == ["baseline", "training-recipe"]
-    assert from_json[0]["train_hours"] == pytest.approx(from_csv["train_hours"][0], rel=1e-15) == 100 / 3600
+    assert (
+        [row["name"] for row in from_json]
+        == list(from_csv["name"])
+        == ["baseline", "training-recipe"]
+    )
+    assert (
+        from_json[0]["train_hours"]
+        == pytest.approx(from_csv["train_hours"][0], rel=1e-15)
+        == 100 / 3600
+    )
     assert from_json[0]["points"] is None

@@ -1,4 +1,5 @@
-"""Designs in the report: effects that are known beforehand, missing runs, rows that are one network."""
+"""Designs in the report: effects that are known beforehand, missing runs, rows that are one
+network."""
 
 import itertools
 import json
@@ -19,7 +20,8 @@ WORTH = {"gelu": 6.0, "layer-norm": -4.0}
 
 @pytest.fixture
 def note(make_study):
-    """note(request, seeds) -> a study with every row of that design, whose accuracies add up from WORTH."""
+    """note(request, seeds) -> a study with every row of that design, whose accuracies add up from
+    WORTH."""
 
     def make(request: DesignSpec, seeds: int = 3, missing: tuple[str, ...] = ()):
         study = make_study(test=2000)
@@ -55,7 +57,9 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: f"{request.kind}-{request.rows_at_most}")
+@pytest.mark.parametrize(
+    "request_", REQUESTS, ids=lambda request: f"{request.kind}-{request.rows_at_most}"
+)
 def test_known_effects_are_found_and_no_others(note, request_) -> None:
     study, made = note(request_)
     found = written(study, request_.kind.replace("-", "_"))
@@ -66,12 +70,18 @@ def test_known_effects_are_found_and_no_others(note, request_) -> None:
         if made.orders:  # three orders of thirteen decisions may leave anything open
             assert row.verdict in (expected, "not resolved"), name
         else:
-            assert row.verdict == expected if expected else row.verdict not in ("gain", "loss"), name
+            assert row.verdict == expected if expected else row.verdict not in ("gain", "loss"), (
+                name
+            )
     text = (study.root / "report/report.md").read_text()
     assert (study.root / f"report/design_1_{request_.kind.replace('-', '_')}.png").exists()
     short = text.partition("## In short")[2].partition("## The steps")[0]
     if request_.kind == "leave-one-out":  # the page begins with what the design found
-        [line] = [line for line in short.splitlines() if line.startswith("- **Leave one out: roadmap paper**: ")]
+        [line] = [
+            line
+            for line in short.splitlines()
+            if line.startswith("- **Leave one out: roadmap paper**: ")
+        ]
         assert "; gain: gelu (+" in line
         assert "; loss: layer-norm (−" in line
     if request_.rows_at_most:
@@ -100,15 +110,24 @@ def test_rows_that_are_one_network_and_recipe_have_no_effect(note) -> None:
 def test_a_design_that_study_json_cannot_mean_is_refused(note) -> None:
     study, _ = note(DesignSpec("leave-one-out"), seeds=1)
     path = study.root / "study.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"designs": [{"roadmap": "paper", "kind": "sideways"}]}))
+    path.write_text(
+        json.dumps(
+            json.loads(path.read_text()) | {"designs": [{"roadmap": "paper", "kind": "sideways"}]}
+        )
+    )
     with pytest.raises(ValueError, match="is damaged: --design is 'sideways'"):
         page.write(study.root)
 
 
 def test_what_is_looked_at_once_is_judged_alike_beside_what_is_looked_at_again(note) -> None:
     study, made = note(DesignSpec("leave-one-out"))
-    families = (Family("paper, leave-one-out", made.family), Family("paper, cumulative", (("width", "depthwise"),)))
-    for row, seed in itertools.product(("depthwise", "width"), range(3)):  # which spread much, and are no rows of it
+    families = (
+        Family("paper, leave-one-out", made.family),
+        Family("paper, cumulative", (("width", "depthwise"),)),
+    )
+    for row, seed in itertools.product(
+        ("depthwise", "width"), range(3)
+    ):  # which spread much, and are no rows of it
         study.add(row, 800 + 300 * seed, seed=seed)
     path = study.root / "study.json"
     answers = []
@@ -116,6 +135,8 @@ def test_what_is_looked_at_once_is_judged_alike_beside_what_is_looked_at_again(n
         Plan(families, (0, 1, 2), (3,)),
         Plan((replace(families[0], looks=(3,)), families[1]), tuple(range(10)), (3, 4, 6, 10)),
     ):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"plans": [Noted(plan, 0).as_json()]}))
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"plans": [Noted(plan, 0).as_json()]})
+        )
         answers.append(effects(study, "leave_one_out"))
     pd.testing.assert_frame_equal(*answers)

@@ -21,7 +21,8 @@ Make = Callable[..., StudyFolder]
 def two_rows(study: StudyFolder, seeds: int = 4) -> Summary:
     """Six classes of 100 images. baseline: the first 50 of each class are right.
 
-    training-recipe: the same, but all of pizza and none of ramen, and ten more of sushi with every further seed.
+    training-recipe: the same, but all of pizza and none of ramen, and ten more of sushi with every
+    further seed.
     """
     label = np.arange(600) % 6
     place = np.arange(600) // 6
@@ -44,7 +45,9 @@ def test_each_class_has_its_change_at_each_step(summary: Summary) -> None:
     assert table["points"].tolist() == pytest.approx([0, 50, -50, 15, 0, 0])
     assert table.loc["pizza", ["images", "top1_after", "top1"]].tolist() == [100, 50, 100]
     assert table.loc["pizza", "low"] > 0 > table.loc["ramen", "high"]
-    assert table.loc["sushi", "low"] < 0 < table.loc["sushi", "high"], "a mean of 0, 10, 20 and 30 is not clear"
+    assert table.loc["sushi", "low"] < 0 < table.loc["sushi", "high"], (
+        "a mean of 0, 10, 20 and 30 is not clear"
+    )
     assert table["covers_seeds"].all()
 
 
@@ -55,7 +58,8 @@ def test_one_seed_is_told_apart(make_study: Make) -> None:
 
 
 def test_class_intervals_cover_what_new_seeds_and_images_would_give() -> None:
-    """Of one class alone: 100 images, three seeds; its 95 % intervals over 300 simulated studies."""
+    """Of one class alone: 100 images, three seeds; its 95 % intervals over 300 simulated
+    studies."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(300):
@@ -85,7 +89,12 @@ def test_the_last_steps_confusions_add_up_to_its_errors(summary: Summary) -> Non
     wrong = 600 - summary.correct["training-recipe"].sum() / 4
     assert table["images"].sum() == pytest.approx(wrong)
     first = table.iloc[0]
-    assert (first["class"], first["taken_for"], first["images"], first["percent"]) == ("ramen", "sushi", 100, 100)
+    assert (first["class"], first["taken_for"], first["images"], first["percent"]) == (
+        "ramen",
+        "sushi",
+        100,
+        100,
+    )
     assert not (table["class"] == table["taken_for"]).any()
 
 
@@ -104,13 +113,17 @@ def test_a_calibrated_networks_ece_is_small_and_its_interval_covers_a_larger_sam
     confidence = rng.uniform(0.2, 1, 20_000)
     calibrated = calibration.Bins.of(confidence, rng.uniform(size=20_000) < confidence)
     assert calibrated.ece < 0.015
-    doubtful = calibration.Bins.of(confidence, rng.uniform(size=20_000) < np.minimum(1, confidence + 0.1))
+    doubtful = calibration.Bins.of(
+        confidence, rng.uniform(size=20_000) < np.minimum(1, confidence + 0.1)
+    )
     low, high = calibration.interval(np.array([doubtful.ece]), doubtful.terms[None])
     assert low < np.minimum(0.1, 1 - np.linspace(0.2, 1, 100_001)).mean() < high
     assert high - low < 0.03
 
 
-def test_without_the_probability_of_the_best_class_the_page_says_what_is_not_known(make_study: Make) -> None:
+def test_without_the_probability_of_the_best_class_the_page_says_what_is_not_known(
+    make_study: Make,
+) -> None:
     study = make_study(test=600)
     two_rows(study)
     for run in study.root.glob("*/seed-*"):
@@ -125,10 +138,14 @@ def test_without_the_probability_of_the_best_class_the_page_says_what_is_not_kno
 
 def test_images_that_most_seeds_turned_are_counted_and_named(summary: Summary) -> None:
     counts = flips.counts(summary).iloc[0]
-    assert (counts["to_right"], counts["to_wrong"]) == (60, 50), "three of four seeds have ten of sushi more"
+    assert (counts["to_right"], counts["to_wrong"]) == (60, 50), (
+        "three of four seeds have ten of sushi more"
+    )
     assert counts["by_seed"] == pytest.approx(10 * (3 * 1 + 2 * 2 + 3) / 6)
     table = flips.table(summary)
-    right, wrong = (table[table["direction"] == direction] for direction in ("to right", "to wrong"))
+    right, wrong = (
+        table[table["direction"] == direction] for direction in ("to right", "to wrong")
+    )
     assert set(right["class"]) == {"pizza"}
     assert set(wrong["class"]) == {"ramen"}
     assert right["right_before"].tolist() == [0.0] * 50

@@ -16,13 +16,17 @@ from report.variance import Measured, VarianceComponents
 Game = Callable[[int], float]
 
 
-def runs_of(game: Game, sets: tuple[int, ...], deviation: float, seeds: int, rng: np.random.Generator) -> VarianceComponents:
+def runs_of(
+    game: Game, sets: tuple[int, ...], deviation: float, seeds: int, rng: np.random.Generator
+) -> VarianceComponents:
     """Runs whose accuracies are a game's values and seeds' noise; images do not differ."""
     row = np.repeat(np.arange(len(sets)), seeds)
     accuracy = np.array([game(sets[i]) for i in row]) + deviation * rng.standard_normal(len(row))
     nothing = np.zeros((len(row), len(row)))
     seed = np.tile(np.arange(seeds), len(sets))
-    return VarianceComponents(Measured(tuple(map(str, sets)), row, seed, np.arange(len(row)), accuracy, nothing, 10**6))
+    return VarianceComponents(
+        Measured(tuple(map(str, sets)), row, seed, np.arange(len(row)), accuracy, nothing, 10**6)
+    )
 
 
 def exact(orders: Orders) -> list[Effect]:
@@ -53,7 +57,9 @@ def by_permutations(game: Game, needs: tuple[int, ...]) -> np.ndarray:
     count = 0
     for order in itertools.permutations(range(len(needs))):
         done = passing(order)
-        if all(needs[decision] & ~before == 0 for decision, before in zip(order, done, strict=False)):
+        if all(
+            needs[decision] & ~before == 0 for decision, before in zip(order, done, strict=False)
+        ):
             count += 1
             for decision, before in zip(order, done, strict=False):
                 worth[decision] += game(before | 1 << decision) - game(before)
@@ -74,16 +80,22 @@ def test_exact_effects_are_those_of_all_orders_one_by_one(needs) -> None:
 
 
 def test_without_needs_they_are_shapiqs() -> None:
-    shapiq = pytest.importorskip("shapiq", reason="shapiq is not installed: all orders one by one are the check above")
+    shapiq = pytest.importorskip(
+        "shapiq", reason="shapiq is not installed: all orders one by one are the check above"
+    )
     orders = Orders((0,) * 5)
     noise = runs_of(rough, orders.sets, 0.0, 2, np.random.default_rng(0))
 
     def game(coalitions: np.ndarray) -> np.ndarray:
-        return np.array([rough(int(row @ (1 << np.arange(5)))) for row in np.atleast_2d(coalitions)])
+        return np.array(
+            [rough(int(row @ (1 << np.arange(5)))) for row in np.atleast_2d(coalitions)]
+        )
 
     values = shapiq.ExactComputer(game, n_players=5)("SV", 1)
     theirs = [values[(player,)] for player in range(5)]
-    assert [one.points for one in judge_effects(noise, exact(orders), margin=0.3, level=0.05)] == pytest.approx(theirs)
+    assert [
+        one.points for one in judge_effects(noise, exact(orders), margin=0.3, level=0.05)
+    ] == pytest.approx(theirs)
 
 
 def test_uncertainty_is_shared_between_seeds_and_sampled_orders() -> None:
@@ -91,7 +103,10 @@ def test_uncertainty_is_shared_between_seeds_and_sampled_orders() -> None:
     rng = np.random.default_rng(1)
     drawn = orders.draw(30, seed=3)
     sets = tuple(sorted({done for order in drawn for done in passing(order)}))
-    for game, deviation, of_orders in ((rough, 0.01, True), (lambda done: float(done.bit_count()), 1.0, False)):
+    for game, deviation, of_orders in (
+        (rough, 0.01, True),
+        (lambda done: float(done.bit_count()), 1.0, False),
+    ):
         noise = runs_of(game, sets, deviation, 3, rng)
         for one in judge_effects(noise, sampled(orders, drawn), margin=0.3, level=0.05):
             assert one.shares is not None
@@ -111,7 +126,9 @@ def test_sampled_effects_cover_what_all_orders_give() -> None:
     for seed in range(150):
         drawn = orders.draw(12, seed=seed)
         sets = tuple(sorted({done for order in drawn for done in passing(order)}))
-        found = judge_effects(runs_of(rough, sets, 1.0, 3, rng), sampled(orders, drawn), margin=0.3, level=0.05)
+        found = judge_effects(
+            runs_of(rough, sets, 1.0, 3, rng), sampled(orders, drawn), margin=0.3, level=0.05
+        )
         for one, value in zip(found, truth, strict=True):
             assert one.new_images is not None
             covered.append(one.new_images.low <= value <= one.new_images.high)
@@ -121,14 +138,25 @@ def test_sampled_effects_cover_what_all_orders_give() -> None:
 def test_a_factorials_effects_have_the_error_of_all_its_runs() -> None:
     signs = np.array(list(itertools.product((-1, 1), repeat=3)))
     effects = [
-        Effect(name, "", {str(cell): float(sign) / 4 for cell, sign in enumerate(signs[:, columns].prod(axis=1))})
+        Effect(
+            name,
+            "",
+            {
+                str(cell): float(sign) / 4
+                for cell, sign in enumerate(signs[:, columns].prod(axis=1))
+            },
+        )
         for name, columns in (("a", [0]), ("b", [1]), ("a x b", [0, 1]))
     ]
     rng = np.random.default_rng(3)
     covered, squares = [], []
     for _ in range(200):
         noise = runs_of(
-            lambda cell: 70 + 1.5 * signs[cell, 0] + 0.5 * signs[cell, :2].prod(), tuple(range(8)), 0.6, 2, rng
+            lambda cell: 70 + 1.5 * signs[cell, 0] + 0.5 * signs[cell, :2].prod(),
+            tuple(range(8)),
+            0.6,
+            2,
+            rng,
         )
         found = judge_effects(noise, effects, margin=0.3, level=0.05)
         for one, value in zip(found, (3.0, 0.0, 1.0), strict=True):
@@ -143,7 +171,10 @@ def test_a_factorials_effects_have_the_error_of_all_its_runs() -> None:
 
 def test_effects_without_all_their_runs_are_left_out_and_still_counted() -> None:
     noise = runs_of(lambda cell: 70.0 + cell, (0, 1), 0.2, 3, np.random.default_rng(4))
-    effects = [Effect("there", "", {"1": 1.0, "0": -1.0}), Effect("not yet", "", {"2": 1.0, "0": -1.0})]
+    effects = [
+        Effect("there", "", {"1": 1.0, "0": -1.0}),
+        Effect("not yet", "", {"2": 1.0, "0": -1.0}),
+    ]
     (found,) = judge_effects(noise, effects, margin=0.3, level=0.05)
     assert found.effect.name == "there"
     assert found.new_images is not None

@@ -31,31 +31,48 @@ def view(folder: Path) -> dict[str, dict[str, Any]]:
     columns = [api_pb2.ColParams(metric={"tag": tag, "group": ""}) for tag in metrics]
     status = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
     request = api_pb2.ListSessionGroupsRequest(
-        col_params=columns, slice_size=100, allowed_statuses=[api_pb2.Status.Value(one) for one in status]
+        col_params=columns,
+        slice_size=100,
+        allowed_statuses=[api_pb2.Status.Value(one) for one in status],
     )
     answer = list_session_groups.Handler(RequestContext(), context, "", request).run()
     return {
         group.name: {
-            **{name: value.string_value or value.number_value for name, value in group.hparams.items()},
+            **{
+                name: value.string_value or value.number_value
+                for name, value in group.hparams.items()
+            },
             **{value.name.tag: value.value for value in group.metric_values},
         }
         for group in answer.session_groups
     }
 
 
-def test_every_run_is_there_with_what_differs_between_them_and_what_came_of_it(make_study: Make) -> None:
+def test_every_run_is_there_with_what_differs_between_them_and_what_came_of_it(
+    make_study: Make,
+) -> None:
     study = make_study(test=400)
     for seed in (0, 1):
         study.add("gelu", 200 + seed, seed=seed)
-        study.edit("config.json", "gelu", seed, architecture={"activation": "gelu", "depths": [3, 3, 9, 3]})
+        study.edit(
+            "config.json", "gelu", seed, architecture={"activation": "gelu", "depths": [3, 3, 9, 3]}
+        )
         study.add("kernel-7", 240 + seed, seed=seed)
-        study.edit("config.json", "kernel-7", seed, architecture={"activation": "relu", "depths": [3, 3, 9, 3]})
+        study.edit(
+            "config.json",
+            "kernel-7",
+            seed,
+            architecture={"activation": "relu", "depths": [3, 3, 9, 3]},
+        )
     study.edit("result.json", "gelu", peak_memory_mb=90.0)
     study.add("layer-norm", 0, finished=False)
     write(study.root)
     seen = view(study.root / "report" / "tensorboard")
     assert seen.keys() == {"gelu/seed-0", "gelu/seed-1", "kernel-7/seed-0", "kernel-7/seed-1"}
-    assert seen["kernel-7/seed-1"].items() >= {"row": "kernel-7", "seed": 1.0, "activation": "relu"}.items()
+    assert (
+        seen["kernel-7/seed-1"].items()
+        >= {"row": "kernel-7", "seed": 1.0, "activation": "relu"}.items()
+    )
     assert seen["kernel-7/seed-1"]["test/top1"] == 60.25
     assert seen["gelu/seed-0"]["cost/peak_memory_mb"] == 90.0
     assert "cost/peak_memory_mb" not in seen["gelu/seed-1"], "it was not measured"

@@ -18,7 +18,8 @@ from studies.plan import Family, Plan, fixed
 
 
 def levels(**rows: list[float]) -> Measured:
-    """Runs of so many points each, on 100,000 images; which are right is drawn by lot but for the number."""
+    """Runs of so many points each, on 100,000 images; which are right is drawn by lot but for the
+    number."""
     rng = np.random.default_rng(0)
     runs = {}
     for name, points in rows.items():
@@ -74,7 +75,9 @@ def test_the_interval_and_the_p_value_are_one_statement() -> None:
 
 
 def test_no_difference_needs_two_one_sided_tests() -> None:
-    found = one(levels(a=[70.0, 70.1, 70.2], b=[70.1, 70.2, 70.0]), chain("a", "b", **TIGHT)).these_images
+    found = one(
+        levels(a=[70.0, 70.1, 70.2], b=[70.1, 70.2, 70.0]), chain("a", "b", **TIGHT)
+    ).these_images
     assert found is not None
     assert found.p_margin == pytest.approx(stats.t.sf(0.5 / found.standard_error, 4), rel=1e-6)
 
@@ -113,8 +116,12 @@ def test_what_could_be_found_and_how_many_seeds_it_takes_agree() -> None:
     error = answer.standard_error * (3 / needed) ** 0.5
     reach = (stats.t.isf(0.025, 2 * (needed - 1)) + stats.t.isf(0.2, 2 * (needed - 1))) * error
     assert reach <= 0.3 < reach * (needed / (needed - 1)) ** 0.5 * 1.02
-    assert answer.detectable == pytest.approx((stats.t.isf(0.025, 4) + stats.t.isf(0.2, 4)) * answer.standard_error)
-    few = Measured.of({name: Runs((0, 1), np.random.default_rng(3).random((2, 300)) < 0.7) for name in "ab"})
+    assert answer.detectable == pytest.approx(
+        (stats.t.isf(0.025, 4) + stats.t.isf(0.2, 4)) * answer.standard_error
+    )
+    few = Measured.of(
+        {name: Runs((0, 1), np.random.default_rng(3).random((2, 300)) < 0.7) for name in "ab"}
+    )
     futile = one(few, chain("a", "b"))
     assert futile.answer is not None
     assert futile.answer.seeds_needed is None or futile.answer.seeds_needed > 50
@@ -130,9 +137,12 @@ def test_the_smallest_p_without_assumptions() -> None:
 
 WORLD = World(effects=(2.0, 0.0, 0.0, -1.5), seeds=8, images=4000, deviation=0.2)
 LOOKS = Plan(
-    (Family("steps", tuple((f"row-{i}", f"row-{i - 1}") for i in range(1, 5))),), tuple(range(8)), (2, 3, 5, 8),
-    margin=1.0, images="these",
-)  # fmt: skip
+    (Family("steps", tuple((f"row-{i}", f"row-{i - 1}") for i in range(1, 5))),),
+    tuple(range(8)),
+    (2, 3, 5, 8),
+    margin=1.0,
+    images="these",
+)
 
 
 def walk(world: Measured, plan: Plan) -> tuple[Measured, list[dict[str, tuple[int, ...]]]]:
@@ -144,7 +154,10 @@ def walk(world: Measured, plan: Plan) -> tuple[Measured, list[dict[str, tuple[in
         asked.append(dict(more))
         for row, seeds in more.items():
             have[row] = have.get(row, set()) | set(seeds)
-        kept = [seed in have.get(world.rows[row], ()) for row, seed in zip(world.row, world.seed, strict=True)]
+        kept = [
+            seed in have.get(world.rows[row], ())
+            for row, seed in zip(world.row, world.seed, strict=True)
+        ]
         runs = world.some(np.array(kept))
     assert runs is not None
     return runs, asked
@@ -171,7 +184,11 @@ def test_the_runs_that_stopped_a_comparison_judge_it_and_not_later_ones() -> Non
     stopped = judge(runs, LOOKS).families["steps"][0]
     assert stopped.seeds[0] == LOOKS.looks[stopped.look - 1]
     later = judge(Measured.of(drawn), LOOKS).families["steps"][0]
-    assert (later.points, later.verdict, later.look) == (stopped.points, stopped.verdict, stopped.look)
+    assert (later.points, later.verdict, later.look) == (
+        stopped.points,
+        stopped.verdict,
+        stopped.look,
+    )
 
 
 def test_the_rule_keeps_within_the_runs_it_may_have() -> None:
@@ -221,8 +238,9 @@ def test_the_runs_that_may_be_made_are_those_of_all_families_together() -> None:
     plan = Plan((steps, beside), (0, 1, 2, 3, 4), (3, 4, 5), **TIGHT, runs_at_most=10)
     assert judge(runs, plan).next_seeds == {"a": (2,), "b": (2,)}
     assert next_seeds(None, replace(plan, runs_at_most=None)) == {
-        **dict.fromkeys("ab", (0, 1, 2)), **dict.fromkeys("cd", (0, 1, 2, 3, 4))
-    }  # fmt: skip
+        **dict.fromkeys("ab", (0, 1, 2)),
+        **dict.fromkeys("cd", (0, 1, 2, 3, 4)),
+    }
 
 
 def test_two_seeds_of_which_one_is_missing_are_asked_for() -> None:

@@ -31,7 +31,8 @@ Make = Callable[..., StudyFolder]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    """All steps but two, one seed; step k is right on the first 200 + 10 k of 400 images. Its report is made."""
+    """All steps but two, one seed; step k is right on the first 200 + 10 k of 400 images. Its
+    report is made."""
     study = StudyFolder(tmp_path_factory.mktemp("runs") / "demo")
     for place, step in enumerate(study.steps):
         if step == "layer-norm":
@@ -53,7 +54,10 @@ def tables(text: str, *, links: bool = False) -> list[list[list[str]]]:
         text = re.sub(r"\[([^\]]*)\]\(#[\w-]*\)", r"\1", text)
     blocks = re.findall(r"(?:^\|.*\|$\n?)+", text, flags=re.MULTILINE)
     return [
-        [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in block.splitlines()]
+        [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for line in block.splitlines()
+        ]
         for block in blocks
     ]
 
@@ -88,7 +92,9 @@ def test_the_main_table_has_a_row_for_every_step_with_its_numbers(whole: StudyFo
     # baseline: 200 of 400 right; training-recipe: 210 of 400, 10 images more.
     assert rows["baseline"][:2] == ["0", "baseline"]
     assert rows["baseline"][5:] == ["50.00", "–", "–", "–", "–", "76.13", "–"]
-    number, name, change, params, gflops, top1, *judged, paper, paper_difference = rows["training-recipe"]
+    number, name, change, params, gflops, top1, *judged, paper, paper_difference = rows[
+        "training-recipe"
+    ]
     difference, these, new, verdict = judged
     assert (number, name, change) == ("1", "training-recipe", "the modern training recipe")
     assert (params, gflops, top1) == ("0.101", "0.0290", "52.50")
@@ -137,9 +143,13 @@ def test_seeds_of_the_plan_that_no_run_has_are_missing(make_study: Make) -> None
     study = make_study(test=200)
     for step in ("baseline", "training-recipe"):
         study.add(step, 100)
-    note_plan(study.root, Plan((Family("paper", (("training-recipe", "baseline"),)),), (0, 1, 2), (3,)))
+    note_plan(
+        study.root, Plan((Family("paper", (("training-recipe", "baseline"),)),), (0, 1, 2), (3,))
+    )
     write(study.root)
-    assert "- In the plan and not run for any step: seeds 1 and 2." in section(study, "What is missing")
+    assert "- In the plan and not run for any step: seeds 1 and 2." in section(
+        study, "What is missing"
+    )
 
 
 def test_the_page_is_honest_about_images_seeds_and_the_paper(whole: StudyFolder) -> None:
@@ -168,9 +178,13 @@ def test_the_birth_certificate_has_what_made_the_numbers(whole: StudyFolder) -> 
 
 def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFolder) -> None:
     folder = whole.root / "report"
-    steps, runs, curves = (pd.read_csv(folder / f"{name}.csv") for name in ("steps", "runs", "curves"))
+    steps, runs, curves = (
+        pd.read_csv(folder / f"{name}.csv") for name in ("steps", "runs", "curves")
+    )
     assert list(steps["name"]) == whole.steps
-    expected = "number name change after params gflops_fvcore gflops_paper_convention runs top1 top1_std"
+    expected = (
+        "number name change after params gflops_fvcore gflops_paper_convention runs top1 top1_std"
+    )
     expected += " difference low_these_images high_new_images p p_holm p_margin_holm verdict"
     expected += " detectable seeds_needed paper_top1 paper_difference"
     assert set(expected.split()) <= set(steps.columns)
@@ -180,10 +194,29 @@ def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFold
     assert by_name.loc["depthwise", "paper_difference"] == 78.28 - 79.51
     assert len(runs) == 17
     assert list(runs[runs["state"] == "unfinished"]["step"]) == ["layer-norm"]
-    assert {"step", "seed", "state", "reason", "top1", "seconds_total", "device", "code_version"} <= set(runs.columns)
+    assert {
+        "step",
+        "seed",
+        "state",
+        "reason",
+        "top1",
+        "seconds_total",
+        "device",
+        "code_version",
+    } <= set(runs.columns)
     assert len(curves) == 16 * 4 + 3
-    assert {"step", "seed", "epoch", "lr", "train_loss", "validation_top1", "seconds_forward"} <= set(curves.columns)
-    stored = json.loads((whole.folder("width") / "metrics.jsonl").read_text().splitlines()[2])["validation_top1"]
+    assert {
+        "step",
+        "seed",
+        "epoch",
+        "lr",
+        "train_loss",
+        "validation_top1",
+        "seconds_forward",
+    } <= set(curves.columns)
+    stored = json.loads((whole.folder("width") / "metrics.jsonl").read_text().splitlines()[2])[
+        "validation_top1"
+    ]
     mine = curves[(curves["step"] == "width") & (curves["epoch"] == 3)]
     assert mine["validation_top1"].item() == stored
 
@@ -248,7 +281,9 @@ def test_a_report_on_one_run_is_made_and_grows_and_shrinks_with_the_study(make_s
     assert (study.root / "report" / "differences.svg").exists()
     study.edit("config.json", "width", study_hash="feedbeeffeed")
     write(study.root)
-    assert not (study.root / "report" / "differences.svg").exists(), "a figure of a run that is out must go"
+    assert not (study.root / "report" / "differences.svg").exists(), (
+        "a figure of a run that is out must go"
+    )
     assert "- width/seed-0: it was made by another config" in section(study, "Runs left out")
     assert main_rows(study)["width"][9] == "no finished run"
     assert "5 width: no run that can be reported" in page(study)
@@ -288,7 +323,9 @@ def test_hostile_names_cannot_break_the_page(make_study: Make) -> None:
     study.add("depthwise", 200)
     path = study.root / "study.json"
     content = json.loads(path.read_text())
-    content["name"] = "a|b <script>alert(1)</script>\n# not a heading {{ 7*7 }} [x](http://x) `code`"
+    content["name"] = (
+        "a|b <script>alert(1)</script>\n# not a heading {{ 7*7 }} [x](http://x) `code`"
+    )
     content["dataset"]["description"] = "pipes | and\nlines"
     path.write_text(json.dumps(content))
     write(study.root)
@@ -318,7 +355,9 @@ def test_importing_the_room_is_light() -> None:
     heavy = "pandas", "matplotlib", "numpy", "torch", "jinja2"
     check = f"import sys, report; print([name for name in {heavy} if name in sys.modules])"
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", check], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=root, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -30,13 +30,19 @@ def written(figure: Figure) -> str:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_scatter_plot_marks_every_point_and_its_key_says_what_the_marks_are(make_study: Make, seed: int) -> None:
+def test_the_scatter_plot_marks_every_point_and_its_key_says_what_the_marks_are(
+    make_study: Make, seed: int
+) -> None:
     study = make_study(test=200)
     rng = np.random.default_rng(seed)
     for step in study.steps:
         study.add(step, int(rng.integers(150, 170)))
         # As on the real path: six steps at the very same GFLOPs, others close by.
-        study.edit("result.json", step, gflops_paper_convention=float(rng.choice([4.15, 4.15, 4.2, 4.5, 2.4])))
+        study.edit(
+            "result.json",
+            step,
+            gflops_paper_convention=float(rng.choice([4.15, 4.15, 4.2, 4.5, 2.4])),
+        )
     figure = plots.accuracy_vs_gflops(summarise(study))
     assert figure is not None
     figure.draw_without_rendering()
@@ -45,19 +51,29 @@ def test_the_scatter_plot_marks_every_point_and_its_key_says_what_the_marks_are(
     assert legend is not None
     marks = [text for text in axes.texts if (text.get_gid() or "").startswith("mark-")]
     key = [text.get_text() for text in legend.get_texts()]
-    assert {f"{mark.get_text()}  {step}" for mark, step in zip(marks, study.steps, strict=True)} <= set(key)
+    assert {
+        f"{mark.get_text()}  {step}" for mark, step in zip(marks, study.steps, strict=True)
+    } <= set(key)
     assert len({mark.get_text() for mark in marks}) == len(study.steps)
-    boxes = [Text.get_window_extent(text) for text in marks]  # an annotation's own goes as far as its point
+    boxes = [
+        Text.get_window_extent(text) for text in marks
+    ]  # an annotation's own goes as far as its point
     assert not [pair for pair in itertools.combinations(boxes, 2) if Bbox.intersection(*pair)]
-    points = axes.transData.transform(np.concatenate([np.asarray(dots.get_offsets()) for dots in axes.collections[1:]]))
+    points = axes.transData.transform(
+        np.concatenate([np.asarray(dots.get_offsets()) for dots in axes.collections[1:]])
+    )
     assert len(points) == len(study.steps)
     assert not [(box, point) for box in boxes for point in points if box.contains(*point)]
     assert all(
-        figure.bbox.contains(*corner) for box in [*boxes, legend.get_window_extent()] for corner in box.corners()
+        figure.bbox.contains(*corner)
+        for box in [*boxes, legend.get_window_extent()]
+        for corner in box.corners()
     )
 
 
-def test_the_bar_chart_writes_accuracy_change_and_gflops_and_names_what_is_missing(make_study: Make) -> None:
+def test_the_bar_chart_writes_accuracy_change_and_gflops_and_names_what_is_missing(
+    make_study: Make,
+) -> None:
     study = make_study(test=200)
     study.add("depthwise", 100)
     study.add("width", 120)
@@ -81,7 +97,9 @@ def test_learning_curves_draw_every_epoch_and_dash_the_unfinished(make_study: Ma
     study.add("width", 0, finished=False, epochs=3)
     figure = plots.learning_curves(summarise(study))
     assert figure is not None
-    lines: dict[object, Any] = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    lines: dict[object, Any] = {
+        line.get_label(): line for axes in figure.axes for line in axes.lines
+    }
     assert list(lines["4  depthwise"].get_xdata()) == [1, 2, 3, 4]
     assert list(lines["5  width"].get_xdata()) == [1, 2, 3]
     assert lines["4  depthwise"].get_linestyle() == "-"

@@ -1,4 +1,5 @@
-"""A study of several roadmaps whose plan has several looks: each is judged by what it needs itself."""
+"""A study of several roadmaps whose plan has several looks: each is judged by what it needs
+itself."""
 
 import json
 from dataclasses import replace
@@ -32,7 +33,8 @@ architecture.kernel_size = 5
 
 @pytest.fixture
 def study(make_study, tmp_path):
-    """Two seeds of depthwise and of width, 5 points better; a plan of two looks that names another roadmap's rows."""
+    """Two seeds of depthwise and of width, 5 points better; a plan of two looks that names another
+    roadmap's rows."""
     made = make_study(test=2000)
     rng = np.random.default_rng(0)
     for row, level in (("depthwise", 0.7), ("width", 0.75)):
@@ -56,7 +58,10 @@ def test_the_other_roadmaps_missing_runs_take_no_verdict_away(study) -> None:
     summary = Summary(read(made.root))
     assert summary.judged.looks == 1
     assert summary.differences["width"].verdict == "gain"
-    assert [family.name for family in summary.plan.families] == ["paper", "more"]  # the page tells the whole plan
+    assert [family.name for family in summary.plan.families] == [
+        "paper",
+        "more",
+    ]  # the page tells the whole plan
 
 
 def test_each_design_is_asked_for_its_own_rows(study) -> None:
@@ -91,7 +96,9 @@ def test_a_page_of_fixed_comparisons_in_a_study_that_goes_on_elsewhere(study) ->
     assert "not run for any step" not in text
     assert "| gain" in text
     fewer = replace(plan, families=(replace(steps, looks=(3,)), more))
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"plans": [Noted(fewer, 0).as_json()]}))
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"plans": [Noted(fewer, 0).as_json()]})
+    )
     assert "- Seed 2 was not run for 5 width." in made.told()[1]
 
 

@@ -9,7 +9,8 @@ from scipy import special
 from report.spending import nominal, nominal_levels, spent, whole
 
 
-# Jennison and Turnbull (2000), Group Sequential Methods, section 7.2: five equal looks, two-sided 0.05.
+# Jennison and Turnbull (2000), Group Sequential Methods, section 7.2: five equal looks, two-sided
+# 0.05.
 @pytest.mark.parametrize(
     ("spending", "bounds"),
     [

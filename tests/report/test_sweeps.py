@@ -1,4 +1,5 @@
-"""Sweeps in the report: the best value is chosen on validation images alone, and what that changes is said."""
+"""Sweeps in the report: the best value is chosen on validation images alone, and what that changes
+is said."""
 
 import json
 
@@ -19,12 +20,14 @@ TOP1 = {
     "width": {"0.5x": 60, "1x": 76, "2x": 60},
     "inverted-bottleneck": {"0.5x": 60, "1x": 74, "2x": 81},
 }
-"""Test top-1, about; the width gains 6 points, the inverted bottleneck loses 2, and at its own best gains 5."""
+"""Test top-1, about; the width gains 6 points, the inverted bottleneck loses 2, and at its own best
+gains 5."""
 
 
 @pytest.fixture
 def swept(make_study):
-    """swept(seeds, path, ...) -> a study of three rows, `seeds` of the sweep and `path` of the rows as they are."""
+    """swept(seeds, path, ...) -> a study of three rows, `seeds` of the sweep and `path` of the rows
+    as they are."""
 
     def make(seeds=1, path=None, validation=None, without=(), values=LR):
         study = make_study(test=2000)
@@ -35,7 +38,10 @@ def swept(make_study):
         difficulty = rng.uniform(size=2000)
 
         def add(name: str, own: str, value: str, seed: int) -> None:
-            rights = difficulty + np.random.default_rng(seed).normal(0, 0.02, 2000) < TOP1[own][value] / 100
+            rights = (
+                difficulty + np.random.default_rng(seed).normal(0, 0.02, 2000)
+                < TOP1[own][value] / 100
+            )
             study.add(name, rights, seed=seed)
             shown = (validation or TOP1)[own][value]
             metrics = study.folder(name, seed) / "metrics.jsonl"
@@ -69,26 +75,37 @@ def written(study):
     page.write(study.root)
     place = study.root / "report"
     values, effects = (
-        pd.read_csv(place / f"sweep_1_lr_{name}.csv", keep_default_na=False) for name in ("values", "effects")
+        pd.read_csv(place / f"sweep_1_lr_{name}.csv", keep_default_na=False)
+        for name in ("values", "effects")
     )
     return values, effects.set_index("effect"), (place / "report.md").read_text()
 
 
 def test_the_best_is_chosen_on_validation_whatever_the_test_says(swept) -> None:
     upside_down = {
-        row: {"0.5x": 100 - of["0.5x"], "1x": 100 - of["1x"], "2x": 100 - of["2x"]} for row, of in TOP1.items()
+        row: {"0.5x": 100 - of["0.5x"], "1x": 100 - of["1x"], "2x": 100 - of["2x"]}
+        for row, of in TOP1.items()
     }
     values, _, _ = told(swept(validation=upside_down))
     best = values[values["best"]].set_index("row")["lr"]
-    assert best.to_dict() == {"depthwise": "1x", "width": "0.5x", "inverted-bottleneck": "0.5x"}  # of equals the own
+    assert best.to_dict() == {
+        "depthwise": "1x",
+        "width": "0.5x",
+        "inverted-bottleneck": "0.5x",
+    }  # of equals the own
 
 
 def test_a_verdict_that_its_own_best_value_changes_is_named(swept) -> None:
     _, effects, text = written(swept(seeds=3))
-    assert effects.loc["width", "common_verdict"] == effects.loc["width", "own_best_verdict"] == "gain"
+    assert (
+        effects.loc["width", "common_verdict"] == effects.loc["width", "own_best_verdict"] == "gain"
+    )
     assert effects.loc["width", "change"] == ""
     assert effects.loc["inverted-bottleneck", "change"] == "loss becomes gain"
-    assert "**Does a verdict change?** In 1 of 2 comparisons: inverted-bottleneck (loss becomes gain)." in text
+    assert (
+        "**Does a verdict change?** In 1 of 2 comparisons: inverted-bottleneck (loss becomes gain)."
+        in text
+    )
     assert "2 of 3 rows do best at the value that they have" in text
     assert "winner's curse" in text
     assert "![Each row at its own best lr: roadmap paper](sweep_1_lr.png)" in text
@@ -98,7 +115,10 @@ def test_one_seed_gives_signs_and_sizes_and_no_verdict(swept) -> None:
     _, effects, text = told(swept(seeds=1))
     assert set(effects["common_verdict"]) == {"one seed, no verdict"}
     assert effects.loc["inverted-bottleneck", "change"] == "the sign changes"
-    assert "being beyond 0.3 points, or the sign beyond it, changes in 1 of 2 comparisons: inverted-bottleneck" in text
+    assert (
+        "being beyond 0.3 points, or the sign beyond it, changes in 1 of 2 comparisons: "
+        "inverted-bottleneck" in text
+    )
 
 
 def test_a_sign_within_the_margin_is_no_change(swept, monkeypatch) -> None:
@@ -115,7 +135,9 @@ def test_beside_a_path_of_more_seeds_both_sides_have_the_seeds_of_the_sweep(swep
     study = swept(seeds=1, path=3)
     _, effects, text = told(study)
     assert set(effects["seeds"].astype(str)) == {"0"}
-    top1 = {row: json.loads((study.folder(row) / "result.json").read_text())["top1"] for row in ROWS}
+    top1 = {
+        row: json.loads((study.folder(row) / "result.json").read_text())["top1"] for row in ROWS
+    }
     assert effects.loc["width", "common_points"] == pytest.approx(top1["width"] - top1["depthwise"])
     assert "common setting, all seeds" in text
     assert "gain (n = 3)" in text
@@ -131,23 +153,41 @@ def test_a_row_without_all_its_values_has_no_choice_and_no_difference(swept) -> 
 def test_a_row_whose_own_value_was_not_tried_is_named(swept) -> None:
     _, effects, text = told(swept(values=Sweep("lr", ("0.5x", "2x"))))
     assert "depthwise, width and inverted-bottleneck: the own value is none of these" in text
-    assert effects.loc["inverted-bottleneck", "own_best_weights"] == "+1 inverted-bottleneck-lr-2x -1 width-lr-0.5x"
+    assert (
+        effects.loc["inverted-bottleneck", "own_best_weights"]
+        == "+1 inverted-bottleneck-lr-2x -1 width-lr-0.5x"
+    )
 
 
 def test_each_comparison_is_made_at_each_value(swept) -> None:
     study = swept(seeds=2)
     _, _, text = written(study)
-    table = pd.read_csv(study.root / "report/sweep_1_lr_differences.csv").set_index(["effect", "value"])
+    table = pd.read_csv(study.root / "report/sweep_1_lr_differences.csv").set_index(
+        ["effect", "value"]
+    )
 
     def top1(row: str, value: str) -> float:
-        return sum(json.loads((study.folder(f"{row}-lr-{value}", seed) / "result.json").read_text())["top1"]
-                   for seed in (0, 1)) / 2  # fmt: skip
+        return (
+            sum(
+                json.loads((study.folder(f"{row}-lr-{value}", seed) / "result.json").read_text())[
+                    "top1"
+                ]
+                for seed in (0, 1)
+            )
+            / 2
+        )
 
     for value in LR.values:
         one = table.loc[("inverted-bottleneck", value)]
-        assert one["points"] == pytest.approx(top1("inverted-bottleneck", value) - top1("width", value))
+        assert one["points"] == pytest.approx(
+            top1("inverted-bottleneck", value) - top1("width", value)
+        )
         assert one["high"] - one["points"] == pytest.approx(one["points"] - one["low"])
-    assert table.loc[("inverted-bottleneck", "2x"), "low"] > 0 > table.loc[("inverted-bottleneck", "1x"), "high"]
+    assert (
+        table.loc[("inverted-bottleneck", "2x"), "low"]
+        > 0
+        > table.loc[("inverted-bottleneck", "1x"), "high"]
+    )
     assert "the interval is for new images" in text
     assert (study.root / "report/sweep_1_lr_differences.png").stat().st_size > 5000
 
@@ -156,16 +196,25 @@ def test_what_a_difference_changes_by_has_the_spread_that_other_rows_show(swept)
     study = swept(seeds=1, path=3)
     tables, text = study.told()
     changes = tables["sweep_1_lr_changes"].set_index(["effect", "value"])
-    assert list(changes.index) == [("width", "0.5x"), ("width", "2x"), ("inverted-bottleneck", "0.5x"),
-                                   ("inverted-bottleneck", "2x")]  # fmt: skip
+    assert list(changes.index) == [
+        ("width", "0.5x"),
+        ("width", "2x"),
+        ("inverted-bottleneck", "0.5x"),
+        ("inverted-bottleneck", "2x"),
+    ]
 
     def top1(row: str) -> float:
-        found = [json.loads(path.read_text())["top1"] for path in sorted((study.root / row).glob("*/result.json"))]
+        found = [
+            json.loads(path.read_text())["top1"]
+            for path in sorted((study.root / row).glob("*/result.json"))
+        ]
         return sum(found) / len(found)
 
     one = changes.loc[("inverted-bottleneck", "2x")]
     there = top1("inverted-bottleneck-lr-2x") - top1("width-lr-2x")
-    assert one["points"] == pytest.approx(there - (top1("inverted-bottleneck") - top1("width")))  # of three seeds
+    assert one["points"] == pytest.approx(
+        there - (top1("inverted-bottleneck") - top1("width"))
+    )  # of three seeds
     assert one["low"] > 15
     assert one["high"] < 27
     assert one["p_holm"] < 0.001
@@ -178,7 +227,9 @@ def test_what_a_difference_changes_by_has_the_spread_that_other_rows_show(swept)
 
 def test_a_change_that_is_none_is_not_beyond_chance(swept, monkeypatch) -> None:
     for row, level in (("depthwise", 70), ("width", 76), ("inverted-bottleneck", 74)):
-        monkeypatch.setitem(TOP1, row, {"0.5x": level - 3, "1x": level, "2x": level + 2})  # differences stay
+        monkeypatch.setitem(
+            TOP1, row, {"0.5x": level - 3, "1x": level, "2x": level + 2}
+        )  # differences stay
     tables, text = swept(seeds=1, path=3).told()
     changes = tables["sweep_1_lr_changes"]
     assert ((changes["low"] < 0) & (changes["high"] > 0)).all()
@@ -210,7 +261,12 @@ def few_runs(seeds: dict[str, int], better: str = "") -> dict[str, Runs]:
     return {
         row: Runs(
             tuple(range(count)),
-            np.stack([difficulty + rng.normal(0, 0.1, 500) < 0.8 + 0.05 * (row == better) for _ in range(count)]),
+            np.stack(
+                [
+                    difficulty + rng.normal(0, 0.1, 500) < 0.8 + 0.05 * (row == better)
+                    for _ in range(count)
+                ]
+            ),
         )
         for row, count in seeds.items()
     }
@@ -221,7 +277,9 @@ def test_changes_are_corrected_for_each_other() -> None:
     effects = [Effect("b", "", {"b": 1, "a": -1}), Effect("c", "", {"c": 1, "b": -1})]
     rows = {"2x": {"a": "a2", "b": "b2", "c": "c2"}}
     both = sweep_curves.changes(runs, effects, rows, "new", 0.05)
-    alone = [sweep_curves.changes(runs, [effect], rows, "new", 0.05)["p_holm"][0] for effect in effects]
+    alone = [
+        sweep_curves.changes(runs, [effect], rows, "new", 0.05)["p_holm"][0] for effect in effects
+    ]
     assert 0 < min(alone) < 0.5
     assert both["p_holm"].min() == pytest.approx(2 * min(alone))
     these = sweep_curves.changes(runs, effects, rows, "these", 0.05)
@@ -230,9 +288,13 @@ def test_changes_are_corrected_for_each_other() -> None:
 
 def test_a_change_of_an_average_over_orders_has_their_variance_too() -> None:
     runs = few_runs({"a": 3, "b": 3, "c": 3, "a2": 1, "b2": 1, "c2": 1}) | {
-        "d2": Runs((0,), np.zeros((1, 500), bool)), "d": Runs((0, 1), np.ones((2, 500), bool))
-    }  # fmt: skip
-    orders = ({"b": 1, "a": -1}, {"d": 1, "c": -1})  # of which the second changes by a hundred points
+        "d2": Runs((0,), np.zeros((1, 500), bool)),
+        "d": Runs((0, 1), np.ones((2, 500), bool)),
+    }
+    orders = (
+        {"b": 1, "a": -1},
+        {"d": 1, "c": -1},
+    )  # of which the second changes by a hundred points
     mean = {row: weight / 2 for order in orders for row, weight in order.items()}
     rows = {"2x": {row: f"{row}2" for row in "abcd"}}
     drawn, given = (

@@ -20,17 +20,26 @@ Make = Callable[..., StudyFolder]
 
 @pytest.fixture
 def study(make_study: Make) -> StudyFolder:
-    """Of 400 images the first 200 are right at the beginning; the first three are not at the end, 200 to 211 are."""
+    """Of 400 images the first 200 are right at the beginning; the first three are not at the end,
+    200 to 211 are."""
     made = make_study()
     right = np.arange(400) < 200
     for seed in (0, 1, 2):
         made.add("baseline", right, seed=seed)
-        made.add("training-recipe", right ^ np.isin(np.arange(400), [0, 1, 2, *range(200, 212)]), seed=seed)
+        made.add(
+            "training-recipe",
+            right ^ np.isin(np.arange(400), [0, 1, 2, *range(200, 212)]),
+            seed=seed,
+        )
     return made
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_strips_are_drawn_from_thumbnails_that_the_study_keeps(study: StudyFolder) -> None:
@@ -66,7 +75,9 @@ def test_without_them_there_is_no_figure(study: StudyFolder) -> None:
     assert not list((study.root / "report").glob("turned.*"))
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"paper": {"a": "AAAA"}}', b'{"paper": {"a": 1}}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b'{"paper": {"a": "AAAA"}}', b'{"paper": {"a": 1}}', b"\xff"]
+)
 def test_damaged_ones_are_told_and_left_out(study: StudyFolder, content: bytes) -> None:
     (study.root / thumbnails.FILE).write_bytes(content)
     read = collect.read(study.root)

@@ -13,7 +13,9 @@ from report.variance import Measured, Runs, Uncertainty, VarianceComponents
 
 
 def measured(**rows: np.ndarray) -> Measured:
-    return Measured.of({name: Runs(tuple(range(len(array))), array) for name, array in rows.items()})
+    return Measured.of(
+        {name: Runs(tuple(range(len(array))), array) for name, array in rows.items()}
+    )
 
 
 def draw(rng: np.random.Generator, chance: np.ndarray, seeds: int) -> np.ndarray:
@@ -42,13 +44,16 @@ def test_on_these_images_two_balanced_rows_are_students_t_test() -> None:
     levels = [100 * array.mean(axis=1) for array in (a, b)]
     spread = [values.var(ddof=1) for values in levels]
     pooled = np.mean(spread)
-    drawn = [max(pooled, (6 * pooled + 5 * own) / 11) for own in spread]  # a row that spreads more keeps some of it
+    drawn = [
+        max(pooled, (6 * pooled + 5 * own) / 11) for own in spread
+    ]  # a row that spreads more keeps some of it
     assert uncertainty.seeds == pytest.approx(sum(drawn) / 6)
     assert uncertainty.freedom == pytest.approx(10)
 
 
 def test_the_chance_of_single_images_is_counted_once() -> None:
-    """Rows that are the same on average for every image: new images add nothing to what seeds show."""
+    """Rows that are the same on average for every image: new images add nothing to what seeds
+    show."""
     rng = np.random.default_rng(2)
     chance = rng.beta(0.5, 0.2, size=20_000)
     noise = VarianceComponents(measured(**{f"r{i}": draw(rng, chance, 4) for i in range(8)}))
@@ -59,7 +64,9 @@ def test_the_chance_of_single_images_is_counted_once() -> None:
     assert new.images < 0.15 * new.seeds
     once = 100**2 * 2 * (chance * (1 - chance)).mean() / (4 * 20_000)
     assert these.seeds == pytest.approx(once, rel=0.4)
-    assert noise.these_runs(weights).images == pytest.approx(once, rel=0.1), "what a bootstrap would add again"
+    assert noise.these_runs(weights).images == pytest.approx(once, rel=0.1), (
+        "what a bootstrap would add again"
+    )
 
 
 def test_what_rows_differ_in_image_by_image_is_found() -> None:
@@ -72,10 +79,15 @@ def test_what_rows_differ_in_image_by_image_is_found() -> None:
     assert new.images == pytest.approx(100**2 * 0.9**2 / 8000, rel=0.05)
 
 
-def seeds_move_rows(rng: np.random.Generator, correlation: float, rows: int, seeds: int) -> VarianceComponents:
+def seeds_move_rows(
+    rng: np.random.Generator, correlation: float, rows: int, seeds: int
+) -> VarianceComponents:
     common, alone = rng.normal(size=seeds), rng.normal(size=(rows, seeds))
     shift = 0.02 * (correlation**0.5 * common + (1 - correlation) ** 0.5 * alone)
-    arrays = {f"r{i}": np.stack([draw(rng, np.full(20_000, 0.7 + s), 1)[0] for s in shift[i]]) for i in range(rows)}
+    arrays = {
+        f"r{i}": np.stack([draw(rng, np.full(20_000, 0.7 + s), 1)[0] for s in shift[i]])
+        for i in range(rows)
+    }
     return VarianceComponents(measured(**arrays))
 
 
@@ -112,20 +124,29 @@ def test_seeds_that_are_not_shared_keep_what_pairing_would_take_away() -> None:
 
 def test_one_seed_everywhere_says_nothing_of_seeds() -> None:
     rng = np.random.default_rng(6)
-    noise = VarianceComponents(measured(a=draw(rng, np.full(900, 0.7), 1), b=draw(rng, np.full(900, 0.6), 1)))
+    noise = VarianceComponents(
+        measured(a=draw(rng, np.full(900, 0.7), 1), b=draw(rng, np.full(900, 0.6), 1))
+    )
     weights = noise.weights({"a": 1, "b": -1})
     assert noise.these_images(weights) is None
     assert noise.new_images(weights) is None
     gaps = 100.0 * (
-        noise.measured.covariance[0, 0] + noise.measured.covariance[1, 1] - 2 * noise.measured.covariance[0, 1]
+        noise.measured.covariance[0, 0]
+        + noise.measured.covariance[1, 1]
+        - 2 * noise.measured.covariance[0, 1]
     )
-    assert noise.these_runs(weights).images == pytest.approx(gaps / 100 / 900 + 2 * (100 / 900) ** 2)
+    assert noise.these_runs(weights).images == pytest.approx(
+        gaps / 100 / 900 + 2 * (100 / 900) ** 2
+    )
 
 
 def test_seeds_that_agree_to_the_image_are_not_taken_for_certainty() -> None:
     same = np.repeat((np.arange(400) < 200).astype(np.uint8)[None], 3, axis=0)
     noise = VarianceComponents(measured(a=same, b=same))
-    for uncertainty in (noise.these_images(np.array([1.0, -1.0])), noise.new_images(np.array([1.0, -1.0]))):
+    for uncertainty in (
+        noise.these_images(np.array([1.0, -1.0])),
+        noise.new_images(np.array([1.0, -1.0])),
+    ):
         assert uncertainty is not None
         assert uncertainty.error > 0.1
         assert 2 * uncertainty.tail(0.0) == pytest.approx(1)
@@ -137,11 +158,19 @@ def test_a_run_that_rows_share_varies_once() -> None:
 
     def of(*names: str) -> Measured:
         made = {"a": a, "b": b}
-        return Measured.of({
-            name: Runs((0, 1, 2), made[name[0]], tuple(f"{name[0]}-{seed}" for seed in range(3))) for name in names
-        })  # fmt: skip
+        return Measured.of(
+            {
+                name: Runs(
+                    (0, 1, 2), made[name[0]], tuple(f"{name[0]}-{seed}" for seed in range(3))
+                )
+                for name in names
+            }
+        )
 
-    plain, shared = VarianceComponents(of("a", "b")), VarianceComponents(of("a", "a again", "b", "b again"))
+    plain, shared = (
+        VarianceComponents(of("a", "b")),
+        VarianceComponents(of("a", "a again", "b", "b again")),
+    )
     halves = {"a": 0.5, "a again": 0.5, "b": -0.5, "b again": -0.5}
     for question in ("these_images", "new_images"):
         found = getattr(shared, question)(shared.weights(halves))
@@ -161,7 +190,10 @@ def test_a_run_that_rows_share_varies_once() -> None:
         (Uncertainty(4.0, 5, 0.0), 2 * stats.t.isf(0.01, 5)),
         (Uncertainty(0.0, 5, 4.0), 2 * stats.norm.isf(0.01)),
         (Uncertainty(4.0, 5, 1.0), np.hypot(2 * stats.t.isf(0.01, 5), stats.norm.isf(0.01))),
-        (Uncertainty(4.0, 5, 0.0, 9.0, 3), np.hypot(2 * stats.t.isf(0.01, 5), 3 * stats.t.isf(0.01, 3))),
+        (
+            Uncertainty(4.0, 5, 0.0, 9.0, 3),
+            np.hypot(2 * stats.t.isf(0.01, 5), 3 * stats.t.isf(0.01, 3)),
+        ),
     ],
 )
 def test_tail_and_reach_are_each_others_inverse(uncertainty: Uncertainty, quantile: float) -> None:

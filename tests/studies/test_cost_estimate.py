@@ -25,14 +25,24 @@ from training.recipe import CLASSIC, Recipe, StudyConfig
 
 CPU = torch.device("cpu")
 FIFTY = Speed(50.0, "measured now")
-RECIPE = Recipe(epochs=4, batch_size=12, lr_batch=12, warmup_epochs=1, augmentation=Augmentation(mixup=0.0, cutmix=0.0))
-SIZES = Sizes(train=100, validation=20, test=30, classes=3, download=0, cache=0, height=37, width=40)
+RECIPE = Recipe(
+    epochs=4,
+    batch_size=12,
+    lr_batch=12,
+    warmup_epochs=1,
+    augmentation=Augmentation(mixup=0.0, cutmix=0.0),
+)
+SIZES = Sizes(
+    train=100, validation=20, test=30, classes=3, download=0, cache=0, height=37, width=40
+)
 
 
 def planned(folder: Path, step: str, seed: int = 0) -> Run:
     study = Study(folder, StudyConfig("pocket", "pocket", 32, "fp32", RECIPE), "")
     found = PAPER.step(step)
-    return Run(study, step, found.number, seed, PAPER.architecture(found, get_regime("pocket"), 3), RECIPE)
+    return Run(
+        study, step, found.number, seed, PAPER.architecture(found, get_regime("pocket"), 3), RECIPE
+    )
 
 
 def make(*runs: Run) -> CostEstimate:
@@ -40,7 +50,9 @@ def make(*runs: Run) -> CostEstimate:
 
 
 def test_the_forecast_is_corrected_by_what_runs_took(tmp_path) -> None:
-    bill = make(planned(tmp_path, "depthwise"), planned(tmp_path, "gelu"), planned(tmp_path, "depthwise", 1))
+    bill = make(
+        planned(tmp_path, "depthwise"), planned(tmp_path, "gelu"), planned(tmp_path, "depthwise", 1)
+    )
     first, second, third = bill.expected
     assert min(first, second, third) > 0
     assert bill.seconds_left() == pytest.approx(first + second + third)
@@ -54,11 +66,14 @@ def test_the_forecast_is_corrected_by_what_runs_took(tmp_path) -> None:
     assert bill.seconds_left() == 0
 
 
-def test_the_first_line_says_what_is_trained_how_long_and_where_the_report_will_be(tmp_path, monkeypatch) -> None:
+def test_the_first_line_says_what_is_trained_how_long_and_where_the_report_will_be(
+    tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(speed, "measure", lambda *_: FIFTY)
     runs = [planned(tmp_path, step, seed) for step in ("depthwise", "gelu") for seed in (0, 1)]
     assert re.fullmatch(
-        r"2 networks on 100 images of pocket, 32x32: about \d+ s of training on this machine, give or take 15%; "
+        r"2 networks on 100 images of pocket, 32x32: about \d+ s of training on this machine, "
+        r"give or take 15%; "
         rf"the report: {re.escape(str(tmp_path / 'report'))}",
         make(*runs).expectation,
     )
@@ -69,9 +84,9 @@ def test_rows_that_differ_by_a_rate_alone_are_measured_once(tmp_path, monkeypatc
     monkeypatch.setattr(speed, "measure", lambda *_: measured.append(1) or FIFTY)
     run = planned(tmp_path, "depthwise")
     other = replace(run, step="depthwise-lr-0.5x", recipe=run.recipe.change(lr=2e-3))
-    assert make(run, other, replace(other, step="larger", recipe=RECIPE.change(batch_size=24))).speeds.keys() == {
-        "depthwise", "depthwise-lr-0.5x", "larger"
-    }  # fmt: skip
+    assert make(
+        run, other, replace(other, step="larger", recipe=RECIPE.change(batch_size=24))
+    ).speeds.keys() == {"depthwise", "depthwise-lr-0.5x", "larger"}
     assert len(measured) == 2
 
 
@@ -83,9 +98,16 @@ def test_a_finished_run_is_taken_instead_of_a_measurement(tmp_path, monkeypatch)
     assert len(measured) == 1
     for step, name in (("gelu", device), ("depthwise", "another device")):
         (tmp_path / step / "seed-0").mkdir(parents=True)
-        result = {"device": name, "top1": 50.0, "images_per_second": 7.0, "seconds": {"total": 1234.0}}
+        result = {
+            "device": name,
+            "top1": 50.0,
+            "images_per_second": 7.0,
+            "seconds": {"total": 1234.0},
+        }
         (tmp_path / step / "seed-0/result.json").write_text(json.dumps(result))
-    bill = make(*(planned(tmp_path, step, seed) for step in ("gelu", "depthwise") for seed in (0, 1)))
+    bill = make(
+        *(planned(tmp_path, step, seed) for step in ("gelu", "depthwise") for seed in (0, 1))
+    )
     assert len(measured) == 2
     assert bill.expected[1] == 1234.0
     assert bill.speeds["depthwise"].images_per_second == 50.0
@@ -112,24 +134,37 @@ def test_what_other_processes_finished_is_not_left(tmp_path, monkeypatch) -> Non
     assert bill.finished("gelu", 0, 5.0).startswith("1 run left, about 5 s")
 
 
-@pytest.mark.parametrize("text", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"])
+@pytest.mark.parametrize(
+    "text", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"]
+)
 def test_a_device_without_room_for_two_images_is_told(text, tmp_path, monkeypatch) -> None:
     def full(*_: object) -> int:
         raise RuntimeError(text)
 
     monkeypatch.setattr(memory, "bytes_per_image", full)
-    with pytest.raises(ValueError, match="^gelu ran out of memory, even for two images: choose a lower --resolution"):
+    with pytest.raises(
+        ValueError,
+        match="^gelu ran out of memory, even for two images: choose a lower --resolution",
+    ):
         make(planned(tmp_path, "gelu"))
 
 
-def test_memory_of_a_container_is_what_its_groups_leave_and_the_page_cache(tmp_path, monkeypatch) -> None:
-    for limit, used, cache, folder in (("max", 900, 0, ""), ("600", 500, 300, "job"), ("700", 100, 0, "job/step")):
+def test_memory_of_a_container_is_what_its_groups_leave_and_the_page_cache(
+    tmp_path, monkeypatch
+) -> None:
+    for limit, used, cache, folder in (
+        ("max", 900, 0, ""),
+        ("600", 500, 300, "job"),
+        ("700", 100, 0, "job/step"),
+    ):
         place = tmp_path / folder
         place.mkdir(exist_ok=True)
         (place / "memory.max").write_text(limit)
         (place / "memory.current").write_text(str(used))
         (place / "memory.stat").write_text(f"anon 5\ninactive_file {cache}\n")
-    monkeypatch.setattr(memory, "_groups", lambda: [tmp_path / "job/step", tmp_path / "job", tmp_path])
+    monkeypatch.setattr(
+        memory, "_groups", lambda: [tmp_path / "job/step", tmp_path / "job", tmp_path]
+    )
     assert memory.available(CPU) == 400
     (tmp_path / "job/memory.stat").unlink()
     assert memory.available(CPU) == 100  # a limit is one, also where nothing says what is cache
@@ -149,7 +184,9 @@ def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> N
     assert make(planned(tmp_path, "gelu")).speeds["gelu"].images_per_second == 60.0
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, CLASSIC, replace(RECIPE, ema=0.9)], ids=["adamw", "sgd", "average"])
+@pytest.mark.parametrize(
+    "recipe", [RECIPE, CLASSIC, replace(RECIPE, ema=0.9)], ids=["adamw", "sgd", "average"]
+)
 def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
     from training import checkpoint
 
@@ -168,22 +205,32 @@ def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
 
 def test_what_a_data_set_takes_is_known_before_it_is_there(images, tmp_path) -> None:
     known = sizes(data.check("food101", tmp_path), tmp_path / "cache", 256)
-    assert (known.train, known.validation, known.test, known.classes) == (68_175, 7_575, 25_250, 101)
+    assert (known.train, known.validation, known.test, known.classes) == (
+        68_175,
+        7_575,
+        25_250,
+        101,
+    )
     assert known.download > 5e9
     assert known.cache == 101_000 * 256 * 341 * 3
     found = data.check(f"imagefolder:{images}", tmp_path)
     dataset = found.load()
     before = sizes(found, tmp_path / "cache", 37)
-    assert (before.train, before.validation, before.test) == tuple(len(s) for s in dataset.splits.values())
+    assert (before.train, before.validation, before.test) == tuple(
+        len(s) for s in dataset.splits.values()
+    )
     assert list(tmp_path.iterdir()) == []
     stores = open_stores(dataset, tmp_path / "cache", short_side(32, (0.5, 1.0)))  # 37
-    assert before.cache == sum(store.nbytes for store in (stores.train, stores.validation, stores.test))
+    assert before.cache == sum(
+        store.nbytes for store in (stores.train, stores.validation, stores.test)
+    )
     assert sizes(found, tmp_path / "cache", 37).cache == 0
 
 
 def test_kept_bytes_grow_with_the_area_and_are_all_that_autograd_keeps() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.GELU())
-    # The convolution keeps its input (3 channels), GELU its own (8), the loss the logits (8), in float32.
+    # The convolution keeps its input (3 channels), GELU its own (8), the loss the logits (8), in
+    # float32.
     counted = memory.bytes_per_image(model, 32, "fp32", CPU)
     assert 4 * (3 + 8) * 32 * 32 <= counted <= 4 * (3 + 8 + 8 + 8) * 32 * 32
     assert memory.bytes_per_image(model, 64, "fp32", CPU) == pytest.approx(4 * counted, rel=0.01)
@@ -193,13 +240,18 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does() -> None:
     recipe = Recipe(batch_size=96)
     config = StudyConfig(recipe=recipe)
     memory.require_fit("gelu", recipe, config, 1000, 5000, 5000 + 96 * 1300)
-    with pytest.raises(ValueError, match=r"^96 images of gelu at once .* give --micro-batches 3, parts of 32"):
+    with pytest.raises(
+        ValueError, match=r"^96 images of gelu at once .* give --micro-batches 3, parts of 32"
+    ):
         memory.require_fit("gelu", recipe, config, 1000, 5000, 5000 + 40 * 1300)
     with pytest.raises(ValueError, match="not even its smallest part"):
         memory.require_fit("gelu", recipe, config, 1000, 5000, 5000)
     # Mixing needs pairs: of 6 images in parts that hold 3, the parts are 2.
     assert memory.parts_that_fit(Recipe(batch_size=6), 1000, 0, 3 * 1300) == 3
-    assert memory.parts_that_fit(Recipe(batch_size=6).change(mixup=0.0, cutmix=0.0), 1000, 0, 3 * 1300) == 2
+    assert (
+        memory.parts_that_fit(Recipe(batch_size=6).change(mixup=0.0, cutmix=0.0), 1000, 0, 3 * 1300)
+        == 2
+    )
 
 
 def test_the_advice_is_for_the_recipe_whose_batch_it_is() -> None:

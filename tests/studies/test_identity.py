@@ -41,7 +41,8 @@ def test_runs_that_differ_by_their_seed_are_of_one_variant() -> None:
 
 
 def test_a_run_made_long_ago_is_known() -> None:
-    """A default that is changed would give old runs the digests of new ones: it needs a field of another name."""
+    """A default that is changed would give old runs the digests of new ones: it needs a field of
+    another name."""
     assert RUN.difference(json.loads(RECORD.read_text())) == []
 
 
@@ -79,9 +80,13 @@ def test_equal_numbers_are_the_same_choice() -> None:
 def test_a_difference_is_named_by_its_field() -> None:
     record = RUN.record()
     assert RUN.difference(record) == []
-    assert replace(RUN, **CHANGES[0]).difference(record) == ["architecture.activation was 'relu', is 'gelu'"]
+    assert replace(RUN, **CHANGES[0]).difference(record) == [
+        "architecture.activation was 'relu', is 'gelu'"
+    ]
     assert replace(RUN, seed=3).difference(record) == ["seed was 0, is 3"]
-    assert "recipe.optimizer was 'adamw', is 'sgd'" in replace(RUN, recipe=CLASSIC).difference(record)
+    assert "recipe.optimizer was 'adamw', is 'sgd'" in replace(RUN, recipe=CLASSIC).difference(
+        record
+    )
     assert "architecture.embed_dim was None, is 96" in replace(RUN, **CHANGES[1]).difference(record)
 
 
@@ -116,10 +121,17 @@ def test_two_different_edits_are_two_versions(project: Path) -> None:
     version = environment.code_version.__wrapped__
     seen = [version(project)]
     assert len(seen[0]) == 12
-    for name, text in (("model.py", "gelu"), ("model.py", "silu"), ("own.py", "x = 1"), ("own.py", "x = 2")):
+    for name, text in (
+        ("model.py", "gelu"),
+        ("model.py", "silu"),
+        ("own.py", "x = 1"),
+        ("own.py", "x = 2"),
+    ):
         (project / name).write_text(text)
         seen.append(version(project))
-    subprocess.run(["git", "-C", project, "add", "own.py"], check=True)  # a change that is staged is one too
+    subprocess.run(
+        ["git", "-C", project, "add", "own.py"], check=True
+    )  # a change that is staged is one too
     seen.append(version(project))
     assert len(set(seen)) == len(seen)
     assert {text[:13] for text in seen[1:]} == {seen[0] + "+"}

@@ -16,14 +16,24 @@ from training.interrupt import StopRequest
 @pytest.fixture
 def twins(make_run) -> list[Run]:
     """One network and recipe, asked for by two rows."""
-    return [make_run("13", epochs=1, warmup_epochs=0), replace(make_run("13", epochs=1, warmup_epochs=0), step="twin")]
+    return [
+        make_run("13", epochs=1, warmup_epochs=0),
+        replace(make_run("13", epochs=1, warmup_epochs=0), step="twin"),
+    ]
 
 
 def record(run: Run, result: bool = False, checkpoint: bool = False, digest: str = "") -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "config.json").write_text(json.dumps({"digest": digest or run.digest, "number": run.number}))
+    (run.folder / "config.json").write_text(
+        json.dumps({"digest": digest or run.digest, "number": run.number})
+    )
     if result:
-        content = {"digest": run.digest, "top1": 50.0, "images_per_second": 1.0, "seconds": {"total": 1.0}}
+        content = {
+            "digest": run.digest,
+            "top1": 50.0,
+            "images_per_second": 1.0,
+            "seconds": {"total": 1.0},
+        }
         (run.folder / "result.json").write_text(json.dumps(content))
     if checkpoint:
         (run.folder / "checkpoint.pt").touch()
@@ -33,7 +43,9 @@ def makers(runs: list[Run]) -> list[tuple[str, str | None]]:
     return [(run.step, run.made_as) for run in runs]
 
 
-def test_of_two_rows_that_ask_for_the_same_run_the_first_makes_it(twins, stores, execution, capsys) -> None:
+def test_of_two_rows_that_ask_for_the_same_run_the_first_makes_it(
+    twins, stores, execution, capsys
+) -> None:
     one, other = twins
     runs = share(twins)
     assert makers(runs) == [("separate-downsampling", None), ("twin", "separate-downsampling")]
@@ -58,7 +70,10 @@ def test_a_row_that_has_finished_or_begun_it_makes_it(twins) -> None:
     assert makers(share(twins)) == [("twin", None), ("separate-downsampling", "twin")]
     assert makers(share([one])) == [("twin", None), ("separate-downsampling", "twin")]
     record(one, result=True)
-    assert makers(share(twins)) == [("separate-downsampling", None), ("twin", "separate-downsampling")]
+    assert makers(share(twins)) == [
+        ("separate-downsampling", None),
+        ("twin", "separate-downsampling"),
+    ]
     record(other, result=True)  # two that are finished stay what they are
     assert makers(share(twins)) == [("separate-downsampling", None), ("twin", None)]
 
@@ -74,7 +89,10 @@ def test_a_record_alone_and_records_that_disagree_are_no_run(twins) -> None:
 def test_what_is_going_to_be_made_again_is_not_shared_until_it_is(twins) -> None:
     other = twins[1]
     record(other, result=True)
-    assert makers(share(twins, {"twin"})) == [("separate-downsampling", None), ("twin", "separate-downsampling")]
+    assert makers(share(twins, {"twin"})) == [
+        ("separate-downsampling", None),
+        ("twin", "separate-downsampling"),
+    ]
     (other.folder / MADE_AGAIN).touch()
     assert makers(share(twins, {"twin"})) == [("separate-downsampling", "twin"), ("twin", None)]
 
@@ -84,5 +102,7 @@ def test_only_folders_named_as_runs_are_runs(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "gelu/seed-4").touch()
     assert [str(path.relative_to(tmp_path)) for path in run_folders(tmp_path)] == [
-        "gelu/seed-1", "gelu/seed-9", "gelu/seed-10"
-    ]  # fmt: skip
+        "gelu/seed-1",
+        "gelu/seed-9",
+        "gelu/seed-10",
+    ]

@@ -1,4 +1,5 @@
-"""Several workers on this machine, and the script for those on Slurm; tests.torture.slurm has a real Slurm."""
+"""Several workers on this machine, and the script for those on Slurm; tests.torture.slurm has a
+real Slurm."""
 
 import subprocess
 import sys
@@ -29,9 +30,13 @@ def test_jobs_share_cores_or_get_a_gpu_each(monkeypatch) -> None:
     assert jobs.shares(2, 4) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert jobs.shares(2, 2)[1] == {"CUDA_VISIBLE_DEVICES": "5"}
-    with pytest.raises(ValueError, match="--jobs is 3 and this process may use 2 CUDA devices: give 1 to 2"):
+    with pytest.raises(
+        ValueError, match="--jobs is 3 and this process may use 2 CUDA devices: give 1 to 2"
+    ):
         jobs.shares(3, 2)
-    with pytest.raises(ValueError, match="--jobs is 6 and this process may use 5 cores: give 1 to 5"):
+    with pytest.raises(
+        ValueError, match="--jobs is 6 and this process may use 5 cores: give 1 to 5"
+    ):
         jobs.shares(6, 0)
 
 
@@ -46,7 +51,12 @@ def test_what_processes_say_has_their_number_and_a_request_to_stop_reaches_each_
     threading.Timer(1, lambda: setattr(stop, "asked", True)).start()
     environments = [{"NUMBER": "first"}, {"NUMBER": "second"}]
     assert jobs.run([sys.executable, "-c", script], environments, stop) == [STOPPED, STOPPED]
-    assert sorted(capfd.readouterr().out.splitlines()) == ["1| asked", "1| first", "2| asked", "2| second"]
+    assert sorted(capfd.readouterr().out.splitlines()) == [
+        "1| asked",
+        "1| first",
+        "2| asked",
+        "2| second",
+    ]
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path) -> None:
@@ -58,7 +68,9 @@ def test_workers_end_with_the_process_that_started_them(tmp_path) -> None:
         "import sys\nfrom training import jobs\nfrom training.interrupt import StopRequest\n"
         f"jobs.run([sys.executable, '-c', {worker!r}], [{{}}], StopRequest())\n"
     )
-    with subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", starter], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline().removeprefix("1| "))
         process.kill()
@@ -69,13 +81,31 @@ def test_workers_end_with_the_process_that_started_them(tmp_path) -> None:
 
 
 def test_two_workers_train_a_study_and_the_command_writes_its_report(images, tmp_path) -> None:
-    command = [sys.executable, "runner.py", "all", *STUDY, "--dataset", f"imagefolder:{images}", "--no-trial",
-               "--data-dir", str(tmp_path), "--runs", str(tmp_path / "runs"), "--seeds", "0", "1",
-               "--jobs", "2"]  # fmt: skip
+    command = [
+        sys.executable,
+        "runner.py",
+        "all",
+        *STUDY,
+        "--dataset",
+        f"imagefolder:{images}",
+        "--no-trial",
+        "--data-dir",
+        str(tmp_path),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--seeds",
+        "0",
+        "1",
+        "--jobs",
+        "2",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = [line for line in done.stdout.splitlines() if "test images in" in line]
-    assert sorted(line.partition(": ")[0][3:] for line in made) == ["patchify-stem seed 0", "patchify-stem seed 1"]
+    assert sorted(line.partition(": ")[0][3:] for line in made) == [
+        "patchify-stem seed 0",
+        "patchify-stem seed 1",
+    ]
     assert done.stdout.endswith(f"report: {tmp_path / 'runs/s/report/report.md'}\n")
 
 
@@ -84,14 +114,25 @@ def test_two_workers_train_a_study_and_the_command_writes_its_report(images, tmp
     [
         (["--jobs", "2", "--overwrite", "patchify-stem"], "--overwrite is for one process"),
         (["--jobs", "2", "--device", "cpu:1"], "--device cpu:1 is for one process"),
-        (["--partition", "gpu"], "--partition was given, which Slurm is told: add --launcher slurm, or leave it out"),
+        (
+            ["--partition", "gpu"],
+            "--partition was given, which Slurm is told: add --launcher slurm, or leave it out",
+        ),
         (["--launcher", "slurm"], "there is no sbatch on this machine"),
         (["--launcher", "slurm", "--jobs", "0"], "--jobs is 0: give how many jobs may run at once"),
-        (["--launcher", "slurm", "--gpus", "2"], "--gpus is 2: a job trains on one GPU, give --gpus 1 and more --jobs"),
-        (["--launcher", "slurm", "--sbatch=-A"], "--sbatch has '-A': give sbatch's options without dashes"),
+        (
+            ["--launcher", "slurm", "--gpus", "2"],
+            "--gpus is 2: a job trains on one GPU, give --gpus 1 and more --jobs",
+        ),
+        (
+            ["--launcher", "slurm", "--sbatch=-A"],
+            "--sbatch has '-A': give sbatch's options without dashes",
+        ),
     ],
 )
-def test_a_request_for_processes_that_cannot_be_is_refused(options, said, tmp_path, monkeypatch, capsys) -> None:
+def test_a_request_for_processes_that_cannot_be_is_refused(
+    options, said, tmp_path, monkeypatch, capsys
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     request = ["all", *STUDY, "--runs", str(tmp_path / "runs"), *options]
     assert runner.main(request) == 2
@@ -111,8 +152,20 @@ def sbatch(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_dry_run_submits_nothing(sbatch, images, tmp_path, capsys) -> None:
-    request = ["all", *STUDY, "--dataset", f"imagefolder:{images}", "--no-trial", "--data-dir", str(tmp_path),
-               "--runs", str(tmp_path / "runs"), "--launcher", "slurm", "--dry-run"]  # fmt: skip
+    request = [
+        "all",
+        *STUDY,
+        "--dataset",
+        f"imagefolder:{images}",
+        "--no-trial",
+        "--data-dir",
+        str(tmp_path),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--launcher",
+        "slurm",
+        "--dry-run",
+    ]
     assert runner.main(request) == 0
     assert "expected in total" in capsys.readouterr().out
     assert not sbatch.exists()
@@ -120,11 +173,27 @@ def test_a_dry_run_submits_nothing(sbatch, images, tmp_path, capsys) -> None:
 
 def test_a_study_with_initial_weights_is_submitted_again(sbatch, images, tmp_path, capsys) -> None:
     weights = tmp_path / "model.safetensors"
-    save_file(build(PAPER.architecture("patchify-stem", get_regime("small"), 3)).state_dict(), weights)
-    place = [*STUDY, "--dataset", f"imagefolder:{images}", "--data-dir", str(tmp_path), "--runs",
-             str(tmp_path / "a study"), "--init-weights", str(weights)]  # fmt: skip
+    save_file(
+        build(PAPER.architecture("patchify-stem", get_regime("small"), 3)).state_dict(), weights
+    )
+    place = [
+        *STUDY,
+        "--dataset",
+        f"imagefolder:{images}",
+        "--data-dir",
+        str(tmp_path),
+        "--runs",
+        str(tmp_path / "a study"),
+        "--init-weights",
+        str(weights),
+    ]
     assert runner.main(["all", *place, "--no-trial"]) == 0
-    assert runner.main(["all", *place, "--launcher", "slurm", "--jobs", "2", "--sbatch", "comment=my study"]) == 0
+    assert (
+        runner.main(
+            ["all", *place, "--launcher", "slurm", "--jobs", "2", "--sbatch", "comment=my study"]
+        )
+        == 0
+    )
     assert "submitted: job 17, 2 at once" in capsys.readouterr().out
     (script,) = (tmp_path / "a study/s/.jobs").glob("*/job.sbatch")
     assert "\n#SBATCH --requeue\n" in script.read_text()
@@ -155,6 +224,14 @@ def test_jobs_run_a_copy_of_the_code_that_says_which_version_it_is(tmp_path) -> 
     slurm.copy_code(tmp_path / "code", "abc+12345678")
     assert code_version(tmp_path / "code") == "abc+12345678"
     assert not (tmp_path / "code/tests").exists()
-    command = [sys.executable, tmp_path / "code/runner.py", "steps", "--regime", "pocket", "--format", "json"]
+    command = [
+        sys.executable,
+        tmp_path / "code/runner.py",
+        "steps",
+        "--regime",
+        "pocket",
+        "--format",
+        "json",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0

@@ -39,10 +39,16 @@ def study(make_study: Make) -> StudyFolder:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
-def test_the_report_of_a_pack_is_that_of_the_folder_byte_for_byte(study: StudyFolder, tmp_path: Path) -> None:
+def test_the_report_of_a_pack_is_that_of_the_folder_byte_for_byte(
+    study: StudyFolder, tmp_path: Path
+) -> None:
     out = tmp_path / "elsewhere/s.pack"
     out.parent.mkdir()
     pack.pack(study.root, out)
@@ -54,7 +60,9 @@ def test_the_report_of_a_pack_is_that_of_the_folder_byte_for_byte(study: StudyFo
     assert len(heard[0]) > 0
 
 
-def test_a_pack_holds_every_file_that_a_report_reads_as_it_was_and_no_other(study: StudyFolder, tmp_path: Path) -> None:
+def test_a_pack_holds_every_file_that_a_report_reads_as_it_was_and_no_other(
+    study: StudyFolder, tmp_path: Path
+) -> None:
     before = contents(study.root)
     for name in ("model.safetensors", "checkpoint.pt", "events.out.tfevents.1", ".lease"):
         (study.folder("width") / name).write_bytes(b"much")
@@ -83,7 +91,10 @@ def repacked(content: bytes, old: bytes, new: bytes) -> bytes:
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut": (lambda good: good[: len(good) // 2], "is cut, damaged or no pack"),
     "a byte less": (lambda good: good[:-1], "is cut, damaged or no pack"),
-    "a bit": (lambda good: good[:900] + bytes([good[900] ^ 4]) + good[901:], "is cut, damaged or no pack"),
+    "a bit": (
+        lambda good: good[:900] + bytes([good[900] ^ 4]) + good[901:],
+        "is cut, damaged or no pack",
+    ),
     "more": (lambda good: good + b"x", "is cut, damaged or no pack"),
     "edited": (
         lambda good: repacked(good, b'"loss": 0.5', b'"loss": 0.4'),
@@ -100,23 +111,35 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_file_that_is_no_whole_pack_is_refused(study: StudyFolder, tmp_path: Path, damage: str) -> None:
+def test_a_file_that_is_no_whole_pack_is_refused(
+    study: StudyFolder, tmp_path: Path, damage: str
+) -> None:
     path, (change, said) = tmp_path / "s.pack", DAMAGES[damage]
     pack.pack(study.root, path)
     path.write_bytes(change(path.read_bytes()))
     before = contents(tmp_path)
-    for attempt in (lambda: write(path), lambda: pack.merge([study.root, path], tmp_path / "out.pack")):
+    for attempt in (
+        lambda: write(path),
+        lambda: pack.merge([study.root, path], tmp_path / "out.pack"),
+    ):
         with pytest.raises(ValueError, match=rf"^{path} [^\n]*{said}[^\n]*$"):
             attempt()
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b/config.json", "a/seed-0/../../../evil", "model.pt"])
-def test_a_pack_writes_only_the_files_of_a_study(study: StudyFolder, tmp_path: Path, monkeypatch, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../evil", "/tmp/evil", "a/b/config.json", "a/seed-0/../../../evil", "model.pt"]
+)
+def test_a_pack_writes_only_the_files_of_a_study(
+    study: StudyFolder, tmp_path: Path, monkeypatch, name: str
+) -> None:
     encode = compact.encode
     monkeypatch.setattr(compact, "encode", lambda runs: encode(runs) | {name: b"evil"})
     pack.pack(study.root, tmp_path / "s.pack")
-    with pytest.raises(ValueError, match="holds what no study has"), pack.opened(tmp_path / "s.pack"):
+    with (
+        pytest.raises(ValueError, match="holds what no study has"),
+        pack.opened(tmp_path / "s.pack"),
+    ):
         pass
 
 
@@ -130,7 +153,8 @@ def test_a_pack_is_not_written_over_another_file(study: StudyFolder, tmp_path: P
 
 @pytest.fixture
 def parts(study: StudyFolder, tmp_path: Path) -> tuple[Path, Path]:
-    """The study as two machines made it: one has seed 0 and an unfinished run, the other seed 1 and that run."""
+    """The study as two machines made it: one has seed 0 and an unfinished run, the other seed 1 and
+    that run."""
     one, other = tmp_path / "one", tmp_path / "other"
     for part in (one, other):
         shutil.copytree(study.root, part)
@@ -144,7 +168,9 @@ def parts(study: StudyFolder, tmp_path: Path) -> tuple[Path, Path]:
     return one, other
 
 
-def test_parts_made_on_two_machines_are_merged_into_the_whole(study: StudyFolder, parts, tmp_path: Path) -> None:
+def test_parts_made_on_two_machines_are_merged_into_the_whole(
+    study: StudyFolder, parts, tmp_path: Path
+) -> None:
     pack.pack(parts[1], tmp_path / "other.pack")
     pack.merge([parts[0], tmp_path / "other.pack"], tmp_path / "whole.pack")
     pack.pack(study.root, tmp_path / "s.pack")
@@ -161,12 +187,16 @@ def test_the_designs_of_both_parts_are_kept(parts, tmp_path: Path) -> None:
         assert json.loads((merged / "study.json").read_text())["designs"] == ["a", "b", "c"]
 
 
-def test_a_run_that_came_out_differently_is_named(study: StudyFolder, parts, tmp_path: Path) -> None:
+def test_a_run_that_came_out_differently_is_named(
+    study: StudyFolder, parts, tmp_path: Path
+) -> None:
     shutil.copytree(study.folder("depthwise"), parts[1] / "depthwise/seed-0")  # the same, twice
     pack.merge(parts, tmp_path / "whole.pack")
     path = parts[1] / "depthwise/seed-0/predictions.csv"
     path.write_text(path.read_text().replace("0.6,", "0.61,", 1))
-    with pytest.raises(ValueError, match="both have depthwise/seed-0, and they differ in their predictions"):
+    with pytest.raises(
+        ValueError, match="both have depthwise/seed-0, and they differ in their predictions"
+    ):
         pack.merge(parts, tmp_path / "whole.pack")
     path = parts[1] / "depthwise/seed-0/config.json"
     path.write_text(path.read_text().replace('"digest": "depthwise-0"', '"digest": "another"'))
@@ -174,7 +204,9 @@ def test_a_run_that_came_out_differently_is_named(study: StudyFolder, parts, tmp
         pack.merge(parts, tmp_path / "whole.pack")
 
 
-def test_parts_of_different_studies_are_refused(make_study: Make, study: StudyFolder, tmp_path: Path) -> None:
+def test_parts_of_different_studies_are_refused(
+    make_study: Make, study: StudyFolder, tmp_path: Path
+) -> None:
     other = make_study("other", test=60)
     other.add("gelu", 20)
     path = other.root / "study.json"
@@ -204,8 +236,12 @@ def predictions(runs: int, images: int, classes: int, seed: int = 0) -> list[tup
         p = scores / scores.sum(1, keepdims=True)
         p[:4, 0] = (0, 1, 1e-9, 1.4e-45)
         top = np.argsort(-p, axis=1, kind="stable")[:, : min(5, classes)]
-        p_label, p_top1 = (p[np.arange(images), at].astype(np.float32).tolist() for at in (labels, top[:, 0]))
-        made.append((f"step/seed-{run}", as_csv(ids, labels.tolist(), p_label, p_top1, top.tolist())))
+        p_label, p_top1 = (
+            p[np.arange(images), at].astype(np.float32).tolist() for at in (labels, top[:, 0])
+        )
+        made.append(
+            (f"step/seed-{run}", as_csv(ids, labels.tolist(), p_label, p_top1, top.tolist()))
+        )
     return made
 
 
@@ -229,10 +265,24 @@ HEADER = b"image,label,p_label,p_top1,top1\n"
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n", b"a,b\n", b"\xff\x00", *(HEADER + rows for rows in (
-        b"", b"x,0,0.5,0.5,0\ny,1\n", b"x,0,nan,0.5,0\n", b"x,0,0.5,0.5,-1\n", b"x,0,.5,.5,0\n", b"x,0,0.5,0,0\n",
-    ))],
-)  # fmt: skip
+    [
+        b"",
+        b"\n",
+        b"a,b\n",
+        b"\xff\x00",
+        *(
+            HEADER + rows
+            for rows in (
+                b"",
+                b"x,0,0.5,0.5,0\ny,1\n",
+                b"x,0,nan,0.5,0\n",
+                b"x,0,0.5,0.5,-1\n",
+                b"x,0,.5,.5,0\n",
+                b"x,0,0.5,0,0\n",
+            )
+        ),
+    ],
+)
 def test_predictions_of_another_form_are_kept_as_they_are(content: bytes) -> None:
     made = [*predictions(2, 10, 3), ("odd/seed-0", content)]
     files = compact.encode(made)

@@ -7,7 +7,9 @@ import pytest
 
 from studies.plan import Family, Noted, Plan, deviations, fixed, revised, together
 
-PLAN = Plan((Family("steps", (("b", "a"), ("c", "b"))),), seeds=(0, 1, 2, 3), looks=(2, 4), runs_at_most=9)
+PLAN = Plan(
+    (Family("steps", (("b", "a"), ("c", "b"))),), seeds=(0, 1, 2, 3), looks=(2, 4), runs_at_most=9
+)
 
 
 def test_a_plan_is_read_as_it_was_written() -> None:
@@ -46,13 +48,16 @@ def test_what_was_changed_later_is_said() -> None:
 STEPS, OTHERS = Family("steps", (("b", "a"),)), Family("others", (("d", "a"),))
 
 
-def test_a_study_that_goes_on_until_it_is_resolved_has_looked_at_the_seeds_of_its_fixed_plan() -> None:
+def test_a_study_that_goes_on_until_it_is_resolved_has_looked_at_the_seeds_of_its_fixed_plan() -> (
+    None
+):
     before = fixed([STEPS, OTHERS], (0, 1, 2))
     now = revised(before, [STEPS], range(5), sequential=True)
     assert [now.looks_at(family) for family in now.families] == [(3, 4, 5), (3,)]
     said = (
-        "seeds: 0 1 2 was planned, 0 1 2 3 4 came to be", "looks at steps: after 3 seeds was planned, 3 4 5 came to be",
-    )  # fmt: skip
+        "seeds: 0 1 2 was planned, 0 1 2 3 4 came to be",
+        "looks at steps: after 3 seeds was planned, 3 4 5 came to be",
+    )
     assert deviations(before, now) == said
     alone = fixed([STEPS], (0, 1, 2))
     assert deviations(alone, revised(alone, [STEPS], range(5), sequential=True)) == said
@@ -60,9 +65,17 @@ def test_a_study_that_goes_on_until_it_is_resolved_has_looked_at_the_seeds_of_it
     again = revised(now, [STEPS], range(10), sequential=True)
     assert again.looks_at(again.families[0]) == (3, 4, 5, 6, 8, 10)
     assert revised(now, [STEPS], range(5), sequential=True) == now
-    assert revised(before, [STEPS], range(3), sequential=True).looks == (2, 3)  # no more seeds: as if from the start
+    assert revised(before, [STEPS], range(3), sequential=True).looks == (
+        2,
+        3,
+    )  # no more seeds: as if from the start
     assert revised(None, [STEPS], range(5), sequential=True).looks == (2, 3, 4, 5)
-    assert revised(fixed([OTHERS], (0, 1, 2)), [STEPS], range(5), sequential=True).looks == (2, 3, 4, 5)
+    assert revised(fixed([OTHERS], (0, 1, 2)), [STEPS], range(5), sequential=True).looks == (
+        2,
+        3,
+        4,
+        5,
+    )
 
 
 def test_a_fixed_request_takes_no_look_back() -> None:
@@ -77,9 +90,15 @@ def test_a_fixed_request_takes_no_look_back() -> None:
 
 
 def test_each_fixed_family_has_its_own_number_of_seeds() -> None:
-    now = revised(revised(None, [STEPS], range(5), sequential=False), [OTHERS], (0, 1), sequential=False)
+    now = revised(
+        revised(None, [STEPS], range(5), sequential=False), [OTHERS], (0, 1), sequential=False
+    )
     assert [now.looks_at(family) for family in now.families] == [(5,), (2,)]
-    assert (now.sure_seeds("d"), now.sure_seeds("b"), now.sure_seeds("z")) == ((0, 1), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4))
+    assert (now.sure_seeds("d"), now.sure_seeds("b"), now.sure_seeds("z")) == (
+        (0, 1),
+        (0, 1, 2, 3, 4),
+        (0, 1, 2, 3, 4),
+    )
     more = revised(now, [OTHERS], range(4), sequential=False)
     assert deviations(now, more) == ("looks at others: after 2 seeds was planned, 4 came to be",)
     assert more.sure_seeds("d") == (0, 1, 2, 3)
@@ -88,17 +107,27 @@ def test_each_fixed_family_has_its_own_number_of_seeds() -> None:
     assert (goes_on.sure_seeds("d"), goes_on.sure_seeds("b")) == ((), (0, 1, 2, 3, 4))
     assert goes_on.looked_at_again == {"others"}
     other_seeds = revised(goes_on, [Family("more", (("e", "a"),))], (7, 8), sequential=False)
-    assert other_seeds.looks_at(other_seeds.families[2]) == (7,)  # which are all up to those that were asked for
+    assert other_seeds.looks_at(other_seeds.families[2]) == (
+        7,
+    )  # which are all up to those that were asked for
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("looks", ()), ("looks", (3, 2)), ("looks", (0, 2)), ("looks", (5,)), ("seeds", (0, 0, 1, 2)),
-        ("margin", 0.0), ("margin", float("nan")), ("level", 0.9), ("images", "other"), ("spending", "all"),
+        ("looks", ()),
+        ("looks", (3, 2)),
+        ("looks", (0, 2)),
+        ("looks", (5,)),
+        ("seeds", (0, 0, 1, 2)),
+        ("margin", 0.0),
+        ("margin", float("nan")),
+        ("level", 0.9),
+        ("images", "other"),
+        ("spending", "all"),
         ("runs_at_most", 0),
     ],
-)  # fmt: skip
+)
 def test_an_impossible_plan_is_refused_in_a_sentence(field: str, value: object) -> None:
     with pytest.raises(ValueError, match="give"):
         replace(PLAN, **{field: value})
@@ -121,7 +150,10 @@ def test_a_damaged_plan_is_refused() -> None:
 
 
 def test_parts_that_planned_their_own_seeds_and_rows_are_one_plan() -> None:
-    micro, macro = Family("micro", (("gelu", "kernel-7"),)), Family("macro", (("width", "depthwise"),))
+    micro, macro = (
+        Family("micro", (("gelu", "kernel-7"),)),
+        Family("macro", (("width", "depthwise"),)),
+    )
     one, other = fixed([micro], [2]), fixed([macro], [0, 1])
     whole = (Noted(fixed([micro, macro], [0, 1, 2]), 0),)
     assert together((Noted(one, 0),), (Noted(other, 0),)) == whole
@@ -134,7 +166,10 @@ def test_parts_that_planned_their_own_seeds_and_rows_are_one_plan() -> None:
     [
         ((Noted(fixed([], [1], margin=0.5), 0),), "judge differently"),
         ((Noted(fixed([], [1]), 3),), "changed later or looks several times"),
-        ((Noted(fixed([], [1]), 0), Noted(fixed([], [1, 2]), 1)), "changed later or looks several times"),
+        (
+            (Noted(fixed([], [1]), 0), Noted(fixed([], [1, 2]), 1)),
+            "changed later or looks several times",
+        ),
         ((Noted(Plan((), (0, 1, 2), (2, 3)), 0),), "changed later or looks several times"),
     ],
 )

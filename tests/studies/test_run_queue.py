@@ -46,10 +46,14 @@ def impatient(monkeypatch) -> None:
 
 @pytest.fixture
 def run_all(stores, execution):
-    return lambda runs, **options: run_queue.run_all(runs, stores, execution, StopRequest(), **options)
+    return lambda runs, **options: run_queue.run_all(
+        runs, stores, execution, StopRequest(), **options
+    )
 
 
-def test_a_run_that_another_process_trains_is_named_and_left_to_it(make_run, run_all, capsys) -> None:
+def test_a_run_that_another_process_trains_is_named_and_left_to_it(
+    make_run, run_all, capsys
+) -> None:
     theirs, ours = make_run("12", epochs=2), make_run("13", epochs=2)
     with another_process(theirs.folder) as holder:
         (theirs.folder / MADE_AGAIN).touch()  # as if that process makes it again
@@ -58,7 +62,10 @@ def test_a_run_that_another_process_trains_is_named_and_left_to_it(make_run, run
         with pytest.raises(Busy, match=f"is being trained by process {holder.pid} on "):
             run_all([theirs], others="refuse")
     said = capsys.readouterr().err
-    assert f"left to other processes: 1 run, among them layer-norm seed 0 (process {holder.pid} on " in said
+    assert (
+        f"left to other processes: 1 run, among them layer-norm seed 0 (process {holder.pid} on "
+        in said
+    )
     assert ours.result
     assert not theirs.result
     assert (theirs.folder / MADE_AGAIN).exists()
@@ -71,14 +78,19 @@ def test_a_run_whose_process_dies_is_waited_for_and_taken_over(make_run, run_all
         threading.Timer(0.5, holder.kill).start()
         assert run_all([theirs]) == 0
     said = capsys.readouterr().err
-    assert "waiting for 1 run that other processes train, among them layer-norm seed 0 (process" in said
+    assert (
+        "waiting for 1 run that other processes train, among them layer-norm seed 0 (process"
+        in said
+    )
     assert f"layer-norm seed 0: process {holder.pid} on " in said
     assert "which trained it, has vanished; going on with it" in said
     assert theirs.result
     assert not (theirs.folder / LEASE).exists()
 
 
-def test_a_run_that_another_process_finishes_is_waited_for_and_left_as_it_is(make_run, run_all, capsys) -> None:
+def test_a_run_that_another_process_finishes_is_waited_for_and_left_as_it_is(
+    make_run, run_all, capsys
+) -> None:
     run = make_run("13", epochs=2)
     assert run_all([run]) == 0
     result = run.folder / "result.json"
@@ -96,14 +108,23 @@ def test_a_run_that_another_process_finishes_is_waited_for_and_left_as_it_is(mak
     assert result.read_bytes() == made
 
 
-def test_a_holder_whose_run_was_taken_over_writes_nothing_more(make_run, stores, execution, monkeypatch) -> None:
-    """As a machine that stood still for minutes finds it, in mid-epoch, at an epoch's end and before its result."""
+def test_a_holder_whose_run_was_taken_over_writes_nothing_more(
+    make_run, stores, execution, monkeypatch
+) -> None:
+    """As a machine that stood still for minutes finds it, in mid-epoch, at an epoch's end and
+    before its result."""
     robbers: list[Lock] = []
     for number, (what, call) in enumerate((("update", 1), ("update", 6), ("evaluate", 3))):
-        run, found, calls = make_run("13", study=f"study-{number}", epochs=2), dict[Path, bytes](), count(1)
+        run, found, calls = (
+            make_run("13", study=f"study-{number}", epochs=2),
+            dict[Path, bytes](),
+            count(1),
+        )
         run.folder.mkdir(parents=True)
 
-        def rob(*arguments, real=getattr(loop, what), call=call, calls=calls, run=run, found=found) -> object:
+        def rob(
+            *arguments, real=getattr(loop, what), call=call, calls=calls, run=run, found=found
+        ) -> object:
             if next(calls) == call:
                 (run.folder / LEASE).unlink()
                 robbers.append(Lock(run.folder / LEASE))
@@ -113,12 +134,16 @@ def test_a_holder_whose_run_was_taken_over_writes_nothing_more(make_run, stores,
         with Lock(run.folder / LEASE) as lease, monkeypatch.context() as patch:
             patch.setattr(loop, what, rob)
             with pytest.raises(Lost, match=f"process {os.getpid()}"):
-                loop.train(run, stores, replace(execution, checkpoint_minutes=0), StopRequest(), lease)
+                loop.train(
+                    run, stores, replace(execution, checkpoint_minutes=0), StopRequest(), lease
+                )
         assert {path: path.read_bytes() for path in run.folder.iterdir()} == found
         robbers[-1].release()
 
 
-def test_a_run_that_was_lost_to_another_process_is_waited_for(make_run, run_all, monkeypatch, capsys) -> None:
+def test_a_run_that_was_lost_to_another_process_is_waited_for(
+    make_run, run_all, monkeypatch, capsys
+) -> None:
     run, real, calls = make_run("13", epochs=2), run_queue.train, 0
 
     def lose_once(*arguments: object) -> object:
@@ -130,11 +155,16 @@ def test_a_run_that_was_lost_to_another_process_is_waited_for(make_run, run_all,
 
     monkeypatch.setattr(run_queue, "train", lose_once)
     assert run_all([run]) == 0
-    assert "was taken over by process 7 on node3 while this process gave no sign of life" in capsys.readouterr().err
+    assert (
+        "was taken over by process 7 on node3 while this process gave no sign of life"
+        in capsys.readouterr().err
+    )
     assert run.result
 
 
-def test_a_failure_is_kept_and_not_repeated_by_the_processes_beside(make_run, run_all, monkeypatch, capsys) -> None:
+def test_a_failure_is_kept_and_not_repeated_by_the_processes_beside(
+    make_run, run_all, monkeypatch, capsys
+) -> None:
     run = make_run("13", epochs=2, lr=1e30)
     assert run_all([run]) == 1
     first = (run.folder / FAILURE).read_bytes()
@@ -148,7 +178,8 @@ def test_a_failure_is_kept_and_not_repeated_by_the_processes_beside(make_run, ru
         threading.Timer(0.5, fail).start()
         assert run_all([run]) == 1
     assert "failed in another process: the loss is nan once more" in capsys.readouterr().err
-    # A later command tries it again, but not a worker that was started together with the one that failed.
+    # A later command tries it again, but not a worker that was started together with the one that
+    # failed.
     monkeypatch.setenv(LAUNCH, "one")
     assert run_all([run]) == 1
     made = (run.folder / FAILURE).stat().st_mtime_ns
@@ -164,7 +195,10 @@ def test_another_version_of_the_code_is_refused_beside_a_live_process_and_not_af
     with another_process(run.folder, code="abc") as holder:
         refuse_other_code(study, "abc")
         refuse_other_code(study, "unknown")
-        said = rf"{run.folder} is being trained by process {holder.pid} on \S+ with version abc of this code, and this"
+        said = (
+            rf"{run.folder} is being trained by process {holder.pid} on \S+ with version abc "
+            rf"of this code, and this"
+        )
         with pytest.raises(ValueError, match=said):
             refuse_other_code(study, "def")
         holder.kill()
@@ -197,7 +231,11 @@ def test_tensorboard_is_in_order_though_a_later_machines_clock_is_behind(
 ) -> None:
     run, real = make_run("13", epochs=2), time.time
     stop = StopRequest()
-    monkeypatch.setattr(run_queue, "train", lambda *arguments: (setattr(stop, "asked", True), loop.train(*arguments))[1])
+    monkeypatch.setattr(
+        run_queue,
+        "train",
+        lambda *arguments: (setattr(stop, "asked", True), loop.train(*arguments))[1],
+    )
     monkeypatch.setattr(time, "time", lambda: real() + 300)
     assert run_queue.run_all([run], stores, execution, stop) == 75
     monkeypatch.setattr(time, "time", real)

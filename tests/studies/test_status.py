@@ -34,13 +34,24 @@ def make(study: Path, step: str, seed: int = 0, **files: object) -> Path:
 
 
 def test_every_state_of_a_run_is_told_apart(study) -> None:
-    note_asked(study, [(step, seed) for step in ("done", "running", "stopped", "failed", "queued") for seed in (0, 1)])
-    make(study, "done", result={"top1": 84.25, "images_per_second": 1.0, "seconds": {"total": 60.0}})
+    note_asked(
+        study,
+        [
+            (step, seed)
+            for step in ("done", "running", "stopped", "failed", "queued")
+            for seed in (0, 1)
+        ],
+    )
+    make(
+        study, "done", result={"top1": 84.25, "images_per_second": 1.0, "seconds": {"total": 60.0}}
+    )
     stopped = make(study, "stopped")
     (stopped / "checkpoint.pt").touch()
     (stopped / "metrics.jsonl").write_text('{"epoch": 1}\n')
     note_failure(make(study, "failed"), "the loss is nan in epoch 2", final=True)
-    make(study, "shared")  # a row that shares another's run, and was not asked for as a run of its own
+    make(
+        study, "shared"
+    )  # a row that shares another's run, and was not asked for as a run of its own
     with Lock(make(study, "running") / LEASE) as lease:
         lease.note = lambda: {"epoch": "2/3", "seconds_left": 90.0}
         lease._write(1)
@@ -49,22 +60,39 @@ def test_every_state_of_a_run_is_told_apart(study) -> None:
     first = {run.step: run for run in now.runs if run.seed == 0}
     assert first == {
         "done": RunStatus("done", 0, "done", top1=84.25, seconds=60.0),
-        "running": replace(first["running"], step="running", seed=0, state="running", epoch="2/3", seconds_left=90.0),
+        "running": replace(
+            first["running"],
+            step="running",
+            seed=0,
+            state="running",
+            epoch="2/3",
+            seconds_left=90.0,
+        ),
         "stopped": RunStatus("stopped", 0, "stopped", epoch="1/3"),
         "failed": RunStatus("failed", 0, "failed", why="the loss is nan in epoch 2"),
         "queued": RunStatus("queued", 0, "queued"),
     }
     assert {run.state for run in now.runs if run.seed == 1} == {"queued"}
-    assert now.seconds_left == 90 + 7 * 60  # of the six that are queued and the one that was stopped
-    assert "10 runs, 1 failed, 1 running, 1 stopped, 6 queued, 1 done; about 8 min left with 1 at work" in said
+    assert (
+        now.seconds_left == 90 + 7 * 60
+    )  # of the six that are queued and the one that was stopped
+    assert (
+        "10 runs, 1 failed, 1 running, 1 stopped, 6 queued, 1 done; about 8 min left with 1 at work"
+        in said
+    )
     assert "epoch 2/3, 90 s left" in said
     assert "done     done            seed 0" in said.replace("  top-1 84.25", "")
 
 
 def test_a_process_that_vanished_or_fell_silent_is_named(study, monkeypatch) -> None:
-    script = "import pathlib, sys; from utils.locks import Lock; Lock(pathlib.Path(sys.argv[1])); sys.stdin.read()"
+    script = (
+        "import pathlib, sys; from utils.locks import Lock; Lock(pathlib.Path(sys.argv[1])); "
+        "sys.stdin.read()"
+    )
     folder = make(study, "gelu")
-    with subprocess.Popen([sys.executable, "-c", script, str(folder / LEASE)], stdin=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder / LEASE)], stdin=subprocess.PIPE
+    ) as holder:
         while not (folder / LEASE).exists() or status(study).runs[0].state != "running":
             time.sleep(0.05)
         holder.kill()
@@ -73,25 +101,35 @@ def test_a_process_that_vanished_or_fell_silent_is_named(study, monkeypatch) -> 
     assert str(run.why).startswith(f"process {holder.pid} on ")
     assert str(run.why).endswith(" has vanished")
     lease = folder / LEASE
-    lease.write_text(json.dumps(json.loads(lease.read_bytes()) | {"here": "another start", "host": "node3"}))
+    lease.write_text(
+        json.dumps(json.loads(lease.read_bytes()) | {"here": "another start", "host": "node3"})
+    )
     assert status(study).runs[0].state == "running"
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 600)
-    assert status(study).runs[0].why == f"process {holder.pid} on node3 has given no sign of life for 10 min"
+    assert (
+        status(study).runs[0].why
+        == f"process {holder.pid} on node3 has given no sign of life for 10 min"
+    )
 
 
 def test_clocks_that_differ_from_the_disks_are_told(study, monkeypatch) -> None:
     lease = make(study, "gelu") / LEASE
-    lease.write_text(json.dumps({"here": "another start", "host": "node3", "pid": 7, "time": time.time() - 300}))
+    lease.write_text(
+        json.dumps({"here": "another start", "host": "node3", "pid": 7, "time": time.time() - 300})
+    )
     assert status(study).warnings == (
-        "the clock of node3 is 5 minutes behind that of the disk: nothing depends on it but the times in its records",
+        "the clock of node3 is 5 minutes behind that of the disk: nothing depends on it but the "
+        "times in its records",
     )
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 300)
     assert "this machine's clock is 5 minutes behind that of the disk" in status(study).warnings[1]
 
 
-def test_a_study_that_is_being_trained_is_followed_from_beside(make_run, stores, execution, monkeypatch) -> None:
+def test_a_study_that_is_being_trained_is_followed_from_beside(
+    make_run, stores, execution, monkeypatch
+) -> None:
     """What was asked for is noted, and a real run says of itself how far it is."""
     run = make_run("13", epochs=2)
     note_asked(run.study.folder, [(run.step, 0), (run.step, 1)])

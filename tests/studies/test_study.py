@@ -25,16 +25,23 @@ def test_the_same_config_opens_the_same_study(tmp_path) -> None:
 def test_a_study_is_told_by_what_differs_from_the_defaults_and_by_its_images(tmp_path) -> None:
     study = find_study(tmp_path / "s", CONFIG)
     assert study.hash == "dbb1025caae08ae1"
-    others = [replace(study, config=replace(CONFIG, **change)) for change in (
-        {"recipe": Recipe(ema=0.9999)}, {"classic": Recipe()}, {"resolution": 96})]  # fmt: skip
-    assert len({study.hash, replace(study, images="abc").hash, *(other.hash for other in others)}) == 5
+    others = [
+        replace(study, config=replace(CONFIG, **change))
+        for change in ({"recipe": Recipe(ema=0.9999)}, {"classic": Recipe()}, {"resolution": 96})
+    ]
+    assert (
+        len({study.hash, replace(study, images="abc").hash, *(other.hash for other in others)}) == 5
+    )
 
 
 @pytest.mark.parametrize(
     ("other", "named"),
     [
         (replace(CONFIG, recipe=Recipe(lr=1e-3)), r"lr \(0.004 there, 0.001 here\)"),
-        (replace(CONFIG, classic=replace(CLASSIC, epochs=9)), r"classic.epochs \(90 there, 9 here\)"),
+        (
+            replace(CONFIG, classic=replace(CLASSIC, epochs=9)),
+            r"classic.epochs \(90 there, 9 here\)",
+        ),
         (replace(CONFIG, regime="tiny"), r"regime \(pocket there, tiny here\)"),
         (replace(CONFIG, precision="bf16"), r"precision \(fp32 there, bf16 here\)"),
     ],
@@ -51,7 +58,9 @@ def test_precision_auto_agrees_with_what_the_study_has(tmp_path) -> None:
 
 
 def test_the_same_images_elsewhere_are_the_same_study(tmp_path) -> None:
-    here, there = (Study(tmp_path, replace(CONFIG, dataset=f"imagefolder:/{place}"), "abc") for place in "ab")
+    here, there = (
+        Study(tmp_path, replace(CONFIG, dataset=f"imagefolder:/{place}"), "abc") for place in "ab"
+    )
     assert here.hash == there.hash
 
 
@@ -87,7 +96,9 @@ def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EIO])
-def test_a_disk_without_locks_is_no_obstacle_and_a_failing_one_is(number, tmp_path, monkeypatch) -> None:
+def test_a_disk_without_locks_is_no_obstacle_and_a_failing_one_is(
+    number, tmp_path, monkeypatch
+) -> None:
     """Such disks are mounted over a network; there is none to test on."""
 
     def refuse(*_: object) -> None:

@@ -1,12 +1,15 @@
-"""Kill a run with SIGKILL again and again, start it again with the same command, compare it with one never interrupted.
+"""Kill a run with SIGKILL again and again, start it again with the same command, compare it with
+one never interrupted.
 
-A run is `runner.py train STEP` on a few of the embedded images, laid out as Food-101. One is left alone; others like
-it, with another number of workers and another time between checkpoints, are killed: at random moments, or as soon as a
-file appears that says what the run is at. When they have finished at last, everything they wrote is compared byte for
-byte, but for the fields in `NOT_COMPARED`, which are times. Exit code 1 if anything differs.
+A run is `runner.py train STEP` on a few of the embedded images, laid out as Food-101. One is left
+alone; others like it, with another number of workers and another time between checkpoints, are
+killed: at random moments, or as soon as a file appears that says what the run is at. When they have
+finished at last, everything they wrote is compared byte for byte, but for the fields in
+`NOT_COMPARED`, which are times. Exit code 1 if anything differs.
 
-Four of five processes are forked from this one, which has imported torch already (3 seconds each time); they then call
-`runner.main` as the command line does. The others are whole processes, so that the start is hit too.
+Four of five processes are forked from this one, which has imported torch already (3 seconds each
+time); they then call `runner.main` as the command line does. The others are whole processes, so
+that the start is hit too.
 Run as: python -m tests.torture.chaos --help
 """
 
@@ -36,26 +39,64 @@ from data.pocket_images import generate
 from tests.torture.chaos_compare import NOT_COMPARED, differences, phase
 
 ROOT = Path(__file__).parents[2]
-COMMON = ("--preset", "pocket", "--regime", "pocket", "--dataset", "food101", "--no-trial", "--resolution", "32",
-          "--batch-size", "16", "--epochs", "3", "--warmup-epochs", "1")  # fmt: skip
+COMMON = (
+    "--preset",
+    "pocket",
+    "--regime",
+    "pocket",
+    "--dataset",
+    "food101",
+    "--no-trial",
+    "--resolution",
+    "32",
+    "--batch-size",
+    "16",
+    "--epochs",
+    "3",
+    "--warmup-epochs",
+    "1",
+)
 MIXED = ("--mixup", "0.8", "--cutmix", "1", "--drop-path", "0.3", "--random-erasing", "0.25")
 Setting = tuple[str, tuple[str, ...]]
-# Step and options. Between them: SGD and AdamW, batch norm and layer norm, stochastic depth, layer scale, mixing,
-# RandAugment, an average of the weights, gradient accumulation, mixed precision.
+# Step and options. Between them: SGD and AdamW, batch norm and layer norm, stochastic depth, layer
+# scale, mixing, RandAugment, an average of the weights, gradient accumulation, mixed precision.
 SETTINGS: tuple[Setting, ...] = (
     ("baseline", ()),
-    ("separate-downsampling", (*MIXED, "--ema", "0.9", "--layer-scale", "1e-6", "--micro-batches", "2")),
+    (
+        "separate-downsampling",
+        (*MIXED, "--ema", "0.9", "--layer-scale", "1e-6", "--micro-batches", "2"),
+    ),
     ("training-recipe", (*MIXED, "--rand-augment-magnitude", "9")),
     ("swin-pocket", (*MIXED, "--ema", "0.9")),
     ("depthwise", ("--micro-batches", "4", "--drop-path", "0.2")),
     ("layer-norm", (*MIXED, "--precision", "bf16")),
     ("inverted-bottleneck", ("--ema", "0.5", "--optimizer", "sgd", "--lr", "0.05")),
     ("stage-ratio", (*MIXED, "--precision", "fp16")),
-    ("kernel-7", ("--color-jitter", "0.4", "--crop-scale", "0.08", "1", "--init", "truncated-normal")),
+    (
+        "kernel-7",
+        ("--color-jitter", "0.4", "--crop-scale", "0.08", "1", "--init", "truncated-normal"),
+    ),
 )
-# One that draws its own images and decodes enough of them for the cache to be built in several parts.
-WHOLE_SET: Setting = ("gelu", ("--preset", "pocket", "--regime", "pocket", "--no-trial", "--resolution", "64",
-                               "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "120"))  # fmt: skip
+# One that draws its own images and decodes enough of them for the cache to be built in several
+# parts.
+WHOLE_SET: Setting = (
+    "gelu",
+    (
+        "--preset",
+        "pocket",
+        "--regime",
+        "pocket",
+        "--no-trial",
+        "--resolution",
+        "64",
+        "--epochs",
+        "1",
+        "--warmup-epochs",
+        "0",
+        "--batch-size",
+        "120",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -74,13 +115,23 @@ class Place:
         return self.root / "runs" / "chaos" / self.step / "seed-0"
 
     def command(self, options: tuple[str, ...]) -> list[str]:
-        return ["train", self.step, *options, "--study", "chaos", "--runs", str(self.root / "runs"),
-                "--data-dir", str(self.data)]  # fmt: skip
+        return [
+            "train",
+            self.step,
+            *options,
+            "--study",
+            "chaos",
+            "--runs",
+            str(self.root / "runs"),
+            "--data-dir",
+            str(self.data),
+        ]
 
 
 Trigger = Callable[[Place], object]
-# What to wait for before a kill, by name; what it answers at the start must change. Some of these files live for a
-# millisecond, so not every kill hits what it was aimed at: what it did hit is found out afterwards (`phase`).
+# What to wait for before a kill, by name; what it answers at the start must change. Some of these
+# files live for a millisecond, so not every kill hits what it was aimed at: what it did hit is
+# found out afterwards (`phase`).
 AIMS: dict[str, Trigger] = {
     "drawing": lambda at: any(at.data.glob("pocket-*.part/food-101/images/*/*")),
     "cache": lambda at: sum(1 for _ in at.data.glob("cache/*")),
@@ -89,7 +140,9 @@ AIMS: dict[str, Trigger] = {
     "checkpoint": lambda at: _inode(at.run / "checkpoint.pt"),
     "weights": lambda at: (at.run / "model.safetensors.part").exists(),
     "metrics": lambda at: _inode(at.run / "metrics.jsonl"),
-    "predictions": lambda at: (at.run / "predictions.csv.part").exists() or (at.run / "predictions.csv").exists(),
+    "predictions": lambda at: (
+        (at.run / "predictions.csv.part").exists() or (at.run / "predictions.csv").exists()
+    ),
 }
 BEFORE_TRAINING = ("drawing", "cache", "cache part")
 
@@ -112,7 +165,9 @@ class Process:
         if plain:
             with log.open("ab") as file:
                 command = [sys.executable, "runner.py", *arguments]
-                self.popen = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
+                self.popen = subprocess.Popen(
+                    command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True
+                )
             self.pid = self.popen.pid
             return
         self.pid = os.fork()
@@ -143,7 +198,8 @@ class Process:
         return self.code is not None
 
     def kill(self) -> None:
-        """The process alone, as the kernel does when memory runs out: its workers have to notice by themselves."""
+        """The process alone, as the kernel does when memory runs out: its workers have to notice by
+        themselves."""
         os.kill(self.pid, signal.SIGKILL)
         while not self.ended():
             time.sleep(0.0005)
@@ -186,17 +242,27 @@ def undisturbed(place: Place, options: tuple[str, ...], plain: bool) -> float:
     while not process.ended():
         time.sleep(0.002)
     if process.code:
-        raise RuntimeError(f"{' '.join(place.command(options))} ended with {process.code}:\n{_tail(place)}")
+        raise RuntimeError(
+            f"{' '.join(place.command(options))} ended with {process.code}:\n{_tail(place)}"
+        )
     return time.time() - process.started
 
 
 def torment(
-    place: Place, options: tuple[str, ...], kills: int, seconds: float, rng: random.Random, tally: Tally,
-    plain_share: float, aims: Sequence[str],
-) -> int:  # fmt: skip
-    """Kill the run up to `kills` times, then let it finish; how often it was killed. Each life has its own workers.
+    place: Place,
+    options: tuple[str, ...],
+    kills: int,
+    seconds: float,
+    rng: random.Random,
+    tally: Tally,
+    plain_share: float,
+    aims: Sequence[str],
+) -> int:
+    """Kill the run up to `kills` times, then let it finish; how often it was killed. Each life has
+    its own workers.
 
-    `seconds` is what it takes from beginning to end; `aims` are of AIMS, or "random" for a moment in that time.
+    `seconds` is what it takes from beginning to end; `aims` are of AIMS, or "random" for a moment
+    in that time.
     """
     done, end = 0, time.monotonic() + 300
     while time.monotonic() < end:
@@ -206,7 +272,11 @@ def torment(
         before = AIMS[aim](place) if aim in AIMS else None
         process = Process(place.command(options), place.root / "log.txt", plain)
         # Random moments are earlier than the end, or few lives would be killed a second time.
-        delay = rng.random() * (0.7 * seconds + 3 * plain) if aim == "random" else rng.choice((0, rng.random() * 0.02))
+        delay = (
+            rng.random() * (0.7 * seconds + 3 * plain)
+            if aim == "random"
+            else rng.choice((0, rng.random() * 0.02))
+        )
         moment = time.monotonic() + delay if aim == "random" else float("inf")
         while not process.ended() and not (done < kills and time.monotonic() >= moment):
             if aim in AIMS and moment == float("inf") and AIMS[aim](place) != before:
@@ -236,14 +306,34 @@ def _tail(place: Place) -> str:
 
 def main() -> int:
     """The whole of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--minutes", type=float, default=30, help="no new run is begun after so many")
+    parser.add_argument(
+        "--minutes", type=float, default=30, help="no new run is begun after so many"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", nargs="+", default=[step for step, _ in SETTINGS], choices=[s for s, _ in SETTINGS])
-    parser.add_argument("--plain", type=float, default=0.2, help="share of kills in whole processes, not forked ones")
-    parser.add_argument("--whole-set", action="store_true", help="also one with all pocket images, drawn and decoded")
-    parser.add_argument("--folder", type=Path, help="where to work; runs that differ are kept there")
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        default=[step for step, _ in SETTINGS],
+        choices=[s for s, _ in SETTINGS],
+    )
+    parser.add_argument(
+        "--plain",
+        type=float,
+        default=0.2,
+        help="share of kills in whole processes, not forked ones",
+    )
+    parser.add_argument(
+        "--whole-set",
+        action="store_true",
+        help="also one with all pocket images, drawn and decoded",
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where to work; runs that differ are kept there"
+    )
     parser.add_argument("--write", action="store_true", help="write tests/torture/chaos.json")
     options = parser.parse_args()
 
@@ -261,7 +351,9 @@ def main() -> int:
             (place.data / "food-101").symlink_to(folder / "images" / "food-101")
         return place
 
-    def attack(number: int, setting: Setting, truth: Place, seconds: float, aims: Sequence[str]) -> None:
+    def attack(
+        number: int, setting: Setting, truth: Place, seconds: float, aims: Sequence[str]
+    ) -> None:
         """Torment one run and compare it with its undisturbed twin."""
         step, given = setting
         minutes = rng.choice(("0", "0.001", "0.003", "10"))
@@ -272,10 +364,18 @@ def main() -> int:
         found = differences(truth.root, victim.root)
         tally.differences += [f"{victim.root.name}: {what}" for what in found]
         tally.rounds.append(
-            {"step": step, "checkpoint_minutes": float(minutes), "kills": done, "differences": len(found)}
+            {
+                "step": step,
+                "checkpoint_minutes": float(minutes),
+                "kills": done,
+                "differences": len(found),
+            }
         )
-        print(f"{(time.monotonic() - started) / 60:5.1f} min  {victim.root.name:<26} {done} kills, "
-              f"{sum(tally.kills.values())} in all, {len(found)} differences {found[:3]}", flush=True)  # fmt: skip
+        print(
+            f"{(time.monotonic() - started) / 60:5.1f} min  {victim.root.name:<26} {done} kills, "
+            f"{sum(tally.kills.values())} in all, {len(found)} differences {found[:3]}",
+            flush=True,
+        )
         if not found:
             shutil.rmtree(victim.root)
 
@@ -288,13 +388,18 @@ def main() -> int:
         step, given = settings[0]
         whole = prepare(f"{step}-whole-process", step, given)
         undisturbed(whole, given, plain=True)
-        tally.differences += [f"{whole.root.name}: {what}" for what in differences(truths[0][0].root, whole.root)]
+        tally.differences += [
+            f"{whole.root.name}: {what}" for what in differences(truths[0][0].root, whole.root)
+        ]
     if options.whole_set:
         truth = prepare("whole-set-undisturbed", WHOLE_SET[0], WHOLE_SET[1])
         attack(0, WHOLE_SET, truth, undisturbed(truth, WHOLE_SET[1], plain=False), BEFORE_TRAINING)
     aims, number = [name for name in AIMS if name != "drawing"], 0
     aims += ["random"] * len(aims)
-    while sum(tally.kills.values()) < options.kills and time.monotonic() - started < 60 * options.minutes:
+    while (
+        sum(tally.kills.values()) < options.kills
+        and time.monotonic() - started < 60 * options.minutes
+    ):
         turn = number % len(settings)
         attack(number, settings[turn], *truths[turn], aims)
         number += 1
@@ -310,10 +415,18 @@ def main() -> int:
         "kills_by_aim": dict(tally.aims),
         "kills_of_whole_processes": tally.plain,
         "minutes": round(taken, 1),
-        "settings": {step: " ".join(given) for step, given in [*settings, *[WHOLE_SET] * options.whole_set]},
+        "settings": {
+            step: " ".join(given) for step, given in [*settings, *[WHOLE_SET] * options.whole_set]
+        },
         "rounds": tally.rounds,
     }
-    print("\n".join(f"{name}: {value}" for name, value in summary.items() if name not in ("settings", "rounds")))
+    print(
+        "\n".join(
+            f"{name}: {value}"
+            for name, value in summary.items()
+            if name not in ("settings", "rounds")
+        )
+    )
     if options.write:
         write("chaos", torch.device("cpu"), summary, folder=Path(__file__).parent)
     if not options.folder and not tally.differences:

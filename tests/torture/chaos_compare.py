@@ -1,4 +1,5 @@
-"""What `tests.torture.chaos` looks at: what a run was doing when it was killed, and whether two runs are the same."""
+"""What `tests.torture.chaos` looks at: what a run was doing when it was killed, and whether two
+runs are the same."""
 
 import json
 from collections.abc import Iterator
@@ -12,29 +13,44 @@ from training import checkpoint
 
 NOT_COMPARED = {
     "metrics.jsonl": ["seconds", "images_per_second"],
-    "result.json": ["seconds", "images_per_second", "inference_ms_1", "inference_ms_64", "finished"],
+    "result.json": [
+        "seconds",
+        "images_per_second",
+        "inference_ms_1",
+        "inference_ms_64",
+        "finished",
+    ],
     "checkpoint.pt": ["state.seconds", "state.metrics (must be metrics.jsonl)"],
     "events": ["seconds/*", "images/per_second", "wall time"],
-    "speeds.json": ["all of it, and whether it is there: speeds, kept where there was time to measure them"],
+    "speeds.json": [
+        "all of it, and whether it is there: speeds, kept where there was time to measure them"
+    ],
 }
 """Fields that are not compared, because they are times or follow from times."""
 
 
 def phase(data: Path, run: Path, started: float, every_update: bool) -> str:
-    """What a process that was started at `started` (seconds since 1970) did last, by the files it left.
+    """What a process that was started at `started` (seconds since 1970) did last, by the files it
+    left.
 
-    Where there is a checkpoint of `every_update`, the last one tells whether an epoch's evaluation had begun.
+    Where there is a checkpoint of `every_update`, the last one tells whether an epoch's evaluation
+    had begun.
     """
     state, lines = _state(run / "checkpoint.pt"), run / "metrics.jsonl"
-    begun = (run / "environment.json").exists() and (run / "environment.json").stat().st_mtime > started
+    begun = (run / "environment.json").exists() and (
+        run / "environment.json"
+    ).stat().st_mtime > started
     if any(data.glob("*.part")):
         return "drawing of images"
     if any(data.glob("cache/*.part")):
         return "cache build"
     if not begun:
         return "start or cache build" if not run.exists() else "start of a later process"
-    written_now = [name for name in ("checkpoint.pt", "model.safetensors", "predictions.csv", "result.json")
-                   if (run / f"{name}.part").exists() and (run / f"{name}.part").stat().st_mtime > started]  # fmt: skip
+    written_now = [
+        name
+        for name in ("checkpoint.pt", "model.safetensors", "predictions.csv", "result.json")
+        if (run / f"{name}.part").exists() and (run / f"{name}.part").stat().st_mtime > started
+    ]
     if written_now:
         return f"write of {written_now[-1]}"
     if (run / "result.json").exists():
@@ -62,9 +78,13 @@ def _state(path: Path) -> dict[str, Any] | None:
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
-    """What differs between two folders of `tests.torture.chaos`, each with data and runs; empty if nothing does."""
+    """What differs between two folders of `tests.torture.chaos`, each with data and runs; empty if
+    nothing does."""
     found = []
-    names = [{name for name in _names(root) if not name.endswith("/speeds.json")} for root in (whole, killed)]
+    names = [
+        {name for name in _names(root) if not name.endswith("/speeds.json")}
+        for root in (whole, killed)
+    ]
     found += [f"{name} is missing" for name in sorted(names[0] - names[1])]
     found += [f"{name} is left over" for name in sorted(names[1] - names[0])]
     for name in sorted(names[0] & names[1]):
@@ -75,10 +95,14 @@ def differences(whole: Path, killed: Path) -> list[str]:
         twin = whole / run.relative_to(killed)
         if not (run / "checkpoint.pt").exists() or not (twin / "result.json").exists():
             continue
-        if (_state(run / "checkpoint.pt") or {}).get("metrics") != (run / "metrics.jsonl").read_text():
+        if (_state(run / "checkpoint.pt") or {}).get("metrics") != (
+            run / "metrics.jsonl"
+        ).read_text():
             found.append("metrics.jsonl is not what the checkpoint says")
         if (points := _events(run)) != (wanted := _events(twin)):
-            odd = [p for p in points if points.count(p) != wanted.count(p)] + [p for p in wanted if p not in points]
+            odd = [p for p in points if points.count(p) != wanted.count(p)] + [
+                p for p in wanted if p not in points
+            ]
             found.append(f"TensorBoard shows other points: {odd[:3]}")
     return found
 
@@ -87,7 +111,12 @@ def _names(root: Path) -> Iterator[str]:
     """Of all files but the log, TensorBoard's events and the images themselves."""
     for path in root.rglob("*"):
         name = str(path.relative_to(root))
-        if path.is_file() and not path.name.startswith("events.") and name != "log.txt" and "/images/" not in name:
+        if (
+            path.is_file()
+            and not path.name.startswith("events.")
+            and name != "log.txt"
+            and "/images/" not in name
+        ):
             yield name
 
 
@@ -96,9 +125,13 @@ def content(path: Path) -> Any:
     timeless = {field for field in NOT_COMPARED.get(path.name, ()) if "." not in field}
     if path.name == "metrics.jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return [{key: value for key, value in line.items() if key not in timeless} for line in lines]
+        return [
+            {key: value for key, value in line.items() if key not in timeless} for line in lines
+        ]
     if path.name == "result.json":
-        return {key: value for key, value in json.loads(path.read_text()).items() if key not in timeless}
+        return {
+            key: value for key, value in json.loads(path.read_text()).items() if key not in timeless
+        }
     if path.name == "checkpoint.pt":
         state = checkpoint.load(path, torch.device("cpu"))
         for name in ("seconds", "metrics"):
@@ -141,5 +174,9 @@ def _events(run: Path) -> list[tuple[str, int, float]]:
 
     board = EventAccumulator(str(run), {SCALARS: 0})
     board.Reload()
-    tags = [tag for tag in board.Tags()[SCALARS] if not tag.startswith("seconds/") and tag != "images/per_second"]
+    tags = [
+        tag
+        for tag in board.Tags()[SCALARS]
+        if not tag.startswith("seconds/") and tag != "images/per_second"
+    ]
     return sorted((tag, event.step, event.value) for tag in tags for event in board.Scalars(tag))

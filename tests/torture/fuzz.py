@@ -1,12 +1,14 @@
-"""Wrong requests by the thousand, each carried out for real: none may end in a traceback, hang, or leave a file behind.
+"""Wrong requests by the thousand, each carried out for real: none may end in a traceback, hang, or
+leave a file behind.
 
     python -m tests.torture.fuzz --requests 2000 --seed 0 --out tests/torture/fuzz.json
 
-The requests are drawn from a seed: over every option that the commands' dataclasses have (wrong types, numbers beyond
-all bounds, bytes that are no text, devices and pipes for files), misspelt names, words missing or too many, make's
-variables, and over damaged study folders and config files. Most run in a forked child of this process (the first
-quarter without torch, about words; the rest with it, about files too), some as `python runner.py`. What is wrong with
-an answer is a finding; findings are printed and the exit code is 1.
+The requests are drawn from a seed: over every option that the commands' dataclasses have (wrong
+types, numbers beyond all bounds, bytes that are no text, devices and pipes for files), misspelt
+names, words missing or too many, make's variables, and over damaged study folders and config files.
+Most run in a forked child of this process (the first quarter without torch, about words; the rest
+with it, about files too), some as `python runner.py`. What is wrong with an answer is a finding;
+findings are printed and the exit code is 1.
 """
 
 import argparse
@@ -34,7 +36,8 @@ from tests.torture.fuzz_requests import Request, World, draw
 
 ROOT = Path(__file__).parents[2]
 _MEMORY = 12 * 2**30
-"""Bytes of address space of one request: reading a device that never ends fails, and is found, before the machine."""
+"""Bytes of address space of one request: reading a device that never ends fails, and is found,
+before the machine."""
 _CODES = (0, 1, 2, 75)
 
 
@@ -57,7 +60,12 @@ def snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
             found[os.path.join(place, name)] = (0,)
         for name in files:
             status = os.lstat(os.path.join(place, name))
-            found[os.path.join(place, name)] = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino)
+            found[os.path.join(place, name)] = (
+                status.st_mode,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ino,
+            )
     return found
 
 
@@ -68,9 +76,21 @@ def run_all(request: Request, world: World, limit: float) -> Answer:
     before = snapshot(world.folder)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         if request.kind == "make":
-            code = _start(["make", "--no-print-directory", "-C", str(ROOT), *request.arguments], world, out, err, limit)
+            code = _start(
+                ["make", "--no-print-directory", "-C", str(ROOT), *request.arguments],
+                world,
+                out,
+                err,
+                limit,
+            )
         elif request.plain:
-            code = _start([sys.executable, str(ROOT / "runner.py"), *request.arguments], world, out, err, limit)
+            code = _start(
+                [sys.executable, str(ROOT / "runner.py"), *request.arguments],
+                world,
+                out,
+                err,
+                limit,
+            )
         else:
             code = _fork(request.arguments, world, out, err, limit)
         texts = []
@@ -78,14 +98,25 @@ def run_all(request: Request, world: World, limit: float) -> Answer:
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
     after = snapshot(world.folder)
-    changed = tuple(sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path)))
+    changed = tuple(
+        sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    )
     return Answer(code, *texts, changed)
 
 
 def _start(command, world, out, err, limit):  # type: ignore[no-untyped-def]
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKEOVERRIDES")} | world.environment
-    with subprocess.Popen(command, cwd=world.folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                          start_new_session=True) as process:  # fmt: skip
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKEOVERRIDES")
+    } | world.environment
+    with subprocess.Popen(
+        command,
+        cwd=world.folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,
+    ) as process:
         try:
             return process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -109,7 +140,11 @@ def _fork(arguments, world, out, err, limit):  # type: ignore[no-untyped-def]
             os.chdir(world.folder)
             os.environ.update(world.environment)
             training_command._HERE = world.folder
-            for there, here in ((os.open(os.devnull, os.O_RDONLY), 0), (out.fileno(), 1), (err.fileno(), 2)):
+            for there, here in (
+                (os.open(os.devnull, os.O_RDONLY), 0),
+                (out.fileno(), 1),
+                (err.fileno(), 2),
+            ):
                 os.dup2(there, here)
             try:
                 code = runner.main(list(arguments))
@@ -152,7 +187,9 @@ def finding(request: Request, answer: Answer) -> str | None:
             return f"{len(complaints)} complaints in {len(lines)} lines"
         if len(lines[-1]) > 1500:
             return "a complaint too long to read"
-        if re.search(r"tyro|invalid literal|NoneType|Errno|object has no|Argument helptext", complaints[0]):
+        if re.search(
+            r"tyro|invalid literal|NoneType|Errno|object has no|Argument helptext", complaints[0]
+        ):
             return "a complaint in Python's words"
     if answer.code == 2:
         if answer.changed:
@@ -185,20 +222,38 @@ def fuzz(world: World, asked: argparse.Namespace) -> dict[str, object]:
         slowest = max(slowest, seconds)
         counts[f"{request.kind}: exit code {answer.code}"] += 1
         if asked.verbose:
-            print(f"{number} {seconds:.1f} s {answer.code} {request.kind} {request.note} {request.arguments!a}")
+            print(
+                f"{number} {seconds:.1f} s {answer.code} {request.kind} {request.note} "
+                f"{request.arguments!a}"
+            )
         if (wrong := finding(request, answer)) is not None:
-            found.append({"number": number, "kind": request.kind, "arguments": [ascii(a) for a in request.arguments],
-                          "damage": request.note, "finding": wrong, "stderr": answer.err[-1500:]})  # fmt: skip
+            found.append(
+                {
+                    "number": number,
+                    "kind": request.kind,
+                    "arguments": [ascii(a) for a in request.arguments],
+                    "damage": request.note,
+                    "finding": wrong,
+                    "stderr": answer.err[-1500:],
+                }
+            )
             print(json.dumps(found[-1]), flush=True)
         if answer.changed or request.prepare:
             world.restore()
         result = {
-            "seed": asked.seed, "requests": number + 1, "of": asked.requests, "as a process of their own": plain,
-            "counts": dict(sorted(counts.items())), "slowest_seconds": round(slowest, 1),
-            "findings": len(found), "found": found, "minutes": round((time.monotonic() - began) / 60, 1),
-            "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "seed": asked.seed,
+            "requests": number + 1,
+            "of": asked.requests,
+            "as a process of their own": plain,
+            "counts": dict(sorted(counts.items())),
+            "slowest_seconds": round(slowest, 1),
+            "findings": len(found),
+            "found": found,
+            "minutes": round((time.monotonic() - began) / 60, 1),
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "versions": {name: version(name) for name in ("torch", "tyro", "numpy", "pandas")},
-        }  # fmt: skip
+        }
         if asked.out and (number % 100 == 99 or number + 1 == asked.requests):
             asked.out.write_text(json.dumps(result, indent=1) + "\n")
     return result
@@ -209,7 +264,11 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=120, help="seconds that a request may take")
-    parser.add_argument("--out", type=Path, help="where the counts are written, as JSON, after every hundredth request")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where the counts are written, as JSON, after every hundredth request",
+    )
     parser.add_argument("--words-only", action="store_true", help="no damaged study folders")
     parser.add_argument("--verbose", action="store_true", help="print every request")
     asked = parser.parse_args()

@@ -1,4 +1,5 @@
-"""What `tests.torture.fuzz` does to the files of a study: each damage takes the file and a source of chance."""
+"""What `tests.torture.fuzz` does to the files of a study: each damage takes the file and a source
+of chance."""
 
 import json
 import os
@@ -8,7 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VALUES: list[Any] = [None, True, -1, 0, 1e308, float("nan"), float("inf"), "", "x", [], [[]], {}, {"a": 1}, 10**400]
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    10**400,
+]
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -35,11 +51,15 @@ def _lines(path: Path, rng: random.Random) -> None:
 
 def _json(path: Path, rng: random.Random) -> None:
     try:
-        content = json.loads(path.read_bytes().splitlines()[0] if path.suffix == ".jsonl" else path.read_bytes())
+        content = json.loads(
+            path.read_bytes().splitlines()[0] if path.suffix == ".jsonl" else path.read_bytes()
+        )
     except (OSError, ValueError, IndexError):
         return
     inner = content
-    while rng.random() < 0.5 and (deeper := [v for v in inner.values() if isinstance(v, dict) and v]):
+    while rng.random() < 0.5 and (
+        deeper := [v for v in inner.values() if isinstance(v, dict) and v]
+    ):
         inner = rng.choice(deeper)
     key = rng.choice(list(inner))
     if rng.random() < 0.2:
@@ -67,19 +87,28 @@ def _stray(path: Path, rng: random.Random) -> None:
 
 
 def _cache(path: Path, rng: random.Random) -> None:
-    cache = path.parents[2 if path.parent.name == "sound" else 4] / "home/.cache/convnext-ablations/layouts.json"
+    cache = (
+        path.parents[2 if path.parent.name == "sound" else 4]
+        / "home/.cache/convnext-ablations/layouts.json"
+    )
     cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.write_bytes(rng.choice([b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"a": {"layout": 3}}']))
+    cache.write_bytes(
+        rng.choice([b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"a": {"layout": 3}}'])
+    )
 
 
 DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
     "missing": lambda path, _: path.unlink(missing_ok=True),
     "empty": lambda path, _: _write(path, b""),
-    "cut": lambda path, rng: _write(path, path.read_bytes()[: rng.randrange(1, 500)] if path.exists() else b"{"),
+    "cut": lambda path, rng: _write(
+        path, path.read_bytes()[: rng.randrange(1, 500)] if path.exists() else b"{"
+    ),
     "garbage": lambda path, rng: _write(path, rng.randbytes(200)),
     "no text": lambda path, _: _write(path, b"\xff\xfe{}"),
     "deep": lambda path, _: _write(path, b"[" * 100_000),
-    "another type": lambda path, rng: _write(path, rng.choice([b"[]", b"3", b"null", b'"x"', b"{}", b"NaN"])),
+    "another type": lambda path, rng: _write(
+        path, rng.choice([b"[]", b"3", b"null", b'"x"', b"{}", b"NaN"])
+    ),
     "a line": _lines,
     "a field": _json,
     "another field": _json,

@@ -1,4 +1,5 @@
-"""The wrong requests of `tests.torture.fuzz`: what is asked, in which folder, and what the answer has to say."""
+"""The wrong requests of `tests.torture.fuzz`: what is asked, in which folder, and what the answer
+has to say."""
 
 import difflib
 import json
@@ -25,10 +26,26 @@ COMMANDS: Mapping[str, type] = runner.COMMANDS
 STEPS = [step.name for step in PAPER.rows(get_regime("small"))]
 
 PLACE = ["--preset", "pocket", "--runs", "runs", "--study", "sound"]
-QUICK = [*PLACE, "--data-dir", "data", "--dataset", "imagefolder:images", "--resolution", "32", "--epochs", "1",
-         "--warmup-epochs", "0", "--batch-size", "8", "--device", "cpu"]  # fmt: skip
+QUICK = [
+    *PLACE,
+    "--data-dir",
+    "data",
+    "--dataset",
+    "imagefolder:images",
+    "--resolution",
+    "32",
+    "--epochs",
+    "1",
+    "--warmup-epochs",
+    "0",
+    "--batch-size",
+    "8",
+    "--device",
+    "cpu",
+]
 PLANNED = ["--dry-run", *QUICK]
-# Requests that are answered quickly: what they train is trained already, and the rest is only planned.
+# Requests that are answered quickly: what they train is trained already, and the rest is only
+# planned.
 SOUND: dict[str, list[str]] = {name: [] for name in COMMANDS} | {
     "steps": ["--regime", "small", "--resolution", "32"],
     "show": ["3", "--regime", "small", "--resolution", "32"],
@@ -65,11 +82,63 @@ AT_ODDS = [
     ["-"],
 ]
 
-WORDS = ["", " ", "abc", "nan", "inf", "-inf", "1e400", "-1", "0", "1.5", "99999999999999999999", "9" * 5000, "None",
-         "true", "\u0663", "ünï", "猫", "\udcff\udcfe", "a\nb", "\x1b[31m", "x" * 5000, "../..", "/", ".", "~", "*",
-         "$HOME", "'", '"', ";", "--", "=", "\\", "1,2", "[1]", "{}", "%s", "0x10", "1_0", "-0", "1e-400",
-         "images", "empty", "pipe", "/dev/zero", "/dev/null", "/proc/self/mem", "dangling", "runs/sound",
-         "imagefolder:", "imagefolder:empty", "imagefolder:pipe", "imagefolder:/dev", "cuda:99", "cuda:-1"]  # fmt: skip
+WORDS = [
+    "",
+    " ",
+    "abc",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "-1",
+    "0",
+    "1.5",
+    "99999999999999999999",
+    "9" * 5000,
+    "None",
+    "true",
+    "\u0663",
+    "ünï",
+    "猫",
+    "\udcff\udcfe",
+    "a\nb",
+    "\x1b[31m",
+    "x" * 5000,
+    "../..",
+    "/",
+    ".",
+    "~",
+    "*",
+    "$HOME",
+    "'",
+    '"',
+    ";",
+    "--",
+    "=",
+    "\\",
+    "1,2",
+    "[1]",
+    "{}",
+    "%s",
+    "0x10",
+    "1_0",
+    "-0",
+    "1e-400",
+    "images",
+    "empty",
+    "pipe",
+    "/dev/zero",
+    "/dev/null",
+    "/proc/self/mem",
+    "dangling",
+    "runs/sound",
+    "imagefolder:",
+    "imagefolder:empty",
+    "imagefolder:pipe",
+    "imagefolder:/dev",
+    "cuda:99",
+    "cuda:-1",
+]
 
 
 @dataclass(frozen=True)
@@ -94,14 +163,19 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.folder, self._good = root / "world", root / "good"
-        self.environment = {"HOME": str(self.folder / "home"), "XDG_CACHE_HOME": str(self.folder / "home/.cache"),
-                            "OMP_NUM_THREADS": "1"}  # fmt: skip
+        self.environment = {
+            "HOME": str(self.folder / "home"),
+            "XDG_CACHE_HOME": str(self.folder / "home/.cache"),
+            "OMP_NUM_THREADS": "1",
+        }
         for name in ("data", "runs", "home", "venv/bin"):
             (self.folder / name).mkdir(parents=True)
         # A process of its own: this one has not imported torch yet.
         command = [sys.executable, "-c", _MAKE, *QUICK]
         environment = os.environ | self.environment | {"PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=self.folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            command, cwd=self.folder, env=environment, check=True, stdout=subprocess.DEVNULL
+        )
         (self.folder / "empty").touch()
         python = self.folder / "venv/bin/python"
         python.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c '{_ECHO}' \"$@\"\n")
@@ -141,9 +215,14 @@ print(json.dumps(command_line.from_make(runner.COMMANDS, sys.argv[3:], os.enviro
 
 def draw(rng: random.Random, world: World, plain: bool, light: bool) -> Request:
     """The next request; a light one is about words rather than files."""
-    (kind,) = rng.choices([_value, _typo, _structure, _make, _study], [8, 8, 6, 1, 0] if light else [8, 7, 6, 1, 5])
+    (kind,) = rng.choices(
+        [_value, _typo, _structure, _make, _study], [8, 8, 6, 1, 0] if light else [8, 7, 6, 1, 5]
+    )
     request = kind(rng, world, plain)
-    while light and request.arguments[:1] in (("predict",), ("export",)):  # they would import torch, for seconds
+    while light and request.arguments[:1] in (
+        ("predict",),
+        ("export",),
+    ):  # they would import torch, for seconds
         request = kind(rng, world, plain)
     return request
 
@@ -170,11 +249,23 @@ def _value(rng: random.Random, world: World, plain: bool) -> Request:
     def names_it(out: str, err: str) -> str | None:
         said = err.lower().replace("--help", "")
         # However it is quoted, and a path of an imagefolder by itself.
-        parts = [part for word in words for part in (word, word.removeprefix("imagefolder:"), ascii(word)[1:])]
+        parts = [
+            part
+            for word in words
+            for part in (word, word.removeprefix("imagefolder:"), ascii(word)[1:])
+        ]
         shown = [one_line(part, 20)[:8].lower() for part in parts]
-        if not err.startswith("runner.py: ") or field.rstrip("s") in said or any(w and w in said for w in shown):
+        if (
+            not err.startswith("runner.py: ")
+            or field.rstrip("s") in said
+            or any(w and w in said for w in shown)
+        ):
             return None
-        return None if "--" in said or "another config" in said else "the complaint names neither the option nor value"
+        return (
+            None
+            if "--" in said or "another config" in said
+            else "the complaint names neither the option nor value"
+        )
 
     # The sound data folder keeps a plain process from its default one, beside runner.py.
     return Request("value", tuple(arguments), plain and option.name != "--data-dir", judge=names_it)
@@ -203,7 +294,12 @@ def _typo(rng: random.Random, world: World, plain: bool) -> Request:
     command, option = _command_and_option(rng)
     while option.standing_alone:
         command, option = _command_and_option(rng)
-    spellings = {name for o in command_line.options(COMMANDS[command]) for name in o.spellings if name[0] == "-"}
+    spellings = {
+        name
+        for o in command_line.options(COMMANDS[command])
+        for name in o.spellings
+        if name[0] == "-"
+    }
     places: list[tuple[list[str], Callable[[str], list[str]]]] = [
         (sorted(spellings), lambda w: [command, *SOUND[command], f"--{w}", *["1"] * option.least]),
         (list(COMMANDS), lambda w: [w, *SOUND[command]]),
@@ -211,7 +307,10 @@ def _typo(rng: random.Random, world: World, plain: bool) -> Request:
         (STEPS, lambda w: ["all", *PLANNED, "--steps", w]),
         (list(PRESETS), lambda w: ["report", "--preset", w]),
         (list(REGIMES), lambda w: ["train", *SOUND["train"], "--regime", w]),
-        (["food101", "fashion-mnist", "pocket", "imagefolder"], lambda w: [*SOUND_TRAIN, "--dataset", w]),
+        (
+            ["food101", "fashion-mnist", "pocket", "imagefolder"],
+            lambda w: [*SOUND_TRAIN, "--dataset", w],
+        ),
         (["auto", "cpu", "cuda"], lambda w: [*SOUND_TRAIN, "--device", w]),
         (["adamw", "sgd"], lambda w: [*SOUND_TRAIN, "--optimizer", w]),
         (["truncated-normal", "he"], lambda w: [*SOUND_TRAIN, "--classic.init", w]),
@@ -232,7 +331,9 @@ def _typo(rng: random.Random, world: World, plain: bool) -> Request:
             return f"{wrong!r} gets no suggestion, and {right!r} was meant"
         if near != right and distance(wrong, near) > distance(wrong, right):
             ratio = [difflib.SequenceMatcher(None, wrong, one).ratio() for one in (near, right)]
-            return None if ratio[0] >= ratio[1] else f"suggests {near!r} for {wrong!r}, not {right!r}"
+            return (
+                None if ratio[0] >= ratio[1] else f"suggests {near!r} for {wrong!r}, not {right!r}"
+            )
         return None
 
     return Request("typo", tuple(arguments), plain, refused=True, judge=suggests)
@@ -260,7 +361,8 @@ def _structure(rng: random.Random, world: World, plain: bool) -> Request:
         arguments = arguments[: rng.randrange(len(arguments))]
     else:
         arguments = [rng.choice(WORDS) for _ in range(rng.randrange(4))]
-    # Without one of these words it would be a request to train for an hour, on images drawn beside runner.py.
+    # Without one of these words it would be a request to train for an hour, on images drawn beside
+    # runner.py.
     if {"train", "all"} & set(arguments) and not {*QUICK} <= {*arguments}:
         arguments.append("--dry-run")
         plain = False
@@ -269,11 +371,42 @@ def _structure(rng: random.Random, world: World, plain: bool) -> Request:
 
 def _make(rng: random.Random, world: World, plain: bool) -> Request:
     """A value through make arrives as it was given."""
-    value = rng.choice(["a b", "it's", '"quoted"', "$HOME", "$(shell touch made)", "a;b", "a#b", "`date`", "a|b>c",
-                        "a\\b", "*", "ünï", "a=b", "$$", "%", "~", "(", "&&", "!", "a,b", "--x",
-                        "x" * 3000])  # fmt: skip
-    option, target = rng.choice([("DATASET", "all-ablations"), ("STUDY", "report"), ("RUNS", "demo"), ("OUT", "export"),
-                                 ("INIT_WEIGHTS", "all-ablations"), ("LICENSE", "export")])  # fmt: skip
+    value = rng.choice(
+        [
+            "a b",
+            "it's",
+            '"quoted"',
+            "$HOME",
+            "$(shell touch made)",
+            "a;b",
+            "a#b",
+            "`date`",
+            "a|b>c",
+            "a\\b",
+            "*",
+            "ünï",
+            "a=b",
+            "$$",
+            "%",
+            "~",
+            "(",
+            "&&",
+            "!",
+            "a,b",
+            "--x",
+            "x" * 3000,
+        ]
+    )
+    option, target = rng.choice(
+        [
+            ("DATASET", "all-ablations"),
+            ("STUDY", "report"),
+            ("RUNS", "demo"),
+            ("OUT", "export"),
+            ("INIT_WEIGHTS", "all-ablations"),
+            ("LICENSE", "export"),
+        ]
+    )
     arguments = (target, f"VENV={world.folder}/venv", f"{option}={value}", "RUN=one")
     name = f"--{option.lower().replace('_', '-')}"
 
@@ -290,9 +423,18 @@ def _make(rng: random.Random, world: World, plain: bool) -> Request:
     return Request("make", arguments, judge=arrives, note=value)
 
 
-FILES = ["study.json", "speeds.json"] + [f"depthwise/seed-0/{name}" for name in (
-    "config.json", "environment.json", "metrics.jsonl", "result.json", "predictions.csv", "model.safetensors",
-    "checkpoint.pt")]  # fmt: skip
+FILES = ["study.json", "speeds.json"] + [
+    f"depthwise/seed-0/{name}"
+    for name in (
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "predictions.csv",
+        "model.safetensors",
+        "checkpoint.pt",
+    )
+]
 
 
 def _study(rng: random.Random, world: World, plain: bool) -> Request:
@@ -307,4 +449,6 @@ def _study(rng: random.Random, world: World, plain: bool) -> Request:
     command = rng.choice(["report", "report", "train", "all", "predict", "export"])
     if command == "train" and relative.endswith(("result.json", "checkpoint.pt")):
         command = "all"  # to train it again is another test's work
-    return Request("study", (command, *SOUND[command]), plain, prepare=prepare, note=f"{damage}: {relative}")
+    return Request(
+        "study", (command, *SOUND[command]), plain, prepare=prepare, note=f"{damage}: {relative}"
+    )

@@ -1,4 +1,5 @@
-"""A Slurm of one's own on this machine: its daemons, files and ports in a folder, for as long as a block lasts."""
+"""A Slurm of one's own on this machine: its daemons, files and ports in a folder, for as long as a
+block lasts."""
 
 import getpass
 import os
@@ -21,7 +22,8 @@ SlurmdPort={ports[1]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-# A job that was requeued begins again when its credential has expired: after five seconds instead of two minutes.
+# A job that was requeued begins again when its credential has expired: after five seconds instead
+# of two minutes.
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -58,7 +60,8 @@ def _path() -> str:
 
 @contextmanager
 def private_slurm(folder: Path, cpus: int) -> Iterator[None]:
-    """Within the block Slurm's commands of this process talk to a cluster of one node with `cpus` processors.
+    """Within the block Slurm's commands of this process talk to a cluster of one node with `cpus`
+    processors.
 
     Jobs of its partition `high` preempt those of `low`, which are requeued.
 
@@ -75,7 +78,11 @@ def private_slurm(folder: Path, cpus: int) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(SLURM_CONF=str(folder / "slurm.conf"), PATH=_path())
     munge = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
-    daemons = [_start(folder, "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge)]
+    daemons = [
+        _start(
+            folder, "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge
+        )
+    ]
     try:
         _wait_for(folder, "munge.socket", (folder / "munge.socket").exists)
         daemons.append(_start(folder, "slurmctld", "-D"))
@@ -109,7 +116,9 @@ def _wait_for(folder: Path, what: str, there: Callable[[], object]) -> None:
     end = time.monotonic() + 60
     while not there():
         if time.monotonic() > end:
-            said = " | ".join(line for log in folder.glob("*.out") for line in log.read_text().splitlines()[-3:])
+            said = " | ".join(
+                line for log in folder.glob("*.out") for line in log.read_text().splitlines()[-3:]
+            )
             raise RuntimeError(f"{what} did not come up within a minute: {said}")
         time.sleep(0.2)
 

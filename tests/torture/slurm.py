@@ -1,10 +1,12 @@
-"""A study on a real Slurm, which is started here for it: preempted, out of time, killed and cancelled, one task each.
+"""A study on a real Slurm, which is started here for it: preempted, out of time, killed and
+cancelled, one task each.
 
-`runner.py all --launcher slurm` submits an array of four workers. One is preempted by a job of a better partition and
-requeued; one runs into its time limit; the process of one is killed by SIGKILL; one is cancelled. What they and the
-job after them make is compared with what one local process makes, byte for byte but for times. The program is edited
-after the submission, to show that jobs run the code that was submitted. Needs Debian's slurm-wlm and munge; without
-them it says so and is skipped. Run as: python -m tests.torture.slurm, or `make test-slurm`.
+`runner.py all --launcher slurm` submits an array of four workers. One is preempted by a job of a
+better partition and requeued; one runs into its time limit; the process of one is killed by
+SIGKILL; one is cancelled. What they and the job after them make is compared with what one local
+process makes, byte for byte but for times. The program is edited after the submission, to show that
+jobs run the code that was submitted. Needs Debian's slurm-wlm and munge; without them it says so
+and is skipped. Run as: python -m tests.torture.slurm, or `make test-slurm`.
 """
 
 import os
@@ -25,16 +27,24 @@ from tests.torture.sharing import differences, place, request
 ROOT = Path(__file__).parents[2]
 STEPS, SEEDS, WORKERS = ["training-recipe", "layer-norm"], 4, 4
 SECONDS = 15.0
-"""That a run takes alone, about: the study then lasts longer than Slurm takes to notice a time limit."""
+"""That a run takes alone, about: the study then lasts longer than Slurm takes to notice a time
+limit."""
 
 
 def main() -> int:
     """The whole of it."""
     if lacks := missing():
-        print(f"skipped: this machine has no {', '.join(lacks)} (Debian: apt-get install slurm-wlm munge)")
+        print(
+            f"skipped: this machine has no {', '.join(lacks)} (Debian: apt-get install slurm-wlm "
+            "munge)"
+        )
         return 0
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    os.environ |= {"XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    os.environ |= {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     generate(folder / "images", {"train": 12, "test": 4})
     code = folder / "program"
     shutil.copytree(ROOT, code, ignore=shutil.ignore_patterns(".venv", "runs", "datasets", "tests"))
@@ -66,7 +76,9 @@ def _epochs(folder: Path, code: Path) -> int:
 def _run(code: Path, words: list[str]) -> str:
     """What `runner.py` says, all of it."""
     command = [sys.executable, "runner.py", *words]
-    done = subprocess.run(command, cwd=code, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=code, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode not in (0, 2):
         raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}")
     return done.stdout
@@ -74,9 +86,16 @@ def _run(code: Path, words: list[str]) -> str:
 
 def _refusals(code: Path, shared: Path, more: tuple[str, ...]) -> list[str]:
     """A partition that there is not is answered in Slurm's words, and leaves nothing behind."""
-    said = _run(code, [*request(shared, STEPS, SEEDS, more), "--launcher", "slurm", "--partition", "nowhere"])
+    said = _run(
+        code,
+        [*request(shared, STEPS, SEEDS, more), "--launcher", "slurm", "--partition", "nowhere"],
+    )
     right = re.fullmatch(r"runner.py: Slurm refuses the jobs: .*nvalid partition.*\n", said)
-    left = [str(path) for path in shared.rglob("*") if path.parts[-2:] != ("data", "food-101") and path.name != "data"]
+    left = [
+        str(path)
+        for path in shared.rglob("*")
+        if path.parts[-2:] != ("data", "food-101") and path.name != "data"
+    ]
     return ([] if right else [f"of an unknown partition it says: {said}"]) + [
         f"{path} was left behind" for path in left
     ]
@@ -84,13 +103,27 @@ def _refusals(code: Path, shared: Path, more: tuple[str, ...]) -> list[str]:
 
 def _torment(code: Path, shared: Path, more: tuple[str, ...]) -> list[str]:
     """Submit the study and disturb its tasks; what went wrong."""
-    words = [*request(shared, STEPS, SEEDS, more), "--launcher", "slurm", "--jobs", str(WORKERS), "--partition", "low",
-             "--time-limit", "60", "--sbatch", "ntasks=1", "signal=B:USR1@20"]  # fmt: skip
+    words = [
+        *request(shared, STEPS, SEEDS, more),
+        "--launcher",
+        "slurm",
+        "--jobs",
+        str(WORKERS),
+        "--partition",
+        "low",
+        "--time-limit",
+        "60",
+        "--sbatch",
+        "ntasks=1",
+        "signal=B:USR1@20",
+    ]
     said = _run(code, words)
     print(said, flush=True)
     array, closing = re.findall(r"job (\d+)", said)[:2]
     (jobs,) = (shared / "runs/shared/.jobs").iterdir()
-    (code / "training/loop.py").write_text("raise RuntimeError('this code was edited after the submission')\n")
+    (code / "training/loop.py").write_text(
+        "raise RuntimeError('this code was edited after the submission')\n"
+    )
     logs = [jobs / f"shared-{array}-{task}.log" for task in range(WORKERS)]
     found: list[str] = []
 
@@ -115,18 +148,32 @@ def _torment(code: Path, shared: Path, more: tuple[str, ...]) -> list[str]:
         found.append(f"task {victim} trains nothing that could be killed")
     cancelled = next(task for task in (0, 2, 3) if task not in (*preempted, victim))
     answer("scancel", f"{array}_{cancelled}")
-    expect("the cancelled worker saved its run", lambda: "was stopped in epoch" in logs[cancelled].read_text())
-    expect("one ran into its time limit, saved its run and was requeued", lambda: 1 in _restarts(array, range(WORKERS)))
+    expect(
+        "the cancelled worker saved its run",
+        lambda: "was stopped in epoch" in logs[cancelled].read_text(),
+    )
+    expect(
+        "one ran into its time limit, saved its run and was requeued",
+        lambda: 1 in _restarts(array, range(WORKERS)),
+    )
     restarted = _restarts(array, range(WORKERS))
     if set(restarted) != {1, *preempted}:
-        found.append(f"restarted were the tasks {sorted(restarted)} instead of 1 and {sorted(preempted)}")
+        found.append(
+            f"restarted were the tasks {sorted(restarted)} instead of 1 and {sorted(preempted)}"
+        )
     expect("nothing is queued any more", lambda: not answer("squeue", "-h").strip(), 900)
     for name, text in [(log.name, log.read_text()) for log in jobs.glob("*.log")]:
-        found += [f"{name}: {line}" for line in text.splitlines() if "edited after" in line or "Traceback" in line]
+        found += [
+            f"{name}: {line}"
+            for line in text.splitlines()
+            if "edited after" in line or "Traceback" in line
+        ]
     if "report:" not in (jobs / f"shared-{closing}.log").read_text():
         found.append("the closing job wrote no report")
     if found:
-        print(*(f"== {log.name}\n{log.read_text()}" for log in sorted(jobs.glob("*.log"))), sep="\n")
+        print(
+            *(f"== {log.name}\n{log.read_text()}" for log in sorted(jobs.glob("*.log"))), sep="\n"
+        )
     return found
 
 

@@ -11,11 +11,30 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_run_killed_at_random_moments_ends_as_one_never_killed(tmp_path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.torture.chaos", "--kills", "7", "--plain", "0",
-               "--seed", "5", "--steps", "separate-downsampling", "--folder", str(tmp_path / "chaos")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.torture.chaos",
+        "--kills",
+        "7",
+        "--plain",
+        "0",
+        "--seed",
+        "5",
+        "--steps",
+        "separate-downsampling",
+        "--folder",
+        str(tmp_path / "chaos"),
+    ]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        command,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kills: 7\n" in done.stdout

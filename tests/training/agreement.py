@@ -1,9 +1,10 @@
-"""An update of every step of the paper's roadmap, by however many processes torchrun started this with.
+"""An update of every step of the paper's roadmap, by however many processes torchrun started this
+with.
 
     torchrun --nproc-per-node=K tests/training/agreement.py FOLDER
 
-leaves the sha256 of all that process k holds then in FOLDER/k.json: weights, batch norm's statistics, their average,
-what it says of images, losses; by name.
+leaves the sha256 of all that process k holds then in FOLDER/k.json: weights, batch norm's
+statistics, their average, what it says of images, losses; by name.
 """
 
 import hashlib
@@ -49,29 +50,46 @@ def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, T
     regime, device = REGIMES["pocket"], torch.device("cpu")
     torch.manual_seed(0)
     architecture = PAPER.architecture(PAPER.step(name, regime), regime, 5)
-    model = build(architecture, drop_path=RECIPE.drop_path, layer_scale=RECIPE.layer_scale, init="he").to(dtype)
+    model = build(
+        architecture, drop_path=RECIPE.drop_path, layer_scale=RECIPE.layer_scale, init="he"
+    ).to(dtype)
     optimizer = "sgd" if name == "baseline" else "adamw"
     recipe = replace(RECIPE, optimizer=optimizer)
-    train_state = TrainState(lay_out(model, ComputeOptions()), recipe, ComputeOptions(), device, "fp32", 0, processes)
+    train_state = TrainState(
+        lay_out(model, ComputeOptions()), recipe, ComputeOptions(), device, "fp32", 0, processes
+    )
 
     def batches() -> Iterator[Batch]:
         for batch in train_batches(
-            Images(), recipe.augmentation, 32, seed=0, epoch=0, batch_size=16, micro_batches=4, rank=processes.rank,
+            Images(),
+            recipe.augmentation,
+            32,
+            seed=0,
+            epoch=0,
+            batch_size=16,
+            micro_batches=4,
+            rank=processes.rank,
             world=processes.count,
-        ):  # fmt: skip
+        ):
             yield replace(batch, images=batch.images.to(dtype), weight=batch.weight.to(dtype))
 
     update(train_state, 0, batches(), lr=1e-2)
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     evaluated = evaluate(
-        model.float(), eval_batches(Images(), 32, batch_size=8, rank=processes.rank, world=processes.count),
-        tuple(map(str, range(40))), device, "fp32", processes,
-    )  # fmt: skip
+        model.float(),
+        eval_batches(Images(), 32, batch_size=8, rank=processes.rank, world=processes.count),
+        tuple(map(str, range(40))),
+        device,
+        "fp32",
+        processes,
+    )
     average = {} if train_state.average is None else train_state.average.state_dict()
     return {
         **{f"{name} {key}": value for key, value in weights.items()},
         **{f"{name} average of {key}": value for key, value in average.items()},
-        f"{name} evaluated": torch.cat([evaluated.p_label, evaluated.p_top1, evaluated.top.flatten()]),
+        f"{name} evaluated": torch.cat(
+            [evaluated.p_label, evaluated.p_top1, evaluated.top.flatten()]
+        ),
         f"{name} loss": torch.tensor(train_state.watch.loss_sum),
     }
 

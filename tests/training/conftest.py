@@ -13,7 +13,9 @@ from studies.study import open_study
 from training.execution import Execution, Stores
 from training.recipe import CLASSIC, Recipe, StudyConfig
 
-RECIPE = Recipe(epochs=3, batch_size=12, lr=2e-3, lr_batch=12, warmup_epochs=1, drop_path=0.2, layer_scale=0.1)
+RECIPE = Recipe(
+    epochs=3, batch_size=12, lr=2e-3, lr_batch=12, warmup_epochs=1, drop_path=0.2, layer_scale=0.1
+)
 
 MakeRun = Callable[..., Run]
 
@@ -41,7 +43,12 @@ def make_run(tmp_path: Path, dataset: data.Dataset) -> MakeRun:
         opened = open_study(tmp_path / study, config, {}, dataset.fingerprint)
         found = PAPER.step(step, regime)
         return Run(
-            opened, found.name, found.number, seed, PAPER.architecture(found, regime, len(dataset.classes)), recipe
+            opened,
+            found.name,
+            found.number,
+            seed,
+            PAPER.architecture(found, regime, len(dataset.classes)),
+            recipe,
         )
 
     return make

@@ -1,4 +1,5 @@
-"""The trial picks the fastest layout that computes the same function, and leaves no trace in the run."""
+"""The trial picks the fastest layout that computes the same function, and leaves no trace in the
+run."""
 
 import functools
 import json
@@ -24,8 +25,13 @@ POCKET = get_regime("pocket")
 WORK = Work(PAPER.architecture("4", POCKET, 10), 32, 4, "fp32", drop_path=0.2, layer_scale=True)
 
 
-LAYOUTS = [ComputeOptions(True, False, 2), ComputeOptions(False, False, 2), ComputeOptions(False, False, 1), ComputeOptions(True, False, 2, True),
-           ComputeOptions(True, False, 1, True)]  # fmt: skip
+LAYOUTS = [
+    ComputeOptions(True, False, 2),
+    ComputeOptions(False, False, 2),
+    ComputeOptions(False, False, 1),
+    ComputeOptions(True, False, 2, True),
+    ComputeOptions(True, False, 1, True),
+]
 
 
 @pytest.fixture
@@ -48,7 +54,8 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def two_threads(monkeypatch) -> None:
-    """torch says that it has two threads, and computes with what it has: two on one core would wait for each other."""
+    """torch says that it has two threads, and computes with what it has: two on one core would wait
+    for each other."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(autotune, "threads", lambda count: nullcontext())
 
@@ -56,7 +63,12 @@ def two_threads(monkeypatch) -> None:
 @pytest.mark.parametrize("fastest", LAYOUTS, ids=str)
 def test_the_fastest_layout_is_chosen(fastest, clock, two_threads) -> None:
     # Half a second for every word in which a layout differs from the fastest.
-    clock(lambda x: 1 + sum(ours != best for ours, best in zip(astuple(x), astuple(fastest), strict=True)) / 2)
+    clock(
+        lambda x: (
+            1
+            + sum(ours != best for ours, best in zip(astuple(x), astuple(fastest), strict=True)) / 2
+        )
+    )
     choice = choose(WORK, CPU, 10**4, None)
     assert (choice.layout, choice.why) == (fastest, "tried")
     assert str(fastest) in dict(choice.rates)
@@ -67,9 +79,13 @@ def test_a_gain_within_the_noise_changes_nothing(clock) -> None:
     assert choose(WORK, CPU, 10**4, None).layout.channels_last
 
 
-@pytest.mark.parametrize("factor", [-1.0, 1.15])  # the second is within bf16's rounding under batch norm
+@pytest.mark.parametrize(
+    "factor", [-1.0, 1.15]
+)  # the second is within bf16's rounding under batch norm
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_faster_layout_that_computes_something_else_is_not_chosen(precision, factor, clock, monkeypatch) -> None:
+def test_a_faster_layout_that_computes_something_else_is_not_chosen(
+    precision, factor, clock, monkeypatch
+) -> None:
     clock(lambda layout: 1.0 if layout.channels_last else 2.0)
     real = update.forward_of
 
@@ -84,7 +100,9 @@ def test_a_faster_layout_that_computes_something_else_is_not_chosen(precision, f
 
 
 @pytest.mark.parametrize(
-    "step", [step for step in PAPER.rows(POCKET) if step.number in (0, 7, 13, None)], ids=lambda s: s.name
+    "step",
+    [step for step in PAPER.rows(POCKET) if step.number in (0, 7, 13, None)],
+    ids=lambda s: s.name,
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_all_layouts_compute_the_same_function(step, precision) -> None:
@@ -108,7 +126,9 @@ def test_a_timed_step_leaves_the_weights_as_they_are() -> None:
     for _ in range(2):
         candidate.step(noise(4, 32, 10, CPU))
     assert train_state.optimizer.state  # it was stepped
-    assert all(torch.equal(*pair) for pair in zip(before, train_state.model.parameters(), strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip(before, train_state.model.parameters(), strict=True)
+    )
 
 
 def test_a_compiler_that_fails_loses(clock, monkeypatch) -> None:
@@ -163,7 +183,9 @@ def test_every_network_of_a_study_is_compiled(monkeypatch) -> None:
 
 def test_a_run_too_short_to_gain_has_no_trial(tmp_path) -> None:
     choice = choose(WORK, CPU, 5, tmp_path / "layouts.json")
-    assert choice == Choice(ComputeOptions(threads=torch.get_num_threads()), "the run is too short for a trial")
+    assert choice == Choice(
+        ComputeOptions(threads=torch.get_num_threads()), "the run is too short for a trial"
+    )
     assert not (tmp_path / "layouts.json").exists()
 
 
@@ -172,8 +194,12 @@ def test_a_choice_is_remembered_for_the_same_work_only(tmp_path, clock, monkeypa
     cache = tmp_path / "deep" / "layouts.json"
     first = choose(WORK, CPU, 10**4, cache)
     assert choose(WORK, CPU, 10**4, cache) == Choice(first.layout, "remembered")
-    others = [{"batch": 5}, {"resolution": 64}, {"precision": "bf16"},
-              {"architecture": PAPER.architecture("5", POCKET, 10)}]  # fmt: skip
+    others = [
+        {"batch": 5},
+        {"resolution": 64},
+        {"precision": "bf16"},
+        {"architecture": PAPER.architecture("5", POCKET, 10)},
+    ]
     for change in others:
         assert choose(replace(WORK, **change), CPU, 10**4, cache).why == "tried"
     assert choose(WORK, CPU, 10**4, cache).why == "remembered"
@@ -187,9 +213,14 @@ def test_a_damaged_memory_is_ignored_and_replaced(tmp_path, clock) -> None:
     choose(WORK, CPU, 10**4, cache)
     (key,) = json.loads(cache.read_bytes())
     odd = {"channels_last": 1, "compile": False, "threads": 2}
-    damages = (b"", b"\xff{", b"[1]", json.dumps({key: 3}).encode(),
-               json.dumps({key: {"layout": odd}}).encode(),
-               json.dumps({key: {"layout": {**odd, "channels_last": True, "threads": -1}}}).encode())  # fmt: skip
+    damages = (
+        b"",
+        b"\xff{",
+        b"[1]",
+        json.dumps({key: 3}).encode(),
+        json.dumps({key: {"layout": odd}}).encode(),
+        json.dumps({key: {"layout": {**odd, "channels_last": True, "threads": -1}}}).encode(),
+    )
     for damage in damages:
         cache.write_bytes(damage)
         assert choose(WORK, CPU, 10**4, cache).why == "tried"
@@ -222,14 +253,19 @@ def test_a_run_is_the_same_with_and_without_a_trial_that_chooses_its_layout(
 ) -> None:
     plain = ComputeOptions(channels_last=False, threads=1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(autotune, "choose", lambda work, device, steps, cache: choose_then_take(work, device))
+    monkeypatch.setattr(
+        autotune, "choose", lambda work, device, steps, cache: choose_then_take(work, device)
+    )
 
     def choose_then_take(work, device) -> Choice:
         assert choose(work, device, 10**4, None).why == "tried"
         return Choice(plain, "tried")
 
     weights = []
-    for name, how in (("given", replace(execution, layout=plain)), ("tried", replace(execution, trial=True))):
+    for name, how in (
+        ("given", replace(execution, layout=plain)),
+        ("tried", replace(execution, trial=True)),
+    ):
         run = make_run("4", study=name)
         loop.train(run, stores, how, StopRequest())
         weights.append((run.folder / "model.safetensors").read_bytes())
@@ -237,11 +273,17 @@ def test_a_run_is_the_same_with_and_without_a_trial_that_chooses_its_layout(
     assert weights[0] == weights[1]
     other = make_run("4", study="other")
     loop.train(other, stores, replace(execution, layout=ComputeOptions(threads=1)), StopRequest())
-    assert (other.folder / "model.safetensors").read_bytes() != weights[0]  # so that the test can fail
+    assert (other.folder / "model.safetensors").read_bytes() != weights[
+        0
+    ]  # so that the test can fail
 
 
-@pytest.mark.parametrize("began", [ComputeOptions(False, False, 1), ComputeOptions(True, False, 1, True)], ids=str)
-def test_a_resumed_run_keeps_the_layout_it_began_with(began, make_run, stores, execution, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "began", [ComputeOptions(False, False, 1), ComputeOptions(True, False, 1, True)], ids=str
+)
+def test_a_resumed_run_keeps_the_layout_it_began_with(
+    began, make_run, stores, execution, monkeypatch
+) -> None:
     class AfterTwo(StopRequest):
         looks = 2
 
@@ -257,12 +299,19 @@ def test_a_resumed_run_keeps_the_layout_it_began_with(began, make_run, stores, e
         raise AssertionError("a run that goes on tries nothing")
 
     monkeypatch.setattr(autotune, "choose", never)
-    loop.train(run, stores, replace(execution, layout=ComputeOptions(True, False, 2), trial=True), StopRequest())
+    loop.train(
+        run,
+        stores,
+        replace(execution, layout=ComputeOptions(True, False, 2), trial=True),
+        StopRequest(),
+    )
     state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
     assert ComputeOptions(**state["layout"]) == began
     whole = make_run("8", study="whole")
     loop.train(whole, stores, replace(execution, layout=began), StopRequest())
-    assert (run.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+    assert (run.folder / "model.safetensors").read_bytes() == (
+        whole.folder / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_run_resumed_on_another_device_keeps_the_order_of_its_weights(
@@ -289,11 +338,15 @@ def test_a_run_resumed_on_another_device_keeps_the_order_of_its_weights(
         assert torch.allclose(moved[name], value, atol=1e-4), name
 
 
-@pytest.mark.parametrize("layout", [None, {"channels_last": True, "bricks": 3}], ids=["none", "unknown word"])
+@pytest.mark.parametrize(
+    "layout", [None, {"channels_last": True, "bricks": 3}], ids=["none", "unknown word"]
+)
 def test_a_layout_of_another_version_is_one_sentence(layout, make_run, stores, execution) -> None:
     run = make_run("8", epochs=2)
     loop.train(run, stores, execution, StopRequest())
     state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
     checkpoint.save(run.folder / "checkpoint.pt", {**state, "layout": layout})
-    with pytest.raises(checkpoint.Damaged, match=r"checkpoint.pt is of another version of this program"):
+    with pytest.raises(
+        checkpoint.Damaged, match=r"checkpoint.pt is of another version of this program"
+    ):
         loop.train(run, stores, execution, StopRequest())

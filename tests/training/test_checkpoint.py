@@ -40,13 +40,21 @@ def kinds_of_damage(good: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.txt", "text")
     return {
-        "empty": b"", "truncated": good[: len(good) // 2], "torn in its last byte": good[:-1], "a bit": bytes(flipped),
-        "text": b"not a checkpoint" * 100, "torch's": foreign.getvalue(), "a zip": archive.getvalue(),
-        "random": random.Random(0).randbytes(5000), "zeros": bytes(len(good)),
-    }  # fmt: skip
+        "empty": b"",
+        "truncated": good[: len(good) // 2],
+        "torn in its last byte": good[:-1],
+        "a bit": bytes(flipped),
+        "text": b"not a checkpoint" * 100,
+        "torch's": foreign.getvalue(),
+        "a zip": archive.getvalue(),
+        "random": random.Random(0).randbytes(5000),
+        "zeros": bytes(len(good)),
+    }
 
 
-def test_every_kind_of_damage_is_recognised_and_gives_way_to_the_one_before(tmp_path, capsys) -> None:
+def test_every_kind_of_damage_is_recognised_and_gives_way_to_the_one_before(
+    tmp_path, capsys
+) -> None:
     path = tmp_path / "c.pt"
     assert checkpoint.load_latest(path, CPU) is None
     for epoch in (2, 3):
@@ -61,7 +69,8 @@ def test_every_kind_of_damage_is_recognised_and_gives_way_to_the_one_before(tmp_
         said = capsys.readouterr().err
         assert "c.pt is damaged" in said
         assert "going on from the one before" in said
-        # The good one stays the previous one until there is a better: the next save must not replace it.
+        # The good one stays the previous one until there is a better: the next save must not
+        # replace it.
         assert checkpoint.damaged(path).read_bytes() == content
         assert not path.exists()
         assert checkpoint.load_latest(path, CPU)["epoch"] == 2

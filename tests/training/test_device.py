@@ -42,7 +42,9 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("bf16", True), ("fp32", False), ("fp16", True)])
-def test_tf32_follows_the_precision_and_can_be_asked_for_by_its_old_and_new_names(precision, tf32) -> None:
+def test_tf32_follows_the_precision_and_can_be_asked_for_by_its_old_and_new_names(
+    precision, tf32
+) -> None:
     set_up(torch.device("cuda"), precision)
     # torch raises where the two interfaces were mixed, in the middle of torch.compile.
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
@@ -51,7 +53,9 @@ def test_tf32_follows_the_precision_and_can_be_asked_for_by_its_old_and_new_name
     assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
 
 
-@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
 def test_a_card_that_only_emulates_bf16_gets_fp16(capability, precision, monkeypatch) -> None:
     cards = {torch.device("cuda:1"): capability}
     monkeypatch.setattr(torch.cuda, "get_device_capability", cards.__getitem__)
@@ -87,7 +91,9 @@ def test_a_device_has_one_name_whatever_the_layout() -> None:
         assert device_name(torch.device("cpu")) == name
     with threads(1):
         assert device_name(torch.device("cpu")) == name
-    assert device_name(torch.device("cpu"), 4) == f"4 x {name}"  # four processes have a time of their own
+    assert (
+        device_name(torch.device("cpu"), 4) == f"4 x {name}"
+    )  # four processes have a time of their own
 
 
 def test_mps_is_no_cpu() -> None:
@@ -112,7 +118,9 @@ def test_deterministic_asks_for_kernels_that_always_round_alike() -> None:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="a setting of glibc")
 def test_memory_that_was_freed_is_used_again_without_asking_the_system() -> None:
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=root, capture_output=True, text=True, check=True
+    )
     before, after = map(int, done.stdout.split())
     assert before > 25  # 64 MB in pages of up to 2 MiB
     assert after < 10

@@ -1,4 +1,5 @@
-"""Disks that fill up, turn read-only or vanish in mid-run: real ones, file systems in memory of a size we choose.
+"""Disks that fill up, turn read-only or vanish in mid-run: real ones, file systems in memory of a
+size we choose.
 
 Where this process may not mount them, all of it is run once more in a user namespace, where it may.
 """
@@ -31,7 +32,12 @@ _IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 def call(*command: object) -> bool:
     try:
-        return subprocess.run([str(word) for word in command], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(
+                [str(word) for word in command], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
     except FileNotFoundError:
         return False
 
@@ -93,7 +99,10 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     """An empty disk of 60 MB at `tmp_path`/disk."""
     (tmp_path / "try").mkdir()
     if not may_mount(tmp_path / "try"):
-        pytest.skip("this process may not mount a file system (test_in_a_namespace runs it where one may, if one may)")
+        pytest.skip(
+            "this process may not mount a file system (test_in_a_namespace runs it where one may, "
+            "if one may)"
+        )
     made = Disk(tmp_path / "disk", "60m", 200)
     yield made
     made.close()
@@ -103,12 +112,28 @@ def test_in_a_namespace(tmp_path: Path) -> None:
     if os.environ.get(_INSIDE) or may_mount(tmp_path):
         pytest.skip("this process may mount by itself")
     if not call(*_IN_A_NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", tmp_path):
-        pytest.skip("neither root nor a user namespace is to be had here, so no file system of a chosen size")
-    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "--basetemp", str(tmp_path / "inside")]
+        pytest.skip(
+            "neither root nor a user namespace is to be had here, so no file system of a chosen "
+            "size"
+        )
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "--basetemp",
+        str(tmp_path / "inside"),
+    ]
     done = subprocess.run(
-        [*_IN_A_NAMESPACE, *tests], env={**os.environ, _INSIDE: "1"}, cwd=Path(runner.__file__).parent,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*_IN_A_NAMESPACE, *tests],
+        env={**os.environ, _INSIDE: "1"},
+        cwd=Path(runner.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed, 1 skipped" in done.stdout  # this one
 
@@ -140,11 +165,36 @@ def outcome(folder: Path) -> dict[str, object]:
 
 EVENTS = {
     "full at events": ((loop, "EventLog", 1), lambda d: d.fill(), "events.out", "No space left"),
-    "full at weights": ((records, "save_weights", 1), lambda d: d.fill(12_288), "model.safetensors", "No space left"),
-    "full at metrics": ((loop, "write_atomically", 2), lambda d: d.fill(), "metrics.jsonl", "No space left"),
-    "full at checkpoint": ((checkpoint, "save", 2), lambda d: d.fill(12_288), "checkpoint.pt", "No space left"),
-    "full at result": ((records, "architecture_complexity", 1), lambda d: d.fill(), "result.json", "No space left"),
-    "no names left": ((checkpoint, "save", 2), lambda d: d.use_all_names(), "checkpoint.pt", "No space left"),
+    "full at weights": (
+        (records, "save_weights", 1),
+        lambda d: d.fill(12_288),
+        "model.safetensors",
+        "No space left",
+    ),
+    "full at metrics": (
+        (loop, "write_atomically", 2),
+        lambda d: d.fill(),
+        "metrics.jsonl",
+        "No space left",
+    ),
+    "full at checkpoint": (
+        (checkpoint, "save", 2),
+        lambda d: d.fill(12_288),
+        "checkpoint.pt",
+        "No space left",
+    ),
+    "full at result": (
+        (records, "architecture_complexity", 1),
+        lambda d: d.fill(),
+        "result.json",
+        "No space left",
+    ),
+    "no names left": (
+        (checkpoint, "save", 2),
+        lambda d: d.use_all_names(),
+        "checkpoint.pt",
+        "No space left",
+    ),
     "read-only": ((loop, "evaluate", 2), lambda d: d.make_read_only(), "", "Read-only file system"),
     "vanished": ((loop, "evaluate", 2), lambda d: d.vanish(), "", "No such file"),
     "deleted": ((loop, "evaluate", 2), lambda d: d.delete(), "", "No such file"),
@@ -184,9 +234,32 @@ def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed
 def test_through_the_command_line_it_is_exit_code_1_and_the_same_command_goes_on(
     disk, images, tmp_path, capsys, monkeypatch
 ) -> None:
-    command = ["all", "--preset", "pocket", "--dataset", f"imagefolder:{images}", "--data-dir", str(tmp_path),
-               "--runs", str(disk.root), "--study", "s", "--steps", "3", "--resolution", "32", "--epochs", "2",
-               "--warmup-epochs", "0", "--batch-size", "24", "--device", "cpu", "--no-trial"]  # fmt: skip
+    command = [
+        "all",
+        "--preset",
+        "pocket",
+        "--dataset",
+        f"imagefolder:{images}",
+        "--data-dir",
+        str(tmp_path),
+        "--runs",
+        str(disk.root),
+        "--study",
+        "s",
+        "--steps",
+        "3",
+        "--resolution",
+        "32",
+        "--epochs",
+        "2",
+        "--warmup-epochs",
+        "0",
+        "--batch-size",
+        "24",
+        "--device",
+        "cpu",
+        "--no-trial",
+    ]
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", once(checkpoint.save, 2, lambda: disk.fill(4096)))
         assert runner.main(command) == 1
@@ -214,8 +287,16 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys) -> None:
     study = finished.parents[1]
     described = read_json(study / "study.json")
-    described["dataset"] = {"name": "x", "description": "x", "synthetic": False, "classes": ["a", "b", "c"],
-                            "train": 72, "validation": 9, "test": 9, "skipped": {}}  # fmt: skip
+    described["dataset"] = {
+        "name": "x",
+        "description": "x",
+        "synthetic": False,
+        "classes": ["a", "b", "c"],
+        "train": 72,
+        "validation": 9,
+        "test": 9,
+        "skipped": {},
+    }
     records.write_json(study / "study.json", described)
     page.write(study)
     before = contents(study / "report")
@@ -234,7 +315,10 @@ def test_an_export_that_does_not_fit_leaves_nothing(form, finished, disk, capsys
     out = disk.root / "out"
     assert runner.main(["export", "--run", str(finished), "--out", str(out), "--format", form]) == 1
     said = capsys.readouterr().err
-    assert f"the export {out} could not be written (No space left on device); nothing was left there" in said
+    assert (
+        f"the export {out} could not be written (No space left on device); nothing was left there"
+        in said
+    )
     assert "Traceback" not in said
     assert sorted(disk.root.iterdir()) == before
 
@@ -250,8 +334,12 @@ def test_a_figure_that_does_not_fit_leaves_the_file_that_was_there(finished, ima
     assert load_file(finished / "model.safetensors")
 
 
-def test_a_cache_that_does_not_fit_after_all_goes_on_where_it_was(disk, dataset, tmp_path, stores) -> None:
-    with pytest.raises(OSError, match=r"the image cache .* could not be written \(No space left on device\)"):
+def test_a_cache_that_does_not_fit_after_all_goes_on_where_it_was(
+    disk, dataset, tmp_path, stores
+) -> None:
+    with pytest.raises(
+        OSError, match=r"the image cache .* could not be written \(No space left on device\)"
+    ):
         open_store(dataset.train, disk.root, 37, announce=lambda _: disk.fill(50_000))
     disk.heal()
     store = open_store(dataset.train, disk.root, 37)
@@ -263,17 +351,40 @@ def test_a_cache_that_does_not_fit_after_all_goes_on_where_it_was(disk, dataset,
 def test_drawn_images_that_do_not_fit_are_no_data_set(disk) -> None:
     disk.fill(20_000)
     folder = disk.root / "pocket"
-    with pytest.raises(OSError, match=r"^the pocket images could not be written to \S+ \(No space left on device\)$"):
+    with pytest.raises(
+        OSError,
+        match=r"^the pocket images could not be written to \S+ \(No space left on device\)$",
+    ):
         generate(folder, {"train": 2, "test": 1}, workers=1)
     assert not folder.exists()
 
 
-def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(disk, tmp_path, capsys) -> None:
+def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(
+    disk, tmp_path, capsys
+) -> None:
     generate(disk.root / "pocket-v1", {"train": 3, "test": 1}, workers=1)
     disk.make_read_only()
-    command = ["train", "3", "--preset", "pocket", "--data-dir", str(disk.root), "--runs", str(tmp_path / "runs"),
-               "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "10", "--device", "cpu",
-               "--no-trial"]  # fmt: skip
+    command = [
+        "train",
+        "3",
+        "--preset",
+        "pocket",
+        "--data-dir",
+        str(disk.root),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--resolution",
+        "32",
+        "--epochs",
+        "1",
+        "--warmup-epochs",
+        "0",
+        "--batch-size",
+        "10",
+        "--device",
+        "cpu",
+        "--no-trial",
+    ]
     assert runner.main(command) == 2
     said = capsys.readouterr().err
     assert "the folder of decoded images (--cache-dir)" in said

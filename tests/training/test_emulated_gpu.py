@@ -1,4 +1,5 @@
-"""Branches for CUDA as far as they can be followed without it: torch's fake tensors know shapes and devices only."""
+"""Branches for CUDA as far as they can be followed without it: torch's fake tensors know shapes and
+devices only."""
 
 from collections.abc import Iterator
 
@@ -32,7 +33,12 @@ def no_fake_constants_are_kept() -> Iterator[None]:
 def test_a_forward_pass_stays_on_the_gpu(rewritten) -> None:
     for step in PATH:
         with FakeTensorMode(), torch.device(CUDA):
-            model = build(PAPER.architecture(step, get_regime("pocket"), 10), drop_path=0.1, layer_scale=0.1, init="he")
+            model = build(
+                PAPER.architecture(step, get_regime("pocket"), 10),
+                drop_path=0.1,
+                layer_scale=0.1,
+                init="he",
+            )
             if rewritten:
                 rewrite(model)
             images = torch.empty(4, 3, 64, 64).contiguous(memory_format=torch.channels_last)
@@ -44,7 +50,10 @@ def test_a_forward_pass_stays_on_the_gpu(rewritten) -> None:
 def test_a_batch_is_finished_on_the_gpu(mix) -> None:
     draws = draw(Augmentation(random_erasing=1.0), 32, np.full((4, 2), 40), 0, 0, np.arange(4))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        images, labels = torch.zeros(4, 32, 32, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+        images, labels = (
+            torch.zeros(4, 32, 32, 3, dtype=torch.uint8),
+            torch.zeros(4, dtype=torch.int64),
+        )
         batch = Prepared(images, labels, np.arange(4), draws, mix).finish(CUDA)
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
     for part in (batch.images, batch.labels, batch.partner_labels, batch.weight):

@@ -21,14 +21,19 @@ GOLDEN = {
     "layer-norm": [1.37397, 1.33660, 1.34672],
     "separate-downsampling": [1.33575, 1.78329, 1.47048],
 }
-"""Training loss of each epoch, alike with torch 2.11 and 2.15. After a change that is meant, the test says the new."""
+"""Training loss of each epoch, alike with torch 2.11 and 2.15. After a change that is meant, the
+test says the new."""
 
 
 def from_a_formula(run: Run, file: Path) -> Run:
     """The run, begun with weights that are the same in every version of torch."""
     rng = np.random.default_rng(0)
     state = build(run.architecture, layer_scale=run.recipe.layer_scale).state_dict()
-    for name in [name for name, tensor in state.items() if tensor.ndim > 1 and not name.endswith("layer_scale")]:
+    for name in [
+        name
+        for name, tensor in state.items()
+        if tensor.ndim > 1 and not name.endswith("layer_scale")
+    ]:
         fan_in = state[name][0].numel()
         state[name] = torch.from_numpy(rng.normal(0, fan_in**-0.5, state[name].shape)).float()
     save_file(state, file)
@@ -42,4 +47,6 @@ def test_losses_are_those_of_before(step, make_run, stores, execution, tmp_path)
     loop.train(run, stores, execution, StopRequest())
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     # Rounding, as by another number of threads, moved the third by 0.0007.
-    assert [json.loads(line)["train_loss"] for line in lines] == pytest.approx(GOLDEN[step], rel=4e-3)
+    assert [json.loads(line)["train_loss"] for line in lines] == pytest.approx(
+        GOLDEN[step], rel=4e-3
+    )

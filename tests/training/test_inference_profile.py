@@ -18,19 +18,31 @@ def measured(run: Run, **changes: int) -> dict[str, float]:
     from models.builder import build
 
     recipe = replace(run.recipe, **changes)
-    train_state = TrainState(lay_out(build(run.architecture), ComputeOptions()), recipe, ComputeOptions(), torch.device("cpu"), "fp32")
+    train_state = TrainState(
+        lay_out(build(run.architecture), ComputeOptions()),
+        recipe,
+        ComputeOptions(),
+        torch.device("cpu"),
+        "fp32",
+    )
     return inference_profile.measure(train_state, 32)
 
 
 def test_a_run_says_what_inference_and_training_took(
     make_run: MakeRun, stores: Stores, execution: Execution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference_profile, "_SECONDS", 0.05)  # as ever, so that a pause of the machine is outvoted
+    monkeypatch.setattr(
+        inference_profile, "_SECONDS", 0.05
+    )  # as ever, so that a pause of the machine is outvoted
     run = make_run()
     result = loop.train(run, stores, execution, StopRequest())
-    assert 0 < result["inference_ms_1"] < result["inference_ms_64"], "64 images take longer than one"
+    assert 0 < result["inference_ms_1"] < result["inference_ms_64"], (
+        "64 images take longer than one"
+    )
     weights = (run.folder / "model.safetensors").stat().st_size / 1e6
-    assert result["peak_memory_mb"] > 4 * weights, "AdamW: weights, gradients, two moments, and the activations"
+    assert result["peak_memory_mb"] > 4 * weights, (
+        "AdamW: weights, gradients, two moments, and the activations"
+    )
     assert make_run().digest == run.digest == result["digest"]
 
 

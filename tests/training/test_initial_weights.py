@@ -12,15 +12,40 @@ from ablations import PAPER, get_regime
 from models import weights
 from models.builder import build
 
-QUICK = ["--regime", "pocket", "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24",
-         "--lr", "1e-9", "--min-lr", "0", "--device", "cpu"]  # fmt: skip
+QUICK = [
+    "--regime",
+    "pocket",
+    "--resolution",
+    "32",
+    "--epochs",
+    "1",
+    "--warmup-epochs",
+    "0",
+    "--batch-size",
+    "24",
+    "--lr",
+    "1e-9",
+    "--min-lr",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture
 def place(tmp_path: Path, images: Path) -> list[str]:
     (tmp_path / "data").mkdir()
-    return ["--preset", "pocket", "--dataset", f"imagefolder:{images}", "--runs", str(tmp_path / "runs"),
-            "--data-dir", str(tmp_path / "data"), *QUICK]  # fmt: skip
+    return [
+        "--preset",
+        "pocket",
+        "--dataset",
+        f"imagefolder:{images}",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--data-dir",
+        str(tmp_path / "data"),
+        *QUICK,
+    ]
 
 
 @pytest.fixture
@@ -33,14 +58,21 @@ def released(tmp_path: Path) -> Path:
     return tmp_path / "convnext.pth"
 
 
-def test_a_run_starts_from_the_file_and_its_study_says_so(place, released, tmp_path, capsys) -> None:
+def test_a_run_starts_from_the_file_and_its_study_says_so(
+    place, released, tmp_path, capsys
+) -> None:
     tuned = [*place, "--study", "tuned", "--init-weights", str(released)]
     assert runner.main(["train", "13", *tuned]) == 0
     said = capsys.readouterr().err
-    assert "convnext.pth knows 1,000 classes and this data set has 3: the classifier starts anew" in said
+    assert (
+        "convnext.pth knows 1,000 classes and this data set has 3: the classifier starts anew"
+        in said
+    )
     trained = load_file(tmp_path / "runs/tuned/separate-downsampling/seed-0/model.safetensors")
     start = torch.load(released, weights_only=True)["model"]
-    torch.testing.assert_close(trained["stem.conv.weight"], start["downsample_layers.0.0.weight"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        trained["stem.conv.weight"], start["downsample_layers.0.0.weight"], atol=1e-6, rtol=0
+    )
     assert trained["head.weight"].shape[0] == 3
     study = json.loads((tmp_path / "runs/tuned/study.json").read_text())
     assert study["config"]["init_weights"]["name"] == "convnext.pth"
@@ -53,7 +85,9 @@ def test_a_run_starts_from_the_file_and_its_study_says_so(place, released, tmp_p
     assert "init_weights" in capsys.readouterr().err
 
 
-def test_weights_that_do_not_fit_are_refused_with_the_step_that_would(place, released, tmp_path, capsys) -> None:
+def test_weights_that_do_not_fit_are_refused_with_the_step_that_would(
+    place, released, tmp_path, capsys
+) -> None:
     assert runner.main(["train", "4", *place, "--init-weights", str(released)]) == 2
     said = capsys.readouterr().err
     assert "step depthwise" in said

@@ -51,7 +51,8 @@ def test_a_signal_sets_the_request_where_it_is_handled(number) -> None:
 
 
 def test_the_second_signal_ends_the_process_in_the_middle_of_a_computation() -> None:
-    """hashlib computes for hours without coming back to Python, where Python's own handlers would run."""
+    """hashlib computes for hours without coming back to Python, where Python's own handlers would
+    run."""
     script = (
         "import hashlib\nfrom training.interrupt import stop_on_signals\n"
         "with stop_on_signals() as stop, stop.handled():\n"
@@ -59,7 +60,11 @@ def test_the_second_signal_ends_the_process_in_the_middle_of_a_computation() -> 
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -83,7 +88,9 @@ def test_under_torchrun_only_the_first_signal_counts() -> None:
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "print(stop.asked)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
@@ -122,14 +129,19 @@ generate(Path(sys.argv[1]), workers=2)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
 @pytest.mark.parametrize("script", [WORKERS, DRAWING], ids=["workers", "drawing"])
 def test_helpers_end_with_a_process_that_is_killed(script, tmp_path) -> None:
     """They are put to sleep first: only the kernel can end them then."""
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "pocket")], cwd=ROOT, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "pocket")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         helpers = [int(word) for word in process.stdout.readline().split()]
         if script == DRAWING:  # its second image is the helper's first

@@ -38,7 +38,8 @@ class StopAfter(StopRequest):
 
 
 class StopInEvaluation(StopRequest):
-    """Is asked for when an evaluation begins: of the first epoch it works on, the second, ..., the test."""
+    """Is asked for when an evaluation begins: of the first epoch it works on, the second, ..., the
+    test."""
 
     def __init__(self, which: int) -> None:
         super().__init__()
@@ -58,7 +59,11 @@ def shown(run: Run) -> list[tuple[str, int, float]]:
     """(tag, update, value) of all that TensorBoard shows, but for times."""
     board = EventAccumulator(str(run.folder), {SCALARS: 0})
     board.Reload()
-    tags = [tag for tag in board.Tags()[SCALARS] if not tag.startswith("seconds/") and tag != "images/per_second"]
+    tags = [
+        tag
+        for tag in board.Tags()[SCALARS]
+        if not tag.startswith("seconds/") and tag != "images/per_second"
+    ]
     return sorted((tag, event.step, event.value) for tag in tags for event in board.Scalars(tag))
 
 
@@ -75,22 +80,40 @@ def contents(run: Run) -> dict[str, object]:
         "weights": (run.folder / "model.safetensors").read_bytes(),
         "model": {k: v.numpy().tobytes() for k, v in state["model"].items()},
         "optimizer": {
-            (i, k): v.numpy().tobytes() for i, s in state["optimizer"]["state"].items() for k, v in s.items()
+            (i, k): v.numpy().tobytes()
+            for i, s in state["optimizer"]["state"].items()
+            for k, v in s.items()
         },
         "predictions": (run.folder / "predictions.csv").read_text(),
         "metrics": lines,
         "events": shown(run),
-        "files": sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("events.")),
+        "files": sorted(
+            path.name for path in run.folder.iterdir() if not path.name.startswith("events.")
+        ),
         "result": {**result, "study": ""},
     }
 
 
 def test_a_run_learns_what_tells_the_classes_apart(make_run, stores, execution) -> None:
-    run = make_run("13", epochs=14, mixup=0.0, cutmix=0.0, random_erasing=0.0, rand_augment_magnitude=0.0,
-                   drop_path=0.0, layer_scale=None, init="he", crop_scale=(0.6, 1.0), flip=0.0)  # fmt: skip
+    run = make_run(
+        "13",
+        epochs=14,
+        mixup=0.0,
+        cutmix=0.0,
+        random_erasing=0.0,
+        rand_augment_magnitude=0.0,
+        drop_path=0.0,
+        layer_scale=None,
+        init="he",
+        crop_scale=(0.6, 1.0),
+        flip=0.0,
+    )
     result = loop.train(run, stores, execution, NEVER)
     assert result["top1"] > 80
-    losses = [json.loads(line)["train_loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line)["train_loss"]
+        for line in (run.folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert losses[-1] < 0.6 * losses[0]
 
 
@@ -98,16 +121,29 @@ def test_a_run_leaves_its_records(make_run, stores, execution) -> None:
     run = make_run("depthwise", seed=3)
     result = loop.train(run, stores, execution, NEVER)
     names = {path.name.split(".")[0] for path in run.folder.iterdir()}
-    assert {"config", "environment", "metrics", "result", "predictions", "model", "checkpoint", "events"} <= names
+    assert {
+        "config",
+        "environment",
+        "metrics",
+        "result",
+        "predictions",
+        "model",
+        "checkpoint",
+        "events",
+    } <= names
     assert json.loads((run.folder / "result.json").read_text()) == result == run.result
 
     with (run.folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(stores.test) == result["test_images"]
     assert [row["image"] for row in rows] == list(stores.test.ids)
-    assert result["top1"] == pytest.approx(100 * sum(r["label"] == r["top1"] for r in rows) / len(rows))
+    assert result["top1"] == pytest.approx(
+        100 * sum(r["label"] == r["top1"] for r in rows) / len(rows)
+    )
     assert result["top5"] == 100  # three classes
-    assert result["loss"] == pytest.approx(-sum(math.log(float(r["p_label"])) for r in rows) / len(rows), rel=1e-4)
+    assert result["loss"] == pytest.approx(
+        -sum(math.log(float(r["p_label"])) for r in rows) / len(rows), rel=1e-4
+    )
 
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
@@ -126,22 +162,39 @@ IN_FULL = {"training-recipe", "kernel-7", "separate-downsampling", "swin-pocket"
 
 
 @pytest.mark.parametrize("step", sorted(IN_FULL))
-def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, stores, execution) -> None:
+def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(
+    step, make_run, stores, execution
+) -> None:
     whole = make_run(step, study="whole")
     loop.train(whole, stores, execution, NEVER)
 
     stopped = make_run(step, study="stopped")
-    for updates in (2, 1, 6):  # in the first epoch, right after resuming, across the end of an epoch
+    for updates in (
+        2,
+        1,
+        6,
+    ):  # in the first epoch, right after resuming, across the end of an epoch
         with pytest.raises(Stopped, match="saved"):
             loop.train(stopped, stores, execution, StopAfter(updates))
     loop.train(stopped, stores, execution, NEVER)
     assert contents(stopped) == contents(whole)
 
 
-@pytest.mark.parametrize("step", sorted({step.name for step in PAPER.rows(REGIMES["pocket"])} - IN_FULL))
-def test_every_other_step_goes_on_with_mixing_an_average_and_parts(step, make_run, stores, execution) -> None:
-    hard = {"epochs": 1, "warmup_epochs": 0, "drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema": 0.9,
-            "micro_batches": 2}  # fmt: skip
+@pytest.mark.parametrize(
+    "step", sorted({step.name for step in PAPER.rows(REGIMES["pocket"])} - IN_FULL)
+)
+def test_every_other_step_goes_on_with_mixing_an_average_and_parts(
+    step, make_run, stores, execution
+) -> None:
+    hard = {
+        "epochs": 1,
+        "warmup_epochs": 0,
+        "drop_path": 0.3,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "ema": 0.9,
+        "micro_batches": 2,
+    }
     whole, stopped = make_run(step, study="whole", **hard), make_run(step, study="stopped", **hard)
     loop.train(whole, stores, execution, NEVER)
     with pytest.raises(Stopped, match="saved"):
@@ -152,18 +205,24 @@ def test_every_other_step_goes_on_with_mixing_an_average_and_parts(step, make_ru
 
 
 @pytest.mark.parametrize("which", [1, 4])
-def test_a_run_stopped_in_an_evaluation_goes_on_with_it(which, make_run, stores, execution, monkeypatch) -> None:
+def test_a_run_stopped_in_an_evaluation_goes_on_with_it(
+    which, make_run, stores, execution, monkeypatch
+) -> None:
     whole = make_run("4", study="whole")
     loop.train(whole, stores, execution, NEVER)
     stopped = make_run("4", study="stopped")
     with pytest.raises(Stopped, match="in its test" if which == 4 else f"in epoch {which}"):
         loop.train(stopped, stores, execution, StopInEvaluation(which))
     updates: list[int] = []
-    monkeypatch.setattr(loop, "learning_rate", lambda *given: updates.append(given[1]) or learning_rate(*given))
+    monkeypatch.setattr(
+        loop, "learning_rate", lambda *given: updates.append(given[1]) or learning_rate(*given)
+    )
     loop.train(stopped, stores, execution, NEVER)
     assert contents(stopped) == contents(whole)
     made = which * 6 if which < 4 else 18
-    assert sorted(set(updates) - {made - 1}) == list(range(made, 18))  # the last one made is asked for its rate again
+    assert sorted(set(updates) - {made - 1}) == list(
+        range(made, 18)
+    )  # the last one made is asked for its rate again
 
 
 # Which call of what a process dies right after.
@@ -180,11 +239,17 @@ DEATHS = (
 )
 
 
-def test_a_run_killed_between_two_files_ends_as_one_never_killed(make_run, stores, execution, monkeypatch) -> None:
+def test_a_run_killed_between_two_files_ends_as_one_never_killed(
+    make_run, stores, execution, monkeypatch
+) -> None:
     whole = make_run("3", study="whole", epochs=2)
     loop.train(whole, stores, execution, NEVER)
     for number, (module, name, call) in enumerate(DEATHS):
-        killed, calls, original = make_run("3", study=f"killed-{number}", epochs=2), [], getattr(module, name)
+        killed, calls, original = (
+            make_run("3", study=f"killed-{number}", epochs=2),
+            [],
+            getattr(module, name),
+        )
 
         def dies(*given: Any, calls=calls, call=call, original=original, **named: Any) -> Any:
             answer = original(*given, **named)
@@ -211,9 +276,13 @@ def test_the_checkpoint_before_is_enough(make_run, stores, execution) -> None:
     assert contents(robbed) == contents(whole)
 
 
-def test_a_checkpoint_may_be_written_after_every_update(make_run, stores, execution, monkeypatch) -> None:
+def test_a_checkpoint_may_be_written_after_every_update(
+    make_run, stores, execution, monkeypatch
+) -> None:
     saved: list[tuple[int, int]] = []
-    monkeypatch.setattr(checkpoint, "save", lambda _, c: saved.append((c["state"]["epoch"], c["state"]["batch"])))
+    monkeypatch.setattr(
+        checkpoint, "save", lambda _, c: saved.append((c["state"]["epoch"], c["state"]["batch"]))
+    )
     loop.train(make_run("3", epochs=2), stores, replace(execution, checkpoint_minutes=0), NEVER)
     first, second = ([(epoch, batch) for batch in range(1, 7)] for epoch in (0, 1))
     assert saved == [*first, (1, 0), *second, (2, 0)]
@@ -222,11 +291,17 @@ def test_a_checkpoint_may_be_written_after_every_update(make_run, stores, execut
 @pytest.mark.parametrize(
     ("precision", "changes"), [("fp32", {"ema": 0.8}), ("fp16", {}), ("bf16", {"micro_batches": 2})]
 )
-def test_an_average_a_scaler_and_micro_batches_resume_exactly(precision, changes, make_run, stores, execution) -> None:
+def test_an_average_a_scaler_and_micro_batches_resume_exactly(
+    precision, changes, make_run, stores, execution
+) -> None:
     runs = []
     for name in ("whole", "stopped"):
         run = make_run("4", study=name, **changes)
-        runs.append(replace(run, study=replace(run.study, config=replace(run.study.config, precision=precision))))
+        runs.append(
+            replace(
+                run, study=replace(run.study, config=replace(run.study.config, precision=precision))
+            )
+        )
     loop.train(runs[0], stores, execution, NEVER)
     for updates in (2, 5):
         with pytest.raises(Stopped):
@@ -236,7 +311,8 @@ def test_an_average_a_scaler_and_micro_batches_resume_exactly(precision, changes
 
 
 def test_the_moving_average_is_what_is_evaluated_and_kept(make_run, stores, execution) -> None:
-    """With decay 0.6 the average of the last epoch's weights, made here from checkpoints of every update."""
+    """With decay 0.6 the average of the last epoch's weights, made here from checkpoints of every
+    update."""
     decay, run = 0.6, make_run("4", ema=0.6, epochs=2)
     updates = 2 * (len(stores.train) // 12)
     average = {k: v.clone() for k, v in loop._initial_model(run, execution).state_dict().items()}
@@ -248,7 +324,9 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(make_run, stores, exec
             loop.train(run, stores, execution, NEVER)
         state = checkpoint.load(run.folder / "checkpoint.pt", torch.device("cpu"))
         for name, value in state["model"].items():
-            mixed = decay * average[name] + (1 - decay) * value if value.is_floating_point() else value
+            mixed = (
+                decay * average[name] + (1 - decay) * value if value.is_floating_point() else value
+            )
             average[name] = mixed
     for name, value in state["average"].items():
         assert torch.allclose(value, average[name], atol=1e-6), name
@@ -258,7 +336,9 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(make_run, stores, exec
     assert not torch.equal(state["average"]["head.weight"], state["model"]["head.weight"])
 
 
-def test_the_average_of_the_best_epoch_is_kept_and_tested(make_run, stores, execution, monkeypatch) -> None:
+def test_the_average_of_the_best_epoch_is_kept_and_tested(
+    make_run, stores, execution, monkeypatch
+) -> None:
     """Where the best epoch is not the last: its averaged weights, not the final ones."""
     real, right, seen = loop.evaluate, iter([2, 6, 1, 0]), []
 
@@ -307,9 +387,13 @@ def test_seeds_give_different_runs(make_run, stores, execution) -> None:
     assert contents(runs[0])["weights"] != contents(runs[1])["weights"]
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_the_update(make_run, stores, execution) -> None:
+def test_a_loss_that_is_no_number_stops_the_run_before_the_update(
+    make_run, stores, execution
+) -> None:
     run = make_run("1", lr=1e30, warmup_epochs=0, min_lr=0.0)
-    with pytest.raises(loop.NonFinite, match=r"training-recipe seed 0: the loss is nan in epoch 1, batch \d+"):
+    with pytest.raises(
+        loop.NonFinite, match=r"training-recipe seed 0: the loss is nan in epoch 1, batch \d+"
+    ):
         loop.train(run, stores, execution, NEVER)
     assert run.result is None
 
@@ -333,5 +417,7 @@ def test_too_few_images_for_one_batch_are_refused(make_run, stores, execution) -
 
 def test_bf16_on_the_cpu_trains_too(make_run, stores, execution) -> None:
     run = make_run("13")
-    mixed = replace(run, study=replace(run.study, config=replace(run.study.config, precision="bf16")))
+    mixed = replace(
+        run, study=replace(run.study, config=replace(run.study.config, precision="bf16"))
+    )
     assert math.isfinite(loop.train(mixed, stores, execution, NEVER)["loss"])

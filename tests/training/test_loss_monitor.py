@@ -1,4 +1,5 @@
-"""A loss that is not finite is found late, without waiting, and still nothing is updated with it or saved."""
+"""A loss that is not finite is found late, without waiting, and still nothing is updated with it or
+saved."""
 
 import math
 from dataclasses import replace
@@ -49,7 +50,9 @@ def test_nothing_bad_is_left_unread_before_saving(late) -> None:
 
 
 @pytest.mark.parametrize("step", ["baseline", "13"])
-def test_a_run_is_the_same_with_losses_known_late(step, make_run, stores, execution, monkeypatch) -> None:
+def test_a_run_is_the_same_with_losses_known_late(
+    step, make_run, stores, execution, monkeypatch
+) -> None:
     weights = []
     for delay in (0, 2):
         monkeypatch.setitem(loss_monitor._DELAY, "cpu", delay)
@@ -62,11 +65,16 @@ def test_a_run_is_the_same_with_losses_known_late(step, make_run, stores, execut
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_weights_are_left_as_the_last_good_update_left_them(optimizer, make_run, stores, execution, late, monkeypatch):
-    """The third loss is no number; the host learns it two updates later, when it stops, and no weight has moved."""
+def test_weights_are_left_as_the_last_good_update_left_them(
+    optimizer, make_run, stores, execution, late, monkeypatch
+):
+    """The third loss is no number; the host learns it two updates later, when it stops, and no
+    weight has moved."""
     real, models, seen = update.loss_function, [], []
     build = loop._initial_model
-    monkeypatch.setattr(loop, "_initial_model", lambda *a, **how: models.append(build(*a, **how)) or models[-1])
+    monkeypatch.setattr(
+        loop, "_initial_model", lambda *a, **how: models.append(build(*a, **how)) or models[-1]
+    )
 
     def loss(*arguments):
         seen.append([p.detach().clone() for p in models[0].parameters()])
@@ -74,7 +82,9 @@ def test_weights_are_left_as_the_last_good_update_left_them(optimizer, make_run,
 
     monkeypatch.setattr(update, "loss_function", loss)
     run = make_run("4", optimizer=optimizer, warmup_epochs=0)
-    with pytest.raises(loop.NonFinite, match="the loss is nan in epoch 1, batch 3; nothing was updated with it"):
+    with pytest.raises(
+        loop.NonFinite, match="the loss is nan in epoch 1, batch 3; nothing was updated with it"
+    ):
         loop.train(run, stores, execution, NEVER)
     assert len(seen) == 5
     assert any(not torch.equal(a, b) for a, b in zip(seen[1], seen[2]))
@@ -83,7 +93,9 @@ def test_weights_are_left_as_the_last_good_update_left_them(optimizer, make_run,
     assert not (run.folder / "checkpoint.pt").exists()
 
 
-def test_a_bad_last_loss_of_an_epoch_is_found_before_it_is_saved(make_run, stores, execution, late, monkeypatch):
+def test_a_bad_last_loss_of_an_epoch_is_found_before_it_is_saved(
+    make_run, stores, execution, late, monkeypatch
+):
     real, calls = update.loss_function, []
     updates = len(stores.train) // 12
 
@@ -93,14 +105,19 @@ def test_a_bad_last_loss_of_an_epoch_is_found_before_it_is_saved(make_run, store
 
     monkeypatch.setattr(update, "loss_function", loss)
     run = make_run("4")
-    with pytest.raises(loop.NonFinite, match=rf"epoch 2, batch {updates}; .* holds the last good state"):
+    with pytest.raises(
+        loop.NonFinite, match=rf"epoch 2, batch {updates}; .* holds the last good state"
+    ):
         loop.train(run, stores, execution, NEVER)
     assert checkpoint.load(run.folder / "checkpoint.pt", CPU)["state"]["epoch"] == 1
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_fp16_skips_updates_that_overflow_and_recovers(optimizer, make_run, stores, execution) -> None:
-    """Scaled by 2^16 at first, the gradients overflow: the scaler skips updates until its scale fits."""
+def test_fp16_skips_updates_that_overflow_and_recovers(
+    optimizer, make_run, stores, execution
+) -> None:
+    """Scaled by 2^16 at first, the gradients overflow: the scaler skips updates until its scale
+    fits."""
     run = make_run("4", optimizer=optimizer, warmup_epochs=0, init="he")
     run = replace(run, study=replace(run.study, config=replace(run.study.config, precision="fp16")))
     result = loop.train(run, stores, execution, NEVER)

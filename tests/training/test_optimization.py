@@ -32,9 +32,14 @@ def _torch_rates(schedulers, milestones, updates, lr) -> list[float]:
 
 def test_the_learning_rate_of_every_update_is_warm_up_then_cosine() -> None:
     expected = _torch_rates(
-        [lambda o: LinearLR(o, start_factor=1e-12, end_factor=1.0, total_iters=21),
-         lambda o: CosineAnnealingLR(o, T_max=49, eta_min=1e-6)], [21], 70, lr=4e-3,
-    )  # fmt: skip
+        [
+            lambda o: LinearLR(o, start_factor=1e-12, end_factor=1.0, total_iters=21),
+            lambda o: CosineAnnealingLR(o, T_max=49, eta_min=1e-6),
+        ],
+        [21],
+        70,
+        lr=4e-3,
+    )
     ours = [learning_rate(SHORT, update, 7) for update in range(70)]
     assert ours == pytest.approx(expected, rel=1e-6, abs=1e-12)
     assert ours[0] == 0
@@ -51,19 +56,23 @@ def test_the_learning_rate_scales_with_the_batch() -> None:
     assert Recipe().peak_lr == 4e-3
 
 
-# Written apart from training.optimization: what decays, by name; whatever is not named here does not.
+# Written apart from training.optimization: what decays, by name; whatever is not named here does
+# not.
 DECAYED = re.compile(
     r"stem\.conv\.weight"
     r"|stages\.\d\.block\d+\.branch\.conv[123]\.weight"
     r"|stages\.\d\.block\d+\.shortcut\.conv\.weight"
     r"|stages\.\d\.downsample\.conv\.weight"
     r"|head\.weight"
-    # torchvision's Swin: patches, attention, perceptron, merging. Its tables of position biases are biases.
+    # torchvision's Swin: patches, attention, perceptron, merging. Its tables of position biases are
+    # biases.
     r"|features\.0\.0\.weight"
     r"|features\.\d\.\d\.(attn\.(qkv|proj)|mlp\.[03])\.weight"
     r"|features\.\d\.reduction\.weight"
 )
-SPARED = re.compile(r".*(\.bias|norm\d?\.weight|\.layer_scale|relative_position_bias_table|features\.0\.2\.weight)")
+SPARED = re.compile(
+    r".*(\.bias|norm\d?\.weight|\.layer_scale|relative_position_bias_table|features\.0\.2\.weight)"
+)
 
 
 @pytest.mark.parametrize("step", PAPER.rows(REGIMES["pocket"]), ids=lambda step: step.name)

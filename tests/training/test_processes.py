@@ -36,11 +36,20 @@ TORCHRUN = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
 @contextmanager
 def started(processes: int, *words: str) -> Iterator["subprocess.Popen[str]"]:
     """torchrun with a program and its words; ended with the block."""
-    around = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
+    around = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONPATH": str(ROOT),
+    }
     with subprocess.Popen(
-        [*TORCHRUN, f"--nproc-per-node={processes}", "--standalone", *words], cwd=ROOT, env=around, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
+        [*TORCHRUN, f"--nproc-per-node={processes}", "--standalone", *words],
+        cwd=ROOT,
+        env=around,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         try:
             yield process
         finally:
@@ -84,7 +93,9 @@ def alone(made_once: MadeOnce) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_every_step_comes_out_the_same_to_the_last_bit_however_many_share_it(processes, alone, tmp_path) -> None:
+def test_every_step_comes_out_the_same_to_the_last_bit_however_many_share_it(
+    processes, alone, tmp_path
+) -> None:
     with started(processes, str(AGREEMENT), str(tmp_path)) as torchrun:
         report = said(torchrun)
         assert torchrun.returncode == 0, report
@@ -95,9 +106,35 @@ def test_every_step_comes_out_the_same_to_the_last_bit_however_many_share_it(pro
         assert not different, (rank, different)
 
 
-REQUEST = ["--preset", "pocket", "--study", "shared", "--resolution", "32", "--epochs", "3", "--warmup-epochs", "1",
-           "--ema", "0.9", "--batch-size", "8", "--micro-batches", "4", "--mixup", "0.8", "--cutmix", "1.0",
-           "--drop-path", "0.2", "--workers", "0", "--device", "cpu", "--no-trial"]  # fmt: skip
+REQUEST = [
+    "--preset",
+    "pocket",
+    "--study",
+    "shared",
+    "--resolution",
+    "32",
+    "--epochs",
+    "3",
+    "--warmup-epochs",
+    "1",
+    "--ema",
+    "0.9",
+    "--batch-size",
+    "8",
+    "--micro-batches",
+    "4",
+    "--mixup",
+    "0.8",
+    "--cutmix",
+    "1.0",
+    "--drop-path",
+    "0.2",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+    "--no-trial",
+]
 
 
 def left(folder: Path) -> dict[str, object]:
@@ -107,20 +144,29 @@ def left(folder: Path) -> dict[str, object]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
         "weights": (folder / "model.safetensors").read_bytes(),
-        "states": {part: {name: value.numpy().tobytes() for name, value in state[part].items()}
-                   for part in ("model", "average")},
-        "moments": [{name: value.numpy().tobytes() for name, value in one.items()}
-                    for one in state["optimizer"]["state"].values()],
+        "states": {
+            part: {name: value.numpy().tobytes() for name, value in state[part].items()}
+            for part in ("model", "average")
+        },
+        "moments": [
+            {name: value.numpy().tobytes() for name, value in one.items()}
+            for one in state["optimizer"]["state"].values()
+        ],
         "predictions": (folder / "predictions.csv").read_text(),
-        "metrics": [{name: value for name, value in line.items() if name not in timeless} for line in lines],
-        "names": sorted(path.name for path in folder.iterdir() if not path.name.startswith("events.")),
-    }  # fmt: skip
+        "metrics": [
+            {name: value for name, value in line.items() if name not in timeless} for line in lines
+        ],
+        "names": sorted(
+            path.name for path in folder.iterdir() if not path.name.startswith("events.")
+        ),
+    }
 
 
 def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_process_alone(
     house, house_place, tmp_path
 ) -> None:
-    """By two processes, then four, then three; on batch norm, with mixing, stochastic depth and an average."""
+    """By two processes, then four, then three; on batch norm, with mixing, stochastic depth and an
+    average."""
     words = ["train", "depthwise", *REQUEST, *house_place]
     folder = tmp_path / "house/runs/shared/depthwise/seed-0"
     last = folder / "checkpoint.pt"
@@ -136,13 +182,21 @@ def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_pr
             return said(torchrun)
 
     report = meet(2, signal.SIGTERM)
-    assert report.count("depthwise seed 0 was stopped in epoch 1 and saved; the same command resumes it") == 1, report
+    assert (
+        report.count(
+            "depthwise seed 0 was stopped in epoch 1 and saved; the same command resumes it"
+        )
+        == 1
+    ), report
     assert codes(report) == [STOPPED, STOPPED]
     assert checkpoint.load(last, CPU)["state"]["batch"] > 0
 
     report = meet(4, signal.SIGKILL)
     assert report.count("runner.py: ") == 1
-    assert "process 1 of 4 is gone, so the others end: the same command goes on from what was saved before" in report
+    assert (
+        "process 1 of 4 is gone, so the others end: the same command goes on from what was saved "
+        "before" in report
+    )
     assert sorted(codes(report)) == [-9, 1, 1, 1]  # the others left by themselves
 
     with started(3, "runner.py", *words) as torchrun:
@@ -158,12 +212,22 @@ def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_pr
 
 
 def test_more_processes_than_parts_are_refused_in_one_sentence(house_place, tmp_path) -> None:
-    words = ["train", "3", *REQUEST, *house_place[:-1], str(tmp_path / "none"), "--micro-batches", "1"]
+    words = [
+        "train",
+        "3",
+        *REQUEST,
+        *house_place[:-1],
+        str(tmp_path / "none"),
+        "--micro-batches",
+        "1",
+    ]
     with started(2, "runner.py", *words) as torchrun:
         report = said(torchrun)
     assert [line for line in report.splitlines() if line.startswith("runner.py: ")] == [
-        "runner.py: 2 processes are to share the parts of a batch, and patchify-stem has 1 (--micro-batches): start 1 "
-        "or fewer, or give --micro-batches 2 or more, which makes it a study of its own (--study NAME)"
+        "runner.py: 2 processes are to share the parts of a batch, and patchify-stem has 1 "
+        "(--micro-batches): start 1 "
+        "or fewer, or give --micro-batches 2 or more, which makes it a study of its own (--study "
+        "NAME)"
     ]
     assert codes(report)[-1] == 2
     assert not (tmp_path / "none").exists()
@@ -187,26 +251,43 @@ def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> N
     }
     here = place(torchrun_says)
     assert here == RankInfo(9, 16, 1, 8)
-    assert place({"RANK": "9", "WORLD_SIZE": "16"}) == RankInfo()  # another launcher's, of another program
+    assert (
+        place({"RANK": "9", "WORLD_SIZE": "16"}) == RankInfo()
+    )  # another launcher's, of another program
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert find_device("auto", here) == find_device("cuda", here) == torch.device("cuda:1")
     assert find_device("cpu", here) == CPU
-    with pytest.raises(ValueError, match="--device is 'cuda:3' and 16 processes share the run: give auto, cuda or cpu"):
+    with pytest.raises(
+        ValueError,
+        match="--device is 'cuda:3' and 16 processes share the run: give auto, cuda or cpu",
+    ):
         find_device("cuda:3", here)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    with pytest.raises(ValueError, match="8 processes were started and this machine has 4 CUDA devices.* start 4, or"):
+    with pytest.raises(
+        ValueError,
+        match="8 processes were started and this machine has 4 CUDA devices.* start 4, or",
+    ):
         find_device("auto", here)
     monkeypatch.setattr(device, "cores", lambda: 32)
-    assert [find_workers(None, torch.device("cuda"), trainers) for trainers in (1, 8, 64)] == [8, 4, 1]
+    assert [find_workers(None, torch.device("cuda"), trainers) for trainers in (1, 8, 64)] == [
+        8,
+        4,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(
     ("batches", "named"),
-    [([0, 1], r"8 images instead of each of 9 once \(.* 0 times\)"), ([0, 1, 2, 2], r"10 .* 9 once \(.* 2 times\)"),
-     ([0, 0, 2], r"9 images instead of each of 9 once \(.* 2 times")],
-)  # fmt: skip
-def test_an_evaluation_that_misses_a_image_or_sees_one_twice_says_so(batches, named, stores) -> None:
+    [
+        ([0, 1], r"8 images instead of each of 9 once \(.* 0 times\)"),
+        ([0, 1, 2, 2], r"10 .* 9 once \(.* 2 times\)"),
+        ([0, 0, 2], r"9 images instead of each of 9 once \(.* 2 times"),
+    ],
+)
+def test_an_evaluation_that_misses_a_image_or_sees_one_twice_says_so(
+    batches, named, stores
+) -> None:
     model = build(PAPER.architecture(PAPER.step("3", REGIMES["pocket"]), REGIMES["pocket"], 3))
     made = list(eval_batches(stores.test, 32, batch_size=4))
     with pytest.raises(NotOnce, match=named):

@@ -11,7 +11,8 @@ from utils.files import read_bytes, write_atomically
 
 
 def test_processes_that_write_the_same_file_wait_for_each_other(tmp_path: Path) -> None:
-    """Without that, one cuts the file short that the other is about to rename, or renames it away."""
+    """Without that, one cuts the file short that the other is about to rename, or renames it
+    away."""
     program = (
         "import sys, pathlib\nfrom utils.files import write_atomically\n"
         "for _ in range(30):\n"
@@ -19,7 +20,10 @@ def test_processes_that_write_the_same_file_wait_for_each_other(tmp_path: Path) 
     )
     path, house = tmp_path / "file", Path(data.__file__).parents[1]
     write_atomically(path, b"a" * 200_000)
-    writers = [subprocess.Popen([sys.executable, "-c", program, path, letter], cwd=house) for letter in "abc"]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, path, letter], cwd=house)
+        for letter in "abc"
+    ]
     while any(writer.poll() is None for writer in writers):
         content = path.read_bytes()
         assert len(content) == 200_000
@@ -43,7 +47,10 @@ def test_a_failure_names_the_file_keeps_it_and_leaves_nothing_else(tmp_path: Pat
     assert caught.value.filename == str(tmp_path / "gone/file")
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux has a file that cannot be read from its start")
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(),
+    reason="Linux has a file that cannot be read from its start",
+)
 def test_a_read_that_fails_names_its_file() -> None:
     with pytest.raises(OSError, match="Input/output error") as told:
         read_bytes(Path("/proc/self/mem"))

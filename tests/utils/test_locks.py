@@ -1,4 +1,5 @@
-"""Leases, between real processes; holders on other machines are leases whose `here` is another's."""
+"""Leases, between real processes; holders on other machines are leases whose `here` is
+another's."""
 
 import errno
 import json
@@ -49,7 +50,12 @@ def start(script: str, *arguments: object) -> "subprocess.Popen[str]":
 
 def elsewhere(path: Path, **changes: object) -> None:
     """Make the lease at `path` one of a process on another machine."""
-    entries = json.loads(path.read_bytes()) | {"here": "another start", "host": "node3", "pid": 7, **changes}
+    entries = json.loads(path.read_bytes()) | {
+        "here": "another start",
+        "host": "node3",
+        "pid": 7,
+        **changes,
+    }
     path.write_text(json.dumps(entries))
 
 
@@ -93,7 +99,9 @@ def test_a_lease_does_not_outlive_its_process_in_the_workers_that_it_forked(path
         Lock(path).release()
 
 
-def test_a_lease_that_a_failing_disk_did_not_let_this_process_remove_is_free_at_once(path, monkeypatch) -> None:
+def test_a_lease_that_a_failing_disk_did_not_let_this_process_remove_is_free_at_once(
+    path, monkeypatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -149,7 +157,9 @@ def test_of_ten_processes_one_gets_the_lease_of_a_dead_one(path) -> None:
         assert [entry.name for entry in path.parent.iterdir()] == ["lease"]
 
 
-def test_a_holder_on_another_machine_is_dead_after_two_minutes_of_silence(path, monkeypatch) -> None:
+def test_a_holder_on_another_machine_is_dead_after_two_minutes_of_silence(
+    path, monkeypatch
+) -> None:
     """By the clock of who watches: what the lease itself says of the time does not count."""
     clock = {"now": 1000.0}
     monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
@@ -176,7 +186,9 @@ def test_a_lease_that_was_never_written_runs_out_as_well(path, monkeypatch) -> N
     Lock(path, watch).release()
 
 
-def test_a_holder_learns_that_its_lease_was_taken_over_and_leaves_the_new_one_alone(path, monkeypatch) -> None:
+def test_a_holder_learns_that_its_lease_was_taken_over_and_leaves_the_new_one_alone(
+    path, monkeypatch
+) -> None:
     monkeypatch.setattr(locks, "RENEWED", 0.01)
     mine = Lock(path)
     mine.check()
@@ -196,7 +208,9 @@ def test_a_lease_that_is_new_is_put_back_by_who_took_it_for_an_old_one(path, mon
     old = locks.read(path)
     assert old is not None
     elsewhere(path, pid=8)
-    monkeypatch.setattr(locks, "read", lambda where, real=locks.read: old if where == path else real(where))
+    monkeypatch.setattr(
+        locks, "read", lambda where, real=locks.read: old if where == path else real(where)
+    )
     monkeypatch.setattr(locks, "SILENCE", -1.0)
     watch = HeartbeatTracker()
     watch.has_run_out(path, old)
@@ -218,9 +232,13 @@ def test_readers_are_told_how_far_the_work_is(path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("minutes", "renewed", "said"),
-    [(5, False, "the clock of node3 is 5 minutes ahead of"), (-5, True, "the clock of node3 is 5 minutes behind"),
-     (-5, False, None), (0.5, True, None)],
-)  # fmt: skip
+    [
+        (5, False, "the clock of node3 is 5 minutes ahead of"),
+        (-5, True, "the clock of node3 is 5 minutes behind"),
+        (-5, False, None),
+        (0.5, True, None),
+    ],
+)
 def test_clocks_that_differ_are_told_once_and_change_nothing(path, minutes, renewed, said) -> None:
     told: list[str] = []
     abandoned(path, time=time.time() + 60 * minutes)

@@ -13,12 +13,39 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_a_study_goes_on_when_nobody_listens_any_more(images, tmp_path) -> None:
-    command = [sys.executable, "runner.py", "all", "--preset", "pocket", "--dataset", f"imagefolder:{images}",
-               "--data-dir", str(tmp_path), "--runs", str(tmp_path / "runs"), "--study", "s", "--steps", "3", "4",
-               "--resolution", "32", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "24",
-               "--device", "cpu", "--no-trial"]  # fmt: skip
+    command = [
+        sys.executable,
+        "runner.py",
+        "all",
+        "--preset",
+        "pocket",
+        "--dataset",
+        f"imagefolder:{images}",
+        "--data-dir",
+        str(tmp_path),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--study",
+        "s",
+        "--steps",
+        "3",
+        "4",
+        "--resolution",
+        "32",
+        "--epochs",
+        "1",
+        "--warmup-epochs",
+        "0",
+        "--batch-size",
+        "24",
+        "--device",
+        "cpu",
+        "--no-trial",
+    ]
     reader, writer = os.pipe()
-    with subprocess.Popen(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True
+    ) as process:
         os.close(writer)
         assert os.read(reader, 10_000)
         os.close(reader)
@@ -35,7 +62,11 @@ def test_what_is_left_to_be_said_at_the_end_is_no_error_either(tmp_path) -> None
     os.close(reader)
     for request, code in ((["show", "3", "--regime", "pocket"], 0), (["train", "nonsense"], 2)):
         process = subprocess.run(
-            [sys.executable, "runner.py", *request], cwd=ROOT, stdout=writer, stderr=writer, check=False
+            [sys.executable, "runner.py", *request],
+            cwd=ROOT,
+            stdout=writer,
+            stderr=writer,
+            check=False,
         )
         assert process.returncode == code
     os.close(writer)
