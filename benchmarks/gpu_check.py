@@ -45,7 +45,7 @@ CLASSES = 10
 """Of the networks that are checked: few, so that a handful of updates is seen in the loss."""
 LOSS_BOUNDS: dict[str, float] = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
 """Largest difference to the CPU's losses in fp32, relative to the first of them
-(docs/scaling.md#bounds)."""
+(reasons: BOUNDS in this file)."""
 NORM_BOUNDS: dict[str, float] = {"fp32": 0.05, "fp16": 0.2, "bf16": 0.5}
 """Largest difference of a gradient's norm, relative to it and to 1 % of the norm of them all,
 tensor by tensor."""

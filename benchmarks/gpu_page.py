@@ -25,7 +25,7 @@ def page(about: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         f"{about['code_version']}, "
         f"{about['measured']}; {result['seconds']} seconds. Written by `python -m benchmarks.gpu "
         "--check`; bounds and "
-        "their reasons are in docs/scaling.md.",
+        "their reasons are in benchmarks/gpu_check.py.",
         "",
         f"**{len(held)} held, {len(broken)} did not, {len(found) - len(held) - len(broken)} were "
         "not measured or have "

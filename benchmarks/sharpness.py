@@ -1,7 +1,7 @@
 """What decoding once costs: crops from a cache of several sizes against the same crops from the
 original images.
 
-Also makes the figure of docs/images.md: our crops beside those of torchvision's reference
+Also makes the figure of docs/method.md: our crops beside those of torchvision's reference
 transform, same boxes.
 
     python -m benchmarks.sharpness [IMAGE ...]

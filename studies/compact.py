@@ -4,7 +4,7 @@ byte.
 An image's name and class are kept once, and the classes that any run has among its best, most
 frequent first: a run's best classes are then places in that list, small numbers most of the time.
 Probabilities are decimal digits and an exponent. Every array is split into its bytes, the high ones
-apart from the low ones (docs/pack.md).
+apart from the low ones.
 """
 
 from __future__ import annotations

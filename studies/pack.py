@@ -1,5 +1,4 @@
-"""A study in one small file, to publish, commit or merge: all that its report needs, no weights
-(docs/pack.md)."""
+"""A study in one small file, to publish, commit or merge: all that its report needs, no weights."""
 
 from __future__ import annotations
 

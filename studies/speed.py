@@ -38,7 +38,7 @@ count."""
 _NOISE = 0.05
 """Of a timing, at least, relative."""
 _SURE, _ROUGH = 0.15, 0.3
-"""Relative error of a forecast by a rate measured at the run's own parts (docs/decisions.md#bill),
+"""Relative error of a forecast by a rate measured at the run's own parts (docs/decisions.md#cost-estimate),
 and by another."""
 
 

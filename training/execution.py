@@ -53,7 +53,7 @@ class Stores:
 
 
 def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:
-    """Shorter side of the decoded images, in pixels (docs/images.md has the measurement).
+    """Shorter side of the decoded images, in pixels (docs/method.md has the measurement).
 
     As large as evaluation looks at them, which crops the central 87.5 %
     (`data.augment.centre_crop`), and large enough for a square crop of mean area to be no smaller

@@ -1,11 +1,11 @@
-"""A step is drawn from the network that is built, and docs/roadmap.md from the steps."""
+"""A step is drawn from the network that is built."""
 
 from pathlib import Path
 
 import pytest
 
 import runner
-from ablations import PAPER, diagram, get_regime, teaching
+from ablations import PAPER, diagram, get_regime
 from models.complexity import architecture_complexity, stage_complexity
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +52,3 @@ def test_stages_add_up_to_the_network(step) -> None:
     whole, parts = architecture_complexity(architecture, 64), stage_complexity(architecture, 64)
     assert sum(part.params for part in parts) == whole.params
     assert sum(part.flops for part in parts) == whole.flops_paper_convention
-
-
-def test_the_roadmap_page_is_current() -> None:
-    page = (ROOT / "docs/roadmap.md").read_text(encoding="utf-8")
-    assert page == teaching.page(), "run: python -m ablations.teaching > docs/roadmap.md"
