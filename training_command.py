@@ -165,7 +165,8 @@ def plan(
     from training import processes, torchrun
     from training.device import before_cuda, find_device, find_precision, find_workers
     from training.environment import code_version
-    from training.execution import Execution, short_side
+    from training.execution import Execution
+    from training.spec import short_side
 
     before_cuda(command.deterministic)
     place = torchrun.place()

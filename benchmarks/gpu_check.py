@@ -33,10 +33,11 @@ from studies.study import open_study
 from training import checkpoint, memory
 from training.compute_options import ComputeOptions, lay_out
 from training.device import find_device, set_up
-from training.execution import Execution, Stores, open_stores, short_side
+from training.execution import Execution, Stores, open_stores
 from training.interrupt import STOPPED, Stopped, StopRequest
 from training.loop import train
 from training.recipe import CLASSIC, Precision, Recipe, StudyConfig
+from training.spec import short_side
 from training.update import TrainState, gradients, noise, update
 
 _FALL = 0.05
@@ -344,7 +345,7 @@ def resumed(
             run, stores = _study(Path(name), setting, step, precision, 8, 30)
             for updates in stops:
                 with contextlib.suppress(Stopped):
-                    train(run, stores, execution, _After(updates))
+                    train(run.spec, stores, execution, _After(updates))
             states.append(checkpoint.load(run.folder / checkpoint.NAME, torch.device("cpu")))
     whole, parted = (
         dict(_tensors({name: state[name] for name in ("model", "optimizer", "scaler")}))

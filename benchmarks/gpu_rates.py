@@ -18,8 +18,8 @@ from training.autotune import Choice, Work, choose
 from training.clock import Clock
 from training.compute_options import ComputeOptions, lay_out
 from training.device import find_device, set_up, threads
-from training.execution import short_side
 from training.recipe import Precision, Recipe
+from training.spec import short_side
 from training.update import TrainState, update
 
 TIMM = {

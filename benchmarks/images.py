@@ -31,7 +31,7 @@ from data import Augmentation, ImageStore, open_store, train_batches
 from data.splits import Files, Split
 from training.device import keep_memory
 from training.environment import code_version, device_name
-from training.execution import short_side
+from training.spec import short_side
 
 RESULT = Path(__file__).parent / "results" / "images.json"
 

@@ -31,10 +31,11 @@ from benchmarks.worlds import World
 from studies.comparisons import planned
 from studies.pack import pack
 from studies.run import Run
-from studies.study import WEIGHTS, note_design, note_plan, open_study
+from studies.study import note_design, note_plan, open_study
 from training import records
 from training.evaluation import Evaluation
 from training.execution import Execution, Stores
+from training.spec import METRICS, WEIGHTS
 
 CPU = torch.device("cpu")
 CLASSES, TRAIN, IMAGES = 101, 68_175, 25_250
@@ -91,13 +92,15 @@ def make(folder: Path, seeds: int) -> int:
         variant = made.variant(row, regime, config, CLASSES)
         for seed, right in zip(own.seeds, own.correct, strict=True):
             run = Run(study, row.name, row.number, seed, variant.architecture, variant.recipe)
-            records.begin(run, stores, Execution(CPU))
+            records.begin(run.spec, stores, Execution(CPU))
             lines = map(json.dumps, _epochs(variant.recipe.epochs, seconds, 100 * right.mean()))
-            (run.folder / records.METRICS).write_text("".join(f"{line}\n" for line in lines))
+            (run.folder / METRICS).write_text("".join(f"{line}\n" for line in lines))
             (run.folder / WEIGHTS).write_bytes(b"")
             test = _evaluation(labels, right.astype(bool), rng)
             costs = {"inference_ms_1": 9.0, "inference_ms_64": 300.0, "peak_memory_mb": 9000.0}
-            records.finish(run, stores, Execution(CPU), test, variant.recipe.epochs, seconds, costs)
+            records.finish(
+                run.spec, stores, Execution(CPU), test, variant.recipe.epochs, seconds, costs
+            )
     return len(correct) * seeds
 
 

@@ -26,7 +26,7 @@ from data.augment import crop_boxes, resize
 from data.decode import read_image, resized_shape
 from data.decode import resize as shrink
 from data.randomness import SAMPLE, uniforms
-from training.execution import short_side
+from training.spec import short_side
 
 HOUSE = Path(__file__).parents[1]
 RESULT = HOUSE / "benchmarks" / "results" / "sharpness.json"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from studies.study import WEIGHTS
+from training.spec import WEIGHTS
 from utils.files import read_bytes
 
 

@@ -29,7 +29,7 @@ from inference.output import find_images
 from inference.predictor import Predictor, load
 from models import Architecture, weights
 from models.builder import empty
-from studies.study import ABOUT, WEIGHTS
+from training.spec import ABOUT, WEIGHTS
 from utils.files import sync_files, sync_folder, write_atomically
 
 Format = Literal["safetensors", "torchvision", "onnx", "torch-export"]

@@ -18,7 +18,7 @@ from data.decode import UnreadableImage, read_image, resize, resized_shape
 from models import Architecture, SwinArchitecture, parts, weights
 from models.builder import empty
 from studies.index import Index
-from studies.study import ABOUT, WEIGHTS
+from training.spec import ABOUT, WEIGHTS
 from utils.files import read_bytes
 
 

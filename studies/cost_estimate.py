@@ -23,7 +23,7 @@ from training.device import set_up
 from training.environment import device_name
 from training.execution import Execution
 from training.recipe import Recipe
-from training.records import RESULT
+from training.spec import RESULT
 from training.update import TrainState, noise
 from utils.files import require_free
 from utils.text import duration, plural, readable_bytes
@@ -294,7 +294,7 @@ def _amount(count: int) -> str:
 
 def _cost(run: Run) -> object:
     """What an update costs: equal for rows that differ by a learning rate or the like."""
-    return work_of(run), run.recipe.batch_size, run.recipe.ema is None
+    return work_of(run.spec), run.recipe.batch_size, run.recipe.ema is None
 
 
 def _train_state(run: Run, device: torch.device, layout: ComputeOptions) -> TrainState:
@@ -310,7 +310,9 @@ def _train_state(run: Run, device: torch.device, layout: ComputeOptions) -> Trai
 
 def _measure(run: Run, execution: Execution) -> Speed:
     device = execution.device
-    layouts = likely(work_of(run), device, cache_file()) if execution.trial else [execution.layout]
+    layouts = (
+        likely(work_of(run.spec), device, cache_file()) if execution.trial else [execution.layout]
+    )
     train_states = (_train_state(run, device, layout) for layout in layouts)
     resolution, classes = run.study.config.resolution, run.architecture.num_classes
     images = partial(noise, resolution=resolution, classes=classes, device=device)

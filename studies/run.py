@@ -12,6 +12,7 @@ from studies.identity import Identity
 from studies.index import Index, KnownRun, RunState, standing_of
 from studies.study import Study, must_begin_anew, read_records, read_result
 from training.recipe import Recipe
+from training.spec import RunSpec, short_side
 from utils.text import first_few
 
 
@@ -44,6 +45,27 @@ class Run:
             start,
             self.seed,
             parts.sources(self.architecture),
+        )
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """The run as `training` takes it."""
+        study, config = self.study, self.study.config
+        return RunSpec(
+            self.folder,
+            self.step,
+            self.number,
+            self.seed,
+            self.architecture,
+            self.recipe,
+            config.resolution,
+            short_side(config.resolution, config.recipe.augmentation.crop_scale),
+            config.precision,
+            study.name,
+            study.hash,
+            self.identity.record(),
+            self.init_weights,
+            config.init_weights,
         )
 
     @property

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from studies.index import run_folders
-from studies.study import read_result, recall, write_json
+from studies.study import read_result
+from utils.files import recall, write_json
 from utils.locks import RENEWED, HeartbeatTracker, Lock, read
 
 LEASE, FAILURE = ".lease", "failure.json"

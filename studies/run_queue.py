@@ -3,6 +3,7 @@ resumed."""
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -13,7 +14,7 @@ import torch
 
 from models.builder import empty
 from studies.run import Run
-from studies.run_locks import FAILURE, LAUNCH, hold, note_failure, read_failure
+from studies.run_locks import FAILURE, LAUNCH, LEASE, hold, note_failure, read_failure
 from studies.study import MADE_AGAIN
 from training import memory, records
 from training.checkpoint import Damaged
@@ -22,6 +23,7 @@ from training.execution import Execution, Stores
 from training.helper import tell
 from training.interrupt import DONE, FAILED, STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
+from training.spec import RESULT
 from utils.locks import Busy, HeartbeatTracker, Lock, Lost
 from utils.text import plural
 
@@ -124,11 +126,26 @@ def run_all(
     return FAILED if FAILED in codes else DONE
 
 
+def _clear(folder: Path) -> None:
+    """Remove a run, so that it can be trained again, and mark it with `MADE_AGAIN`.
+
+    The run lock, held by the caller, stays.
+    """
+    # The result goes first: what is left of an interrupted removal is no finished run.
+    (folder / RESULT).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LEASE:
+            path.unlink()
+    (folder / MADE_AGAIN).touch()
+
+
 def _ends(folder: Path) -> tuple[bytes | None, bytes | None]:
     """A run's result and its failure, whichever there is."""
     result, failure = (
         path.read_bytes() if path.is_file() else None
-        for path in (folder / records.RESULT, folder / FAILURE)
+        for path in (folder / RESULT, folder / FAILURE)
     )
     return result, failure
 
@@ -157,19 +174,19 @@ def _carry_out(
     started, failed = time.monotonic(), ""
     try:
         if anew:
-            records.clear(run.folder, MADE_AGAIN)
+            _clear(run.folder)
         (run.folder / FAILURE).unlink(missing_ok=True)
         result = _result(run)
         if run.made_as:
-            records.write_config(run)
+            records.write_config(run.spec)
         if result:
             what = f"the run of {run.made_as}" if run.made_as else "finished"
             again = f"--overwrite {run.maker} makes it again"
             print(f"{run.title}: {what}, top-1 {result['top1']:.2f} % ({again})", flush=True)
         if result or run.made_as:
             return DONE
-        tell(run, stores, execution)
-        train(run, stores, execution, stop, lease)
+        tell(run.spec, stores, execution)
+        train(run.spec, stores, execution, stop, lease)
     except Stopped as stopped:
         _tell(stopped)
         return STOPPED
@@ -220,7 +237,7 @@ def _result(run: Run) -> dict[str, Any] | None:
     try:
         return run.result
     except ValueError as error:
-        raise Damaged(f"{run.home / records.RESULT} is damaged, it is no run's result") from error
+        raise Damaged(f"{run.home / RESULT} is damaged, it is no run's result") from error
 
 
 def _disk_failed(run: Run, failure: OSError) -> str:

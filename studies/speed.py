@@ -16,11 +16,12 @@ from data.augmentation import Augmentation
 from data.batches import Batch
 from data.loader import train_batches
 from data.sizes import Sizes
-from studies.study import read_result, recall, write_json
+from studies.study import read_result
 from training import memory
 from training.device import threads, wait_for
 from training.recipe import Recipe
 from training.update import TrainState, gradients, step
+from utils.files import recall, write_json
 
 SPEEDS = "speeds.json"
 """In a study's folder: measured training rates by device and step."""

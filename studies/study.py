@@ -12,7 +12,7 @@ from typing import Any
 from studies.identity import hexdigest
 from studies.plan import Noted, Plan, noted
 from training.recipe import StudyConfig
-from utils.files import one_writer, read_bytes, write_atomically
+from utils.files import one_writer, read_bytes, write_json
 from utils.text import first_few, flat
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -42,10 +42,6 @@ class Study:
         return self.folder / step / f"seed-{seed}"
 
 
-WEIGHTS = "model.safetensors"
-"""In a run's folder, from its first epoch on; not in one that came out of a pack."""
-ABOUT = "about"
-"""The entry of its metadata that says, as JSON, what it holds."""
 MADE_AGAIN = ".made-again"
 """In a run's folder while a command with --overwrite that has begun it anew is not done."""
 
@@ -80,14 +76,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def recall(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that only remembers; nothing where it is missing or damaged: no
-    reason to stop."""
-    with contextlib.suppress(ValueError):
-        return read_json(path)
-    return {}
-
-
 def read_result(run: Path) -> dict[str, Any] | None:
     """The result.json of a finished run, None of another. Raises ValueError, with what to do, where
     it is damaged."""
@@ -117,10 +105,6 @@ def read_records(run: Path) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             if (record := read(place)) is not None:
                 yield record
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def find_study(folder: Path, config: StudyConfig) -> Study:

@@ -23,15 +23,15 @@ from torch import Tensor
 from data import Batch
 from models import Architecture, SwinArchitecture
 from models.builder import build
-from studies.run import Run
-from studies.study import recall, write_json
 from training import memory
 from training.compute_options import ComputeOptions, has_compiler, lay_out
 from training.device import threads, wait_for
 from training.environment import device_name
 from training.loss_monitor import BadLoss
 from training.recipe import Optimizer, Precision, Recipe
+from training.spec import RunSpec
 from training.update import TrainState, gradients, noise, update
+from utils.files import recall, write_json
 
 _SHARE = 0.02
 """Of the expected time of the run: what a trial may take."""
@@ -265,14 +265,14 @@ class _Trial:
         return candidate if medians[0] > _MARGIN * medians[1] else best
 
 
-def work_of(run: Run) -> Work:
+def work_of(run: RunSpec) -> Work:
     """What `run` does again and again."""
-    recipe, config = run.recipe, run.study.config
+    recipe = run.recipe
     return Work(
         run.architecture,
-        config.resolution,
+        run.resolution,
         recipe.batch_size // recipe.micro_batches,
-        config.precision,
+        run.precision,
         recipe.drop_path,
         recipe.layer_scale is not None,
         recipe.label_smoothing,

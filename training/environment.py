@@ -48,7 +48,7 @@ def code_version(project: Path = _PROJECT) -> str:
     outside of git.
 
     The change is that of tracked files, and Python files that are new and not ignored. A copy that
-    was made for jobs (`studies.slurm`) says what it is of.
+    was made for jobs says what it is of.
     """
     if (noted := project / "CODE_VERSION").is_file():
         return noted.read_text().strip()

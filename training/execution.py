@@ -1,6 +1,5 @@
 """How one run is executed, and the decoded images it is trained on."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,16 +49,6 @@ class Stores:
         """Names of the images that are left out because they cannot be read, by split."""
         stores = {"train": self.train, "validation": self.validation, "test": self.test}
         return {part: store.skipped for part, store in stores.items() if store.skipped}
-
-
-def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:
-    """Shorter side of the decoded images, in pixels (docs/method.md has the measurement).
-
-    As large as evaluation looks at them, which crops the central 87.5 %
-    (`data.augment.centre_crop`), and large enough for a square crop of mean area to be no smaller
-    than what the network sees.
-    """
-    return math.ceil(resolution / min(0.875, math.sqrt(sum(crop_scale) / 2)))
 
 
 def open_stores(

@@ -7,23 +7,23 @@ from functools import lru_cache
 from pathlib import Path
 
 from data import ImageStore, PreparedImages
-from studies.run import Run
 from training import memory
 from training.device import before_cuda, find_device
 from training.execution import Execution, Stores
 from training.interrupt import DONE, STOPPED, Stopped, StopRequest
 from training.loop import NonFinite, train
 from training.processes import ALONE, Elsewhere, Processes
+from training.spec import RunSpec
 from training.torchrun import RankInfo
 
 _Images = tuple[tuple[Path, ...], tuple[str, ...], tuple[int, int]]
 """Folders of the decoded splits, names of the classes, bytes of prepared images that may be
 remembered."""
-_Told = tuple[Run, _Images, Execution]
+_Told = tuple[RunSpec, _Images, Execution]
 """A run, its images, and how it is carried out."""
 
 
-def tell(run: Run, stores: Stores, execution: Execution) -> None:
+def tell(run: RunSpec, stores: Stores, execution: Execution) -> None:
     """The first process says to its helpers which run is next."""
     folders = tuple(store.folder for store in (stores.train, stores.validation, stores.test))
     limits = stores.augmented.limit, stores.evaluated.limit

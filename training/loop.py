@@ -17,7 +17,6 @@ from torch import nn
 from data import ImageStore, PreparedImages, eval_batches, randomness, train_batches
 from data.loader import batches_per_epoch
 from models.builder import build
-from studies.run import Run
 from training import autotune, checkpoint, inference_profile, records
 from training.clock import of_updates
 from training.compute_options import ComputeOptions, lay_out
@@ -30,6 +29,7 @@ from training.interrupt import Stopped, StopRequest
 from training.loss_monitor import BadLoss
 from training.optimization import learning_rate
 from training.progress import Progress
+from training.spec import METRICS, RunSpec
 from training.state import State, layout_in, read_checkpoint, resume, save_checkpoint
 from training.update import TrainState, update
 from utils.files import write_atomically
@@ -46,7 +46,7 @@ class NonFinite(RuntimeError):
 
 
 def train(
-    run: Run, stores: Stores, execution: Execution, stop: StopRequest, lease: Lock | None = None
+    run: RunSpec, stores: Stores, execution: Execution, stop: StopRequest, lease: Lock | None = None
 ) -> dict[str, Any]:
     """Train `run`, or go on with it, and return what it writes to result.json.
 
@@ -65,7 +65,7 @@ def train(
         checkpoint.Damaged: what the run would go on from is damaged.
         Elsewhere: in a helper, the first process raised one of these, or failed.
     """
-    device, precision, processes = execution.device, run.study.config.precision, execution.processes
+    device, precision, processes = execution.device, run.precision, execution.processes
     set_up(device, precision, execution.deterministic)
     saved = processes.from_first(lambda: read_checkpoint(run, device), device)
     layout = processes.from_first(lambda: _layout(run, stores, execution, saved))
@@ -82,7 +82,7 @@ def train(
 
 
 def _train(
-    run: Run,
+    run: RunSpec,
     stores: Stores,
     execution: Execution,
     stop: StopRequest,
@@ -97,7 +97,7 @@ def _train(
     batches = train_batches(
         stores.train,
         recipe.augmentation,
-        run.study.config.resolution,
+        run.resolution,
         seed=run.seed,
         epoch=state.epoch,
         epochs=recipe.epochs - state.epoch,
@@ -171,7 +171,7 @@ def _train(
                             run, train_state.judged, stores.classes, epoch + 1
                         )
                     state.metrics += json.dumps(metrics) + "\n"
-                    write_atomically(run.folder / records.METRICS, state.metrics.encode())
+                    write_atomically(run.folder / METRICS, state.metrics.encode())
                     records.log(board, metrics)
                 state.epoch, state.batch = epoch + 1, 0
                 train_state.watch.reset()
@@ -202,7 +202,7 @@ def _train(
         # epoch's metrics.
         board.add_scalars({"test/top1": test.top1}, recipe.epochs * per_epoch + 1)
         seconds = clock.read()
-        costs = inference_profile.measure(train_state, run.study.config.resolution)
+        costs = inference_profile.measure(train_state, run.resolution)
         result = records.finish(run, stores, execution, test, state.best_epoch, seconds, costs)
         took = duration(sum(seconds.values()))
         progress.say(f"top-1 {test.top1:.2f} % on {len(test.labels):,} test images in {took}")
@@ -210,7 +210,7 @@ def _train(
 
 
 @contextmanager
-def _told_in_epochs(run: Run, updates_per_epoch: int) -> Iterator[None]:
+def _told_in_epochs(run: RunSpec, updates_per_epoch: int) -> Iterator[None]:
     """Says of a loss that is not finite where in the run it was, and what is kept."""
     try:
         yield
@@ -230,7 +230,7 @@ def _told_in_epochs(run: Run, updates_per_epoch: int) -> Iterator[None]:
 
 
 def _evaluate(
-    run: Run,
+    run: RunSpec,
     execution: Execution,
     stop: StopRequest,
     train_state: TrainState,
@@ -243,7 +243,7 @@ def _evaluate(
         together = min(together, run.recipe.batch_size // run.recipe.micro_batches)
     batches = eval_batches(
         split,
-        run.study.config.resolution,
+        run.resolution,
         batch_size=together,
         rank=processes.rank,
         world=processes.count,
@@ -262,7 +262,7 @@ def _evaluate(
         )
 
 
-def _initial_model(run: Run, execution: Execution, begun: bool = False) -> nn.Module:
+def _initial_model(run: RunSpec, execution: Execution, begun: bool = False) -> nn.Module:
     """The network with the initial weights of its seed, or of the study's file unless it has
     `begun`, on the device."""
     recipe = run.recipe
@@ -273,7 +273,7 @@ def _initial_model(run: Run, execution: Execution, begun: bool = False) -> nn.Mo
         layer_scale=recipe.layer_scale,
         init=recipe.init,
     )
-    start = run.study.config.init_weights
+    start = run.init_weights_record
     if start and run.init_weights and not begun:
         file = run.init_weights
         execution.processes.from_first(lambda: start_from(model, file, start))
@@ -282,7 +282,7 @@ def _initial_model(run: Run, execution: Execution, begun: bool = False) -> nn.Mo
 
 
 def _layout(
-    run: Run, stores: Stores, execution: Execution, saved: dict[str, Any] | None
+    run: RunSpec, stores: Stores, execution: Execution, saved: dict[str, Any] | None
 ) -> ComputeOptions:
     """The layout that the run began with, or a new run's: the one tried fastest, or the one it was
     given."""

@@ -4,11 +4,9 @@ result."""
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,54 +16,36 @@ from torch import nn
 
 from data.augmentation import MEAN, STD
 from models.complexity import architecture_complexity
-from studies.run import Run
-from studies.run_locks import LEASE
-from studies.study import ABOUT, WEIGHTS, write_json
 from training.checkpoint import Damaged, keep_previous, previous
 from training.clock import of_updates
 from training.environment import code_version, device_name, environment
 from training.evaluation import Evaluation
 from training.event_log import EventLog
-from training.execution import Execution, Stores, short_side
-from utils.files import write_atomically
+from training.execution import Execution, Stores
+from training.spec import ABOUT, CONFIG, ENVIRONMENT, RESULT, WEIGHTS, RunSpec
+from utils.files import write_atomically, write_json
 
-METRICS, RESULT = "metrics.jsonl", "result.json"
 
-
-def begin(run: Run, stores: Stores, execution: Execution) -> None:
+def begin(run: RunSpec, stores: Stores, execution: Execution) -> None:
     """Write what is known before the first update: config.json and environment.json."""
     write_config(run)
     machine = environment(execution.device, execution.processes.count)
     about = {**machine, "layout": asdict(execution.layout), "skipped": stores.skipped}
-    write_json(run.folder / "environment.json", about)
+    write_json(run.folder / ENVIRONMENT, about)
 
 
-def write_config(run: Run) -> None:
+def write_config(run: RunSpec) -> None:
     """config.json, which says what the run is: all that is in the folder of a run that another row
     has made."""
     config = {
-        "study": run.study.name,
-        "study_hash": run.study.hash,
+        "study": run.study,
+        "study_hash": run.study_hash,
         "step": run.step,
         "number": run.number,
-        **run.identity.record(),
+        **run.identity,
     }
     run.folder.mkdir(parents=True, exist_ok=True)
-    write_json(run.folder / "config.json", config)
-
-
-def clear(folder: Path, mark: str) -> None:
-    """Remove a run, so that it can be made again, and leave the file `mark`. The lease, held by the
-    caller, stays."""
-    (folder / RESULT).unlink(
-        missing_ok=True
-    )  # first: what is left of an interrupted removal is no finished run
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LEASE:
-            path.unlink()
-    (folder / mark).touch()
+    write_json(run.folder / CONFIG, config)
 
 
 def log(board: EventLog, metrics: Mapping[str, Any]) -> None:
@@ -78,12 +58,11 @@ def log(board: EventLog, metrics: Mapping[str, Any]) -> None:
     board.add_scalars({**values, **seconds}, metrics["update"])
 
 
-def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: int) -> str:
+def save_weights(run: RunSpec, model: nn.Module, classes: tuple[str, ...], epoch: int) -> str:
     """model.safetensors, which also says what the weights are and how images are to be prepared for
     them; sha256."""
-    config = run.study.config
     about = {
-        "study_hash": run.study.hash,
+        "study_hash": run.study_hash,
         "digest": run.digest,
         "step": run.step,
         "seed": run.seed,
@@ -92,8 +71,8 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
         "layer_scale": run.recipe.layer_scale,
         "classes": classes,
         "preprocessing": {
-            "resolution": config.resolution,
-            "short_side": short_side(config.resolution, config.recipe.augmentation.crop_scale),
+            "resolution": run.resolution,
+            "short_side": run.short_side,
             "mean": MEAN,
             "std": STD,
         },
@@ -106,7 +85,7 @@ def save_weights(run: Run, model: nn.Module, classes: tuple[str, ...], epoch: in
     return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(run: Run, digest: str) -> dict[str, torch.Tensor]:
+def load_weights(run: RunSpec, digest: str) -> dict[str, torch.Tensor]:
     """The weights that `save_weights` wrote and that a checkpoint knows by their sha256 `digest`.
 
     They may be the ones before: those of the best epoch, when a process died before the checkpoint
@@ -130,7 +109,7 @@ def load_weights(run: Run, digest: str) -> dict[str, torch.Tensor]:
 
 
 def finish(
-    run: Run,
+    run: RunSpec,
     stores: Stores,
     execution: Execution,
     test: Evaluation,
@@ -142,18 +121,16 @@ def finish(
     previous(run.folder / WEIGHTS).unlink(missing_ok=True)
     write_atomically(run.folder / "predictions.csv", test.as_csv(stores.test.ids))
     scaled = run.recipe.layer_scale is not None
-    size = architecture_complexity(
-        run.architecture, run.study.config.resolution, layer_scale=scaled
-    )
+    size = architecture_complexity(run.architecture, run.resolution, layer_scale=scaled)
     images = run.recipe.images_seen(len(stores.train))
     result = {
         "step": run.step,
         "number": run.number,
         "seed": run.seed,
-        "study": run.study.name,
-        "study_hash": run.study.hash,
+        "study": run.study,
+        "study_hash": run.study_hash,
         "digest": run.digest,
-        "variant": run.identity.variant,
+        "variant": run.identity["variant"],
         "top1": test.top1,
         "top5": test.top5,
         "loss": test.loss,

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from studies.run import Run
 from training import checkpoint, records
 from training.clock import PHASES, Clock
 from training.compute_options import ComputeOptions
 from training.execution import Execution
 from training.loss_monitor import LossMonitor
+from training.spec import METRICS, RunSpec
 from training.update import TrainState
 from utils.files import write_atomically
 
@@ -37,13 +37,13 @@ class State:
     """Time that all processes together have spent on this run."""
 
 
-def read_checkpoint(run: Run, device: torch.device) -> dict[str, Any] | None:
+def read_checkpoint(run: RunSpec, device: torch.device) -> dict[str, Any] | None:
     """What `save_checkpoint` last wrote of the run, None of a new one. Raises
     checkpoint.Damaged."""
     return checkpoint.load_latest(run.folder / checkpoint.NAME, device, _owner(run))
 
 
-def layout_in(run: Run, saved: dict[str, Any]) -> tuple[ComputeOptions, str]:
+def layout_in(run: RunSpec, saved: dict[str, Any]) -> tuple[ComputeOptions, str]:
     """The layout that the run began with, and the kind of device that it was on. Raises
     checkpoint.Damaged."""
     try:
@@ -52,7 +52,7 @@ def layout_in(run: Run, saved: dict[str, Any]) -> tuple[ComputeOptions, str]:
         raise _another_version(run) from error
 
 
-def resume(run: Run, train_state: TrainState, saved: dict[str, Any]) -> State:
+def resume(run: RunSpec, train_state: TrainState, saved: dict[str, Any]) -> State:
     """Put the train_state and the run's files where they were when `saved` was written. Raises
     checkpoint.Damaged."""
     try:
@@ -68,15 +68,17 @@ def resume(run: Run, train_state: TrainState, saved: dict[str, Any]) -> State:
     return state
 
 
-def _restore_files(run: Run, state: State) -> None:
+def _restore_files(run: RunSpec, state: State) -> None:
     """Put the weights of the best epoch and the metrics where they were at `state`. Raises
     checkpoint.Damaged."""
     if state.best_epoch:
         records.load_weights(run, state.weights_sha256)
-    write_atomically(run.folder / records.METRICS, state.metrics.encode())
+    write_atomically(run.folder / METRICS, state.metrics.encode())
 
 
-def save_checkpoint(run: Run, execution: Execution, train_state: TrainState, state: State) -> None:
+def save_checkpoint(
+    run: RunSpec, execution: Execution, train_state: TrainState, state: State
+) -> None:
     """Write the run's checkpoint. Raises BadLoss if a loss is not finite; the checkpoint before
     stays.
 
@@ -92,12 +94,12 @@ def save_checkpoint(run: Run, execution: Execution, train_state: TrainState, sta
     )
 
 
-def _owner(run: Run) -> dict[str, Any]:
+def _owner(run: RunSpec) -> dict[str, Any]:
     """What a checkpoint says of whose it is."""
     return {"digest": run.digest}
 
 
-def _another_version(run: Run) -> checkpoint.Damaged:
+def _another_version(run: RunSpec) -> checkpoint.Damaged:
     return checkpoint.Damaged(
         f"{run.folder / checkpoint.NAME} is of another version of this program"
     )

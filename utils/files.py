@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BufferedWriter
 from pathlib import Path
+from typing import Any
 
 from utils import locks
 from utils.locks import Lock
@@ -128,6 +130,20 @@ def write_atomically(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:  # a failed write does not say of which file
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an indented JSON object atomically. Raises OSError as `write_atomically`."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def recall(path: Path) -> dict[str, Any]:
+    """Read the JSON object of a cache file; empty where the file is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = json.loads(read_bytes(path))
+        if isinstance(content, dict):
+            return content
+    return {}
 
 
 def _open_alone(path: Path) -> BufferedWriter:

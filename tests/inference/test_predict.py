@@ -18,7 +18,7 @@ import data
 import runner
 from inference.explain import _last_map, grad_cam
 from inference.predictor import load
-from studies.study import ABOUT
+from training.spec import ABOUT
 
 
 def test_predictions_are_those_of_the_runs_own_evaluation(convnext, images) -> None:

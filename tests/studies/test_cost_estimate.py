@@ -19,9 +19,10 @@ from studies.run import Run
 from studies.speed import Speed
 from studies.study import Study
 from training import memory
-from training.execution import Execution, open_stores, short_side
+from training.execution import Execution, open_stores
 from training.optimization import make_optimizer
 from training.recipe import CLASSIC, Recipe, StudyConfig
+from training.spec import short_side
 
 CPU = torch.device("cpu")
 FIFTY = Speed(50.0, "measured now")

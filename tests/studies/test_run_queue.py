@@ -135,7 +135,7 @@ def test_a_holder_whose_run_was_taken_over_writes_nothing_more(
             patch.setattr(loop, what, rob)
             with pytest.raises(Lost, match=f"process {os.getpid()}"):
                 loop.train(
-                    run, stores, replace(execution, checkpoint_minutes=0), StopRequest(), lease
+                    run.spec, stores, replace(execution, checkpoint_minutes=0), StopRequest(), lease
                 )
         assert {path: path.read_bytes() for path in run.folder.iterdir()} == found
         robbers[-1].release()

@@ -267,12 +267,14 @@ def test_a_run_is_the_same_with_and_without_a_trial_that_chooses_its_layout(
         ("tried", replace(execution, trial=True)),
     ):
         run = make_run("4", study=name)
-        loop.train(run, stores, how, StopRequest())
+        loop.train(run.spec, stores, how, StopRequest())
         weights.append((run.folder / "model.safetensors").read_bytes())
         assert json.loads((run.folder / "environment.json").read_text())["layout"] == asdict(plain)
     assert weights[0] == weights[1]
     other = make_run("4", study="other")
-    loop.train(other, stores, replace(execution, layout=ComputeOptions(threads=1)), StopRequest())
+    loop.train(
+        other.spec, stores, replace(execution, layout=ComputeOptions(threads=1)), StopRequest()
+    )
     assert (other.folder / "model.safetensors").read_bytes() != weights[
         0
     ]  # so that the test can fail
@@ -293,14 +295,14 @@ def test_a_resumed_run_keeps_the_layout_it_began_with(
 
     run = make_run("8")
     with pytest.raises(Stopped):
-        loop.train(run, stores, replace(execution, layout=began), AfterTwo())
+        loop.train(run.spec, stores, replace(execution, layout=began), AfterTwo())
 
     def never(*_) -> Choice:
         raise AssertionError("a run that goes on tries nothing")
 
     monkeypatch.setattr(autotune, "choose", never)
     loop.train(
-        run,
+        run.spec,
         stores,
         replace(execution, layout=ComputeOptions(True, False, 2), trial=True),
         StopRequest(),
@@ -308,7 +310,7 @@ def test_a_resumed_run_keeps_the_layout_it_began_with(
     state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
     assert ComputeOptions(**state["layout"]) == began
     whole = make_run("8", study="whole")
-    loop.train(whole, stores, replace(execution, layout=began), StopRequest())
+    loop.train(whole.spec, stores, replace(execution, layout=began), StopRequest())
     assert (run.folder / "model.safetensors").read_bytes() == (
         whole.folder / "model.safetensors"
     ).read_bytes()
@@ -327,12 +329,14 @@ def test_a_run_resumed_on_another_device_keeps_the_order_of_its_weights(
         if len(saves) == 2:
             raise Stopped
 
-    loop.train(runs[0], stores, replace(execution, layout=began), StopRequest())
+    loop.train(runs[0].spec, stores, replace(execution, layout=began), StopRequest())
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save)
         with pytest.raises(Stopped):
-            loop.train(runs[1], stores, replace(execution, layout=began), StopRequest())
-    loop.train(runs[1], stores, replace(execution, layout=ComputeOptions(threads=1)), StopRequest())
+            loop.train(runs[1].spec, stores, replace(execution, layout=began), StopRequest())
+    loop.train(
+        runs[1].spec, stores, replace(execution, layout=ComputeOptions(threads=1)), StopRequest()
+    )
     whole, moved = (checkpoint.load(run.folder / "checkpoint.pt", CPU)["model"] for run in runs)
     for name, value in whole.items():
         assert torch.allclose(moved[name], value, atol=1e-4), name
@@ -343,10 +347,10 @@ def test_a_run_resumed_on_another_device_keeps_the_order_of_its_weights(
 )
 def test_a_layout_of_another_version_is_one_sentence(layout, make_run, stores, execution) -> None:
     run = make_run("8", epochs=2)
-    loop.train(run, stores, execution, StopRequest())
+    loop.train(run.spec, stores, execution, StopRequest())
     state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
     checkpoint.save(run.folder / "checkpoint.pt", {**state, "layout": layout})
     with pytest.raises(
         checkpoint.Damaged, match=r"checkpoint.pt is of another version of this program"
     ):
-        loop.train(run, stores, execution, StopRequest())
+        loop.train(run.spec, stores, execution, StopRequest())

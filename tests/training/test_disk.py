@@ -25,6 +25,7 @@ from studies import run_queue
 from studies.study import read_json
 from training import checkpoint, loop, records
 from training.interrupt import StopRequest
+from utils.files import write_json
 
 _INSIDE = "CONVNEXT_TESTS_MAY_MOUNT"
 _IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -276,7 +277,7 @@ def test_through_the_command_line_it_is_exit_code_1_and_the_same_command_goes_on
 def finished(disk, make_run, stores, execution) -> Path:
     """A finished run of one epoch, on the disk."""
     run = make_run("13", study="disk/study", epochs=2)
-    loop.train(run, stores, execution, loop.StopRequest())
+    loop.train(run.spec, stores, execution, loop.StopRequest())
     return run.folder
 
 
@@ -297,7 +298,7 @@ def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys
         "test": 9,
         "skipped": {},
     }
-    records.write_json(study / "study.json", described)
+    write_json(study / "study.json", described)
     page.write(study)
     before = contents(study / "report")
     disk.fill(30_000)

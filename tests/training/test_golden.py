@@ -44,7 +44,7 @@ def from_a_formula(run: Run, file: Path) -> Run:
 @pytest.mark.parametrize("step", GOLDEN)
 def test_losses_are_those_of_before(step, make_run, stores, execution, tmp_path) -> None:
     run = from_a_formula(make_run(step, epochs=3), tmp_path / "start.safetensors")
-    loop.train(run, stores, execution, StopRequest())
+    loop.train(run.spec, stores, execution, StopRequest())
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     # Rounding, as by another number of threads, moved the third by 0.0007.
     assert [json.loads(line)["train_loss"] for line in lines] == pytest.approx(

@@ -35,7 +35,7 @@ def test_a_run_says_what_inference_and_training_took(
         inference_profile, "_SECONDS", 0.05
     )  # as ever, so that a pause of the machine is outvoted
     run = make_run()
-    result = loop.train(run, stores, execution, StopRequest())
+    result = loop.train(run.spec, stores, execution, StopRequest())
     assert 0 < result["inference_ms_1"] < result["inference_ms_64"], (
         "64 images take longer than one"
     )

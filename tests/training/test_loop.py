@@ -16,11 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 from ablations import PAPER, REGIMES
 from models import Architecture
 from studies.run import Run
-from studies.study import ABOUT
 from training import checkpoint, loop, records
 from training.checkpoint import Damaged
 from training.interrupt import Item, Stopped, StopRequest
 from training.optimization import learning_rate
+from training.spec import ABOUT
 
 NEVER = StopRequest()
 
@@ -108,7 +108,7 @@ def test_a_run_learns_what_tells_the_classes_apart(make_run, stores, execution) 
         crop_scale=(0.6, 1.0),
         flip=0.0,
     )
-    result = loop.train(run, stores, execution, NEVER)
+    result = loop.train(run.spec, stores, execution, NEVER)
     assert result["top1"] > 80
     losses = [
         json.loads(line)["train_loss"]
@@ -119,7 +119,7 @@ def test_a_run_learns_what_tells_the_classes_apart(make_run, stores, execution) 
 
 def test_a_run_leaves_its_records(make_run, stores, execution) -> None:
     run = make_run("depthwise", seed=3)
-    result = loop.train(run, stores, execution, NEVER)
+    result = loop.train(run.spec, stores, execution, NEVER)
     names = {path.name.split(".")[0] for path in run.folder.iterdir()}
     assert {
         "config",
@@ -166,7 +166,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(
     step, make_run, stores, execution
 ) -> None:
     whole = make_run(step, study="whole")
-    loop.train(whole, stores, execution, NEVER)
+    loop.train(whole.spec, stores, execution, NEVER)
 
     stopped = make_run(step, study="stopped")
     for updates in (
@@ -175,8 +175,8 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(
         6,
     ):  # in the first epoch, right after resuming, across the end of an epoch
         with pytest.raises(Stopped, match="saved"):
-            loop.train(stopped, stores, execution, StopAfter(updates))
-    loop.train(stopped, stores, execution, NEVER)
+            loop.train(stopped.spec, stores, execution, StopAfter(updates))
+    loop.train(stopped.spec, stores, execution, NEVER)
     assert contents(stopped) == contents(whole)
 
 
@@ -196,10 +196,10 @@ def test_every_other_step_goes_on_with_mixing_an_average_and_parts(
         "micro_batches": 2,
     }
     whole, stopped = make_run(step, study="whole", **hard), make_run(step, study="stopped", **hard)
-    loop.train(whole, stores, execution, NEVER)
+    loop.train(whole.spec, stores, execution, NEVER)
     with pytest.raises(Stopped, match="saved"):
-        loop.train(stopped, stores, execution, StopAfter(3))
-    loop.train(stopped, stores, execution, NEVER)
+        loop.train(stopped.spec, stores, execution, StopAfter(3))
+    loop.train(stopped.spec, stores, execution, NEVER)
     # Of a single epoch there is no checkpoint before the last, but for the one of the stop.
     assert {**contents(stopped), "files": None} == {**contents(whole), "files": None}
 
@@ -209,15 +209,15 @@ def test_a_run_stopped_in_an_evaluation_goes_on_with_it(
     which, make_run, stores, execution, monkeypatch
 ) -> None:
     whole = make_run("4", study="whole")
-    loop.train(whole, stores, execution, NEVER)
+    loop.train(whole.spec, stores, execution, NEVER)
     stopped = make_run("4", study="stopped")
     with pytest.raises(Stopped, match="in its test" if which == 4 else f"in epoch {which}"):
-        loop.train(stopped, stores, execution, StopInEvaluation(which))
+        loop.train(stopped.spec, stores, execution, StopInEvaluation(which))
     updates: list[int] = []
     monkeypatch.setattr(
         loop, "learning_rate", lambda *given: updates.append(given[1]) or learning_rate(*given)
     )
-    loop.train(stopped, stores, execution, NEVER)
+    loop.train(stopped.spec, stores, execution, NEVER)
     assert contents(stopped) == contents(whole)
     made = which * 6 if which < 4 else 18
     assert sorted(set(updates) - {made - 1}) == list(
@@ -243,7 +243,7 @@ def test_a_run_killed_between_two_files_ends_as_one_never_killed(
     make_run, stores, execution, monkeypatch
 ) -> None:
     whole = make_run("3", study="whole", epochs=2)
-    loop.train(whole, stores, execution, NEVER)
+    loop.train(whole.spec, stores, execution, NEVER)
     for number, (module, name, call) in enumerate(DEATHS):
         killed, calls, original = (
             make_run("3", study=f"killed-{number}", epochs=2),
@@ -261,18 +261,18 @@ def test_a_run_killed_between_two_files_ends_as_one_never_killed(
         with monkeypatch.context() as patch:
             patch.setattr(module, name, dies)
             with pytest.raises(Killed):
-                loop.train(killed, stores, execution, NEVER)
-        loop.train(killed, stores, execution, NEVER)
+                loop.train(killed.spec, stores, execution, NEVER)
+        loop.train(killed.spec, stores, execution, NEVER)
         assert contents(killed) == contents(whole), name
 
 
 def test_the_checkpoint_before_is_enough(make_run, stores, execution) -> None:
     whole, robbed = make_run("3", study="whole"), make_run("3", study="robbed")
-    loop.train(whole, stores, execution, NEVER)
+    loop.train(whole.spec, stores, execution, NEVER)
     with pytest.raises(Stopped):
-        loop.train(robbed, stores, execution, StopAfter(14))
+        loop.train(robbed.spec, stores, execution, StopAfter(14))
     (robbed.folder / "checkpoint.pt").unlink()
-    loop.train(robbed, stores, execution, NEVER)
+    loop.train(robbed.spec, stores, execution, NEVER)
     assert contents(robbed) == contents(whole)
 
 
@@ -283,7 +283,9 @@ def test_a_checkpoint_may_be_written_after_every_update(
     monkeypatch.setattr(
         checkpoint, "save", lambda _, c: saved.append((c["state"]["epoch"], c["state"]["batch"]))
     )
-    loop.train(make_run("3", epochs=2), stores, replace(execution, checkpoint_minutes=0), NEVER)
+    loop.train(
+        make_run("3", epochs=2).spec, stores, replace(execution, checkpoint_minutes=0), NEVER
+    )
     first, second = ([(epoch, batch) for batch in range(1, 7)] for epoch in (0, 1))
     assert saved == [*first, (1, 0), *second, (2, 0)]
 
@@ -302,11 +304,11 @@ def test_an_average_a_scaler_and_micro_batches_resume_exactly(
                 run, study=replace(run.study, config=replace(run.study.config, precision=precision))
             )
         )
-    loop.train(runs[0], stores, execution, NEVER)
+    loop.train(runs[0].spec, stores, execution, NEVER)
     for updates in (2, 5):
         with pytest.raises(Stopped):
-            loop.train(runs[1], stores, execution, StopAfter(updates))
-    loop.train(runs[1], stores, execution, NEVER)
+            loop.train(runs[1].spec, stores, execution, StopAfter(updates))
+    loop.train(runs[1].spec, stores, execution, NEVER)
     assert contents(runs[0]) == contents(runs[1])
 
 
@@ -315,13 +317,15 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(make_run, stores, exec
     update."""
     decay, run = 0.6, make_run("4", ema=0.6, epochs=2)
     updates = 2 * (len(stores.train) // 12)
-    average = {k: v.clone() for k, v in loop._initial_model(run, execution).state_dict().items()}
+    average = {
+        k: v.clone() for k, v in loop._initial_model(run.spec, execution).state_dict().items()
+    }
     for update in range(updates):
         if update + 1 < updates:
             with pytest.raises(Stopped):
-                loop.train(run, stores, execution, StopAfter(1))
+                loop.train(run.spec, stores, execution, StopAfter(1))
         else:
-            loop.train(run, stores, execution, NEVER)
+            loop.train(run.spec, stores, execution, NEVER)
         state = checkpoint.load(run.folder / "checkpoint.pt", torch.device("cpu"))
         for name, value in state["model"].items():
             mixed = (
@@ -350,7 +354,7 @@ def test_the_average_of_the_best_epoch_is_kept_and_tested(
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     run = make_run("4", ema=0.6, epochs=3)
-    loop.train(run, stores, execution, NEVER)
+    loop.train(run.spec, stores, execution, NEVER)
     assert run.result["selected_epoch"] == 2
     kept = load_file(run.folder / "model.safetensors")
     for name, value in kept.items():
@@ -363,8 +367,8 @@ def test_the_average_of_the_best_epoch_is_kept_and_tested(
 
 def test_workers_do_not_change_the_result(make_run, stores, execution) -> None:
     alone, helped = make_run("13", study="alone"), make_run("13", study="helped")
-    loop.train(alone, stores, execution, NEVER)
-    loop.train(helped, stores, replace(execution, workers=2), NEVER)
+    loop.train(alone.spec, stores, execution, NEVER)
+    loop.train(helped.spec, stores, replace(execution, workers=2), NEVER)
     assert contents(alone) == contents(helped)
 
 
@@ -374,7 +378,7 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(make_run, stores, e
     weights = []
     for parts in (1, 2):
         run = make_run("13", study=f"in-{parts}", micro_batches=parts, **flags)
-        loop.train(run, stores, execution, NEVER)
+        loop.train(run.spec, stores, execution, NEVER)
         weights.append(checkpoint.load(run.folder / "checkpoint.pt", torch.device("cpu"))["model"])
     for name, whole in weights[0].items():
         assert torch.allclose(whole, weights[1][name], atol=2e-4), name
@@ -383,7 +387,7 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(make_run, stores, e
 def test_seeds_give_different_runs(make_run, stores, execution) -> None:
     runs = [make_run("4", seed=seed) for seed in (0, 1)]
     for run in runs:
-        loop.train(run, stores, execution, NEVER)
+        loop.train(run.spec, stores, execution, NEVER)
     assert contents(runs[0])["weights"] != contents(runs[1])["weights"]
 
 
@@ -394,25 +398,25 @@ def test_a_loss_that_is_no_number_stops_the_run_before_the_update(
     with pytest.raises(
         loop.NonFinite, match=r"training-recipe seed 0: the loss is nan in epoch 1, batch \d+"
     ):
-        loop.train(run, stores, execution, NEVER)
+        loop.train(run.spec, stores, execution, NEVER)
     assert run.result is None
 
 
 def test_a_damaged_checkpoint_is_recognised(make_run, stores, execution) -> None:
     run = make_run("4")
     with pytest.raises(Stopped):
-        loop.train(run, stores, execution, StopAfter(2))
+        loop.train(run.spec, stores, execution, StopAfter(2))
     path = run.folder / "checkpoint.pt"
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(Damaged, match=r"checkpoint.pt is damaged"):
-        loop.train(run, stores, execution, NEVER)
+        loop.train(run.spec, stores, execution, NEVER)
 
 
 def test_too_few_images_for_one_batch_are_refused(make_run, stores, execution) -> None:
     with pytest.raises(ValueError, match="a batch size of 72 or less fits"):
-        loop.train(make_run("4", batch_size=500), stores, execution, NEVER)
+        loop.train(make_run("4", batch_size=500).spec, stores, execution, NEVER)
 
 
 def test_bf16_on_the_cpu_trains_too(make_run, stores, execution) -> None:
@@ -420,4 +424,4 @@ def test_bf16_on_the_cpu_trains_too(make_run, stores, execution) -> None:
     mixed = replace(
         run, study=replace(run.study, config=replace(run.study.config, precision="bf16"))
     )
-    assert math.isfinite(loop.train(mixed, stores, execution, NEVER)["loss"])
+    assert math.isfinite(loop.train(mixed.spec, stores, execution, NEVER)["loss"])

@@ -58,7 +58,7 @@ def test_a_run_is_the_same_with_losses_known_late(
         monkeypatch.setitem(loss_monitor._DELAY, "cpu", delay)
         optimizer = {"optimizer": "sgd"} if step == "baseline" else {}
         run = make_run(step, study=f"delay-{delay}", **optimizer)
-        loop.train(run, stores, execution, NEVER)
+        loop.train(run.spec, stores, execution, NEVER)
         weights.append((run.folder / "model.safetensors").read_bytes())
         weights.append((run.folder / "predictions.csv").read_bytes())
     assert weights[:2] == weights[2:]
@@ -85,7 +85,7 @@ def test_weights_are_left_as_the_last_good_update_left_them(
     with pytest.raises(
         loop.NonFinite, match="the loss is nan in epoch 1, batch 3; nothing was updated with it"
     ):
-        loop.train(run, stores, execution, NEVER)
+        loop.train(run.spec, stores, execution, NEVER)
     assert len(seen) == 5
     assert any(not torch.equal(a, b) for a, b in zip(seen[1], seen[2]))
     for later in (seen[3], seen[4], list(models[0].parameters())):
@@ -108,7 +108,7 @@ def test_a_bad_last_loss_of_an_epoch_is_found_before_it_is_saved(
     with pytest.raises(
         loop.NonFinite, match=rf"epoch 2, batch {updates}; .* holds the last good state"
     ):
-        loop.train(run, stores, execution, NEVER)
+        loop.train(run.spec, stores, execution, NEVER)
     assert checkpoint.load(run.folder / "checkpoint.pt", CPU)["state"]["epoch"] == 1
 
 
@@ -120,7 +120,7 @@ def test_fp16_skips_updates_that_overflow_and_recovers(
     fits."""
     run = make_run("4", optimizer=optimizer, warmup_epochs=0, init="he")
     run = replace(run, study=replace(run.study, config=replace(run.study.config, precision="fp16")))
-    result = loop.train(run, stores, execution, NEVER)
+    result = loop.train(run.spec, stores, execution, NEVER)
     assert math.isfinite(result["loss"])
     state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
     assert 0 < state["scaler"]["scale"] <= 2**16

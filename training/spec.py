@@ -1,0 +1,62 @@
+"""One run as data: what to train, on what terms, in which folder. No torch here."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models import Architecture, SwinArchitecture
+from training.recipe import InitialWeights, Precision, Recipe
+
+CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
+RESULT = "result.json"
+"""In a run's folder; its presence says that the run is finished."""
+WEIGHTS = "model.safetensors"
+"""In a run's folder from its first epoch on; not in a run that came out of a pack."""
+ABOUT = "about"
+"""Key of the weights' metadata: JSON that describes the network and its images."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """All that training needs to know of one run."""
+
+    folder: Path
+    step: str
+    number: int | None
+    seed: int
+    architecture: Architecture | SwinArchitecture
+    recipe: Recipe
+    resolution: int
+    """Side of the images that the network sees, in pixels."""
+    short_side: int
+    """Shorter side of the decoded images, in pixels."""
+    precision: Precision
+    study: str
+    """Name of the study."""
+    study_hash: str
+    identity: Mapping[str, Any]
+    """For config.json: "digest" and "variant" of the run, and all that they are computed from."""
+    init_weights: Path | None = None
+    """File of initial weights; None for random ones."""
+    init_weights_record: InitialWeights | None = None
+    """Name and checksum of that file when the study was created."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.step} seed {self.seed}"
+
+    @property
+    def digest(self) -> str:
+        return str(self.identity["digest"])
+
+
+def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:
+    """Shorter side of the decoded images, in pixels (docs/method.md has the measurement).
+
+    As large as evaluation looks at them, which crops the central 87.5 %
+    (`data.augment.centre_crop`), and large enough for a square crop of mean area to be no smaller
+    than what the network sees.
+    """
+    return math.ceil(resolution / min(0.875, math.sqrt(sum(crop_scale) / 2)))
