@@ -327,7 +327,7 @@ def status(command: Status) -> int:
     folder = command.folder
     say = {"table": status.as_table, "json": status.as_json}[command.format]
     while True:
-        now = status.status(folder)
+        now = status.read_status(folder)
         clear = "\x1b[H\x1b[2J" if command.watch and sys.stdout.isatty() else ""
         print(clear + say(now), end="", flush=True)
         if not command.watch or len(now.of("done") + now.of("failed")) == len(now.runs):

@@ -20,7 +20,7 @@ from commands import LAUNCHING, All, Train
 from data.datasets import Located
 from studies.plan import Plan
 from studies.run_locks import LAUNCH, other_versions, refuse_other_code
-from studies.status import note_asked
+from studies.status import note_requested
 from studies.study import find_study, note_design, note_plan, open_study
 from training.interrupt import DONE, FAILED, STOPPED, StopRequest
 from utils.text import first_few, left_out, listed, one_line
@@ -283,7 +283,7 @@ def run_all(task: Task, bill: "CostEstimate | None", stop: StopRequest) -> int:
     if bill is not None:
         speed.remember(study.folder, bill.device_name, bill.speeds)
     runs = [replace(run, study=study) for run in task.runs]
-    note_asked(study.folder, [(run.step, run.seed) for run in runs if run.made_as is None])
+    note_requested(study.folder, [(run.step, run.seed) for run in runs if run.made_as is None])
     others: run_queue.Others = "refuse" if isinstance(task.command, Train) else "wait"
     if isinstance(task.command, All) and task.command.worker and not task.command.until_resolved:
         others = "leave"  # the next look of --until-resolved needs the others' results

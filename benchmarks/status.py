@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import write
-from studies.run_locks import LEASE, note_failure
-from studies.status import note_asked
+from studies.run_locks import LOCK, note_failure
+from studies.status import note_requested
 from utils.locks import Lock
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ def make(study: Path) -> list[Lock]:
     runs = [(f"step-{step:02}", seed) for step in range(STEPS) for seed in range(SEEDS)]
     study.mkdir(parents=True)
     (study / "study.json").write_text("{}")
-    note_asked(study, runs)
+    note_requested(study, runs)
     leases = []
     for number, (step, seed) in enumerate(runs[: DONE + RUNNING + FAILED]):
         folder = study / step / f"seed-{seed}"
@@ -42,7 +42,7 @@ def make(study: Path) -> list[Lock]:
             result = {"top1": 84.2, "images_per_second": 900.0, "seconds": {"total": 3600.0}}
             (folder / "result.json").write_text(json.dumps(result))
         elif number < DONE + RUNNING:
-            leases.append(Lock(folder / LEASE))
+            leases.append(Lock(folder / LOCK))
         else:
             note_failure(folder, "the loss is nan in epoch 3", final=True)
     return leases

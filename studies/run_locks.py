@@ -1,28 +1,26 @@
-"""Who trains a run of a study, and how the last attempt at one failed: files in its folder. No
-torch here."""
+"""Who trains a run and how its last attempt failed: files in its folder. Needs no torch."""
 
 import contextlib
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from studies.index import run_folders
 from studies.study import read_result
 from utils.files import recall, write_json
-from utils.locks import RENEWED, HeartbeatTracker, Lock, read
+from utils.locks import TIMEOUT, HeartbeatTracker, Lock, read_lock
 
-LEASE, FAILURE = ".lease", "failure.json"
+LOCK, FAILURE = ".lock", "failure.json"
 LAUNCH = "ABLATIONS_LAUNCH"
 """In the environment of workers that were started together: a name for that start."""
 
 
-def hold(run: Path, watch: HeartbeatTracker, code: str) -> Lock:
+def hold(run: Path, tracker: HeartbeatTracker, code: str) -> Lock:
     """Take a run's folder for this process, which runs the version `code`. Raises Busy if another
     one has it."""
     run.mkdir(parents=True, exist_ok=True)
-    return Lock(run / LEASE, watch, {"code": code})
+    return Lock(run / LOCK, tracker, {"code": code})
 
 
 def note_failure(run: Path, reason: str, *, final: bool) -> None:
@@ -46,32 +44,20 @@ def other_versions(study: Path, code: str) -> list[str]:
     return [] if code == "unknown" else sorted(made - {code, "unknown"})
 
 
-def refuse_other_code(
-    study: Path, code: str, sleep: Callable[[float], object] = time.sleep
-) -> None:
-    """Raise ValueError while a process with another version of the code trains in the study's
-    folder.
+def refuse_other_code(study: Path, code: str) -> None:
+    """Raise ValueError while another version of the code trains in the study's folder.
 
-    One that gives no sign of life while it is looked at, ten seconds at most, is no obstacle.
+    A process that has been silent for long, or is known to be dead, is no obstacle.
     """
-    watch = HeartbeatTracker()
-    others = {
-        path: lease
-        for path in (folder / LEASE for folder in run_folders(study))
-        if (lease := read(path))
-        and "unknown" not in (code, there := lease.entries.get("code", code))
-        and there != code
-        and not watch.has_run_out(path, lease)
-    }
-    end = time.monotonic() + 2 * RENEWED
-    while others and time.monotonic() < end:
-        for path, first in others.items():
-            if (lease := read(path)) and (lease.alive or lease != first):
-                raise ValueError(
-                    f"{path.parent} is being trained by {lease.holder} with version "
-                    f"{first.entries['code']} of this "
-                    f"code, and this is {code}: a report takes the runs of one version, so use "
-                    "that one, wait until it "
-                    "is done, or give this study a name of its own with --study NAME"
-                )
-        sleep(0.5)
+    for path in (folder / LOCK for folder in run_folders(study)):
+        if (lock := read_lock(path)) is None:
+            continue
+        other = lock.entries.get("code", code)
+        if other == code or "unknown" in (code, other) or lock.alive is False:
+            continue
+        if lock.alive or time.time() - path.stat().st_mtime < TIMEOUT:
+            raise ValueError(
+                f"{path.parent} is being trained by {lock.holder} with version {other} of this "
+                f"code, and this is {code}: a report takes the runs of one version, so use that "
+                "one, wait until it is done, or give this study a name of its own with --study NAME"
+            )

@@ -14,7 +14,7 @@ import torch
 
 from models.builder import empty
 from studies.run import Run
-from studies.run_locks import FAILURE, LAUNCH, LEASE, hold, note_failure, read_failure
+from studies.run_locks import FAILURE, LAUNCH, LOCK, hold, note_failure, read_failure
 from studies.study import MADE_AGAIN
 from training import memory, records
 from training.checkpoint import Damaged
@@ -66,7 +66,7 @@ def run_all(
         OSError: the disk failed; the run's last good state is kept.
         Busy: another process trains one of the runs, and the answer to that is to "refuse".
     """
-    codes, mine, left, watch = {DONE}, set[Path](), list(runs), HeartbeatTracker(_tell)
+    codes, mine, left, watch = {DONE}, set[Path](), list(runs), HeartbeatTracker()
     before = {run.folder: _ends(run.folder) for run in runs}
     waiting = False
     while left:
@@ -77,10 +77,10 @@ def run_all(
                 return STOPPED
             try:
                 with hold(run.folder, watch, code_version()) as lease:
-                    if lease.from_dead:
+                    if lease.previous_holder:
                         _tell(
-                            f"{run.title}: {lease.from_dead}, which trained it, has vanished; "
-                            "going on with it"
+                            f"{run.title}: {lease.previous_holder}, which trained it, has "
+                            "vanished; going on with it"
                         )
                     mine.add(run.folder)
                     anew = (
@@ -136,7 +136,7 @@ def _clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LEASE:
+        elif path.name != LOCK:
             path.unlink()
     (folder / MADE_AGAIN).touch()
 

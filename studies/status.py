@@ -1,25 +1,26 @@
-"""How far a study is, from the files in its folder, while anything runs or nothing does. No torch
-here."""
+"""How far a study is, read from the files in its folder at any time. Needs no torch."""
 
 import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Literal, get_args
 
 from studies.index import run_folders, standing_of
-from studies.run_locks import LEASE, read_failure
+from studies.run_locks import LOCK, read_failure
 from studies.study import read_json, read_result
 from utils.files import one_writer, write_atomically
-from utils.locks import CLOCKS, SILENCE, Seen, read
+from utils.locks import TIMEOUT, read_lock
 from utils.text import duration, plural
 
 State = Literal["failed", "running", "stopped", "queued", "done"]
-"""stopped: begun, and trained by nobody at the moment; the same command goes on with it."""
-_ASKED = ".asked.json"
+"""stopped: begun, and trained by nobody at the moment; the same command resumes it."""
+STATES: tuple[State, ...] = get_args(State)
+REQUESTED = ".requested.json"
 
 
 @dataclass(frozen=True)
@@ -29,222 +30,165 @@ class RunStatus:
     step: str
     seed: int
     state: State
-    where: str | None = None
-    """Process, host and job of a run that is training, or was."""
+    holder: str | None = None
+    """Process, host and job that train the run."""
     epoch: str | None = None
-    """Such as 3/300: the one that is being trained, or the last that was finished."""
+    """Such as 3/300: the epoch that is being trained, or the last one that was finished."""
     seconds_left: float | None = None
-    why: str | None = None
-    """Of one that failed, or was stopped by something else than a request."""
+    reason: str | None = None
+    """Why the run failed, or was stopped by anything else than a request."""
     top1: float | None = None
     seconds: float | None = None
-    """That a finished run took."""
+    """How long a finished run took."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """All runs that a study was asked for, or that its folder holds."""
+    """All runs that were requested of a study or that its folder holds."""
 
     study: str
     runs: tuple[RunStatus, ...]
-    warnings: tuple[str, ...] = ()
 
     def of(self, state: State) -> list[RunStatus]:
         return [run for run in self.runs if run.state == state]
 
     @property
     def seconds_left(self) -> float | None:
-        """Until all is done with as many processes as are at work, if queued runs take as long as
-        finished ones did."""
-        running, done, queued = (
-            self.of("running"),
-            self.of("done"),
-            self.of("queued") + self.of("stopped"),
-        )
-        if (
-            not running
-            or not (done or not queued)
-            or any(run.seconds_left is None for run in running)
-        ):
-            return None
+        """Until all runs are done by as many processes as work now, if queued runs take as long as
+        finished ones did. None where no run is being trained or nothing can be said yet."""
+        running, waiting = self.of("running"), self.of("queued") + self.of("stopped")
+        left = [run.seconds_left for run in running if run.seconds_left is not None]
         took: defaultdict[str, list[float]] = defaultdict(list)
-        for run in done:
+        for run in self.of("done"):
             took[run.step].append(run.seconds or 0)
-        every = [seconds for some in took.values() for seconds in some]
-        to_come = sum(sum(some := took.get(run.step) or every) / len(some) for run in queued)
-        return (to_come + sum(run.seconds_left or 0 for run in running)) / len(running)
+        if not running or len(left) < len(running) or (waiting and not took):
+            return None
+        average = mean(seconds for several in took.values() for seconds in several) if took else 0
+        to_come = sum(mean(took[run.step]) if run.step in took else average for run in waiting)
+        return (to_come + sum(left)) / len(running)
 
 
-def note_asked(study: Path, runs: Iterable[tuple[str, int]]) -> None:
-    """Write that runs (step, seed) were asked for, beside those that were before."""
-    path = study / _ASKED
+def note_requested(study: Path, runs: Iterable[tuple[str, int]]) -> None:
+    """Add runs, each a step and a seed, to the requested runs of a study."""
+    path = study / REQUESTED
     with one_writer(path):
-        asked = _asked(study)
-        if (together := list(dict.fromkeys([*asked, *runs]))) != asked:
+        before = _requested(study)
+        if (together := list(dict.fromkeys([*before, *runs]))) != before:
             steps: defaultdict[str, list[int]] = defaultdict(list)
             for step, seed in together:
                 steps[step].append(seed)
             write_atomically(path, (json.dumps(steps) + "\n").encode())
 
 
-def _asked(study: Path) -> list[tuple[str, int]]:
+def _requested(study: Path) -> list[tuple[str, int]]:
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        steps = json.loads((study / _ASKED).read_bytes())
+        steps = json.loads((study / REQUESTED).read_bytes())
         return [(str(step), int(seed)) for step, seeds in steps.items() for seed in seeds]
     return []
 
 
-def status(study: Path) -> Status:
-    """How all runs of a study are. Raises ValueError where the folder is no study's."""
+def read_status(study: Path) -> Status:
+    """The status of all runs of a study. Raises ValueError where the folder holds no study."""
     if not (study / "study.json").is_file():
         raise ValueError(f"{study} holds no study (yet): name another with --study or --preset")
-    warnings: dict[str, None] = {}
-    there = {
+    folders = {
         (folder.parent.name, int(folder.name.removeprefix("seed-"))): folder
         for folder in run_folders(study)
     }
-    asked = _asked(study)
+    requested = _requested(study)
     runs = []
-    for step, seed in dict.fromkeys([*asked, *there]):
-        run = _run(step, seed, there.get((step, seed)), warnings)
-        if (
-            run.state != "queued" or (step, seed) in asked
-        ):  # else the folder of a row that shares another's run
+    for step, seed in dict.fromkeys([*requested, *folders]):
+        run = _run_status(step, seed, folders.get((step, seed)))
+        # A folder that was not requested and holds nothing yet is an alias of another row's run.
+        if run.state != "queued" or (step, seed) in requested:
             runs.append(run)
-    order = get_args(State)
-    return Status(
-        str(study), tuple(sorted(runs, key=lambda run: order.index(run.state))), tuple(warnings)
-    )
+    return Status(str(study), tuple(sorted(runs, key=lambda run: STATES.index(run.state))))
 
 
-def _run(step: str, seed: int, folder: Path | None, warnings: dict[str, None]) -> RunStatus:
+def _run_status(step: str, seed: int, folder: Path | None) -> RunStatus:
     if folder is None:
         return RunStatus(step, seed, "queued")
     try:
-        if result := read_result(folder):
-            return RunStatus(
-                step, seed, "done", top1=result["top1"], seconds=result["seconds"]["total"]
-            )
+        result = read_result(folder)
     except ValueError as damaged:
-        return RunStatus(step, seed, "failed", why=str(damaged))
-    why = None
-    if lease := read(folder / LEASE):
-        silent = _silence(folder / LEASE, lease, warnings)
-        if lease.alive is not False and silent < SILENCE:
-            note = lease.entries.get("note") or {}
-            return RunStatus(
-                step, seed, "running", lease.holder, note.get("epoch"), note.get("seconds_left")
-            )
-        gone = (
-            "has vanished"
-            if lease.alive is False
-            else f"has given no sign of life for {duration(silent)}"
+        return RunStatus(step, seed, "failed", reason=str(damaged))
+    if result:
+        seconds = result["seconds"]["total"]
+        return RunStatus(step, seed, "done", top1=result["top1"], seconds=seconds)
+    failure, vanished = read_failure(folder) or {}, None
+    if lock := read_lock(folder / LOCK):
+        silent = _seconds_since_change(folder / LOCK)
+        if lock.alive is not False and silent < TIMEOUT:
+            progress = lock.entries.get("progress") or {}
+            epoch, left = progress.get("epoch"), progress.get("seconds_left")
+            return RunStatus(step, seed, "running", lock.holder, epoch, left)
+        dead = lock.alive is False
+        vanished = f"{lock.holder} " + (
+            "has vanished" if dead else f"has given no sign of life for {duration(silent)}"
         )
-        why = f"{lease.holder} {gone}"
-    failure = read_failure(folder)
-    if failure and failure.get("final"):
-        return RunStatus(step, seed, "failed", why=failure["reason"])
-    if why or failure or standing_of(folder) == "to resume":
-        return RunStatus(
-            step, seed, "stopped", epoch=_epochs(folder), why=failure["reason"] if failure else why
-        )
+    if failure.get("final"):
+        return RunStatus(step, seed, "failed", reason=failure["reason"])
+    if vanished or failure or standing_of(folder) == "to resume":
+        reason = failure.get("reason", vanished)
+        return RunStatus(step, seed, "stopped", epoch=_epochs(folder), reason=reason)
     return RunStatus(step, seed, "queued")
 
 
-def _silence(path: Path, lease: Seen, warnings: dict[str, None]) -> float:
-    """Seconds since a lease was renewed, by the clock of the disk rather than its holder's, and
-    this machine's."""
+def _seconds_since_change(path: Path) -> float:
+    """Seconds since a file was written, by the clock of the disk; 0 for one that is gone by now."""
     try:
-        renewed = path.stat().st_mtime
-    except FileNotFoundError:  # released since
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
         return 0.0
-    host, ahead, silent = (
-        lease.entries.get("host"),
-        lease.entries.get("time", renewed) - renewed,
-        time.time() - renewed,
-    )
-    if abs(ahead) > CLOCKS:
-        word = "ahead of" if ahead > 0 else "behind"
-        warnings[
-            f"the clock of {host} is {abs(ahead) / 60:.0f} minutes {word} that of the disk: "
-            "nothing depends on it "
-            "but the times in its records"
-        ] = None
-    if silent < -CLOCKS:
-        warnings[
-            f"this machine's clock is {-silent / 60:.0f} minutes behind that of the disk: "
-            "processes that are gone "
-            "may be shown as running so much longer"
-        ] = None
-    return silent
 
 
 def _epochs(folder: Path) -> str | None:
     """How many epochs of a run are finished, of how many."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        finished = (
-            (folder / "metrics.jsonl").read_bytes().count(b"\n")
-            if (folder / "metrics.jsonl").exists()
-            else 0
-        )
+        metrics = folder / "metrics.jsonl"
+        finished = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
         return f"{finished}/{read_json(folder / 'config.json')['recipe']['epochs']}"
     return None
 
 
 def as_json(status: Status) -> str:
-    counts = {state: len(status.of(state)) for state in get_args(State)}
-    runs = [asdict(run) for run in status.runs]
-    said = {
+    content = {
         "study": status.study,
-        "counts": counts,
+        "counts": {state: len(status.of(state)) for state in STATES},
         "seconds_left": status.seconds_left,
-        "warnings": status.warnings,
+        "runs": [asdict(run) for run in status.runs],
     }
-    return json.dumps({**said, "runs": runs}, indent=1) + "\n"
+    return json.dumps(content, indent=1) + "\n"
 
 
 def as_table(status: Status) -> str:
-    """A line for each run that is at work or needs a look, one for each step's others."""
-    counts = ", ".join(
-        f"{len(found)} {state}" for state in get_args(State) if (found := status.of(state))
-    )
-    left = status.seconds_left
-    all_left = (
-        ""
-        if left is None
-        else f"; about {duration(left)} left with {len(status.of('running'))} at work"
-    )
-    lines = [
-        f"{status.study}: {plural(len(status.runs), 'run')}, {counts or 'none asked for'}{all_left}"
-    ]
-    rows: list[tuple[str, ...]] = [
-        (run.state, f"{run.step} seed {run.seed}", _far(run), run.why or run.where or "")
-        for state in ("failed", "running", "stopped")
-        for run in status.of(state)
-    ]
+    """One line for each failed, running or stopped run, one for each step's other runs."""
+    counts = [f"{len(runs)} {state}" for state in STATES if (runs := status.of(state))]
+    title = f"{status.study}: {plural(len(status.runs), 'run')}, {', '.join(counts) or 'none'}"
+    if (left := status.seconds_left) is not None:
+        title += f"; about {duration(left)} left with {len(status.of('running'))} at work"
+    rows: list[tuple[str, str, str, str]] = []
+    for run in [*status.of("failed"), *status.of("running"), *status.of("stopped")]:
+        name, detail = f"{run.step} seed {run.seed}", run.reason or run.holder or ""
+        rows.append((run.state, name, _progress(run), detail))
     for state in ("queued", "done"):
-        rows += [(state, step, *words) for step, *words in _by_step(status.of(state))]
+        steps: defaultdict[str, list[RunStatus]] = defaultdict(list)
+        for run in status.of(state):
+            steps[run.step].append(run)
+        for step, runs in steps.items():
+            seeds = f"seed{'s' * (len(runs) > 1)} {' '.join(str(run.seed) for run in runs)}"
+            top1 = " ".join(f"{run.top1:.2f}" for run in runs if run.top1 is not None)
+            rows.append((state, step, seeds, top1 and f"top-1 {top1}"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
+    lines = [title]
     for row in rows:
-        lines.append(
-            "  ".join([*(word.ljust(width) for word, width in zip(row, widths)), row[3]]).rstrip()
-        )
-    return "\n".join([*lines, *status.warnings]) + "\n"
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        lines.append("  ".join([*cells, row[3]]).rstrip())
+    return "\n".join(lines) + "\n"
 
 
-def _far(run: RunStatus) -> str:
-    epoch = f"epoch {run.epoch}" if run.epoch else "beginning" if run.state == "running" else ""
-    return f"{epoch}, {duration(run.seconds_left)} left" if run.seconds_left is not None else epoch
-
-
-def _by_step(runs: Sequence[RunStatus]) -> Iterator[tuple[str, str, str]]:
-    steps: defaultdict[str, list[RunStatus]] = defaultdict(list)
-    for run in runs:
-        steps[run.step].append(run)
-    for step, some in steps.items():
-        top1 = " ".join(f"{run.top1:.2f}" for run in some if run.top1 is not None)
-        yield (
-            step,
-            f"seed{'s' * (len(some) > 1)} {' '.join(str(run.seed) for run in some)}",
-            top1 and f"top-1 {top1}",
-        )
+def _progress(run: RunStatus) -> str:
+    if not run.epoch:
+        return "beginning" if run.state == "running" else ""
+    left = "" if run.seconds_left is None else f", {duration(run.seconds_left)} left"
+    return f"epoch {run.epoch}{left}"

@@ -115,7 +115,7 @@ def _train(
         run.title, recipe.epochs * per_epoch, done, recipe.batch_size, told=processes.is_first
     )
     if lease:
-        lease.note = progress.read
+        lease.progress = progress.read
 
     def check_lease() -> None:
         processes.from_first(lease.check if lease else lambda: None)

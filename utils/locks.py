@@ -1,10 +1,9 @@
-"""A lease: a file that says who works on what it lies beside, renewed as long as that process
-lives.
+"""Lock files with a heartbeat: who works on a file or folder, and the takeover of the dead.
 
-Needs nothing of the disk but that a file is made by one process only (O_EXCL) and renamed at once,
-as network disks do too where they have no locks. No two clocks are compared: a lease has run out
-when its holder is known to be dead, or when its content did not change for `SILENCE` seconds of the
-reader's own clock (`UNSIGNED` where it names nobody).
+Needs only that a disk creates a file for one process alone (O_EXCL) and renames at once, which
+network disks without locks of their own do too. Clocks of two machines are never compared: a lock
+has expired when its holder is known to be dead, or when its content has not changed for `TIMEOUT`
+seconds by the reader's own clock.
 """
 
 from __future__ import annotations
@@ -23,42 +22,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-RENEWED = 5.0
-"""Seconds from one sign of life to the next."""
-SILENCE = 120.0
-"""Seconds without one after which a holder counts as dead, wherever it is."""
-UNSIGNED = 10.0
-"""Seconds after which the maker of an empty lease counts as dead: its name follows within
-milliseconds."""
-CLOCKS = 60.0
-"""Seconds by which two machines' clocks may differ before anybody is told."""
+HEARTBEAT = 5.0
+"""Seconds between two heartbeats."""
+TIMEOUT = 120.0
+"""Seconds without a heartbeat after which a holder counts as dead, on any machine."""
+EMPTY_TIMEOUT = 10.0
+"""The same for an empty lock file, into which its holder writes within milliseconds."""
 _LENGTH = 2000
-"""Bytes of a lease: it is written in place, and a shorter text would leave the end of a longer
-one."""
-
-
-_held = set[str]()
-"""Tokens of the leases that this process holds: one that a failing disk did not let it remove is
-nobody's."""
+"""Bytes of a lock file. It is written in place, so shorter texts are padded."""
 
 
 class Busy(ValueError):
-    """Another process holds the lease. One sentence, which names it."""
+    """Another process holds the lock. The message names it."""
 
 
 class Lost(Exception):
-    """Another process has taken this one's lease over. One sentence, which names it."""
+    """Another process has taken this process's lock over. The message names it."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A lease as somebody else reads it."""
+class LockRecord:
+    """The content of a lock file, as any process reads it."""
 
     content: bytes
 
     @property
     def entries(self) -> dict[str, Any]:
-        """Empty where the lease was just being written, or its holder died over that."""
+        """The entries of the file; none while its holder is writing the first ones."""
         with contextlib.suppress(ValueError):
             entries = json.loads(self.content)
             if isinstance(entries, dict):
@@ -67,129 +57,110 @@ class Seen:
 
     @property
     def holder(self) -> str:
+        """The holder for messages: its process, host and Slurm job."""
         entries = self.entries
+        if "pid" not in entries:
+            return "another process"
         job = f", job {entries['job']}" if entries.get("job") else ""
-        return (
-            f"process {entries['pid']} on {entries['host']}{job}"
-            if "pid" in entries
-            else "another process"
-        )
+        return f"process {entries['pid']} on {entries['host']}{job}"
 
     @property
     def alive(self) -> bool | None:
-        """Whether the holder is still there, as far as can be known at once: if it is a process of
-        this machine."""
-        entries, here = self.entries, _here()
-        if here is None or entries.get("here") != here:
+        """Whether the holder runs, if it is a process of this machine; otherwise None."""
+        entries, namespace = self.entries, _pid_namespace()
+        if namespace is None or entries.get("namespace") != namespace:
             return None
-        if entries["pid"] == os.getpid() and entries.get("token") not in _held:
-            return False
-        return bool(entries.get("started") == _started(entries["pid"]))
+        return bool(entries.get("started") == _start_time(entries["pid"]))
 
 
-def read(path: Path) -> Seen | None:
-    """The lease at `path`, if there is one."""
+def read_lock(path: Path) -> LockRecord | None:
+    """The lock file at `path`, or None."""
     try:
-        return Seen(path.read_bytes())
+        return LockRecord(path.read_bytes())
     except FileNotFoundError:
         return None
 
 
 class HeartbeatTracker:
-    """What one process has seen of others' leases, and since when, by its own clock."""
+    """When the lock files of other processes last changed, by this process's clock."""
 
-    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
-        """`tell` hears once of each machine whose clock differs by a minute or more."""
+    def __init__(self) -> None:
         self._since: dict[Path, tuple[bytes, float]] = {}
-        self._tell, self._told = tell, set[str]()
 
-    def has_run_out(self, path: Path, lease: Seen) -> bool:
-        now, (content, since) = time.monotonic(), self._since.get(path, (None, 0.0))
-        if content != lease.content:
-            self._since[path] = lease.content, now
-            self._compare_clocks(lease.entries, renewed=content is not None)
+    def has_expired(self, path: Path, record: LockRecord) -> bool:
+        """Whether the holder of the lock at `path`, which now reads `record`, counts as dead."""
+        now = time.monotonic()
+        content, since = self._since.get(path, (None, now))
+        if content != record.content:
+            self._since[path] = record.content, now
             since = now
-        return lease.alive is False or now - since > (SILENCE if lease.entries else UNSIGNED)
-
-    def _compare_clocks(self, entries: Mapping[str, Any], *, renewed: bool) -> None:
-        """A lease that was renewed a moment ago, or that comes from the future, shows what the
-        holder's clock says."""
-        ahead, host = entries.get("time", time.time()) - time.time(), str(entries.get("host"))
-        if (
-            self._tell
-            and host not in self._told
-            and (ahead > CLOCKS or (renewed and ahead < -CLOCKS - RENEWED))
-        ):
-            self._told.add(host)
-            self._tell(
-                f"the clock of {host} is {abs(ahead) / 60:.0f} minutes "
-                f"{'ahead of' if ahead > 0 else 'behind'} this "
-                "machine's: leases do not go by clocks and nothing is lost, but times of its runs "
-                "are off by that much"
-            )
+        timeout = TIMEOUT if record.entries else EMPTY_TIMEOUT
+        return record.alive is False or now - since > timeout
 
 
 class Lock:
-    """The lease at `path`, taken by this process. Use it as a context, or `release` it."""
+    """The lock file at `path`, held by this process until `release` or the end of a `with` block.
+
+    A thread renews it. `progress` is called at each heartbeat, and what it returns is written into
+    the file for readers.
+    """
 
     def __init__(
         self,
         path: Path,
-        watch: HeartbeatTracker | None = None,
+        tracker: HeartbeatTracker | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """`about` is what readers are told beside who the holder is.
+        """Create the file, with the entries `about`, or take it over from a dead process.
 
         Raises:
-            Busy: another process holds it and gives signs of life, as far as `watch` has seen.
-            OSError: the disk is full, gone or may not be written to.
+            Busy: another process holds the lock and counts as alive, as far as `tracker` has seen.
+            OSError: the disk is full, gone or read-only.
         """
         self.path, self.token = path, secrets.token_hex(8)
-        self.from_dead: str | None = None
-        """Who held it and is dead."""
-        self.note: Callable[[], Mapping[str, Any]] = dict
-        """Asked at each sign of life how far the work is, for readers."""
-        self._about = {"token": self.token, **_me(), **(about or {})}
-        if (seen := read(path)) is not None:
-            self._take_away(seen, watch or HeartbeatTracker())
-        with contextlib.ExitStack() as undo:
-            _held.add(self.token)  # before anybody can read it there
-            undo.callback(_held.discard, self.token)
-            try:
-                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            except FileExistsError:
-                raise Busy((read(path) or Seen(b"")).holder) from None
-            undo.callback(path.unlink, missing_ok=True)
-            undo.callback(os.close, self._file)
+        self.previous_holder: str | None = None
+        """The dead process from which the lock was taken over."""
+        self.progress: Callable[[], Mapping[str, Any]] = dict
+        self._about = {"token": self.token, **_this_process(), **(about or {})}
+        if (record := read_lock(path)) is not None:
+            self._take_over(record, tracker or HeartbeatTracker())
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            raise Busy((read_lock(path) or LockRecord(b"")).holder) from None
+        try:
             self._write(0)
-            undo.pop_all()
+        except BaseException:
+            os.close(self._file)
+            path.unlink(missing_ok=True)
+            raise
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
 
-    def _take_away(self, seen: Seen, watch: HeartbeatTracker) -> None:
-        """Rename the lease away if it has run out. Raises Busy if not, or if another process was
-        faster."""
-        if not watch.has_run_out(self.path, seen):
-            raise Busy(seen.holder)
-        away = self.path.with_name(f"{self.path.name}.{self.token}")
+    def _take_over(self, record: LockRecord, tracker: HeartbeatTracker) -> None:
+        """Remove an expired lock. Raises Busy if it has not expired or another process was first.
+
+        The file is renamed first: of several processes one succeeds.
+        """
+        if not tracker.has_expired(self.path, record):
+            raise Busy(record.holder)
+        aside = self.path.with_name(f"{self.path.name}.{self.token}")
         try:
-            os.rename(self.path, away)
+            os.rename(self.path, aside)
         except FileNotFoundError:
             return
-        taken = read(away)
-        if taken != seen:  # a new one by now, or its holder woke up: back with it
-            with contextlib.suppress(
-                OSError
-            ):  # where it cannot be, its holder stops at `check` and comes again
-                os.link(away, self.path)
-        away.unlink(missing_ok=True)
-        if taken != seen:
-            raise Busy((taken or seen).holder)
-        self.from_dead = seen.holder
+        renamed = read_lock(aside)
+        if renamed != record:  # it is another process's new lock, or the holder woke up: restore it
+            with contextlib.suppress(OSError):  # otherwise its holder stops at `check` and retries
+                os.link(aside, self.path)
+        aside.unlink(missing_ok=True)
+        if renamed != record:
+            raise Busy((renamed or record).holder)
+        self.previous_holder = record.holder
 
     def _write(self, beat: int) -> None:
-        entries = {**self._about, "beat": beat, "time": time.time(), "note": self.note()}
+        entries = {**self._about, "beat": beat, "time": time.time(), "progress": self.progress()}
         try:
             os.pwrite(self._file, json.dumps(entries).encode().ljust(_LENGTH), 0)
             os.fsync(self._file)
@@ -198,31 +169,28 @@ class Lock:
 
     def _renew(self) -> None:
         beat = 0
-        while not self._released.wait(RENEWED):
+        while not self._released.wait(HEARTBEAT):
             beat += 1
-            # Into the file that was made, not to its name: there another process's lease may be by
-            # now. A disk that fails is told by those who write results.
-            with contextlib.suppress(OSError):
+            # Written through the open file, not by name: the name may be another process's by now.
+            with contextlib.suppress(OSError):  # a failing disk is reported by who writes results
                 self._write(beat)
 
     def check(self) -> None:
-        """To be called before each write. Raises Lost if the lease is another process's by now."""
-        there = read(self.path)
-        if there is None and not self.path.parent.exists():
+        """Raise Lost if the lock is another process's by now. To be called before each write."""
+        record = read_lock(self.path)
+        if record is None and not self.path.parent.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path.parent))
-        if there is None or there.entries.get("token") != self.token:
-            raise Lost(there.holder if there else "another process, which is done with it")
+        if record is None or record.entries.get("token") != self.token:
+            raise Lost(record.holder if record else "another process, which has finished")
 
     def release(self) -> None:
+        """Remove the lock file, unless it is another process's by now."""
         self._released.set()
         self._thread.join()
         os.close(self._file)
-        with contextlib.suppress(
-            Lost, OSError
-        ):  # of a disk that is gone; elsewhere it would run out by itself
+        with contextlib.suppress(Lost, OSError):  # on a disk that fails it expires by itself
             self.check()
             self.path.unlink()
-        _held.discard(self.token)
 
     def __enter__(self) -> Self:
         return self
@@ -232,42 +200,36 @@ class Lock:
 
 
 def wait_for(path: Path, every: float = 0.1) -> Lock:
-    """The lease at `path`, as soon as whoever holds it releases it or is dead."""
-    watch = HeartbeatTracker()
+    """Take the lock at `path` as soon as its holder releases it or counts as dead."""
+    tracker = HeartbeatTracker()
     while True:
         try:
-            return Lock(path, watch)
+            return Lock(path, tracker)
         except Busy:
             time.sleep(every)
 
 
-def _me() -> dict[str, Any]:
-    job = "_".join(
-        filter(None, (os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")))
-    )
+def _this_process() -> dict[str, Any]:
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "here": _here(),
-        "started": _started(os.getpid()),
-        "job": job or os.environ.get("SLURM_JOB_ID"),
+        "namespace": _pid_namespace(),
+        "started": _start_time(os.getpid()),
+        "job": f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID"),
     }
 
 
-def _here() -> str | None:
-    """Where process numbers mean the same: a start of a machine's kernel, and a container in it.
-    Known on Linux."""
+def _pid_namespace() -> str | None:
+    """Where process ids mean the same: one boot of a kernel and one container. Known on Linux."""
     if sys.platform != "linux":
         return None
-    return (
-        f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} "
-        f"{os.readlink('/proc/self/ns/pid')}"
-    )
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
-def _started(pid: int) -> int | None:
-    """When the kernel says a process was started, in its own ticks; None of one that ended, waited
-    for or not."""
+def _start_time(pid: int) -> int | None:
+    """The kernel's start time of a process, in its ticks; None for one that has ended."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

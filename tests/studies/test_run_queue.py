@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from studies import run_locks, run_queue
-from studies.run_locks import FAILURE, LAUNCH, LEASE, note_failure, refuse_other_code
+from studies import run_queue
+from studies.run_locks import FAILURE, LAUNCH, LOCK, note_failure, refuse_other_code
 from studies.study import MADE_AGAIN
 from training import loop
 from training.interrupt import StopRequest
@@ -33,7 +33,7 @@ with Lock(pathlib.Path(sys.argv[1]), about={"code": sys.argv[2]}):
 def another_process(folder: Path, code: str = "same"):
     """One that holds the run, until it is killed or asked to end."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", HOLD, str(folder / LEASE), code]
+    command = [sys.executable, "-c", HOLD, str(folder / LOCK), code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
         yield holder
@@ -85,7 +85,7 @@ def test_a_run_whose_process_dies_is_waited_for_and_taken_over(make_run, run_all
     assert f"layer-norm seed 0: process {holder.pid} on " in said
     assert "which trained it, has vanished; going on with it" in said
     assert theirs.result
-    assert not (theirs.folder / LEASE).exists()
+    assert not (theirs.folder / LOCK).exists()
 
 
 def test_a_run_that_another_process_finishes_is_waited_for_and_left_as_it_is(
@@ -126,12 +126,12 @@ def test_a_holder_whose_run_was_taken_over_writes_nothing_more(
             *arguments, real=getattr(loop, what), call=call, calls=calls, run=run, found=found
         ) -> object:
             if next(calls) == call:
-                (run.folder / LEASE).unlink()
-                robbers.append(Lock(run.folder / LEASE))
+                (run.folder / LOCK).unlink()
+                robbers.append(Lock(run.folder / LOCK))
                 found |= {path: path.read_bytes() for path in run.folder.iterdir()}
             return real(*arguments)
 
-        with Lock(run.folder / LEASE) as lease, monkeypatch.context() as patch:
+        with Lock(run.folder / LOCK) as lease, monkeypatch.context() as patch:
             patch.setattr(loop, what, rob)
             with pytest.raises(Lost, match=f"process {os.getpid()}"):
                 loop.train(
@@ -204,26 +204,13 @@ def test_another_version_of_the_code_is_refused_beside_a_live_process_and_not_af
         holder.kill()
         holder.wait()
         refuse_other_code(study, "def")
-    lease = run.folder / LEASE
-    entries = json.loads(lease.read_bytes()) | {"here": "another start", "host": "node3"}
-    lease.write_text(json.dumps(entries))
-    looks: list[float] = []
-
-    def renew(seconds: float) -> None:
-        looks.append(seconds)
-        lease.write_text(json.dumps(entries | {"beat": len(looks)}))
-
+    lock = run.folder / LOCK
+    entries = json.loads(lock.read_bytes()) | {"namespace": "another boot", "host": "node3"}
+    lock.write_text(json.dumps(entries))
     with pytest.raises(ValueError, match="on node3 with version abc"):
-        refuse_other_code(study, "def", renew)
-
-    def wait(seconds: float) -> None:
-        looks.append(seconds)
-        time.sleep(seconds)
-
-    looks.clear()
-    monkeypatch.setattr(run_locks, "RENEWED", 1.5)
-    refuse_other_code(study, "def", wait)
-    assert len(looks) > 3
+        refuse_other_code(study, "def")
+    os.utime(lock, (0, 0))
+    refuse_other_code(study, "def")
 
 
 def test_tensorboard_is_in_order_though_a_later_machines_clock_is_behind(

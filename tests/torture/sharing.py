@@ -87,7 +87,7 @@ def differences(alone: Path, shared: Path) -> list[str]:
                 found.append(f"{folder / name} differs or is missing")
     left = [
         path
-        for pattern in (".lease*", "failure.json")
+        for pattern in (".lock*", "failure.json")
         for path in shared.glob(f"runs/*/*/*/{pattern}")
     ]
     return found + [f"{path.relative_to(shared)} is left over" for path in left]

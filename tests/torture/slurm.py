@@ -179,13 +179,16 @@ def _torment(code: Path, shared: Path, more: tuple[str, ...]) -> list[str]:
 
 def _training(shared: Path, array: str) -> dict[int, int]:
     """Process of each of the array's tasks that trains, as `status` says."""
-    from studies.status import status
+    from studies.status import read_status
 
     if not (shared / "runs/shared/study.json").exists():
         return {}
-    said = [run.where or "" for run in status(shared / "runs/shared").of("running") if run.epoch]
-    found = (re.fullmatch(rf"process (\d+) on \S+, job {array}_(\d+)", where) for where in said)
-    return {int(match[2]): int(match[1]) for match in found if match}
+    running = read_status(shared / "runs/shared").of("running")
+    holders = [run.holder or "" for run in running if run.epoch]
+    matches = (
+        re.fullmatch(rf"process (\d+) on \S+, job {array}_(\d+)", holder) for holder in holders
+    )
+    return {int(match[2]): int(match[1]) for match in matches if match}
 
 
 def _restarts(array: str, tasks: range) -> set[int]:
