@@ -3,7 +3,6 @@
 Everything that can be refused is refused by the plan and the forecast, before anything is written.
 """
 
-import contextlib
 import os
 import secrets
 import subprocess
@@ -22,7 +21,7 @@ from studies.plan import Plan
 from studies.run_locks import LAUNCH, other_versions, refuse_other_code
 from studies.status import note_requested
 from studies.study import find_study, note_design, note_plan, open_study
-from training.interrupt import DONE, FAILED, STOPPED, StopRequest
+from training.interrupt import DONE, STOPPED, StopRequest
 from utils.text import first_few, left_out, listed, one_line
 
 if TYPE_CHECKING:
@@ -289,13 +288,6 @@ def run_all(task: Task, bill: "CostEstimate | None", stop: StopRequest) -> int:
         others = "leave"  # the next look of --until-resolved needs the others' results
     told = bill.finished if bill and isinstance(task.command, All) else None
     code = run_queue.run_all(runs, stores, task.execution, stop, task.overwrite, told, others)
-    if isinstance(task.command, All) and code in (DONE, FAILED):
-        from report.flips import keep_images
-
-        with contextlib.suppress(
-            ValueError
-        ):  # of a study that has nothing to report yet, as its report will say
-            keep_images(study.folder, task.design.roadmap.name, stores.test)
     return code
 
 

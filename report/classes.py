@@ -144,3 +144,30 @@ def confusion(summary: Summary) -> pd.DataFrame:
         },
         columns=columns,
     )
+
+
+@lru_cache(maxsize=1)
+def changed_predictions(summary: Summary) -> pd.DataFrame:
+    """Count, per comparison, the test images that most seeds of one row get right and most of the
+    other get wrong.
+
+    `between_seeds` is the number of images in which two seeds of the row differ, a mean over its
+    pairs of seeds: what chance alone changes. NaN with one seed.
+    """
+    rows = []
+    for row, after in pairs(summary):
+        now, before = (summary.correct[name].mean(axis=0) for name in (row, after))
+        to_right = int(((now > 0.5) & (before < 0.5)).sum())
+        to_wrong = int(((now < 0.5) & (before > 0.5)).sum())
+        rows.append((row, after, to_right, to_wrong, _between_seeds(summary.correct[row])))
+    columns = ["step", "after", "to_right", "to_wrong", "between_seeds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _between_seeds(correct: np.ndarray) -> float:
+    seeds = len(correct)
+    if seeds < 2:
+        return float("nan")
+    # An image that k of n seeds get right differs in k (n - k) of n (n - 1) / 2 pairs.
+    right = correct.sum(axis=0)
+    return float((right * (seeds - right)).sum() / (seeds * (seeds - 1) / 2))

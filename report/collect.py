@@ -4,13 +4,12 @@ missing."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ablations
 from ablations import designs
-from report import thumbnails
 from report.checks import Listing, OddRun, RunRecord, read_object, read_run
 from studies.identity import difference
 from studies.index import Index, run_folders
@@ -70,8 +69,6 @@ class StudyRecord:
     warnings: tuple[str, ...]
     plans: tuple[Noted, ...] = ()
     """The plan that was written first, and what became of it."""
-    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
-    """Of some test images, by their names (`report.thumbnails`)."""
 
     @property
     def oddities(self) -> tuple[str, ...]:
@@ -166,12 +163,7 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         )
         runs = [run for run in runs if run.step != step_name or run in kept]
     runs.sort(key=lambda run: (order[run.step], run.seed))
-    warnings = list(_mixtures(runs))
-    images: Mapping[str, bytes] = {}
-    try:
-        images = thumbnails.read(study_dir).get(roadmap.name, {})
-    except ValueError as error:
-        warnings.append(f"The report has no images: {error}.")
+    warnings = tuple(_mixtures(runs))
     return StudyRecord(
         name=name,
         hash=study_hash,
@@ -187,9 +179,8 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         sweeps=tuple(made for made in its if made.request.sweep is not None),
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
-        warnings=tuple(warnings),
+        warnings=warnings,
         plans=plans,
-        thumbnails=images,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import matplotlib
@@ -11,10 +10,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from report import calibration, classes, flips, thumbnails
-from report.plots import FAINT, INK, SOFT, STYLE, empty_figure
+from report import calibration, classes
+from report.plots import FAINT, INK, SOFT, STYLE, empty_figure, points_axes
 from report.tables import Summary
 
+RIGHT, WRONG = (
+    sns.color_palette("colorblind").as_hex()[2],
+    sns.color_palette("colorblind").as_hex()[3],
+)
 MOST_CLASSES = 40
 """In a figure on paper; of more, those that gained and lost most."""
 
@@ -157,45 +160,21 @@ def reliability(summary: Summary) -> Figure | None:
     return figure
 
 
-def turned(summary: Summary) -> Figure | None:
-    """Test images that most seeds turned over the whole path, of those that the study has a
-    thumbnail of."""
-    kept = summary.study.thumbnails
-    strips = {way: own[own["image"].isin(list(kept))] for way, own in flips.strips(summary).items()}
-    strips = {way: own for way, own in strips.items() if len(own)}
-    if not strips:
+def changed_predictions(summary: Summary) -> Figure | None:
+    """Test images that each step turns from wrong to right and back, and how many two seeds do."""
+    table = classes.changed_predictions(summary)
+    if table.empty:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure = empty_figure(1.15 * flips.SHOWN, 1.75 * len(strips) + 0.3)
-        grid = figure.subplots(len(strips), flips.SHOWN, squeeze=False)
-        for line, (way, own) in zip(grid, strips.items(), strict=True):
-            for axes, row in itertools.zip_longest(line, own.to_dict("records")):
-                axes.set_axis_off()
-                if row is None:
-                    continue
-                axes.imshow(
-                    thumbnails.pixels(kept[row["image"]]), interpolation="none"
-                )  # its own pixels in the SVG
-                seeds = f"{100 * row['right_before']:.0f} → {100 * row['right_now']:.0f} %"
-                axes.set_title(f"\n{_short(row['class'])}\n{seeds}", fontsize=7.5, color=INK)
-            line[0].annotate(
-                f"Turned {way}",
-                (0, 1),
-                (0, 26),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                fontsize=9.5,
-                fontweight="bold",
-            ).set_in_layout(False)
-        one, other = classes.pairs(summary)[-1]
-        figure.suptitle(
-            f"From {other} to {one}: seeds that are right, before and now",
-            x=0.01,
-            ha="left",
-            fontsize=11,
+    names = [f"{row} \N{MINUS SIGN} {after}" for row, after in zip(table["step"], table["after"])]
+    with points_axes(names, "test images whose prediction most seeds change") as (figure, axes):
+        places = np.arange(len(table))
+        axes.barh(places, table["to_right"], color=RIGHT, height=0.6, label="wrong to right")
+        axes.barh(places, -table["to_wrong"], color=WRONG, height=0.6, label="right to wrong")
+        half = table["between_seeds"] / 2
+        for end in (half, -half):
+            axes.scatter(end, places, marker="|", s=90, c=INK, zorder=3)
+        axes.set_title(
+            "Changed predictions; black: half of what two seeds differ in", loc="left", fontsize=11
         )
+        axes.legend(frameon=False, fontsize=9)
     return figure
-
-
-def _short(name: str, most: int = 16) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -3,13 +3,12 @@ turned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from ablations.pages import plain
-from report import calibration, classes, flips
+from report import calibration, classes
 from report.facts import NOTHING, signed, to_runs
 from report.tables import Summary
 
@@ -52,17 +51,16 @@ def section(summary: Summary) -> dict[str, Any]:
             )
             for row in calibration.table(summary).to_dict("records")
         ],
-        "flips": [
+        "changed": [
             (
                 to_runs(row["step"]),
                 to_runs(row["after"]),
                 row["to_right"],
                 row["to_wrong"],
-                NOTHING if pd.isna(row["by_seed"]) else f"{row['by_seed']:.0f}",
+                NOTHING if pd.isna(row["between_seeds"]) else f"{row['between_seeds']:.0f}",
             )
-            for row in flips.counts(summary).to_dict("records")
+            for row in classes.changed_predictions(summary).to_dict("records")
         ],
-        "strips": [(direction, _images(own)) for direction, own in flips.strips(summary).items()],
     }
 
 
@@ -92,15 +90,3 @@ def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
         found = *gained, *lost
         rows.append((to_runs(step), to_runs(after), *found, str(clear)))
     return rows
-
-
-def _images(turned: pd.DataFrame) -> Iterable[tuple[str, str, str, str]]:
-    return [
-        (
-            plain(row["image"]),
-            plain(row["class"]),
-            f"{100 * row['right_before']:.0f} %",
-            f"{100 * row['right_now']:.0f} %",
-        )
-        for row in turned.to_dict("records")
-    ]

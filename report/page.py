@@ -24,7 +24,6 @@ from report import (
     difference_plots,
     differences,
     facts,
-    flips,
     hparams,
     plots,
     sweeps,
@@ -44,10 +43,10 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "classes": ("Change of each class at each step", difference_plots.class_changes),
     "confusion": ("What the last step confuses", difference_plots.confusion),
     "reliability": ("Accuracy against confidence", difference_plots.reliability),
-    "turned": ("Test images that most seeds turned", difference_plots.turned),
+    "changed_predictions": ("Changed predictions", difference_plots.changed_predictions),
 }
 
-_BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability", "turned")
+_BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability", "changed_predictions")
 """Shown where a template of their own puts them; the other figures follow the table of the
 steps."""
 
@@ -60,8 +59,7 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "confusion": classes.confusion,
     "calibration": calibration.table,
     "reliability": calibration.reliability,
-    "flips": flips.table,
-    "flip_counts": flips.counts,
+    "changed_predictions": classes.changed_predictions,
     "certificate": facts.certificate,
     "recipe": facts.recipe,
     "time": facts.time,

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from report import thumbnails
 from studies import compact
 from studies.index import Index, run_folders, standing_of
 from studies.plan import noted, together
@@ -47,7 +46,7 @@ def pack(study: Path, out: Path) -> None:
     _require_place(out)
     with opened(study) as folder:
         runs = {_name(run): run for run in run_folders(folder)}
-        _write(out, read_json(folder / "study.json"), runs, thumbnails.read(folder))
+        _write(out, read_json(folder / "study.json"), runs)
 
 
 def merge(sources: Sequence[Path], out: Path) -> None:
@@ -64,15 +63,12 @@ def merge(sources: Sequence[Path], out: Path) -> None:
         folders = {source: stack.enter_context(opened(source)) for source in sources}
         study: dict[str, Any] = {}
         runs: dict[str, Path] = {}
-        images: dict[str, dict[str, bytes]] = {}
         for source, folder in folders.items():
             study = _joined(study, read_json(folder / "study.json"), sources[0], source)
-            for roadmap, own in thumbnails.read(folder).items():
-                images.setdefault(roadmap, {}).update(own)
             for run in run_folders(folder):
                 name = _name(run)
                 runs[name] = _further(runs[name], run, source) if name in runs else run
-        _write(out, study, runs, images)
+        _write(out, study, runs)
 
 
 def unpack(source: Path, study: Path) -> tuple[int, int]:
@@ -150,11 +146,7 @@ def _checked(name: str) -> str:
     """`name` if it is one of a study's files; nothing else is ever written."""
     parts = PurePosixPath(name).parts
     run = len(parts) == 3 and parts[1].startswith("seed-") and parts[2] in (*FILES, PREDICTIONS)
-    if (
-        "/".join(parts) != name
-        or {"..", "/"} & set(parts)
-        or not (run or name in ("study.json", thumbnails.FILE))
-    ):
+    if "/".join(parts) != name or {"..", "/"} & set(parts) or not (run or name == "study.json"):
         raise ValueError(repr(name))
     return name
 
@@ -220,11 +212,8 @@ def _content(run: Path) -> dict[str, bytes]:
     }
 
 
-def _write(
-    out: Path, study: Mapping[str, Any], runs: Mapping[str, Path], images: thumbnails.Thumbnails
-) -> None:
+def _write(out: Path, study: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
     files = {"study.json": (json.dumps(study, indent=2) + "\n").encode()}
-    files |= {thumbnails.FILE: thumbnails.text(images)} if images else {}
 
     def predictions() -> Iterator[tuple[str, bytes]]:
         for name, run in sorted(runs.items()):

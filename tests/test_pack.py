@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import runner
-from report import collect, flips
-from report.tables import Summary
+from report import collect
 from tests.conftest import STUDY
 
 ROOT = Path(__file__).parents[1]
@@ -117,15 +116,6 @@ def test_wrong_requests_are_one_sentence_and_write_nothing(
     assert said in captured.err
     assert captured.out == ""
     assert files(tmp_path) == before
-
-
-def test_all_keeps_thumbnails_of_the_images_that_turned_and_the_report_draws_them(place) -> None:
-    assert runner.main(["all", *place, "--steps", "3", "4", "--no-trial"]) == 0
-    study = Path(place[place.index("--runs") + 1]) / "quick"
-    found = collect.read(study)
-    turned = {name for own in flips.strips(Summary(found)).values() for name in own["image"]}
-    assert turned == set(found.thumbnails) != set()
-    assert (study / "report/turned.png").exists()
 
 
 def test_a_file_that_the_disk_refuses_is_told_in_words(monkeypatch, capsys) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import ablations
 from report import collect, page
@@ -182,16 +181,6 @@ class StudyFolder:
                 if not right:
                     guesses[:2] = guesses[1::-1]
                 writer.writerow([name, label, 0.6 if right else 0.2, 0.6, *guesses])
-
-
-class Store:
-    """Test images of one colour each."""
-
-    def __init__(self, count: int) -> None:
-        self.ids: Sequence[str] = [f"{CLASSES[i % len(CLASSES)]}/{i:05d}" for i in range(count)]
-
-    def __getitem__(self, index: int, /) -> torch.Tensor:
-        return torch.full((90, 120, 3), index % 256, dtype=torch.uint8)
 
 
 @pytest.fixture

@@ -16,13 +16,12 @@ import pandas as pd
 import pytest
 
 from ablations.pages import plain
-from report import flips
 from report.facts import amount, signed
 from report.page import FIGURES, TABLES, table, write
 from report.web import INTERACTIVE
 from studies.plan import Family, Plan
 from studies.study import note_plan
-from tests.report.conftest import Store, StudyFolder
+from tests.report.conftest import StudyFolder
 from utils.files import one_writer
 from utils.text import duration, listed
 
@@ -39,7 +38,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
             study.add(step, 0, finished=False, epochs=3)
         elif step != "kernel-11":
             study.add(step, 300 if step == "gelu" else 200 + 10 * place)
-    flips.keep_images(study.root, "paper", Store(study.test))
     write(study.root)
     return study
 
@@ -80,7 +78,7 @@ def test_everything_promised_is_there(whole: StudyFolder) -> None:
 
 def test_every_table_is_well_formed(whole: StudyFolder) -> None:
     found = tables(page(whole))
-    assert len(found) == 13
+    assert len(found) == 12
     for rows in found:
         assert len({len(row) for row in rows}) == 1
         assert all(re.fullmatch(r":?-+:?", cell) for cell in rows[1])
@@ -231,7 +229,7 @@ def test_the_html_page_is_one_file(whole: StudyFolder) -> None:
     for name in FIGURES:
         assert f'<figure id="figure-{name}">' in text
         assert (f'data-figure="{name}"' in text) == (name in INTERACTIVE)
-    assert text.count("<table>") == 13
+    assert text.count("<table>") == 12
 
 
 def test_every_number_of_the_steps_leads_to_its_runs(whole: StudyFolder) -> None:
