@@ -19,7 +19,7 @@ from typing import TextIO, cast
 
 import command_line
 from ablations import REGIMES, Roadmap, get_regime, get_roadmap
-from ablations.designs import DesignSpec, design
+from ablations.designs import DesignSpec, build_design
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
 from commands import (
@@ -47,7 +47,7 @@ from training import torchrun
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
 from training.recipe import follow
 from training.torchrun import RankInfo
-from training_command import submit, train_beside, train_rows, train_until_resolved
+from training_command import submit, train_beside, train_until_resolved, train_variants
 from utils.streams import Patient
 from utils.text import one_line, readable_bytes
 
@@ -211,13 +211,13 @@ def check(command: Check) -> int:
     for regime in REGIMES.values():
         roadmap.check(regime, config)
     regime = get_regime(config.regime)
-    for step in roadmap.rows(regime):
+    for step in roadmap.steps_in(regime):
         changes = roadmap.difference(step, regime, config)
         said = (
             ", ".join(f"{name} {old} to {new}" for name, (old, new) in changes.items())
             or "changes nothing here"
         )
-        print(f"{step.name}: {said if step.after else step.sentence}")
+        print(f"{step.name}: {said if step.after else step.description}")
     print(f"{command.roadmap} is sound (regime {regime.name}, preset {command.preset})")
     return DONE
 
@@ -232,9 +232,9 @@ def train(command: Train, stop: StopRequest) -> int:
             f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the "
             "same step"
         )
-    path = design(roadmap, regime, DesignSpec())
+    path = build_design(roadmap, regime, DesignSpec())
     overwrite = {step.name} if command.overwrite else set[str]()
-    return train_rows(command, path, [path.row(step.name)], [command.seed], overwrite, stop)
+    return train_variants(command, path, [path.variant(step.name)], [command.seed], overwrite, stop)
 
 
 def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
@@ -258,11 +258,13 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     request = DesignSpec(
         command.design, command.base, command.factors, command.fraction, most, sweep
     )
-    made = design(
+    design = build_design(
         _roadmap(command), get_regime(command.config.regime, command.config.resolution), request
     )
-    asked = [made.find(row) for row in command.steps]
-    chosen = [each for row in asked for each in (row, *made.settings(row))] or list(made.rows)
+    asked = [design.find(row) for row in command.steps]
+    chosen = [each for row in asked for each in (row, *design.settings(row))] or list(
+        design.variants
+    )
     overwrite = set(command.overwrite)
     if strange := overwrite - {row.name for row in chosen}:
         raise ValueError(
@@ -275,7 +277,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         if sweep
         else planned(
             folder,
-            made,
+            design,
             command.config,
             [row.name for row in chosen],
             seeds,
@@ -305,13 +307,15 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     ):
         return code
     if judging and command.until_resolved:
-        code = train_until_resolved(command, made, judging, overwrite, stop)
+        code = train_until_resolved(command, design, judging, overwrite, stop)
     else:
-        code = train_rows(command, made, chosen, seeds, overwrite, stop, judging)
+        code = train_variants(command, design, chosen, seeds, overwrite, stop, judging)
     if code in (DONE, FAILED) and not command.dry_run and not command.worker:
         try:
             print(
-                "report:", _write_report(folder, made.roadmap.name, command.mixed_code), flush=True
+                "report:",
+                _write_report(folder, design.roadmap.name, command.mixed_code),
+                flush=True,
             )
         except ValueError as nothing_to_report:
             if code == DONE:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import command_line
 from ablations import get_regime
-from ablations.designs import Design, Row
+from ablations.designs import Design, Variant
 from commands import LAUNCHING, All, Train
 from data.datasets import Located
 from studies.plan import Plan
@@ -55,17 +55,17 @@ class Task:
     sizes: "Sizes"
 
 
-def train_rows(
+def train_variants(
     command: Train | All,
-    made: Design,
-    rows: Sequence[Row],
+    design: Design,
+    variants: Sequence[Variant],
     seeds: Sequence[int],
     overwrite: Collection[str],
     stop: StopRequest,
     judging: Plan | None = None,
 ) -> int:
-    """Train these rows of a design with each seed. Returns the exit code."""
-    task = plan(command, made, rows, seeds, overwrite, judging)
+    """Train these variants of a design with each seed. Returns the exit code."""
+    task = plan(command, design, variants, seeds, overwrite, judging)
     bill = None if isinstance(command, All) and command.worker else forecast(task)
     if isinstance(command, All) and command.dry_run:
         return DONE
@@ -73,7 +73,7 @@ def train_rows(
 
 
 def train_until_resolved(
-    command: All, made: Design, judging: Plan, overwrite: Collection[str], stop: StopRequest
+    command: All, design: Design, judging: Plan, overwrite: Collection[str], stop: StopRequest
 ) -> int:
     """Train what the plan's rule asks for, look at the results, and so on until it asks for nothing
     more."""
@@ -81,7 +81,7 @@ def train_until_resolved(
 
     folder = command.folder
     asked: Mapping[str, tuple[int, ...]] = {}
-    while more := missing(folder, judging, made, mixed_code=command.mixed_code):
+    while more := missing(folder, judging, design, mixed_code=command.mixed_code):
         if not command.mixed_code and (others := _of_other_code(folder)):
             raise ValueError(
                 f"{others} are not judged together: use that version, or add --mixed-code"
@@ -94,13 +94,13 @@ def train_until_resolved(
             )
         asked = more
         for seeds in dict.fromkeys(more.values()):
-            rows = [row for row in made.rows if more.get(row.name) == seeds]
-            code = train_rows(
+            variants = [variant for variant in design.variants if more.get(variant.name) == seeds]
+            code = train_variants(
                 command,
-                made,
-                rows,
+                design,
+                variants,
                 seeds,
-                {row.name for row in rows} & set(overwrite),
+                {variant.name for variant in variants} & set(overwrite),
                 stop,
                 judging,
             )
@@ -122,17 +122,17 @@ def _of_other_code(folder: Path) -> str:
 
     code = code_version()
     others = other_versions(folder, code)
-    made = (
+    made_by = (
         f"finished runs in {folder} were made by version {listed(others)} of this code, and "
         f"this is {code}: they"
     )
-    return made if others else ""
+    return made_by if others else ""
 
 
 def plan(
     command: Train | All,
-    made: Design,
-    rows: Sequence[Row],
+    design: Design,
+    variants: Sequence[Variant],
     seeds: Sequence[int],
     overwrite: Collection[str],
     judging: Plan | None,
@@ -143,8 +143,8 @@ def plan(
 
     config, folder = command.config, command.folder
     regime = get_regime(config.regime, config.resolution)
-    made.check(rows, regime, config)
-    check_choice([row.name for row in rows], seeds)
+    design.check(variants, regime, config)
+    check_choice([variant.name for variant in variants], seeds)
     check_machine(command.device, command.workers, command.checkpoint_minutes)
     found, data_dir, cache = _check_places(command)
     if command.init_weights:
@@ -153,7 +153,7 @@ def plan(
         check_file(
             command.init_weights,
             regime,
-            {row.name: made.variant(row, regime, config) for row in rows},
+            {variant.name: design.setup(variant, regime, config) for variant in variants},
         )
     config = _with_weights(command)
     find_study(folder, config)
@@ -175,19 +175,21 @@ def plan(
     refuse_other_code(folder, code_version())
     side = short_side(config.resolution, config.recipe.augmentation.crop_scale)
     images = sizes(found, cache, side)
-    variants = [(row, made.variant(row, regime, config, images.classes)) for row in rows]
+    setups = [
+        (variant, design.setup(variant, regime, config, images.classes)) for variant in variants
+    ]
     runs = [
         Run(
             study,
-            row.name,
-            row.number,
+            variant.name,
+            variant.number,
             seed,
-            variant.architecture,
-            variant.recipe,
+            setup.architecture,
+            setup.recipe,
             command.init_weights,
         )
         for seed in seeds
-        for row, variant in variants
+        for variant, setup in setups
     ]
     for run in runs:
         run.check_records(overwrite)
@@ -202,7 +204,7 @@ def plan(
     )
     shared = share(runs, overwrite)
     return Task(
-        command, made, judging, shared, overwrite, execution, found, data_dir, cache, side, images
+        command, design, judging, shared, overwrite, execution, found, data_dir, cache, side, images
     )
 
 

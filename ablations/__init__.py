@@ -3,7 +3,7 @@ measured."""
 
 from ablations.paper import PaperRow, paper_row
 from ablations.regimes import REGIMES, Regime, get_regime
-from ablations.roadmap import Roadmap, Variant
+from ablations.roadmap import Roadmap, Setup
 from ablations.roadmaps import PAPER, get_roadmap
 from ablations.step import RecipeOf, Step
 
@@ -14,8 +14,8 @@ __all__ = [
     "RecipeOf",
     "Regime",
     "Roadmap",
+    "Setup",
     "Step",
-    "Variant",
     "get_regime",
     "get_roadmap",
     "paper_row",

@@ -191,7 +191,7 @@ def show(roadmap: Roadmap, regime: Regime, step: Step, resolution: int = 224) ->
         or "nothing"
     )
     title = (
-        f"{step.name} ({number}, regime {regime.name}): {step.sentence}; {step.source}; "
+        f"{step.name} ({number}, regime {regime.name}): {step.description}; {step.source}; "
         f"changes {flags}\n"
     )
     both = [step] if step.after is None else [roadmap.step(step.after), step]

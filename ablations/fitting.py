@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.regimes import REGIMES, Regime
-from ablations.roadmap import Variant
+from ablations.roadmap import Setup
 from ablations.roadmaps import PAPER
 from ablations.step import Step
 from models import Architecture, SwinArchitecture
@@ -24,7 +24,7 @@ def steps_that_fit(state: "Mapping[str, Tensor]") -> list[tuple[Regime, Step]]:
     """
     fitting = []
     for regime in REGIMES.values():
-        for step in PAPER.rows(regime):
+        for step in PAPER.steps_in(regime):
             try:
                 _translate(state, PAPER.architecture(step, regime))
             except ValueError:
@@ -60,14 +60,14 @@ def explain(state: "Mapping[str, Tensor]", error: ValueError, what: str) -> Valu
     )
 
 
-def check_file(path: Path, regime: Regime, rows: Mapping[str, Variant]) -> None:
+def check_file(path: Path, regime: Regime, rows: Mapping[str, Setup]) -> None:
     """Raise ValueError, in one sentence that says which steps would fit, unless the weights in
     `path` fit all rows."""
     from models import weight_files
 
     state = weight_files.read(path)
-    for name, variant in rows.items():
+    for name, setup in rows.items():
         try:
-            _translate(state, variant.architecture)
+            _translate(state, setup.architecture)
         except ValueError as error:
             raise explain(state, error, f"{path} for step {name} of regime {regime.name}") from None

@@ -11,7 +11,7 @@ from utils.text import did_you_mean
 class Preset:
     """Defaults of a study."""
 
-    sentence: str
+    description: str
     config: StudyConfig
 
 

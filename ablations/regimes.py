@@ -13,7 +13,7 @@ class Regime:
     """A size of network; what a step changes in it is on the step's row."""
 
     name: str
-    sentence: str
+    description: str
     baseline: Architecture
     paper: str
     """The regime whose rows of the paper's tables this one's are held against."""

@@ -13,7 +13,7 @@ from utils.text import did_you_mean, of_fields
 
 
 @dataclass(frozen=True)
-class Variant:
+class Setup:
     """What a run trains."""
 
     architecture: Architecture | SwinArchitecture
@@ -29,7 +29,7 @@ class Roadmap:
     """
 
     name: str
-    sentence: str
+    description: str
     steps: tuple[Step, ...]
     start: tuple[Step, ...] = ()
     """Steps of another roadmap that were taken before the first row, which otherwise changes the
@@ -60,12 +60,12 @@ class Roadmap:
         recipe."""
         return tuple(step for step in self.path if step.after is not None)
 
-    def rows(self, regime: Regime) -> tuple[Step, ...]:
+    def steps_in(self, regime: Regime) -> tuple[Step, ...]:
         """All rows that there are in this regime, its reference among them, with sentences that are
         true there."""
         there = (step for step in self.steps if not step.networks or regime.name in step.networks)
         return tuple(
-            step.told(_network(self.way(step), regime, None)) if "{" in step.sentence else step
+            step.told(_network(self.way(step), regime, None)) if "{" in step.description else step
             for step in there
         )
 
@@ -75,7 +75,7 @@ class Roadmap:
         Raises:
             ValueError: there is none, in one sentence that says which there are.
         """
-        rows = self.steps if regime is None else self.rows(regime)
+        rows = self.steps if regime is None else self.steps_in(regime)
         for step in rows:
             if asked == step.name or (
                 asked.isdecimal() and len(asked) < 4 and step.number == int(asked)
@@ -103,23 +103,23 @@ class Roadmap:
     def architecture(
         self, step: Step | str, regime: Regime, num_classes: int | None = None
     ) -> Architecture | SwinArchitecture:
-        """The network of a step in a regime. Raises ValueError as `variant`."""
+        """The network of a step in a regime. Raises ValueError as `setup`."""
         found = self.step(step, regime) if isinstance(step, str) else step
         try:
             return _network(self.way(found), regime, num_classes)
         except ValueError as error:
             raise self._impossible(found.name, error) from None
 
-    def variant(
+    def setup(
         self, step: Step | str, regime: Regime, config: StudyConfig, num_classes: int | None = None
-    ) -> Variant:
+    ) -> Setup:
         """The network and the recipe of a step: every change on the way to it.
 
         Raises:
             ValueError: there can be no such network or recipe, in one sentence that names the step.
         """
         found = self.step(step, regime) if isinstance(step, str) else step
-        return self._variant(found.name, self.way(found), regime, config, num_classes)
+        return self._setup(found.name, self.way(found), regime, config, num_classes)
 
     def recipe(self, step: Step | str, regime: Regime) -> dict[str, Any]:
         """Every field of a step's recipe: its value, or in which of the study's recipes to find
@@ -127,9 +127,9 @@ class Roadmap:
         return {**RecipeOf.CLASSIC.whole(), **_recipe_changes(self.way(step), regime)}
 
     def check(self, regime: Regime, config: StudyConfig) -> None:
-        """Raise ValueError as `variant` if any row cannot be."""
-        for step in self.rows(regime):
-            self.variant(step, regime, config)
+        """Raise ValueError as `setup` if any row cannot be."""
+        for step in self.steps_in(regime):
+            self.setup(step, regime, config)
 
     def difference(
         self, step: Step, regime: Regime, config: StudyConfig
@@ -138,7 +138,7 @@ class Roadmap:
         changes nothing there."""
         if step.after is None:
             return {}
-        pair = [self.variant(each, regime, config) for each in (step.after, step)]
+        pair = [self.setup(each, regime, config) for each in (step.after, step)]
         before, after = ({**vars(each.architecture), **each.recipe.values()} for each in pair)
         return {
             name: (before[name], value) for name, value in after.items() if value != before[name]
@@ -163,13 +163,13 @@ class Roadmap:
         regime: Regime,
         config: StudyConfig,
         num_classes: int | None = None,
-    ) -> Variant:
+    ) -> Setup:
         """The first row's network and recipe with the changes of just these steps, in the roadmap's
         order.
 
         Raises:
             ValueError: a step is unknown, is no decision, or needs one that is not there; or as
-                `variant`.
+                `setup`.
         """
         chosen = {self.step(name).name for name in decisions}
         for step in self.steps:
@@ -185,20 +185,20 @@ class Roadmap:
                     f"step {step.name!r} of the roadmap {self.name!r} needs {', '.join(missing)}"
                 )
         way = (*self.way(self.first), *(step for step in self.steps if step.name in chosen))
-        return self._variant(
+        return self._setup(
             " + ".join(step.name for step in way[1:]), way, regime, config, num_classes
         )
 
-    def _variant(
+    def _setup(
         self,
         name: str,
         way: tuple[Step, ...],
         regime: Regime,
         config: StudyConfig,
         num_classes: int | None,
-    ) -> Variant:
+    ) -> Setup:
         try:
-            return Variant(_network(way, regime, num_classes), _recipe(way, regime, config))
+            return Setup(_network(way, regime, num_classes), _recipe(way, regime, config))
         except ValueError as error:
             raise self._impossible(name, error) from None
 

@@ -37,7 +37,7 @@ class Step:
     """One row of a roadmap."""
 
     name: str
-    sentence: str
+    description: str
     """What changes, in a few words; `{stem_stride}` and the like stand for fields of the network
     (see `told`)."""
     source: str = ""
@@ -45,7 +45,7 @@ class Step:
     after: str | None = None
     """Name of the step that this one changes, and is compared with; None where there is none."""
     number: int | None = None
-    """Place on the path; None for rows beside it."""
+    """Place on the path; None for steps off it."""
     group: str = ""
     """The part of the roadmap that it belongs to."""
     architecture: Mapping[str, Any] = field(default_factory=dict)
@@ -108,17 +108,17 @@ class Step:
         return bool(self.networks)
 
     @property
-    def beside(self) -> bool:
+    def off_path(self) -> bool:
         """Whether it changes a step of the path without being on it."""
         return self.number is None and self.after is not None
 
     def told(self, network: Architecture | SwinArchitecture) -> "Step":
-        """With a sentence that is true of `network`: its value for each field in braces."""
+        """With a description that is true of `network`: its value for each field in braces."""
         values = vars(network)
-        sentence = re.sub(
-            r"\{(\w+)\}", lambda field: str(values.get(field[1], field[0])), self.sentence
+        description = re.sub(
+            r"\{(\w+)\}", lambda field: str(values.get(field[1], field[0])), self.description
         )
-        return self if sentence == self.sentence else replace(self, sentence=sentence)
+        return self if description == self.description else replace(self, description=description)
 
     def changes(self, regime: Regime) -> dict[str, Any]:
         """The fields of the architecture that it changes, with their values in this regime."""

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any
 
 from ablations.fields import RECIPE, value_of
-from ablations.roadmap import Variant
+from ablations.roadmap import Setup
 from training.recipe import follow
 from utils.text import did_you_mean, of_fields
 
@@ -95,21 +95,21 @@ class Setting:
         """As part of a row's: lr-0.5x."""
         return f"{self.field}-{self.value}".replace("_", "-").replace(":", "-")
 
-    def of(self, variant: Variant) -> Variant:
+    def of(self, setup: Setup) -> Setup:
         """The row's network and recipe with this value; steps of its rate are as long in proportion
         as its training.
 
         Raises:
             ValueError: its recipe cannot have it, as the end of a sentence.
         """
-        own = variant.recipe
+        own = setup.recipe
         try:
             recipe = own.change(**{self.field: self._value(own.values()[self.field])})
             if self.field == "epochs" and own.schedule == "step":
                 recipe = follow(own, own, recipe)
         except ValueError as error:
             raise ValueError(of_fields(error)) from None
-        return replace(variant, recipe=recipe)
+        return replace(setup, recipe=recipe)
 
     def _value(self, own: Any) -> Any:
         if not _FACTOR.fullmatch(self.value):

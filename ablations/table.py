@@ -52,7 +52,7 @@ def count_steps(
 ) -> Iterator[CountedStep]:
     """Count the roadmap's rows in a regime, one after the other (a second each in the larger
     regime)."""
-    for step in roadmap.rows(regime):
+    for step in roadmap.steps_in(regime):
         architecture = roadmap.architecture(step, regime, num_classes)
         released = step.released_with_layer_scale
         size = architecture_complexity(architecture, resolution, layer_scale=released)
@@ -75,7 +75,7 @@ def count_steps(
             regime=regime.name,
             number=step.number,
             name=step.name,
-            change=step.sentence,
+            change=step.description,
             source=step.source,
             params=size.params,
             activations=size.activations,

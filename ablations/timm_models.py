@@ -56,7 +56,7 @@ def _entry(name: str, step: Step) -> Any:
 
     entry.__name__ = entry.__qualname__ = name
     entry.__module__ = __name__
-    entry.__doc__ = f"{step.told(Architecture()).sentence} ({step.source})."
+    entry.__doc__ = f"{step.told(Architecture()).description} ({step.source})."
     setattr(sys.modules[__name__], name, entry)
     return entry
 

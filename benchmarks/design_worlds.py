@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ablations.designs import Design, DesignSpec, design
+from ablations.designs import Design, DesignSpec, build_design
 from ablations.designs.orders import orders
 from ablations.regimes import REGIMES
 from ablations.roadmaps import PAPER
@@ -58,7 +58,7 @@ class DesignWorld:
     @cached_property
     def whole(self) -> Design:
         """The design with every row that an order could pass through."""
-        return design(PAPER, REGIMES["tiny"], replace(self.request, rows_at_most=None))
+        return build_design(PAPER, REGIMES["tiny"], replace(self.request, variants_at_most=None))
 
     @cached_property
     def levels(self) -> np.ndarray:
@@ -69,13 +69,13 @@ class DesignWorld:
                 + sum(
                     points for together, points in self.worth.items() if together <= row.decisions
                 )
-                for row in self.whole.rows
+                for row in self.whole.variants
             ]
         )
 
     def effects(self, levels: np.ndarray) -> np.ndarray:
         """What the design would say if these were known of every row, in points, (effects,)."""
-        known = dict(zip((row.name for row in self.whole.rows), levels, strict=True))
+        known = dict(zip((row.name for row in self.whole.variants), levels, strict=True))
         found = [
             sum(weight * known[row] for row, weight in effect.weights.items())
             for effect in self.whole.effects
@@ -85,11 +85,11 @@ class DesignWorld:
     def draw(self, rng: np.random.Generator) -> tuple[Design, dict[str, Runs], np.ndarray]:
         """The design of one study, its runs by row, and its effects' true values on the images that
         it drew."""
-        made = self.whole
-        if self.request.rows_at_most is not None:
-            made = orders(PAPER, REGIMES["tiny"], self.request, seed=int(rng.integers(2**31)))
+        design = self.whole
+        if self.request.variants_at_most is not None:
+            design = orders(PAPER, REGIMES["tiny"], self.request, seed=int(rng.integers(2**31)))
         gaps = tuple(float(gap) for gap in np.diff(self.levels))
         world = World(gaps, self.seeds, self.images, self.deviation, first=float(self.levels[0]))
         runs, here = world.draw(rng)
-        named = dict(zip((row.name for row in self.whole.rows), runs.values(), strict=True))
-        return made, {row.name: named[row.name] for row in made.rows}, self.effects(here)
+        named = dict(zip((row.name for row in self.whole.variants), runs.values(), strict=True))
+        return design, {row.name: named[row.name] for row in design.variants}, self.effects(here)

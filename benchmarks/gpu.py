@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     regime = get_regime(options.regime)
     chosen = [PAPER.step(name, regime) for name in options.steps or ()] or [
-        step for step in PAPER.rows(regime) if options.check or not step.reference
+        step for step in PAPER.steps_in(regime) if options.check or not step.reference
     ]
     steps = [step.name for step in chosen]
     (check if options.check else rows)(options, steps)

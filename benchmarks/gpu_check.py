@@ -80,7 +80,7 @@ class Setting:
         """The recipe of the step, for a batch of the check. Without stochastic depth, which each
         device draws its own way, and with layer scale at 1: at 1e-6 the branches would hardly be
         seen in the loss."""
-        recipe = PAPER.variant(
+        recipe = PAPER.setup(
             step, get_regime(self.regime), StudyConfig(regime=self.regime), CLASSES
         ).recipe
         scale = None if recipe.layer_scale is None else 1.0
@@ -325,10 +325,10 @@ def _study(
     config = StudyConfig(
         dataset.name, setting.regime, setting.resolution, precision, modern, classic
     )
-    variant = PAPER.variant(step, regime, config, len(dataset.classes))
+    setup = PAPER.setup(step, regime, config, len(dataset.classes))
     study = open_study(folder / "runs" / "study", config, dataset.summary, dataset.fingerprint)
     return Run(
-        study, step, PAPER.step(step, regime).number, 0, variant.architecture, variant.recipe
+        study, step, PAPER.step(step, regime).number, 0, setup.architecture, setup.recipe
     ), stores
 
 

@@ -40,7 +40,7 @@ def main() -> None:
         for last, rewritten in ((True, False), (False, False), (True, True))
     ]
     chosen = [PAPER.step(name, regime) for name in options.steps or ()] or [
-        step for step in PAPER.rows(regime) if not step.reference
+        step for step in PAPER.steps_in(regime) if not step.reference
     ]
     rows: list[dict[str, Any]] = []
     print(f"{'step':<22} {'choice':<26} images/s  of best fixed  of torch's defaults")

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, further = parser.parse_known_args(arguments)
     if options.jobs > 1:
         further += ["--jobs", str(options.jobs)]
-    steps = options.steps or [step.name for step in PAPER.rows(get_regime("pocket"))]
+    steps = options.steps or [step.name for step in PAPER.steps_in(get_regime("pocket"))]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         draw(root / "images")

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ablations import PAPER, get_regime
-from ablations.designs import DesignSpec, design
+from ablations.designs import DesignSpec, build_design
 from ablations.presets import get_preset
 from benchmarks.measure import write
 from benchmarks.worlds import World
@@ -56,7 +56,7 @@ def make(folder: Path, seeds: int) -> int:
     """A study in `folder`; how many runs it has."""
     config = get_preset("food101").config
     regime = get_regime(config.regime)
-    made = design(PAPER, regime, DesignSpec())
+    design = build_design(PAPER, regime, DesignSpec())
     names = [f"class-{number:03d}" for number in range(CLASSES)]
     sizes = {"train": TRAIN, "validation": 75_750 - TRAIN, "test": IMAGES}
     about = {
@@ -68,10 +68,10 @@ def make(folder: Path, seeds: int) -> int:
         "skipped": {},
     }
     study = open_study(folder, config, about, "made up")
-    note_design(folder, made.record)
-    chosen = [row.name for row in made.rows]
+    note_design(folder, design.record)
+    chosen = [row.name for row in design.variants]
     how: dict[str, Any] = {"until_resolved": False, "margin": None, "runs_at_most": None}
-    note_plan(folder, planned(folder, made, config, chosen, range(seeds), **how))
+    note_plan(folder, planned(folder, design, config, chosen, range(seeds), **how))
 
     rng = np.random.default_rng(0)
     correct, _ = World(STEPS, seeds, IMAGES).draw(rng)
@@ -88,18 +88,18 @@ def make(folder: Path, seeds: int) -> int:
         "evaluation": 2e3,
         "other": 1e2,
     }
-    for row, own in zip(made.rows, correct.values(), strict=True):
-        variant = made.variant(row, regime, config, CLASSES)
+    for row, own in zip(design.variants, correct.values(), strict=True):
+        setup = design.setup(row, regime, config, CLASSES)
         for seed, right in zip(own.seeds, own.correct, strict=True):
-            run = Run(study, row.name, row.number, seed, variant.architecture, variant.recipe)
+            run = Run(study, row.name, row.number, seed, setup.architecture, setup.recipe)
             records.begin(run.spec, stores, Execution(CPU))
-            lines = map(json.dumps, _epochs(variant.recipe.epochs, seconds, 100 * right.mean()))
+            lines = map(json.dumps, _epochs(setup.recipe.epochs, seconds, 100 * right.mean()))
             (run.folder / METRICS).write_text("".join(f"{line}\n" for line in lines))
             (run.folder / WEIGHTS).write_bytes(b"")
             test = _evaluation(labels, right.astype(bool), rng)
             costs = {"inference_ms_1": 9.0, "inference_ms_64": 300.0, "peak_memory_mb": 9000.0}
             records.finish(
-                run.spec, stores, Execution(CPU), test, variant.recipe.epochs, seconds, costs
+                run.spec, stores, Execution(CPU), test, setup.recipe.epochs, seconds, costs
             )
     return len(correct) * seeds
 
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[5, 56], help="one study each")
     parser.add_argument("--rounds", type=int, default=3, help="reports of each study")
     parser.add_argument(
-        "--folder", type=Path, help="where studies are made, or found; a temporary one if none"
+        "--folder", type=Path, help="where studies are design, or found; a temporary one if none"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

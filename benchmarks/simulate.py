@@ -107,8 +107,8 @@ def designs() -> dict[str, DesignSpec]:
             "factorial", base, (*factors, "separate-downsampling"), fraction=2
         ),
         "orders of 4, all": DesignSpec("orders", base, ("macro-design", *chain)),
-        "orders of 7, 24 of 64 networks": DesignSpec("orders", base, seven, rows_at_most=24),
-        "orders of 7, 40 of 64 networks": DesignSpec("orders", base, seven, rows_at_most=40),
+        "orders of 7, 24 of 64 networks": DesignSpec("orders", base, seven, variants_at_most=24),
+        "orders of 7, 40 of 64 networks": DesignSpec("orders", base, seven, variants_at_most=40),
     }
 
 

@@ -114,9 +114,9 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
             f"{study_dir} was not asked for the roadmap {asked!r}: choose {', '.join(known)}"
         )
     roadmap = known[asked or next(iter(known))]
-    rows, its = roadmap.rows(regime), [made for made in noted if made.roadmap == roadmap]
-    others = {row.name for made in noted for row in made.rows}
-    names = [step.name for step in rows] + [row.name for made in its for row in made.rows]
+    rows, its = roadmap.steps_in(regime), [design for design in noted if design.roadmap == roadmap]
+    others = {row.name for design in noted for row in design.variants}
+    names = [step.name for step in rows] + [row.name for design in its for row in design.variants]
     order = {row: number for number, row in enumerate(dict.fromkeys(names))}
     runs: list[RunRecord] = []
     left_out: list[LeftOut] = []
@@ -174,9 +174,11 @@ def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False)
         first_roadmap=next(iter(known)),
         steps=rows,
         designs=tuple(
-            made for made in its if made.request.kind != "cumulative" and made.request.sweep is None
+            design
+            for design in its
+            if design.spec.kind != "cumulative" and design.spec.sweep is None
         ),
-        sweeps=tuple(made for made in its if made.request.sweep is not None),
+        sweeps=tuple(design for design in its if design.spec.sweep is not None),
         runs=tuple(runs),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
         warnings=warnings,
@@ -194,7 +196,7 @@ def roadmaps(study_dir: Path) -> Collection[str]:
 
 
 def _roadmaps(noted: Iterable[Design]) -> dict[str, ablations.Roadmap]:
-    return {made.roadmap.name: made.roadmap for made in noted} or {
+    return {design.roadmap.name: design.roadmap for design in noted} or {
         ablations.PAPER.name: ablations.PAPER
     }
 
@@ -268,7 +270,7 @@ def _images(run: RunRecord) -> object:
 
 
 def _variant(run: RunRecord) -> object:
-    return run.identity.get("variant", "unknown")
+    return run.identity.get("variant_digest", "unknown")
 
 
 def _network(run: RunRecord) -> object:

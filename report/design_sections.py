@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.designs import Design, Row
+from ablations.designs import Design, Variant
 from ablations.pages import plain
 from report.checks import RunRecord
 from report.collect import StudyRecord
@@ -61,15 +61,15 @@ class DesignSummary:
     @property
     def name(self) -> str:
         """Of its files."""
-        return f"design_{self.place}_{self.design.request.kind.replace('-', '_')}"
+        return f"design_{self.place}_{self.design.spec.kind.replace('-', '_')}"
 
     @property
     def title(self) -> str:
-        request = self.design.request
+        request = self.design.spec
         base = f", from {request.base}" if request.base else ""
         return f"{_TITLES[request.kind]}: roadmap {self.design.roadmap.name}{base}"
 
-    def runs(self, row: Row) -> tuple[RunRecord, ...]:
+    def runs(self, row: Variant) -> tuple[RunRecord, ...]:
         return self.summary.study.finished(row.name)
 
     @cached_property
@@ -78,7 +78,9 @@ class DesignSummary:
 
     @cached_property
     def judged(self) -> tuple[EffectJudgement, ...]:
-        correct = {row.name: runs_of(runs) for row in self.design.rows if (runs := self.runs(row))}
+        correct = {
+            row.name: runs_of(runs) for row in self.design.variants if (runs := self.runs(row))
+        }
         if not correct:
             return ()
         effects = [effect for effect in self.design.effects if effect.name not in self.unchanged]
@@ -100,14 +102,14 @@ class DesignSummary:
     def rows(self) -> pd.DataFrame:
         """One row a network and recipe of the design."""
         found = []
-        for row in self.design.rows:
+        for row in self.design.variants:
             results = [run.result for run in self.runs(row) if run.result is not None]
             top1 = np.array([result["top1"] for result in results])
             first = results[0] if results else {}
             found.append(
                 {
                     "row": row.name,
-                    "what": row.sentence,
+                    "what": row.description,
                     "params": first.get("params"),
                     "gflops_paper_convention": first.get("gflops_paper_convention", math.nan),
                     "runs": len(results),
@@ -129,7 +131,7 @@ class DesignSummary:
             found.append(
                 {
                     "effect": effect.name,
-                    "what": effect.sentence,
+                    "what": effect.description,
                     "points": one.points if one else math.nan,
                     "these_images_low": these.low if these else math.nan,
                     "these_images_high": these.high if these else math.nan,
@@ -185,7 +187,7 @@ class DesignSummary:
             "name": self.name,
             "title": self.title,
             "in_short": self.in_short(),
-            "reads": _READS[self.design.request.kind],
+            "reads": _READS[self.design.spec.kind],
             "notes": notes,
             "aliases": self.design.aliases,
             "rows": [self._row_cells(row) for row in self.rows.to_dict("records")],
@@ -249,8 +251,8 @@ class DesignSummary:
 def unchanged(study: StudyRecord, design: Design) -> frozenset[str]:
     """Effects that compare a network and recipe with itself in this study."""
     variants = {
-        row.name: runs[0].identity.get("variant")
-        for row in design.rows
+        row.name: runs[0].identity.get("variant_digest")
+        for row in design.variants
         if (runs := study.finished(row.name))
     }
     same = set()

@@ -150,7 +150,7 @@ def _points(one: Judgement) -> str:
 
 
 def _verdicts(study: StudyRecord, differences: Iterable[Judgement], verdict: str) -> str:
-    beside = {step.name for step in study.steps if step.beside}
+    beside = {step.name for step in study.steps if step.off_path}
     return listed(
         f"{_label(study, one.row)} "
         f"({'off the path, ' if one.row in beside else ''}{signed(one.points)})"
@@ -205,12 +205,12 @@ def _row(summary: Summary, step: Step) -> tuple[str, ...]:
     if paper is not None and paper.top1_std is not None:
         paper_top1 += f" ± {paper.top1_std:.2f}"
     after = ""
-    if step.beside:
+    if step.off_path:
         after = f" (from {_label(summary.study, step.after or '')})"
     return (
         NOTHING if step.number is None else str(step.number),
-        f"*{step.name}*" if step.beside or step.reference else step.name,
-        step.sentence + after,
+        f"*{step.name}*" if step.off_path or step.reference else step.name,
+        step.description + after,
         amount(record["params"] / 1e6) if record["runs"] else NOTHING,
         amount(record["gflops_paper_convention"]) if record["runs"] else NOTHING,
         top1,
@@ -276,11 +276,13 @@ def _missing(study: StudyRecord, plan: Plan | None) -> list[str]:
             f"In the plan and not run for any step: seed{'s' * (len(unmade) > 1)} {listed(unmade)}."
         )
     steps = {step.name for step in study.steps}
-    for made in study.designs:
+    for design in study.designs:
         if without := [
-            row.name for row in made.rows if row.name not in steps and not study.finished(row.name)
+            row.name
+            for row in design.variants
+            if row.name not in steps and not study.finished(row.name)
         ]:
-            lines.append(f"Of the design {made.request.kind}, no finished run: {listed(without)}.")
+            lines.append(f"Of the design {design.spec.kind}, no finished run: {listed(without)}.")
     return lines
 
 

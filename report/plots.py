@@ -168,8 +168,10 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
             )
         colours = group_colours(summary)
         for step in steps:
-            marker, size = ("*", 170) if step.reference else ("D", 34) if step.beside else ("o", 62)
-            face = "white" if step.beside else colours[step.name]
+            marker, size = (
+                ("*", 170) if step.reference else ("D", 34) if step.off_path else ("o", 62)
+            )
+            face = "white" if step.off_path else colours[step.name]
             axes.scatter(
                 x[step.name],
                 y[step.name],
@@ -206,8 +208,8 @@ def _key(
     for group, members in itertools.groupby(steps, lambda step: step.group):
         handles.append(Line2D([], [], ls="", label=group))
         for step in members:
-            face = "white" if step.beside else colours[step.name]
-            marker = "*" if step.reference else "D" if step.beside else "o"
+            face = "white" if step.off_path else colours[step.name]
+            marker = "*" if step.reference else "D" if step.off_path else "o"
             handles.append(
                 Line2D(
                     [],
@@ -284,8 +286,8 @@ def steps(summary: Summary) -> Figure | None:
             "none"
         )  # the names of the groups need a margin that no axes asks for
         axes = figure.add_axes((0.315, 0.65 / height, 0.585, 1 - 1.45 / height))
-        sentence = summary.study.roadmap.sentence
-        _title(axes, f"{sentence[0].upper()}{sentence[1:]}, step by step", _where(summary))
+        description = summary.study.roadmap.description
+        _title(axes, f"{description[0].upper()}{description[1:]}, step by step", _where(summary))
         low, high = table["top1"].min(), table["top1"].max()
         reach = max(high - low, 1.0)
         start = max(0.0, math.floor(low - 0.35 * reach))
@@ -342,7 +344,7 @@ def steps(summary: Summary) -> Figure | None:
 def _bar(
     axes: Axes, place: int, step: Step, record: Mapping[str, Any], start: float, colour: str
 ) -> None:
-    off = step.beside
+    off = step.off_path
     top1, spread = float(record["top1"]), float(record["top1_std"])
     axes.barh(
         place,

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from ablations.designs import Design, Effect, Row
+from ablations.designs import Design, Effect, Variant
 from ablations.pages import plain
 from ablations.sweep import Sweep
 from report import sweep_curves
@@ -33,7 +33,7 @@ from utils.text import listed, plural
 class Tried:
     """A row of the sweep, and what its values came to on the validation images."""
 
-    row: Row
+    row: Variant
     seeds: tuple[int, ...]
     """With which the row as it is and every value of the sweep have a finished run."""
     validation: Mapping[str, float]
@@ -68,7 +68,7 @@ class SweepSummary:
 
     @property
     def title(self) -> str:
-        request = self.design.request
+        request = self.design.spec
         walked = "" if request.kind == "cumulative" else f", {request.kind}"
         return (
             f"Each row at its own best {self.sweep.field}: roadmap "
@@ -81,10 +81,10 @@ class SweepSummary:
     @cached_property
     def tried(self) -> tuple[Tried, ...]:
         """The rows of which any value has a finished run."""
-        rows = [row for row in self.design.rows if row.of is None]
+        rows = [row for row in self.design.variants if row.of is None]
         return tuple(one for row in rows if (one := self._tried(row)))
 
-    def _tried(self, row: Row) -> Tried | None:
+    def _tried(self, row: Variant) -> Tried | None:
         own = self._runs(row.name)
         settings = {
             other.setting.value: self._runs(other.name)
@@ -94,7 +94,7 @@ class SweepSummary:
         if not any(settings.values()):
             return None
         seeds = sorted(set(own).intersection(*settings.values()))
-        mine = {run.identity.get("variant") for run in own.values()}
+        mine = {run.identity.get("variant_digest") for run in own.values()}
         return Tried(
             row,
             tuple(seeds),
@@ -108,7 +108,7 @@ class SweepSummary:
                 (
                     value
                     for value, runs in settings.items()
-                    if any(run.identity.get("variant") in mine for run in runs.values())
+                    if any(run.identity.get("variant_digest") in mine for run in runs.values())
                 ),
                 None,
             ),
@@ -123,7 +123,7 @@ class SweepSummary:
             if one.best is not None
         }
 
-    def _row_of(self, row: Row, value: str) -> str:
+    def _row_of(self, row: Variant, value: str) -> str:
         return next(
             other.name
             for other in self.design.settings(row)
@@ -491,5 +491,5 @@ def _validation(run: RunRecord) -> float:
 def of(summary: Summary) -> Iterator[SweepSummary]:
     """The study's sweeps."""
     for place, design in enumerate(summary.study.sweeps, start=1):
-        if design.request.sweep is not None:
-            yield SweepSummary(summary, design, design.request.sweep, place)
+        if design.spec.sweep is not None:
+            yield SweepSummary(summary, design, design.spec.sweep, place)

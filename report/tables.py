@@ -53,7 +53,7 @@ class Summary:
     def _rows(self) -> list[str]:
         """Of the roadmap and its designs, run or not."""
         return [step.name for step in self.study.steps] + [
-            row.name for made in self.study.designs for row in made.rows
+            row.name for design in self.study.designs for row in design.variants
         ]
 
     @cached_property
@@ -68,10 +68,10 @@ class Summary:
     @cached_property
     def unchanged(self) -> frozenset[str]:
         """Steps that change nothing in this study: the runs of the step before are theirs too."""
-        variant = {run.step: run.identity.get("variant") for run in self.study.runs}
-        names = {step.name: step.after for step in self.study.steps if variant.get(step.name)}
+        digests = {run.step: run.identity.get("variant_digest") for run in self.study.runs}
+        names = {step.name: step.after for step in self.study.steps if digests.get(step.name)}
         return frozenset(
-            name for name, after in names.items() if after and variant.get(after) == variant[name]
+            name for name, after in names.items() if after and digests.get(after) == digests[name]
         )
 
     @cached_property
@@ -157,7 +157,7 @@ class Summary:
         """
         if not self.held_against_the_paper:
             return None
-        rows = ablations.PAPER.rows(ablations.REGIMES[self.paper_regime])
+        rows = ablations.PAPER.steps_in(ablations.REGIMES[self.paper_regime])
         name = (
             next((row.name for row in rows if row.reference), step.name)
             if step.reference
@@ -271,7 +271,7 @@ class Summary:
             "name": step.name,
             "group": step.group,
             "source": step.source,
-            "change": step.sentence,
+            "change": step.description,
             "after": step.after,
             "params": first.get("params"),
             "gflops_fvcore": first.get("gflops_fvcore", np.nan),

@@ -13,7 +13,7 @@ from studies.plan import Plan
 
 
 def missing(
-    study_dir: Path, plan: Plan, made: Design, *, mixed_code: bool = False
+    study_dir: Path, plan: Plan, design: Design, *, mixed_code: bool = False
 ) -> Mapping[str, tuple[int, ...]]:
     """The further seeds of each row of a design that the plan's rule asks for, by a study's
     finished runs.
@@ -23,10 +23,10 @@ def missing(
     Raises:
         ValueError: the folder is another thing than a study's.
     """
-    plan = plan.within({row.name for row in made.rows})
-    if not any(study_dir.glob("*/seed-*/result.json")) or made.roadmap.name not in collect.roadmaps(
-        study_dir
-    ):
+    plan = plan.within({row.name for row in design.variants})
+    if not any(
+        study_dir.glob("*/seed-*/result.json")
+    ) or design.roadmap.name not in collect.roadmaps(study_dir):
         return next_seeds(None, plan)
-    found = collect.read(study_dir, made.roadmap.name, mixed_code=mixed_code)
+    found = collect.read(study_dir, design.roadmap.name, mixed_code=mixed_code)
     return next_seeds(Summary(found).measured, plan)

@@ -13,7 +13,7 @@ from training.recipe import StudyConfig
 
 def planned(
     study: Path,
-    made: Design,
+    design: Design,
     config: StudyConfig,
     rows: Collection[str],
     seeds: Sequence[int],
@@ -32,12 +32,12 @@ def planned(
         raise ValueError(
             "--until-resolved needs two seeds or more: give --seeds 0 1 ..., or none for 0 to 9"
         )
-    asked = families(made, config, rows)
+    asked = families(design, config, rows)
     if until_resolved and not asked:
         raise ValueError(
             "--until-resolved needs rows that are compared with each other: of those asked for, "
             "the design "
-            f"{made.request.kind} compares none; give --seeds instead, or more rows"
+            f"{design.spec.kind} compares none; give --seeds instead, or more rows"
         )
     before = read_plans(study)
     return revised(
@@ -50,7 +50,7 @@ def planned(
     )
 
 
-def families(made: Design, config: StudyConfig, rows: Collection[str]) -> tuple[Family, ...]:
+def families(design: Design, config: StudyConfig, rows: Collection[str]) -> tuple[Family, ...]:
     """The comparisons of the design between these of its rows; those of the path's end with where
     it began apart.
 
@@ -58,18 +58,18 @@ def families(made: Design, config: StudyConfig, rows: Collection[str]) -> tuple[
     more comparisons would cost the others power.
     """
     regime = get_regime(config.regime, config.resolution)
-    variants = {
-        row.name: made.variant(row, regime, config) for row in made.rows if row.name in rows
+    setups = {
+        row.name: design.setup(row, regime, config) for row in design.variants if row.name in rows
     }
-    name = f"{made.roadmap.name}, {made.request.kind}"
-    found = {name: made.family}
-    if made.request.kind == "cumulative":
-        found[f"{name}, ends"] = ends(row.step for row in made.rows if row.step is not None)
+    name = f"{design.roadmap.name}, {design.spec.kind}"
+    found = {name: design.family}
+    if design.spec.kind == "cumulative":
+        found[f"{name}, ends"] = ends(row.step for row in design.variants if row.step is not None)
     several = {
         name: tuple(
             (row, after)
             for row, after in pairs
-            if {row, after} <= variants.keys() and variants[row] != variants[after]
+            if {row, after} <= setups.keys() and setups[row] != setups[after]
         )
         for name, pairs in found.items()
     }

@@ -25,7 +25,7 @@ class Identity:
     init_weights: str | None
     """sha256 of the file that the weights start from; None where they are random."""
     seed: int | None
-    """None where the seed is left open, as for `variant`."""
+    """None where the seed is left open, as for `variant_digest`."""
     own_parts: Mapping[str, str] = field(default_factory=dict)
     """Where parts of the network are the user's own: field of the architecture to a digest of the
     part's source."""
@@ -35,13 +35,13 @@ class Identity:
         return hexdigest({"network": type(self.architecture).__name__, **essence(self)})
 
     @cached_property
-    def variant(self) -> str:
+    def variant_digest(self) -> str:
         """The digest without the seed: runs that share it may be averaged."""
         return replace(self, seed=None).digest
 
     def record(self) -> dict[str, Any]:
         """For config.json: the digests and what they are of."""
-        return {"digest": self.digest, "variant": self.variant, **asdict(self)}
+        return {"digest": self.digest, "variant_digest": self.variant_digest, **asdict(self)}
 
     def difference(self, recorded: Mapping[str, Any]) -> list[str]:
         """What a `record` states that is not so here, each as "architecture.activation was 'relu',

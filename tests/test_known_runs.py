@@ -23,8 +23,13 @@ def another(house_place, tmp_path: Path) -> Path:
     run = tmp_path / "house/runs/s/patchify-stem/seed-0"
     config = json.loads((run / "config.json").read_text())
     architecture = config["architecture"] | {"activation": "gelu"}
-    edit(run / "config.json", architecture=architecture, digest="another", variant="another one")
-    edit(run / "result.json", digest="another", variant="another one")
+    edit(
+        run / "config.json",
+        architecture=architecture,
+        digest="another",
+        variant_digest="another one",
+    )
+    edit(run / "result.json", digest="another", variant_digest="another one")
     return run
 
 

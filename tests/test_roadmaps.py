@@ -8,7 +8,7 @@ import pytest
 import runner
 
 MINE = """
-sentence = "larger kernels, in my hands"
+description = "larger kernels, in my hands"
 start = "separate-downsampling"
 
 [[step]]
@@ -16,7 +16,7 @@ name = "as-in-the-paper"
 
 [[step]]
 name = "kernel-13"
-sentence = "kernels 13x13"
+description = "kernels 13x13"
 architecture.kernel_size = 13
 
 [[step]]

@@ -130,7 +130,7 @@ def finish(
         "study": run.study,
         "study_hash": run.study_hash,
         "digest": run.digest,
-        "variant": run.identity["variant"],
+        "variant_digest": run.identity["variant_digest"],
         "top1": test.top1,
         "top5": test.top5,
         "loss": test.loss,

@@ -37,7 +37,7 @@ class RunSpec:
     """Name of the study."""
     study_hash: str
     identity: Mapping[str, Any]
-    """For config.json: "digest" and "variant" of the run, and all that they are computed from."""
+    """For config.json: "digest" and "variant_digest" of the run, and all that they are computed from."""
     init_weights: Path | None = None
     """File of initial weights; None for random ones."""
     init_weights_record: InitialWeights | None = None

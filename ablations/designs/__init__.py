@@ -1,8 +1,8 @@
 """Designs: which combinations of a roadmap's decisions are trained, and what is read off them.
 
-A design is a list of rows and of effects; an effect weighs the accuracies of rows. Nothing is
-trained twice: rows of several designs, or of one, that are the same network and recipe share their
-runs (`studies.index`).
+A design is a list of variants and of effects; an effect weighs the accuracies of variants. Nothing
+is trained twice: variants of several designs, or of one, that are the same network and recipe share
+their runs (`studies.index`).
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ablations import roadmaps
-from ablations.designs.design import Design, DesignSpec, Effect, Kind, Row
+from ablations.designs.design import Design, DesignSpec, Effect, Kind, Variant
 from ablations.designs.factorial import factorial
 from ablations.designs.orders import orders
 from ablations.designs.pairs import cumulative, leave_one_out, one_at_a_time
@@ -19,7 +19,7 @@ from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
 from ablations.sweep import Sweep
 
-__all__ = ["Design", "DesignSpec", "Effect", "Kind", "Row", "design", "recorded"]
+__all__ = ["Design", "DesignSpec", "Effect", "Kind", "Variant", "design", "recorded"]
 
 _MAKE: dict[Kind, Callable[[Roadmap, Regime, DesignSpec], Design]] = {
     "cumulative": cumulative,
@@ -30,27 +30,27 @@ _MAKE: dict[Kind, Callable[[Roadmap, Regime, DesignSpec], Design]] = {
 }
 
 
-def design(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
-    """The design that `request` asks for, of the roadmap's rows in a regime.
+def build_design(roadmap: Roadmap, regime: Regime, spec: DesignSpec) -> Design:
+    """The design that `spec` asks for, of the roadmap's variants in a regime.
 
     Raises:
         ValueError: it cannot be made, in one sentence that says what could.
     """
-    if request.sweep is not None:
-        return swept(design(roadmap, regime, replace(request, sweep=None)), request.sweep)
-    return _MAKE[request.kind](roadmap, regime, request)
+    if spec.sweep is not None:
+        return swept(build_design(roadmap, regime, replace(spec, sweep=None)), spec.sweep)
+    return _MAKE[spec.kind](roadmap, regime, spec)
 
 
 def recorded(record: Mapping[str, Any], regime: Regime) -> Design:
     """The design that study.json says was asked for. Raises ValueError where it says something
     else."""
     try:
-        request: dict[str, Any] = {
+        spec: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in record.items()
         }
-        if sweep := request.pop("sweep", None):
-            request["sweep"] = Sweep(sweep["field"], tuple(sweep["values"]))
-        return design(roadmaps.recorded(request.pop("roadmap")), regime, DesignSpec(**request))
+        if sweep := spec.pop("sweep", None):
+            spec["sweep"] = Sweep(sweep["field"], tuple(sweep["values"]))
+        return build_design(roadmaps.recorded(spec.pop("roadmap")), regime, DesignSpec(**spec))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a design is recorded as {record!r}") from error

@@ -1,4 +1,4 @@
-"""A design: rows that are trained, and effects that are read off their accuracies."""
+"""A design: variants that are trained, and effects that are read off their accuracies."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from ablations import roadmaps
 from ablations.regimes import Regime
-from ablations.roadmap import Roadmap, Variant
+from ablations.roadmap import Roadmap, Setup
 from ablations.step import Step
 from ablations.sweep import Setting, Sweep
 from training.recipe import StudyConfig
@@ -16,18 +16,18 @@ Kind = Literal["cumulative", "leave-one-out", "one-at-a-time", "orders", "factor
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """A network and recipe of a design."""
 
     name: str
     """Of its folder, and in tables."""
-    sentence: str
+    description: str
     decisions: frozenset[str] = frozenset()
     """The steps whose changes it has."""
     step: Step | None = None
     """The step of the roadmap that it is, if it is one."""
     of: str | None = None
-    """Of a sweep: the row that it is but for `setting`."""
+    """Of a sweep: the variant that it is but for `setting`."""
     setting: Setting | None = None
 
     @property
@@ -37,24 +37,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a weighted sum of rows' accuracies says of a decision."""
+    """What a weighted sum of variants' accuracies says of a decision."""
 
     name: str
     """Of the decision, or of the two that interact."""
-    sentence: str
+    description: str
     weights: Mapping[str, float]
-    """Row to weight; they add up to 0."""
+    """Variant to weight; they add up to 0."""
     sampled: tuple[Mapping[str, float], ...] = ()
     """Where it is the average over orders drawn at random: the weights in each of them."""
 
     @classmethod
-    def between(cls, name: str, row: Row, base: Row, sentence: str) -> "Effect":
-        return cls(name, sentence, {row.name: 1.0, base.name: -1.0})
+    def between(cls, name: str, variant: Variant, base: Variant, description: str) -> "Effect":
+        return cls(name, description, {variant.name: 1.0, base.name: -1.0})
 
     @property
     def pair(self) -> tuple[str, str] | None:
-        """(row, what it is compared with), where it is a difference of two."""
-        ends = {weight: row for row, weight in self.weights.items()}
+        """(variant, what it is compared with), where it is a difference of two."""
+        ends = {weight: variant for variant, weight in self.weights.items()}
         return (
             (ends[1.0], ends[-1.0])
             if len(self.weights) == 2 and ends.keys() == {1.0, -1.0}
@@ -72,17 +72,17 @@ class DesignSpec:
 
     kind: Kind = "cumulative"
     base: str | None = None
-    """The step that the design starts from, whose changes every row has; the roadmap's first row if
-    none is given."""
+    """The step that the design starts from, whose changes every variant has; the roadmap's first
+    step if none is given."""
     factors: tuple[str, ...] = ()
     """Of a factorial or of orders: groups or steps, several as one with +."""
     fraction: int = 1
     """Of a factorial: only one in so many of all combinations, 2, 4, 8 ..."""
-    rows_at_most: int | None = None
+    variants_at_most: int | None = None
     """Of orders: networks that may be trained; orders are drawn at random where all would be
     more."""
     sweep: Sweep | None = None
-    """Values of a field of the recipe that every row is trained with in turn."""
+    """Values of a field of the recipe that every variant is trained with in turn."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -104,9 +104,9 @@ class DesignSpec:
 class Design:
     """Rows to train and effects to read off them."""
 
-    request: DesignSpec
+    spec: DesignSpec
     roadmap: Roadmap
-    rows: tuple[Row, ...]
+    variants: tuple[Variant, ...]
     effects: tuple[Effect, ...]
     aliases: tuple[str, ...] = ()
     """Of a fraction: "a = b x c" for each effect that cannot be told from another."""
@@ -115,74 +115,76 @@ class Design:
     orders: int = 0
     """How many orders were drawn at random; 0 where all are counted."""
 
-    def row(self, name: str) -> Row:
-        return next(row for row in self.rows if row.name == name)
+    def variant(self, name: str) -> Variant:
+        return next(variant for variant in self.variants if variant.name == name)
 
-    def find(self, asked: str) -> Row:
-        """The row of that name, or the step of that number.
+    def find(self, asked: str) -> Variant:
+        """The variant of that name, or the step of that number.
 
         Raises:
             ValueError: there is none, in one sentence that says which there are.
         """
-        for row in self.rows:
-            if asked in (row.name, str(row.number)):
-                return row
-        if self.request.kind == "cumulative":
+        for variant in self.variants:
+            if asked in (variant.name, str(variant.number)):
+                return variant
+        if self.spec.kind == "cumulative":
             self.roadmap.step(asked)
-        hint = did_you_mean(asked, [row.name for row in self.rows], after=" ")
-        known = ", ".join(row.name for row in self.rows)
+        hint = did_you_mean(asked, [variant.name for variant in self.variants], after=" ")
+        known = ", ".join(variant.name for variant in self.variants)
         raise ValueError(
-            f"the design {self.request.kind} has no row {asked!r}: {hint}choose among {known}"
+            f"the design {self.spec.kind} has no variant {asked!r}: {hint}choose among {known}"
         )
 
-    def settings(self, row: Row) -> tuple[Row, ...]:
-        """Of a sweep: the rows that are `row` but for one value."""
-        return tuple(other for other in self.rows if other.of == row.name)
+    def settings(self, variant: Variant) -> tuple[Variant, ...]:
+        """Of a sweep: the variants that are `variant` but for one value."""
+        return tuple(other for other in self.variants if other.of == variant.name)
 
     @property
     def record(self) -> dict[str, Any]:
         """What study.json says of it, and `recorded` makes it of again."""
-        request = {
+        spec = {
             name: value
-            for name, value in asdict(self.request).items()
+            for name, value in asdict(self.spec).items()
             if (name, value) != ("sweep", None)
         }
-        return {"roadmap": roadmaps.record(self.roadmap), **request}
+        return {"roadmap": roadmaps.record(self.roadmap), **spec}
 
     @property
     def family(self) -> tuple[tuple[str, str], ...]:
-        """The effects that compare two rows, as pairs."""
+        """The effects that compare two variants, as pairs."""
         return tuple(effect.pair for effect in self.effects if effect.pair)
 
-    def variant(
-        self, row: Row, regime: Regime, config: StudyConfig, num_classes: int | None = None
-    ) -> Variant:
-        """The network and recipe of a row. Raises ValueError where there can be none, in one
+    def setup(
+        self, variant: Variant, regime: Regime, config: StudyConfig, num_classes: int | None = None
+    ) -> Setup:
+        """The network and recipe of a variant. Raises ValueError where there can be none, in one
         sentence."""
-        if row.of is not None and row.setting is not None:
-            own = self.variant(self.row(row.of), regime, config, num_classes)
+        if variant.of is not None and variant.setting is not None:
+            own = self.setup(self.variant(variant.of), regime, config, num_classes)
             try:
-                return row.setting.of(own)
+                return variant.setting.of(own)
             except ValueError as error:
-                raise ValueError(f"--sweep {row.setting} of the row {row.of!r}: {error}") from None
-        if row.step is not None:
-            return self.roadmap.variant(row.step, regime, config, num_classes)
-        return self.roadmap.combine(row.decisions, regime, config, num_classes)
-
-    def check(self, rows: Collection[Row], regime: Regime, config: StudyConfig) -> None:
-        """Raise ValueError as `variant` if a row cannot be, or where two values of a sweep are the
-        same for a row."""
-        self.roadmap.check(regime, config)
-        known: dict[tuple[str | None, Variant], Row] = {}
-        for row in rows:
-            twin = (
-                known.setdefault((row.of, self.variant(row, regime, config)), row)
-                if row.of
-                else row
-            )
-            if twin is not row:
                 raise ValueError(
-                    f"--sweep {twin.setting} and {row.setting} are the same for the row "
-                    f"{row.of!r}: "
+                    f"--sweep {variant.setting} of the variant {variant.of!r}: {error}"
+                ) from None
+        if variant.step is not None:
+            return self.roadmap.setup(variant.step, regime, config, num_classes)
+        return self.roadmap.combine(variant.decisions, regime, config, num_classes)
+
+    def check(self, variants: Collection[Variant], regime: Regime, config: StudyConfig) -> None:
+        """Raise ValueError as `setup` if a variant cannot be, or where two values of a sweep are
+        the same for a variant."""
+        self.roadmap.check(regime, config)
+        known: dict[tuple[str | None, Setup], Variant] = {}
+        for variant in variants:
+            twin = (
+                known.setdefault((variant.of, self.setup(variant, regime, config)), variant)
+                if variant.of
+                else variant
+            )
+            if twin is not variant:
+                raise ValueError(
+                    f"--sweep {twin.setting} and {variant.setting} are the same for the variant "
+                    f"{variant.of!r}: "
                     "give plain values, or other --steps"
                 )

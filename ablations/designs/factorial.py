@@ -12,13 +12,13 @@ from ablations.roadmap import Roadmap
 from utils.text import listed
 
 
-def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
+def factorial(roadmap: Roadmap, regime: Regime, spec: DesignSpec) -> Design:
     """Main effects and two-way interactions of the factors, with what a fraction cannot tell
     apart."""
     import numpy as np
     import pydoe
 
-    parts = Parts(roadmap, regime, request)
+    parts = Parts(roadmap, regime, spec)
     factors = parts.factors()
     combinations = Combinations(parts, factors)
     names = combinations.names
@@ -30,10 +30,10 @@ def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
                     "be on where that is "
                     f"off: make them one factor, {other}+{name}"
                 )
-    erased = request.fraction.bit_length() - 1
+    erased = spec.fraction.bit_length() - 1
     if erased and len(names) - erased < 2:
         raise ValueError(
-            f"--fraction is {request.fraction}, and {len(names)} factors have {2 ** len(names)} "
+            f"--fraction is {spec.fraction}, and {len(names)} factors have {2 ** len(names)} "
             "combinations: "
             "a fraction needs at least four of them, give a smaller number or more --factors"
         )
@@ -43,8 +43,9 @@ def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
         generators, *_ = pydoe.fracfact_opt(len(names), erased)
         levels = pydoe.fracfact(generators)
         aliases = _aliases(levels, names)
-    rows = [
-        combinations.row([name for i, name in enumerate(names) if level[i] > 0]) for level in levels
+    variants = [
+        combinations.variant([name for i, name in enumerate(names) if level[i] > 0])
+        for level in levels
     ]
     effects, seen = list[Effect](), set[bytes]()
     for size in (1, 2):
@@ -56,15 +57,17 @@ def factorial(roadmap: Roadmap, regime: Regime, request: DesignSpec) -> Design:
                 continue
             seen.add(signs.tobytes())
             weights: dict[str, float] = {}
-            for row, sign in zip(rows, signs, strict=True):
-                weights[row.name] = weights.get(row.name, 0.0) + 2 * float(sign) / len(rows)
+            for variant, sign in zip(variants, signs, strict=True):
+                weights[variant.name] = weights.get(variant.name, 0.0) + 2 * float(sign) / len(
+                    variants
+                )
             what = (
                 "main effect: on against off, averaged over the other factors"
                 if size == 1
                 else "interaction: half of what one changes in the effect of the other"
             )
             effects.append(Effect(" x ".join(names[i] for i in chosen), what, weights))
-    return parts.design(rows, effects, aliases=aliases, notes=combinations.notes)
+    return parts.design(variants, effects, aliases=aliases, notes=combinations.notes)
 
 
 def _aliases(levels: Any, names: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ in."""
 import itertools
 from collections.abc import Sequence
 
-from ablations.designs.design import Design, DesignSpec, Effect, Row
+from ablations.designs.design import Design, DesignSpec, Effect, Variant
 from ablations.designs.parts import Combinations, Parts
 from ablations.designs.precedence import Orders, passing
 from ablations.regimes import Regime
@@ -15,13 +15,13 @@ _MOST_EXACT = 64
 """Sets of decisions that are all trained if nothing else is said."""
 
 
-def orders(roadmap: Roadmap, regime: Regime, request: DesignSpec, seed: int = 0) -> Design:
+def orders(roadmap: Roadmap, regime: Regime, spec: DesignSpec, seed: int = 0) -> Design:
     """Every set of decisions that an order passes through, or those of orders drawn at random.
 
     `seed` is that of the draw: 0 in every study, another where many are simulated.
     """
-    parts = Parts(roadmap, regime, request)
-    factors = parts.factors() if request.factors else parts.singles()
+    parts = Parts(roadmap, regime, spec)
+    factors = parts.factors() if spec.factors else parts.singles()
     combinations = Combinations(parts, factors)
     names = combinations.names
     needs = [
@@ -30,7 +30,7 @@ def orders(roadmap: Roadmap, regime: Regime, request: DesignSpec, seed: int = 0)
     ]
     _require_no_circle(names, needs)
     allowed = Orders(tuple(needs))
-    most = request.rows_at_most
+    most = spec.variants_at_most
     drawn: list[tuple[int, ...]] = []
     if most is not None and len(allowed.sets) > most:
         drawn = allowed.within(most, seed)
@@ -48,8 +48,8 @@ def orders(roadmap: Roadmap, regime: Regime, request: DesignSpec, seed: int = 0)
             f"{', '.join(parts.groups)})"
         )
     sets = sorted({done for order in drawn for done in passing(order)}) if drawn else allowed.sets
-    rows = {
-        done: combinations.row([name for i, name in enumerate(names) if done >> i & 1])
+    variants = {
+        done: combinations.variant([name for i, name in enumerate(names) if done >> i & 1])
         for done in sets
     }
     weights: list[dict[str, float]] = [{} for _ in names]
@@ -59,20 +59,20 @@ def orders(roadmap: Roadmap, regime: Regime, request: DesignSpec, seed: int = 0)
             for decision, (before, after) in zip(
                 order, itertools.pairwise(passing(order)), strict=True
             ):
-                _add(weights[decision], rows[before], rows[after], 1 / len(drawn))
-                samples[decision].append({rows[after].name: 1.0, rows[before].name: -1.0})
+                _add(weights[decision], variants[before], variants[after], 1 / len(drawn))
+                samples[decision].append({variants[after].name: 1.0, variants[before].name: -1.0})
     else:
         for (decision, done), share in allowed.exact().items():
-            _add(weights[decision], rows[done], rows[done | 1 << decision], share)
+            _add(weights[decision], variants[done], variants[done | 1 << decision], share)
     over = f"{len(drawn)} orders drawn at random" if drawn else "all orders"
     effects = [
         Effect(name, f"average effect over {over}", weights[i], tuple(samples[i]))
         for i, name in enumerate(names)
     ]
-    return parts.design(rows.values(), effects, notes=combinations.notes, orders=len(drawn))
+    return parts.design(variants.values(), effects, notes=combinations.notes, orders=len(drawn))
 
 
-def _add(weights: dict[str, float], before: Row, after: Row, share: float) -> None:
+def _add(weights: dict[str, float], before: Variant, after: Variant, share: float) -> None:
     weights[after.name] = weights.get(after.name, 0.0) + share
     weights[before.name] = weights.get(before.name, 0.0) - share
 

@@ -1,10 +1,10 @@
-"""What designs are made of: the decisions of a roadmap's path, single or as factors, and rows with
-some of them."""
+"""What designs are made of: the decisions of a roadmap's path, single or as factors, and
+variants with some of them."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ablations.designs.design import Design, DesignSpec, Effect, Row
+from ablations.designs.design import Design, DesignSpec, Effect, Variant
 from ablations.regimes import Regime
 from ablations.roadmap import Roadmap
 from ablations.step import Step
@@ -12,14 +12,14 @@ from utils.text import listed
 
 
 class Parts:
-    """The decisions of a design, and rows made of them."""
+    """The decisions of a design, and variants made of them."""
 
-    def __init__(self, roadmap: Roadmap, regime: Regime, request: DesignSpec) -> None:
-        self.roadmap, self.request = roadmap, request
-        path = [step for step in roadmap.rows(regime) if step.number is not None]
+    def __init__(self, roadmap: Roadmap, regime: Regime, spec: DesignSpec) -> None:
+        self.roadmap, self.spec = roadmap, spec
+        path = [step for step in roadmap.steps_in(regime) if step.number is not None]
         start = path[0]
-        if request.base is not None:
-            start = roadmap.step(request.base, regime)
+        if spec.base is not None:
+            start = roadmap.step(spec.base, regime)
             if start not in path:
                 raise ValueError(
                     f"--base {start.name} is not on the path of the roadmap {roadmap.name}: give "
@@ -30,7 +30,7 @@ class Parts:
         self.base = frozenset(step.name for step in path[1 : place + 1])
         if len(self.steps) < 2:
             raise ValueError(
-                f"a design {request.kind} of the roadmap {roadmap.name} from {start.name} on has "
+                f"a design {spec.kind} of the roadmap {roadmap.name} from {start.name} on has "
                 f"{len(self.steps)} "
                 "decision: it needs at least two, give an earlier --base or a longer roadmap"
             )
@@ -38,8 +38,8 @@ class Parts:
             frozenset(step.name for step in path[1 : i + 1]): step for i, step in enumerate(path)
         }
         self.first, self.last = (
-            self.row((), "", ""),
-            self.row((step.name for step in self.steps), "", ""),
+            self.variant((), "", ""),
+            self.variant((step.name for step in self.steps), "", ""),
         )
         self.groups: dict[str, frozenset[str]] = {}
         """Their steps, by names fit for a folder."""
@@ -48,13 +48,13 @@ class Parts:
                 step.name
             }
 
-    def row(self, decisions: Iterable[str], name: str, sentence: str) -> Row:
-        """The row with these decisions and the base's; where that is a step of the path, this
+    def variant(self, decisions: Iterable[str], name: str, description: str) -> Variant:
+        """The variant with these decisions and the base's; where that is a step of the path, this
         step."""
         all_ = self.base | frozenset(decisions)
         if step := self._on_path.get(all_):
-            return Row(step.name, step.sentence, all_, step)
-        return Row(name, sentence, all_)
+            return Variant(step.name, step.description, all_, step)
+        return Variant(name, description, all_)
 
     def needed(self, decisions: Iterable[str]) -> frozenset[str]:
         """These decisions and what they need, without the base's."""
@@ -76,7 +76,7 @@ class Parts:
         """
         known = self.singles() | self.groups
         found: dict[str, frozenset[str]] = {}
-        for asked in self.request.factors or self.groups:
+        for asked in self.spec.factors or self.groups:
             members: frozenset[str] = frozenset()
             for part in asked.split("+"):
                 if part not in known:
@@ -94,23 +94,23 @@ class Parts:
             found[asked] = members
         if len(found) < 2:
             raise ValueError(
-                f"--factors {' '.join(found) or 'none'}: a design {self.request.kind} needs at "
+                f"--factors {' '.join(found) or 'none'}: a design {self.spec.kind} needs at "
                 "least two"
             )
         return found
 
     def design(
         self,
-        rows: Iterable[Row],
+        variants: Iterable[Variant],
         effects: Iterable[Effect],
         *,
         aliases: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
         orders: int = 0,
     ) -> Design:
-        """The design of these rows, each of them once."""
-        distinct = tuple({row.name: row for row in rows}.values())
-        return Design(self.request, self.roadmap, distinct, tuple(effects), aliases, notes, orders)
+        """The design of these variants, each of them once."""
+        distinct = tuple({variant.name: variant for variant in variants}.values())
+        return Design(self.spec, self.roadmap, distinct, tuple(effects), aliases, notes, orders)
 
 
 class Combinations:
@@ -122,24 +122,24 @@ class Combinations:
         members = frozenset[str]().union(*factors.values())
         self._background = parts.needed(members) - members
         self.notes = (
-            f"every row has {listed(sorted(self._background))}, which others need",
+            f"every variant has {listed(sorted(self._background))}, which others need",
         ) * bool(self._background)
 
     def needs(self, name: str) -> frozenset[str]:
         """The decisions of other factors that a factor needs."""
         return self._parts.needed(self._factors[name]) - self._factors[name] - self._background
 
-    def row(self, chosen: Sequence[str]) -> Row:
-        """The row with these factors."""
+    def variant(self, chosen: Sequence[str]) -> Variant:
+        """The variant with these factors."""
         parts = self._parts
         decisions = self._background.union(*(self._factors[name] for name in chosen))
         # Thirteen names of steps would make too long a name of a folder.
         numbers = (
-            {} if parts.request.factors else {step.name: str(step.number) for step in parts.steps}
+            {} if parts.spec.factors else {step.name: str(step.number) for step in parts.steps}
         )
         short = "+".join(numbers.get(name, name) for name in chosen) or "none"
         since = f"from-{parts.first.number}-" if parts.base else ""
-        return parts.row(
+        return parts.variant(
             decisions,
             f"{parts.roadmap.name}-{since}{short}",
             f"with {listed(chosen) or 'none of them'}",

@@ -89,8 +89,8 @@ class Orders:
         return drawn
 
     def within(self, most_sets: int, seed: int = 0) -> list[tuple[int, ...]]:
-        """As many orders at random, the first of an endless row of draws, as pass through so many
-        sets at the most."""
+        """As many orders at random, the first of an endless sequence of draws, as pass through so
+        many sets at the most."""
         orders, passed = list[tuple[int, ...]](), set[int]()
         for order in self.draw(max(most_sets, 1), seed):
             if len(passed | set(passing(order))) > most_sets:

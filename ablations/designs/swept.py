@@ -1,33 +1,33 @@
-"""A design whose every row is also trained with each value of a sweep."""
+"""A design whose every variant is also trained with each value of a sweep."""
 
 from dataclasses import replace
 
-from ablations.designs.design import Design, Row
+from ablations.designs.design import Design, Variant
 from ablations.sweep import Sweep
 
 
-def swept(made: Design, sweep: Sweep) -> Design:
-    """Each row as it is, and then with each value."""
-    rows = [
+def swept(design: Design, sweep: Sweep) -> Design:
+    """Each variant as it is, and then with each value."""
+    variants = [
         each
-        for row in made.rows
+        for variant in design.variants
         for each in (
-            row,
+            variant,
             *(
-                Row(
-                    f"{row.name}-{one.name}",
-                    f"{row.name} with {one}",
-                    row.decisions,
-                    of=row.name,
+                Variant(
+                    f"{variant.name}-{one.name}",
+                    f"{variant.name} with {one}",
+                    variant.decisions,
+                    of=variant.name,
                     setting=one,
                 )
                 for one in sweep.settings
             ),
         )
     ]
-    names = [row.name for row in rows]
+    names = [variant.name for variant in variants]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(
-            f"two rows of the sweep are named {twice!r}: name the roadmap's step otherwise"
+            f"two variants of the sweep are named {twice!r}: name the roadmap's step otherwise"
         )
-    return replace(made, request=replace(made.request, sweep=sweep), rows=tuple(rows))
+    return replace(design, spec=replace(design.spec, sweep=sweep), variants=tuple(variants))

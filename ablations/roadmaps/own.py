@@ -15,20 +15,22 @@ from utils.text import did_you_mean
 
 TAKEN = ("paper", "recipe", "beyond")
 """Names of this suite's own roadmaps."""
-_ROADMAP = ("name", "sentence", "start", "step")
+_ROADMAP = ("name", "description", "start", "step")
 _STEP = (
     "name",
-    "sentence",
+    "description",
     "source",
     "group",
     "after",
-    "beside",
+    "off_path",
     "architecture",
     "recipe",
     "sizes",
     "needs",
 )
 _TABLES = ("architecture", "recipe", "sizes")
+_RENAMED = {"sentence": "description", "beside": "off_path"}
+"""Fields of older files, and what they are called now."""
 
 
 def read(path: Path) -> Roadmap:
@@ -110,11 +112,11 @@ def _require_readable(roadmap: Roadmap, path: Path) -> None:
 def from_data(data: Mapping[str, Any]) -> Roadmap:
     """A roadmap from what TOML and JSON can hold.
 
-    name, sentence; start, the step of the paper's roadmap whose network and recipe the first step
-    has before its own changes; and [[step]], each with a name and with any of: sentence, source,
-    group, after (the step that it changes; if left out, the one before it on the path), beside
-    (true: not on the path), architecture, recipe (fields to values; "modern" or "classic": as the
-    study's recipe of that name, for a field or for all of them), sizes (regime to fields to
+    name, description; start, the step of the paper's roadmap whose network and recipe the first
+    step has before its own changes; and [[step]], each with a name and with any of: description,
+    source, group, after (the step that it changes; if left out, the one before it on the path),
+    off_path (true: not on the path), architecture, recipe (fields to values; "modern" or "classic":
+    as the study's recipe of that name, for a field or for all of them), sizes (regime to fields to
     values), needs.
 
     Raises:
@@ -139,7 +141,7 @@ def from_data(data: Mapping[str, Any]) -> Roadmap:
         way = PAPER.way(start) if start else ()
     except ValueError as error:
         raise ValueError(f"start: {error}") from None
-    return Roadmap(name, _text(data, "sentence") or name, tuple(steps), way)
+    return Roadmap(name, _text(data, "description") or name, tuple(steps), way)
 
 
 def _step(row: Mapping[str, Any], name: str, roadmap: str, steps: list[Step]) -> Step:
@@ -147,8 +149,8 @@ def _step(row: Mapping[str, Any], name: str, roadmap: str, steps: list[Step]) ->
     path = [step for step in steps if step.number is not None]
     before = path[-1].name if path else None
     after = _text(row, "after") or before
-    if not isinstance(beside := row.get("beside", False), bool):
-        raise ValueError(f"beside is {beside!r}: give true or false")
+    if not isinstance(off_path := row.get("off_path", False), bool):
+        raise ValueError(f"off_path is {off_path!r}: give true or false")
     tables = {field: row.get(field, {}) for field in _TABLES}
     if tables["recipe"] in tuple(RecipeOf):
         tables["recipe"] = RecipeOf(tables["recipe"]).whole()
@@ -169,10 +171,10 @@ def _step(row: Mapping[str, Any], name: str, roadmap: str, steps: list[Step]) ->
         raise ValueError(f"needs is {needs!r}: give a list of names of steps")
     return Step(
         name,
-        _text(row, "sentence") or name,
+        _text(row, "description") or name,
         _text(row, "source"),
         after,
-        None if beside or after != before else len(path),
+        None if off_path or after != before else len(path),
         _text(row, "group") or roadmap,
         needs=tuple(needs),
         **tables,
@@ -181,6 +183,8 @@ def _step(row: Mapping[str, Any], name: str, roadmap: str, steps: list[Step]) ->
 
 def _known(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
     for name in given:
+        if name in _RENAMED:
+            raise ValueError(f"{name!r} of {what} is {_RENAMED[name]!r} now: rename it")
         if name not in names:
             raise ValueError(
                 f"{what} has no field {name!r}{did_you_mean(name, names, before=', ')} (choose "
@@ -201,17 +205,17 @@ def to_data(roadmap: Roadmap) -> dict[str, Any]:
     rows = [
         {
             "name": step.name,
-            "sentence": step.sentence,
+            "description": step.description,
             "source": step.source,
             "group": step.group,
-            "beside": step.number is None,
+            "off_path": step.number is None,
             "needs": list(step.needs),
             **({} if step.after is None else {"after": step.after}),
             **{field: _plain(getattr(step, field)) for field in _TABLES},
         }
         for step in roadmap.steps
     ]
-    return {"name": roadmap.name, "sentence": roadmap.sentence, **start, "step": rows}
+    return {"name": roadmap.name, "description": roadmap.description, **start, "step": rows}
 
 
 def _plain(value: Any) -> Any:

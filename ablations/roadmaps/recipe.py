@@ -59,7 +59,7 @@ _DECISIONS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ("stochastic-depth", "stochastic depth", "Huang et al., 2016", "Depth", ("drop_path",)),
     ("layer-scale", "layer scale", "Touvron et al., 2021", "Depth", ("layer_scale",)),
 )
-"""Name, sentence, source, group and fields; why some fields go together:
+"""Name, description, source, group and fields; why some fields go together:
 docs/decisions.md#recipe-roadmap."""
 
 _DECAY, _SHORT_DECAY = 0.9999, 0.99
@@ -93,9 +93,9 @@ def recipe(network: str = "baseline") -> Roadmap:
             recipe=RecipeOf.CLASSIC.whole(),
         )
     ]
-    for number, (name, sentence, source, group, names) in enumerate(_DECISIONS, start=1):
+    for number, (name, description, source, group, names) in enumerate(_DECISIONS, start=1):
         modern = dict.fromkeys(names, RecipeOf.MODERN)
-        steps.append(Step(name, sentence, source, steps[-1].name, number, group, recipe=modern))
+        steps.append(Step(name, description, source, steps[-1].name, number, group, recipe=modern))
     short = {"small": {"ema": _SHORT_DECAY}, "pocket": {"ema": _SHORT_DECAY}}
     average = (
         "moving-average",
@@ -114,5 +114,5 @@ def recipe(network: str = "baseline") -> Roadmap:
         replace(step, name=named[step.name], after=step.after and named[step.after])
         for step in steps
     )
-    sentence = f"from ResNet's recipe to ConvNeXt's, on the network of {on.name}"
-    return Roadmap(f"recipe-on-{on.name}", sentence, tuple(renamed), start=PAPER.way(on))
+    description = f"from ResNet's recipe to ConvNeXt's, on the network of {on.name}"
+    return Roadmap(f"recipe-on-{on.name}", description, tuple(renamed), start=PAPER.way(on))

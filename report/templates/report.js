@@ -33,8 +33,8 @@ const aboutCosts = of => data.costs.map(cost => of.costs[cost.name] === null ? "
 // ---- figures: each gives traces and a layout -------------------------------------------------------------------
 const shown = () => document.getElementById("points").value;
 const hue = row => row.colour || colour("ink");
-const marker = list => ({ size: 10, color: list.map(row => row.beside ? colour("paper") : hue(row)),
-  symbol: list.map(row => row.reference ? "star" : row.beside ? "diamond" : "circle"),
+const marker = list => ({ size: 10, color: list.map(row => row.off_path ? colour("paper") : hue(row)),
+  symbol: list.map(row => row.reference ? "star" : row.off_path ? "diamond" : "circle"),
   line: { width: 2, color: list.map(hue) } });
 const dots = (list, x, y, text, to, more = {}) => ({ type: "scatter", mode: "markers", x, y, text, hoverinfo: "text",
   customdata: to, marker: marker(list), showlegend: false, ...more });

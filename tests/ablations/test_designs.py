@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ablations import PAPER, get_regime
-from ablations.designs import Design, DesignSpec, design, recorded
+from ablations.designs import Design, DesignSpec, build_design, recorded
 from ablations.designs.precedence import Orders, passing
 from ablations.roadmaps import recipe
 from training.recipe import StudyConfig
@@ -17,7 +17,7 @@ GROUPS = ("macro-design", "resnext", "inverted-bottleneck", "large-kernels", "mi
 
 
 def ask(kind: str, **how: object) -> Design:
-    return design(PAPER, POCKET, DesignSpec(kind, **how))  # type: ignore[arg-type]
+    return build_design(PAPER, POCKET, DesignSpec(kind, **how))  # type: ignore[arg-type]
 
 
 def allowed(needs: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -75,11 +75,11 @@ def test_known_games_have_their_shapley_values():
     assert shapley(lambda s: {0: 0.0, 1: 2.0, 3: 3.0}[s], (0, 1)) == pytest.approx([2.0, 1.0])
 
 
-def evaluated(made: Design, value) -> dict[str, float]:
-    values = {row.name: value(row.decisions) for row in made.rows}
+def evaluated(design: Design, value) -> dict[str, float]:
+    values = {row.name: value(row.decisions) for row in design.variants}
     return {
         effect.name: sum(w * values[row] for row, w in effect.weights.items())
-        for effect in made.effects
+        for effect in design.effects
     }
 
 
@@ -91,101 +91,103 @@ def additive(decisions) -> float:
 
 
 def test_every_design_reads_an_additive_truth_exactly():
-    for made in (
+    for design in (
         ask("leave-one-out"),
         ask("one-at-a-time"),
-        ask("orders", rows_at_most=80),
+        ask("orders", variants_at_most=80),
         ask("factorial", factors=("stage-ratio", "gelu", "layer-norm"), base=None),
     ):
-        found = evaluated(made, additive)
+        found = evaluated(design, additive)
         for name, truth in (("stage-ratio", 1.0), ("gelu", 2.0), ("layer-norm", -3.0)):
-            assert found[name] == pytest.approx(truth), (made.request.kind, name)
+            assert found[name] == pytest.approx(truth), (design.spec.kind, name)
 
 
 def test_effects_over_orders_add_up_to_the_whole_way():
     def value(decisions) -> float:
         return hash(tuple(sorted(decisions))) % 1000 / 10
 
-    for made in (
+    for design in (
         ask("orders", base="training-recipe", factors=GROUPS),
-        ask("orders", rows_at_most=60),
+        ask("orders", variants_at_most=60),
     ):
-        ends = {row.name: value(row.decisions) for row in made.rows}
-        start = "training-recipe" if made.request.base else "baseline"
+        ends = {row.name: value(row.decisions) for row in design.variants}
+        start = "training-recipe" if design.spec.base else "baseline"
         whole = ends["separate-downsampling"] - ends[start]
-        assert sum(evaluated(made, value).values()) == pytest.approx(whole)
+        assert sum(evaluated(design, value).values()) == pytest.approx(whole)
 
 
 def test_interactions_of_a_factorial_are_half_the_difference_of_effects():
-    made = ask("factorial", factors=("gelu", "layer-norm", "macro-design"), base="training-recipe")
+    design = ask(
+        "factorial", factors=("gelu", "layer-norm", "macro-design"), base="training-recipe"
+    )
     found = evaluated(
-        made, lambda d: 4.0 * ({"gelu", "layer-norm"} <= set(d)) + 1.0 * ("gelu" in d)
+        design, lambda d: 4.0 * ({"gelu", "layer-norm"} <= set(d)) + 1.0 * ("gelu" in d)
     )
     assert found["gelu x layer-norm"] == pytest.approx(2.0)
     assert found["gelu"] == pytest.approx(3.0)
     assert found["layer-norm"] == pytest.approx(2.0)
     assert found["gelu x macro-design"] == pytest.approx(0.0)
-    assert len(made.rows) == 8
-    assert not made.aliases
+    assert len(design.variants) == 8
+    assert not design.aliases
 
 
 def test_a_fraction_says_what_it_cannot_tell_apart():
     factors = ("stage-ratio", "patchify-stem", "gelu", "fewer-norms")
-    made = ask("factorial", factors=factors, base="training-recipe", fraction=2)
-    assert len(made.rows) == 8
-    assert "stage-ratio x patchify-stem = gelu x fewer-norms" in made.aliases
-    found = evaluated(made, lambda d: float("gelu" in d and "fewer-norms" in d))
+    design = ask("factorial", factors=factors, base="training-recipe", fraction=2)
+    assert len(design.variants) == 8
+    assert "stage-ratio x patchify-stem = gelu x fewer-norms" in design.aliases
+    found = evaluated(design, lambda d: float("gelu" in d and "fewer-norms" in d))
     assert found["stage-ratio x patchify-stem"] == pytest.approx(0.5)  # the alias, as announced
 
 
 def test_rows_bring_what_they_need_and_say_so():
-    made = ask("leave-one-out")
-    row = made.row("without-depthwise")
+    design = ask("leave-one-out")
+    row = design.variant("without-depthwise")
     assert (
         row.decisions & {"depthwise", "width", "inverted-bottleneck", "depthwise-first", "kernel-7"}
         == set()
     )
-    assert "width" in row.sentence
-    assert "need it" in row.sentence
-    only = ask("one-at-a-time").row("only-kernel-7")
+    assert "width" in row.description
+    assert "need it" in row.description
+    only = ask("one-at-a-time").variant("only-kernel-7")
     assert only.decisions == {"depthwise", "inverted-bottleneck", "depthwise-first", "kernel-7"}
-    assert "which it needs" in only.sentence
+    assert "which it needs" in only.description
 
 
 def test_a_row_that_is_a_step_is_that_step():
-    assert ask("leave-one-out").row("layer-norm").step is PAPER.step(
+    assert ask("leave-one-out").variant("layer-norm").step is PAPER.step(
         "layer-norm"
     )  # all but the last
-    assert ask("one-at-a-time").row("training-recipe").step is PAPER.step("training-recipe")
+    assert ask("one-at-a-time").variant("training-recipe").step is PAPER.step("training-recipe")
 
 
 @pytest.mark.parametrize("kind", ["cumulative", "leave-one-out", "one-at-a-time"])
 def test_every_row_is_a_network_and_a_recipe(kind):
-    made, config = ask(kind), StudyConfig(regime="pocket")
-    variants = [made.variant(row, POCKET, config, 10) for row in made.rows]
-    assert len(set(variants)) == len(made.rows)
-    assert all(variant.architecture.num_classes == 10 for variant in variants)
+    design, config = ask(kind), StudyConfig(regime="pocket")
+    setups = [design.setup(row, POCKET, config, 10) for row in design.variants]
+    assert len(set(setups)) == len(design.variants)
+    assert all(setup.architecture.num_classes == 10 for setup in setups)
 
 
 def test_sampled_orders_keep_within_the_rows_allowed():
-    made = ask("orders", rows_at_most=60)
-    assert made.orders >= 2
-    assert len(made.rows) <= 60
-    for effect in made.effects:
-        assert len(effect.sampled) == made.orders
+    design = ask("orders", variants_at_most=60)
+    assert design.orders >= 2
+    assert len(design.variants) <= 60
+    for effect in design.effects:
+        assert len(effect.sampled) == design.orders
         mean = Counter()
         for one in effect.sampled:
-            mean.update({row: weight / made.orders for row, weight in one.items()})
+            mean.update({row: weight / design.orders for row, weight in one.items()})
         assert {row: pytest.approx(weight) for row, weight in effect.weights.items()} == dict(mean)
 
 
 def test_weights_of_every_effect_add_up_to_nothing():
-    for made in (
+    for design in (
         ask("cumulative"),
-        ask("orders", rows_at_most=40),
+        ask("orders", variants_at_most=40),
         ask("orders", base="training-recipe", factors=GROUPS),
     ):
-        for effect in made.effects:
+        for effect in design.effects:
             assert np.isclose(sum(effect.weights.values()), 0)
 
 
@@ -194,7 +196,7 @@ def test_weights_of_every_effect_add_up_to_nothing():
     [
         ({"kind": "leave-one-in"}, "choose cumulative"),
         ({"kind": "orders"}, "give --runs-at-most"),
-        ({"kind": "orders", "rows_at_most": 9}, "give 26 or more"),
+        ({"kind": "orders", "variants_at_most": 9}, "give 26 or more"),
         ({"kind": "orders", "factors": ("gelu",)}, "needs at least two"),
         ({"kind": "factorial", "factors": ("micro-design", "gelu")}, "share gelu"),
         ({"kind": "factorial", "factors": ("macro-desing", "gelu")}, "choose among"),
@@ -213,7 +215,7 @@ def test_weights_of_every_effect_add_up_to_nothing():
 )
 def test_impossible_designs_are_refused_in_a_sentence(request_, said):
     with pytest.raises(ValueError, match=said) as refusal:
-        design(PAPER, POCKET, DesignSpec(**request_))
+        build_design(PAPER, POCKET, DesignSpec(**request_))
     assert "\n" not in str(refusal.value)
 
 
@@ -221,5 +223,5 @@ def test_impossible_designs_are_refused_in_a_sentence(request_, said):
     "roadmap", [PAPER, recipe("baseline"), recipe("depthwise")], ids=lambda roadmap: roadmap.name
 )
 def test_a_design_is_made_again_from_its_record(roadmap):
-    made = design(roadmap, POCKET, DesignSpec("orders", rows_at_most=40))
-    assert recorded(json.loads(json.dumps(made.record)), POCKET) == made
+    design = build_design(roadmap, POCKET, DesignSpec("orders", variants_at_most=40))
+    assert recorded(json.loads(json.dumps(design.record)), POCKET) == design

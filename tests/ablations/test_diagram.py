@@ -11,7 +11,7 @@ from models.complexity import architecture_complexity, stage_complexity
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("step", [step.name for step in PAPER.rows(get_regime("pocket"))])
+@pytest.mark.parametrize("step", [step.name for step in PAPER.steps_in(get_regime("pocket"))])
 def test_every_step_is_shown(step, capsys) -> None:
     assert runner.main(["show", step, "--regime", "pocket", "--resolution", "32"]) == 0
     said = capsys.readouterr().out

@@ -10,7 +10,7 @@ from ablations.presets import PRESETS
 from ablations.roadmaps.own import from_data, read, to_data
 
 SOUND = """
-sentence = "larger kernels, and less mixing with them"
+description = "larger kernels, and less mixing with them"
 start = "separate-downsampling"
 
 [[step]]
@@ -18,12 +18,12 @@ name = "as-in-the-paper"
 
 [[step]]
 name = "kernel-9"
-sentence = "kernels 9x9"
+description = "kernels 9x9"
 architecture.kernel_size = 9
 
 [[step]]
 name = "kernel-13"
-beside = true
+off_path = true
 architecture = { kernel_size = 13 }
 sizes.pocket.width = 32
 
@@ -50,9 +50,9 @@ def test_a_file_is_a_roadmap(tmp_path) -> None:
         "kernel-9",
         "kernel-9",
     ]
-    last = PAPER.variant("13", regime, config)
-    assert roadmap.variant("0", regime, config) == last
-    kernel = roadmap.variant("1", regime, config)
+    last = PAPER.setup("13", regime, config)
+    assert roadmap.setup("0", regime, config) == last
+    kernel = roadmap.setup("1", regime, config)
     assert (kernel.architecture.difference(last.architecture), kernel.recipe) == (
         {"kernel_size": 9},
         last.recipe,
@@ -62,7 +62,7 @@ def test_a_file_is_a_roadmap(tmp_path) -> None:
         "width": 32,
     }
     changed = {"mixup": 0.0, "cutmix": 0.0, "layer_scale": None, "ema": 0.99}
-    assert roadmap.variant("2", regime, config).recipe == last.recipe.change(**changed)
+    assert roadmap.setup("2", regime, config).recipe == last.recipe.change(**changed)
 
 
 def test_a_roadmap_is_data_that_json_can_hold(tmp_path) -> None:
@@ -94,20 +94,28 @@ B = '[[step]]\nname = "b"\narchitecture.depthwise = true\n'
         ("", "there is no step: write [[step]]"),
         ("a = ]", "mine.toml is no TOML file: Invalid value (at line 1, column 5)"),
         ("[step]\nname = 'a'", "there is no step: write [[step]]"),
-        (f"sentense = 'x'\n{A}", "a roadmap has no field 'sentense', did you mean 'sentence'?"),
+        (
+            f"descripton = 'x'\n{A}",
+            "a roadmap has no field 'descripton', did you mean 'description'?",
+        ),
+        (f"sentence = 'x'\n{A}", "'sentence' of a roadmap is 'description' now: rename it"),
+        (
+            "[[step]]\nname = 'a'\nbeside = true",
+            "'beside' of a step is 'off_path' now: rename it",
+        ),
         (f"name = 'recipe'\n{A}", "name is 'recipe', which is one of this suite's"),
         (f"name = '../a'\n{A}", "the roadmap is named '../a'"),
         (
             f"start = 'depthwse'\n{A}",
             "start: there is no step 'depthwse', did you mean 'depthwise'?",
         ),
-        ("[[step]]\nsentence = 'x'", "step 1 has no name"),
+        ("[[step]]\ndescription = 'x'", "step 1 has no name"),
         ("[[step]]\nname = 'report'", "step 'report': a step is named 'report': give up to 60"),
         ("[[step]]\nname = 'a/b'", "a step is named 'a/b'"),
         ("[[step]]\nname = '7'", "a step is named '7'"),
         (
-            '[[step]]\nname = "a"\nsentence = "a\\nb"',
-            "step 'a': sentence is 'a\\nb': give a line of text",
+            '[[step]]\nname = "a"\ndescription = "a\\nb"',
+            "step 'a': description is 'a\\nb': give a line of text",
         ),
         (f"{A}{A}", "two steps are named 'a'"),
         (
@@ -176,12 +184,12 @@ def test_impossible_values_are_refused_with_their_step() -> None:
     with pytest.raises(
         ValueError, match="step 'b' of the roadmap 'x': kernel_size is 4: give an odd number"
     ):
-        Roadmap("x", "", rows).variant("b", regime, config)
+        Roadmap("x", "", rows).setup("b", regime, config)
     rows = (rows[0], Step("b", "", "", "a", 1, recipe={"warmup_epochs": 90}))
     with pytest.raises(
         ValueError, match="step 'b' of the roadmap 'x': warmup_epochs is 90 and epochs is 90"
     ):
-        Roadmap("x", "", rows).variant("b", regime, config)
+        Roadmap("x", "", rows).setup("b", regime, config)
 
 
 def test_a_roadmap_in_python_is_checked_alike() -> None:

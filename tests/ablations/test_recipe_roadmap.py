@@ -3,7 +3,7 @@
 import pytest
 
 from ablations import PAPER, REGIMES, get_regime, get_roadmap
-from ablations.designs import DesignSpec, design
+from ablations.designs import DesignSpec, build_design
 from ablations.fields import RECIPE
 from ablations.presets import PRESETS
 from studies.comparisons import families
@@ -17,11 +17,11 @@ def test_it_leads_from_the_classic_recipe_to_the_modern_one(network, preset) -> 
         preset.config,
         get_regime(preset.config.regime),
     )
-    variants = [roadmap.variant(step, regime, config) for step in roadmap.path]
-    assert (variants[0].recipe, variants[-1].recipe) == (config.classic, config.recipe)
+    setups = [roadmap.setup(step, regime, config) for step in roadmap.path]
+    assert (setups[0].recipe, setups[-1].recipe) == (config.classic, config.recipe)
     end = PAPER.step("training-recipe" if network == "baseline" else network)
-    assert variants[-1] == PAPER.variant(end, regime, config)
-    assert {variant.architecture for variant in variants} == {PAPER.architecture(network, regime)}
+    assert setups[-1] == PAPER.setup(end, regime, config)
+    assert {setup.architecture for setup in setups} == {PAPER.architecture(network, regime)}
 
 
 def test_every_field_of_the_recipe_is_changed_by_exactly_one_decision() -> None:
@@ -36,7 +36,7 @@ def test_any_recipe_that_a_study_asks_for_is_where_the_path_ends() -> None:
     )
     roadmap, regime = get_roadmap("recipe"), get_regime("pocket")
     assert (
-        roadmap.variant(
+        roadmap.setup(
             "layer-scale", regime, type(config)(recipe=recipe, classic=config.classic)
         ).recipe
         == recipe
@@ -45,7 +45,7 @@ def test_any_recipe_that_a_study_asks_for_is_where_the_path_ends() -> None:
 
 def test_the_moving_average_lies_beside_the_path_and_is_shorter_for_short_studies() -> None:
     roadmap = get_roadmap("recipe")
-    assert roadmap.step("moving-average").beside
+    assert roadmap.step("moving-average").off_path
     decays = {
         name: roadmap.recipe("moving-average", regime)["ema"] for name, regime in REGIMES.items()
     }
@@ -69,10 +69,10 @@ def test_a_decision_that_changes_nothing_in_a_study_is_not_among_its_comparisons
     roadmap = get_roadmap("recipe")
     compared = {}
     for name, preset in PRESETS.items():
-        made = design(roadmap, get_regime(preset.config.regime), DesignSpec())
-        path, *_ = families(made, preset.config, [row.name for row in made.rows])
+        design = build_design(roadmap, get_regime(preset.config.regime), DesignSpec())
+        path, *_ = families(design, preset.config, [row.name for row in design.variants])
         compared[name] = [row for row, _ in path.comparisons]
     assert compared["pocket"] == ["optimizer", "schedule", "label-smoothing", "moving-average"]
     assert compared["food101"] == [
-        step.name for step in roadmap.rows(get_regime("tiny"))[1:] if step.name != "crops"
+        step.name for step in roadmap.steps_in(get_regime("tiny"))[1:] if step.name != "crops"
     ]

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ablations import PAPER, REGIMES, RecipeOf, Variant, get_regime, paper_row
-from ablations.designs import DesignSpec, design
+from ablations import PAPER, REGIMES, RecipeOf, Setup, get_regime, paper_row
+from ablations.designs import DesignSpec, build_design
 from ablations.presets import PRESETS
 from ablations.step import Step
 from models import Architecture, build
@@ -29,7 +29,7 @@ LAST = {
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
 def test_every_step_changes_exactly_what_it_says(regime) -> None:
-    for step in PAPER.rows(regime)[:-1]:
+    for step in PAPER.steps_in(regime)[:-1]:
         after = PAPER.architecture(step, regime)
         before = regime.baseline if step.after is None else PAPER.architecture(step.after, regime)
         assert after.difference(before) == step.changes(regime), step.name
@@ -46,12 +46,14 @@ def test_the_path_ends_in_convnext(regime) -> None:
 def test_numbers_are_0_to_13_and_names_are_unique() -> None:
     assert [step.number for step in PAPER.path] == list(range(14))
     for regime in REGIMES.values():
-        assert len({step.name for step in PAPER.rows(regime)}) == 18
+        assert len({step.name for step in PAPER.steps_in(regime)}) == 18
 
 
 def test_the_recipe_changes_with_the_training_recipe_and_no_other_step() -> None:
     config, regime = PRESETS["pocket"].config, get_regime("pocket")
-    recipes = {step.name: PAPER.variant(step, regime, config).recipe for step in PAPER.rows(regime)}
+    recipes = {
+        step.name: PAPER.setup(step, regime, config).recipe for step in PAPER.steps_in(regime)
+    }
     assert recipes.pop("baseline") == config.classic
     assert set(recipes.values()) == {config.recipe}
     assert PAPER.recipe("training-recipe", get_regime("pocket")) == RecipeOf.MODERN.whole()
@@ -61,20 +63,18 @@ def test_all_decisions_combined_are_the_last_step_and_none_the_first() -> None:
     config = PRESETS["pocket"].config
     for regime in REGIMES.values():
         decisions = [step.name for step in PAPER.path[1:]]
-        assert PAPER.combine(decisions[::-1], regime, config) == PAPER.variant("13", regime, config)
-        assert PAPER.combine([], regime, config, 7) == PAPER.variant("0", regime, config, 7)
+        assert PAPER.combine(decisions[::-1], regime, config) == PAPER.setup("13", regime, config)
+        assert PAPER.combine([], regime, config, 7) == PAPER.setup("0", regime, config, 7)
         for k, name in enumerate(decisions, start=1):
-            assert PAPER.combine(decisions[:k], regime, config) == PAPER.variant(
-                name, regime, config
-            )
+            assert PAPER.combine(decisions[:k], regime, config) == PAPER.setup(name, regime, config)
 
 
 def test_a_decision_alone_changes_what_its_row_says() -> None:
     config, regime = PRESETS["pocket"].config, get_regime("pocket")
-    assert PAPER.combine(["gelu"], regime, config) == Variant(
+    assert PAPER.combine(["gelu"], regime, config) == Setup(
         replace(regime.baseline, activation="gelu"), config.classic
     )
-    assert PAPER.combine(["training-recipe"], regime, config) == Variant(
+    assert PAPER.combine(["training-recipe"], regime, config) == Setup(
         regime.baseline, config.recipe
     )
 
@@ -154,7 +154,7 @@ def test_the_study_uses_the_papers_recipe() -> None:
 
 def test_the_papers_rows_are_all_there() -> None:
     for regime in ("tiny", "base"):
-        for step in PAPER.rows(get_regime(regime)):
+        for step in PAPER.steps_in(get_regime(regime)):
             assert paper_row(regime, step.name) is not None
     assert paper_row("tiny", "separate-downsampling").top1 == 81.97
     assert paper_row("pocket", "baseline") is None
@@ -162,24 +162,24 @@ def test_the_papers_rows_are_all_there() -> None:
 
 def test_the_small_regimes_maps_stand_to_a_7x7_kernel_as_the_papers_last_stages() -> None:
     regime = get_regime("small")
-    for row in PAPER.rows(regime):
+    for row in PAPER.steps_in(regime):
         network = PAPER.architecture(row, regime)
         maps = [32 // network.stem_stride // 2**stage for stage in range(len(network.depths))]
         assert maps == [16, 8, 4], row.name  # the paper's are 56, 28, 14, 7
 
 
 @pytest.mark.parametrize(
-    ("regime", "sentence"), [("tiny", "4x4 stride-4 stem"), ("small", "2x2 stride-2 stem")]
+    ("regime", "description"), [("tiny", "4x4 stride-4 stem"), ("small", "2x2 stride-2 stem")]
 )
-def test_a_sentence_says_what_is_true_in_its_regime(regime, sentence) -> None:
+def test_a_description_is_true_in_its_regime(regime, description) -> None:
     of = get_regime(regime)
-    assert PAPER.step("patchify-stem", of).sentence == sentence
-    assert design(PAPER, of, DesignSpec()).row("patchify-stem").sentence == sentence
+    assert PAPER.step("patchify-stem", of).description == description
+    assert build_design(PAPER, of, DesignSpec()).variant("patchify-stem").description == description
     assert (
-        design(PAPER, of, DesignSpec("one-at-a-time", base="stage-ratio"))
-        .row("patchify-stem")
-        .sentence
-        == sentence
+        build_design(PAPER, of, DesignSpec("one-at-a-time", base="stage-ratio"))
+        .variant("patchify-stem")
+        .description
+        == description
     )
     braces = Step("own", "kernel {kernel_size} and {whatever}", architecture={"kernel_size": 5})
-    assert braces.told(Architecture(kernel_size=5)).sentence == "kernel 5 and {whatever}"
+    assert braces.told(Architecture(kernel_size=5)).description == "kernel 5 and {whatever}"

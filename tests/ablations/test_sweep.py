@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ablations import PAPER, REGIMES, get_roadmap
-from ablations.designs import DesignSpec, design, recorded
+from ablations.designs import DesignSpec, build_design, recorded
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
 from training.recipe import follow
@@ -18,16 +18,16 @@ CONFIG = replace(
 
 
 def swept(text: str, roadmap=PAPER, **request):
-    return design(roadmap, POCKET, DesignSpec(sweep=Sweep.parse(text), **request))
+    return build_design(roadmap, POCKET, DesignSpec(sweep=Sweep.parse(text), **request))
 
 
-def recipe(made, row: str):
-    return made.variant(made.row(row), POCKET, CONFIG).recipe
+def recipe(design, row: str):
+    return design.setup(design.variant(row), POCKET, CONFIG).recipe
 
 
 def test_every_row_is_followed_by_one_for_each_value():
-    made = swept("lr=0.5x,1x,2x")
-    names = [row.name for row in made.rows]
+    design = swept("lr=0.5x,1x,2x")
+    names = [row.name for row in design.variants]
     assert names[:5] == [
         "baseline",
         "baseline-lr-0.5x",
@@ -40,15 +40,15 @@ def test_every_row_is_followed_by_one_for_each_value():
 
 
 def test_a_factor_is_of_the_rows_own_value_and_a_plain_value_is_itself():
-    made = swept("lr=0.5x,1x,0.03")
+    design = swept("lr=0.5x,1x,0.03")
     assert (
-        recipe(made, "gelu").lr,
-        recipe(made, "gelu-lr-0.5x").lr,
-        recipe(made, "gelu-lr-0.03").lr,
+        recipe(design, "gelu").lr,
+        recipe(design, "gelu-lr-0.5x").lr,
+        recipe(design, "gelu-lr-0.03").lr,
     ) == (4e-3, 2e-3, 0.03)
-    assert recipe(made, "gelu-lr-1x") == recipe(made, "gelu")
-    assert recipe(made, "baseline-lr-0.5x").lr == 0.05
-    assert recipe(made, "baseline-lr-0.5x").optimizer == "sgd"
+    assert recipe(design, "gelu-lr-1x") == recipe(design, "gelu")
+    assert recipe(design, "baseline-lr-0.5x").lr == 0.05
+    assert recipe(design, "baseline-lr-0.5x").optimizer == "sgd"
 
 
 @pytest.mark.parametrize(
@@ -75,34 +75,38 @@ def test_any_field_of_a_recipe_can_be_swept(text, row, field, value):
 def test_a_longer_training_is_that_of_a_longer_study():
     """Else the classic recipe, its rate at nothing long before the end, gained nothing by longer
     training."""
-    made, classic = swept("epochs=0.5x,2x,7"), CONFIG.classic
+    design, classic = swept("epochs=0.5x,2x,7"), CONFIG.classic
     for name, epochs in (
         ("baseline-epochs-2x", 20),
         ("baseline-epochs-0.5x", 5),
         ("baseline-epochs-7", 7),
     ):
         studys = follow(classic, CONFIG.recipe, CONFIG.recipe.change(epochs=epochs))
-        assert recipe(made, name) == studys
+        assert recipe(design, name) == studys
         assert studys.step_epochs == {20: 10, 5: 2, 7: 4}[epochs]
-    assert recipe(made, "gelu-epochs-2x") == CONFIG.recipe.change(epochs=20)
+    assert recipe(design, "gelu-epochs-2x") == CONFIG.recipe.change(epochs=20)
 
 
 @pytest.mark.parametrize("kind", ["leave-one-out", "factorial"])
 def test_rows_of_every_design_and_roadmap_are_swept(kind):
     factors = {"factors": ("gelu", "layer-norm")} if kind == "factorial" else {}
-    plain = design(PAPER, POCKET, DesignSpec(kind, **factors))
-    made = swept("weight_decay=0.05,0.3", kind=kind, **factors)
-    assert [row.name for row in made.rows if row.of is None] == [row.name for row in plain.rows]
-    assert made.effects == plain.effects
-    made.check(made.rows, POCKET, CONFIG)
+    plain = build_design(PAPER, POCKET, DesignSpec(kind, **factors))
+    design = swept("weight_decay=0.05,0.3", kind=kind, **factors)
+    assert [row.name for row in design.variants if row.of is None] == [
+        row.name for row in plain.variants
+    ]
+    assert design.effects == plain.effects
+    design.check(design.variants, POCKET, CONFIG)
     of_recipe = swept("label_smoothing=0,0.1", get_roadmap("recipe"))
     assert recipe(of_recipe, "moving-average-label-smoothing-0.1").label_smoothing == 0.1
 
 
 def test_study_json_makes_the_same_design_again():
-    for made in (swept("lr=0.5x,2x"), swept("crop_scale=0.25:1,0.5:1", kind="leave-one-out")):
-        assert recorded(json.loads(json.dumps(made.record)), POCKET) == made
-    assert "sweep" not in design(PAPER, POCKET, DesignSpec()).record  # as studies of before have it
+    for design in (swept("lr=0.5x,2x"), swept("crop_scale=0.25:1,0.5:1", kind="leave-one-out")):
+        assert recorded(json.loads(json.dumps(design.record)), POCKET) == design
+    assert (
+        "sweep" not in build_design(PAPER, POCKET, DesignSpec()).record
+    )  # as studies of before have it
 
 
 @pytest.mark.parametrize(
@@ -131,24 +135,27 @@ def test_what_can_be_no_sweep_is_refused(text, said):
     [
         (
             "layer_scale=0.5x,1x",
-            "layer_scale=0.5x of the row 'baseline': layer_scale is none there",
+            "layer_scale=0.5x of the variant 'baseline': layer_scale is none there",
         ),
-        ("lr=0x,1x", "lr=0x of the row 'baseline': lr is 0.0: give a number above 0"),
+        ("lr=0x,1x", "lr=0x of the variant 'baseline': lr is 0.0: give a number above 0"),
         (
             "warmup_epochs=2,20",
-            "warmup_epochs=20 of the row 'baseline': warmup_epochs is 20 and epochs is 10",
+            "warmup_epochs=20 of the variant 'baseline': warmup_epochs is 20 and epochs is 10",
         ),
         (
             "epochs=0.25x,1x",
-            "epochs=0.25x of the row 'baseline': epochs is 10 there, and 0.25x of it no whole "
+            "epochs=0.25x of the variant 'baseline': epochs is 10 there, and 0.25x of it no whole "
             "number",
         ),
-        ("drop_path=1x,2x", "drop_path=1x and drop_path=2x are the same for the row 'baseline'"),
-        ("lr=0.5x,2e-3", "lr=0.5x and lr=0.002 are the same for the row 'training-recipe'"),
+        (
+            "drop_path=1x,2x",
+            "drop_path=1x and drop_path=2x are the same for the variant 'baseline'",
+        ),
+        ("lr=0.5x,2e-3", "lr=0.5x and lr=0.002 are the same for the variant 'training-recipe'"),
     ],
 )
 def test_a_value_that_a_row_cannot_have_is_refused_with_the_row(text, said):
-    made = swept(text)
+    design = swept(text)
     with pytest.raises(ValueError, match=r"^--sweep") as refused:
-        made.check(made.rows, POCKET, CONFIG)
+        design.check(design.variants, POCKET, CONFIG)
     assert said in str(refused.value)

@@ -146,15 +146,15 @@ def test_designs_say_what_is_true_of_their_decisions(name: str) -> None:
 def test_the_truth_of_orders_drawn_by_lot_is_that_of_all_orders() -> None:
     request = designs()["orders of 7, 40 of 64 networks"]
     world = DesignWorld(request, SEVERAL, seeds=2)
-    known = dict(zip((row.name for row in world.whole.rows), world.levels, strict=True))
+    known = dict(zip((row.name for row in world.whole.variants), world.levels, strict=True))
     rng, points = np.random.default_rng(0), []
     for _ in range(150):
-        made, runs, _ = replace(world, images=2).draw(rng)
-        assert len(runs) == len(made.rows) <= 40
+        design, runs, _ = replace(world, images=2).draw(rng)
+        assert len(runs) == len(design.variants) <= 40
         points.append(
             [
                 sum(weight * known[row] for row, weight in one.weights.items())
-                for one in made.effects
+                for one in design.effects
             ]
         )
     assert np.std(points, axis=0).max() > 0.15  # they are other orders in every study

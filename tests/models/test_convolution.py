@@ -145,7 +145,7 @@ def test_only_narrow_strided_1x1_convolutions_are_computed_otherwise() -> None:
     ]
     assert {type(conv) for conv in kinds} == {nn.Conv2d}
     for regime in map(get_regime, ("tiny", "base", "small", "pocket")):
-        for step in PAPER.rows(regime)[:-1]:
+        for step in PAPER.steps_in(regime)[:-1]:
             with torch.device("meta"):
                 model = ResNet(PAPER.architecture(step, regime))
             assert not any(isinstance(module, Narrow) for module in model.modules())

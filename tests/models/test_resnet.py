@@ -151,7 +151,7 @@ def test_a_classic_stem_of_half_the_stride_is_a_3x3_convolution_and_the_max_pool
 
 @pytest.mark.parametrize("regime", ["tiny", "base", "small", "pocket"])
 def test_swin_is_torchvisions(regime: str) -> None:
-    swin = PAPER.architecture(PAPER.rows(get_regime(regime))[-1], get_regime(regime))
+    swin = PAPER.architecture(PAPER.steps_in(get_regime(regime))[-1], get_regime(regime))
     params = sum(p.numel() for p in build(swin).parameters())
     assert params == {"tiny": 28_288_354, "base": 87_768_224}.get(regime, params)
     assert build(replace(swin, num_classes=7))(torch.randn(2, 3, 32, 32)).shape == (2, 7)

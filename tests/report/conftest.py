@@ -76,7 +76,7 @@ class StudyFolder:
 
     @property
     def steps(self) -> list[str]:
-        return [step.name for step in ablations.PAPER.rows(ablations.REGIMES[self.regime])]
+        return [step.name for step in ablations.PAPER.steps_in(ablations.REGIMES[self.regime])]
 
     def folder(self, step: str, seed: int = 0) -> Path:
         return self.root / step / f"seed-{seed}"
@@ -104,7 +104,7 @@ class StudyFolder:
         number = next(
             (
                 s.number
-                for s in ablations.PAPER.rows(ablations.REGIMES[self.regime])
+                for s in ablations.PAPER.steps_in(ablations.REGIMES[self.regime])
                 if s.name == step
             ),
             None,
@@ -118,7 +118,7 @@ class StudyFolder:
             "number": number,
             "seed": seed,
         }
-        run |= {"digest": f"{step}-{seed}", "variant": step}
+        run |= {"digest": f"{step}-{seed}", "variant_digest": step}
         (folder / "config.json").write_text(
             json.dumps({**run, "architecture": {}, "recipe": self.recipe})
         )

@@ -161,7 +161,7 @@ def test_two_networks_of_one_step_are_not_averaged(make_study: Make) -> None:
             "width",
             seed,
             architecture={"activation": activation},
-            variant=activation,
+            variant_digest=activation,
         )
     assert left_out(study) == {
         "width/seed-0": "it is not what width/seed-1 is: architecture.activation was 'gelu', is "

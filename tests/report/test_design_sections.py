@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import ablations
-from ablations.designs import DesignSpec, design
+from ablations.designs import DesignSpec, build_design
 from report import page
 from studies.plan import Family, Noted, Plan
 
@@ -25,16 +25,16 @@ def note(make_study):
 
     def make(request: DesignSpec, seeds: int = 3, missing: tuple[str, ...] = ()):
         study = make_study(test=2000)
-        made = design(ablations.PAPER, ablations.REGIMES["pocket"], request)
+        design = build_design(ablations.PAPER, ablations.REGIMES["pocket"], request)
         path = study.root / "study.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"designs": [made.record]}))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"designs": [design.record]}))
         rng = np.random.default_rng(0)
         difficulty = rng.uniform(size=2000)
-        for row in made.rows:
+        for row in design.variants:
             level = 0.60 + sum(WORTH.get(name, 0.0) for name in row.decisions) / 100
             for seed in range(seeds if row.name not in missing else 0):
                 study.add(row.name, difficulty + rng.normal(0, 0.02, 2000) < level, seed=seed)
-        return study, made
+        return study, design
 
     return make
 
@@ -52,22 +52,22 @@ REQUESTS = [
     DesignSpec("leave-one-out"),
     DesignSpec("one-at-a-time"),
     DesignSpec("orders", base="training-recipe", factors=("gelu", "layer-norm", "macro-design")),
-    DesignSpec("orders", rows_at_most=40),
+    DesignSpec("orders", variants_at_most=40),
     DesignSpec("factorial", base="training-recipe", factors=("gelu", "layer-norm", "macro-design")),
 ]
 
 
 @pytest.mark.parametrize(
-    "request_", REQUESTS, ids=lambda request: f"{request.kind}-{request.rows_at_most}"
+    "request_", REQUESTS, ids=lambda request: f"{request.kind}-{request.variants_at_most}"
 )
 def test_known_effects_are_found_and_no_others(note, request_) -> None:
-    study, made = note(request_)
+    study, design = note(request_)
     found = written(study, request_.kind.replace("-", "_"))
-    assert list(found.index) == [effect.name for effect in made.effects]
+    assert list(found.index) == [effect.name for effect in design.effects]
     for name, row in found.iterrows():
         assert row.points == pytest.approx(WORTH.get(name, 0.0), abs=1.5), name
         expected = {"gelu": "gain", "layer-norm": "loss"}.get(name)
-        if made.orders:  # three orders of thirteen decisions may leave anything open
+        if design.orders:  # three orders of thirteen decisions may leave anything open
             assert row.verdict in (expected, "not resolved"), name
         else:
             assert row.verdict == expected if expected else row.verdict not in ("gain", "loss"), (
@@ -84,7 +84,7 @@ def test_known_effects_are_found_and_no_others(note, request_) -> None:
         ]
         assert "; gain: gelu (+" in line
         assert "; loss: layer-norm (−" in line
-    if request_.rows_at_most:
+    if request_.variants_at_most:
         assert "3 orders were drawn at random" in text
         assert "so few orders may happen to be alike" in text
         assert found["variance_from_orders"].notna().all()
@@ -103,7 +103,7 @@ def test_rows_that_are_one_network_and_recipe_have_no_effect(note) -> None:
     study, _ = note(DesignSpec("one-at-a-time"))
     for seed in range(3):
         for file in ("config.json", "result.json"):
-            study.edit(file, "only-gelu", seed, variant="baseline")
+            study.edit(file, "only-gelu", seed, variant_digest="baseline")
     assert effects(study, "one_at_a_time").loc["gelu", "verdict"] == "changes nothing here"
 
 
@@ -120,9 +120,9 @@ def test_a_design_that_study_json_cannot_mean_is_refused(note) -> None:
 
 
 def test_what_is_looked_at_once_is_judged_alike_beside_what_is_looked_at_again(note) -> None:
-    study, made = note(DesignSpec("leave-one-out"))
+    study, design = note(DesignSpec("leave-one-out"))
     families = (
-        Family("paper, leave-one-out", made.family),
+        Family("paper, leave-one-out", design.family),
         Family("paper, cumulative", (("width", "depthwise"),)),
     )
     for row, seed in itertools.product(

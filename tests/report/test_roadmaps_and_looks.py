@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ablations
-from ablations.designs import DesignSpec, design
+from ablations.designs import DesignSpec, build_design
 from ablations.roadmaps import own
 from report.collect import read
 from report.tables import Summary
@@ -16,17 +16,17 @@ from report.until import missing
 from studies.plan import Family, Noted, Plan
 
 MORE = """
-sentence = "another"
+description = "another"
 start = "depthwise"
 
 [[step]]
 name = "finer"
-sentence = "a stem of stride 1"
+description = "a stem of stride 1"
 architecture.stem_stride = 1
 
 [[step]]
 name = "more"
-sentence = "a kernel of 5"
+description = "a kernel of 5"
 architecture.kernel_size = 5
 """
 
@@ -43,7 +43,7 @@ def study(make_study, tmp_path):
     regime = ablations.REGIMES["pocket"]
     (tmp_path / "more.toml").write_text(MORE)
     other = own.read(tmp_path / "more.toml")
-    designs = [design(roadmap, regime, DesignSpec()) for roadmap in (ablations.PAPER, other)]
+    designs = [build_design(roadmap, regime, DesignSpec()) for roadmap in (ablations.PAPER, other)]
     families = (Family("paper", (("width", "depthwise"),)), Family("more", (("more", "finer"),)))
     plan = Plan(families, (0, 1, 2), (2, 3))
     file = made.root / "study.json"

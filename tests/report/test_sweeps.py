@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import ablations
-from ablations.designs import DesignSpec, Effect, design
+from ablations.designs import DesignSpec, Effect, build_design
 from ablations.sweep import Sweep
 from report import page, sweep_curves
 from report.variance import Runs
@@ -31,9 +31,11 @@ def swept(make_study):
 
     def make(seeds=1, path=None, validation=None, without=(), values=LR):
         study = make_study(test=2000)
-        made = design(ablations.PAPER, ablations.REGIMES["pocket"], DesignSpec(sweep=values))
+        design = build_design(
+            ablations.PAPER, ablations.REGIMES["pocket"], DesignSpec(sweep=values)
+        )
         file = study.root / "study.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"designs": [made.record]}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"designs": [design.record]}))
         rng = np.random.default_rng(0)
         difficulty = rng.uniform(size=2000)
 
@@ -60,7 +62,7 @@ def swept(make_study):
                     add(name, own, value, seed)
                     if value == "1x":  # what a row that shares its run has
                         for kept in ("config.json", "result.json"):
-                            study.edit(kept, name, seed, variant=own, digest=f"{own}-{seed}")
+                            study.edit(kept, name, seed, variant_digest=own, digest=f"{own}-{seed}")
         return study
 
     return make

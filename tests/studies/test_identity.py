@@ -32,12 +32,12 @@ CHANGES: list[dict[str, Any]] = [
 def test_whatever_changes_a_result_changes_the_digest() -> None:
     others = [replace(RUN, **change) for change in CHANGES]
     assert len({run.digest for run in (RUN, replace(RUN, seed=1), *others)}) == len(CHANGES) + 2
-    assert len({run.variant for run in (RUN, *others)}) == len(CHANGES) + 1
+    assert len({run.variant_digest for run in (RUN, *others)}) == len(CHANGES) + 1
 
 
 def test_runs_that_differ_by_their_seed_are_of_one_variant() -> None:
     assert replace(RUN, seed=1).digest != RUN.digest
-    assert replace(RUN, seed=1).variant == RUN.variant
+    assert replace(RUN, seed=1).variant_digest == RUN.variant_digest
 
 
 def test_a_run_made_long_ago_is_known() -> None:

@@ -23,7 +23,7 @@ from utils.text import one_line
 
 ROOT = Path(__file__).parents[2]
 COMMANDS: Mapping[str, type] = runner.COMMANDS
-STEPS = [step.name for step in PAPER.rows(get_regime("small"))]
+STEPS = [step.name for step in PAPER.steps_in(get_regime("small"))]
 
 PLACE = ["--preset", "pocket", "--runs", "runs", "--study", "sound"]
 QUICK = [

@@ -98,7 +98,7 @@ def all_steps(processes: Processes = ALONE) -> dict[str, str]:
     """By precision, step and tensor: its kind, its shape and every bit of it in a digest."""
     made = {}
     for dtype in (torch.float64, torch.float32):
-        for step in PAPER.rows(REGIMES["pocket"]):
+        for step in PAPER.steps_in(REGIMES["pocket"]):
             for key, value in one_step(step.name, dtype, processes).items():
                 assert value.isfinite().all(), key
                 kind = f"{value.dtype} {tuple(value.shape)} ".encode()

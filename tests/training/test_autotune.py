@@ -101,7 +101,7 @@ def test_a_faster_layout_that_computes_something_else_is_not_chosen(
 
 @pytest.mark.parametrize(
     "step",
-    [step for step in PAPER.rows(POCKET) if step.number in (0, 7, 13, None)],
+    [step for step in PAPER.steps_in(POCKET) if step.number in (0, 7, 13, None)],
     ids=lambda s: s.name,
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

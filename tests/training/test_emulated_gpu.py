@@ -16,7 +16,7 @@ from models.builder import build
 from models.convolution import rewrite
 
 CUDA = torch.device("cuda", 0)
-PATH = [step.name for step in PAPER.rows(get_regime("pocket")) if not step.reference]
+PATH = [step.name for step in PAPER.steps_in(get_regime("pocket")) if not step.reference]
 
 
 @pytest.fixture(autouse=True)

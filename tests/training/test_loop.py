@@ -181,7 +181,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(
 
 
 @pytest.mark.parametrize(
-    "step", sorted({step.name for step in PAPER.rows(REGIMES["pocket"])} - IN_FULL)
+    "step", sorted({step.name for step in PAPER.steps_in(REGIMES["pocket"])} - IN_FULL)
 )
 def test_every_other_step_goes_on_with_mixing_an_average_and_parts(
     step, make_run, stores, execution

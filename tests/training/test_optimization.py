@@ -75,7 +75,7 @@ SPARED = re.compile(
 )
 
 
-@pytest.mark.parametrize("step", PAPER.rows(REGIMES["pocket"]), ids=lambda step: step.name)
+@pytest.mark.parametrize("step", PAPER.steps_in(REGIMES["pocket"]), ids=lambda step: step.name)
 def test_every_parameter_of_every_step_is_in_its_decay_group(step) -> None:
     model = build(PAPER.architecture(step, REGIMES["pocket"]), drop_path=0.1, layer_scale=1e-6)
     decay = {
