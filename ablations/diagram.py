@@ -27,7 +27,7 @@ def lines(roadmap: Roadmap, regime: Regime, step: Step) -> list[str]:
         return [*recipe, *_swin(architecture)]
     import torch
 
-    from models import ResNet
+    from models.resnet import ResNet
 
     with torch.device("meta"):
         model = ResNet(architecture)

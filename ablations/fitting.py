@@ -63,9 +63,9 @@ def explain(state: "Mapping[str, Tensor]", error: ValueError, what: str) -> Valu
 def check_file(path: Path, regime: Regime, rows: Mapping[str, Setup]) -> None:
     """Raise ValueError, in one sentence that says which steps would fit, unless the weights in
     `path` fit all rows."""
-    from models import weight_files
+    from models import weights
 
-    state = weight_files.read(path)
+    state = weights.read(path)
     for name, setup in rows.items():
         try:
             _translate(state, setup.architecture)

@@ -18,16 +18,15 @@ def build(
     layer_scale: float | None = None,
     init: Init = "truncated-normal",
 ) -> nn.Module:
-    """Build a network with fresh weights, drawn from torch's global generator.
+    """Build a network with initial weights drawn from torch's global generator.
 
     Args:
-        architecture: what to build. Swin is torchvision's own module with its own initial weights
-            and no layer scale, so `layer_scale` and `init` do not apply to it.
-        drop_path: see `ResNet`. layer_scale: see `ResNet`. init: "he": normal, variance 2 /
-        fan-out, for convolutions and torch's default for the classifier, as
-            ResNet-50 was trained (He et al., 2016; torchvision does the same). "truncated-normal":
-            standard deviation 0.02, cut at 2 units, biases 0, for both, as the modern recipe has
-            it.
+        architecture: Swin is torchvision's own module, to which `layer_scale` and `init` do not
+            apply.
+        drop_path, layer_scale: see `ResNet`.
+        init: "he": normal with variance 2 / fan-out for convolutions, torch's default for the
+            classifier (He et al., 2016, as in torchvision's ResNet-50). "truncated-normal":
+            standard deviation 0.02, cut at 2 units, biases 0, for both (the modern recipe).
     """
     if isinstance(architecture, SwinArchitecture):
         from torchvision.models.swin_transformer import SwinTransformer  # docs/decisions.md#imports
@@ -50,8 +49,7 @@ def build(
 def empty(
     architecture: Architecture | SwinArchitecture, *, layer_scale: float | None = None
 ) -> nn.Module:
-    """Build a network whose weights are all zero: quick, for counting or for loading weights
-    into."""
+    """Build a network of zero weights quickly, to count it or to load weights into it."""
     with torch.device("meta"):
         if isinstance(architecture, SwinArchitecture):
             model = build(architecture)
@@ -66,8 +64,7 @@ def empty(
 
 @torch.no_grad()
 def initialize(model: ResNet, init: Init) -> None:
-    """Draw fresh weights for convolutions and classifier; norms and layer scale keep theirs (1, 0;
-    initial value)."""
+    """Draw weights for convolutions and classifier; norms and layer scale keep theirs."""
     for module in model.modules():
         if init == "he" and isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

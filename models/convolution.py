@@ -1,9 +1,7 @@
-"""The convolutions that networks are built of, and other ways to compute them: the same function to
-rounding.
+"""The convolutions that networks are built of, and faster ways to compute them, equal to rounding.
 
-`rewrite` makes some of them much faster on some processors: a network then keeps its parameters,
-their names and its structure, and `training.autotune` finds out whether it is worth it. The limits
-below were measured on a CPU with AVX512 (docs/decisions.md#pointwise).
+`rewrite` keeps a network's parameters, their names and its structure; `training.autotune` measures
+whether it pays. Its limits were measured on a CPU with AVX512 (docs/decisions.md#pointwise).
 """
 
 from typing import Any
@@ -13,13 +11,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_POSITIONS_PER_CHANNEL, _IN_16_BITS = 1 / 8, 16
-"""On a CPU, a matrix product is the faster 1x1 convolution where fewer positions, in all images,
-face a channel."""
-_SMALLEST_KERNEL = 5
-"""Side of a depthwise filter from which on its gradient is computed here."""
+_FEW_POSITIONS, _FEW_POSITIONS_16_BITS = 1 / 8, 16
+"""Positions in all images, per channel, below which a matrix product computes a 1x1 convolution
+faster on a CPU."""
+_MIN_DEPTHWISE_KERNEL = 5
+"""Side from which on the gradient of a depthwise filter is computed here."""
 _NARROW = 16
-"""Channels from which on torch's strided 1x1 convolutions are sound
+"""Channels from which on torch's strided 1x1 convolutions are safe
 (docs/decisions.md#narrow-1x1)."""
 
 
@@ -36,96 +34,84 @@ def convolution(
     height, width = (side, side) if isinstance(side, int) else side
     narrow = height == width == 1 and stride > 1 and groups == 1 and c_in < _NARROW
     kind = Narrow if narrow else nn.Conv2d
-    return kind(
-        c_in, c_out, (height, width), stride, (height // 2, width // 2), groups=groups, bias=bias
-    )
+    padding = (height // 2, width // 2)
+    return kind(c_in, c_out, (height, width), stride, padding, groups=groups, bias=bias)
+
+
+def picked(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """(N, C, H, W) at the positions where a strided convolution has its centres."""
+    return x if stride == (1, 1) else x[:, :, :: stride[0], :: stride[1]]
 
 
 class Narrow(nn.Conv2d):
-    """A strided 1x1 convolution that picks its positions first, because torch 2.15's own corrupts
-    memory where the channels are fewer than 16, in the gradient of the weights
-    (docs/decisions.md#narrow-1x1)."""
+    """A strided 1x1 convolution of fewer than 16 input channels, which picks its positions first.
+
+    The weight gradient of torch 2.15's own corrupts memory there (docs/decisions.md#narrow-1x1).
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(picked(input, self.stride), weight, bias)
 
 
 def rewrite(model: nn.Module) -> None:
-    """Let `model`, which is to be fed channels-last images, compute its 1x1 and its depthwise
-    convolutions anew."""
+    """Let `model` compute its 1x1 and depthwise convolutions faster on channels-last images."""
     for module in model.modules():
-        if type(module) is not nn.Conv2d and type(module) is not Narrow:
+        if type(module) not in (nn.Conv2d, Narrow):
             continue
-        side, stride, groups = module.kernel_size[0], module.stride[0], module.groups
-        usual = (side, side), (stride, stride), (side // 2, side // 2), (1, 1), "zeros"
-        if (
-            module.kernel_size,
-            module.stride,
-            module.padding,
-            module.dilation,
-            module.padding_mode,
-        ) != usual:
-            continue
-        if side == 1 and groups == 1:
+        assert isinstance(module, nn.Conv2d)
+        side, groups = module.kernel_size[0], module.groups
+        regular = (
+            module.kernel_size == (side, side)
+            and module.padding == (side // 2, side // 2)
+            and module.stride[0] == module.stride[1]
+            and module.dilation == (1, 1)
+            and module.padding_mode == "zeros"
+        )
+        depthwise = groups == module.in_channels == module.out_channels
+        if regular and side == 1 and groups == 1:
             module.__class__ = Pointwise
-        elif (
-            side >= _SMALLEST_KERNEL
-            and side % 2
-            and groups == module.in_channels == module.out_channels
-        ):
+        elif regular and side >= _MIN_DEPTHWISE_KERNEL and side % 2 and depthwise:
             module.__class__ = Depthwise
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution, as a matrix product where the positions are few.
+    """A 1x1 convolution, computed as a matrix product where the positions are few.
 
     (N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         full = (_autocast_dtype(input) or input.dtype) == torch.float32
+        limit = _FEW_POSITIONS if full else _FEW_POSITIONS_16_BITS
         positions = input.numel() / (self.in_channels * self.stride[0] * self.stride[1])
-        channels = min(self.in_channels, self.out_channels)
-        few = positions < channels * (_POSITIONS_PER_CHANNEL if full else _IN_16_BITS)
+        few = positions < limit * min(self.in_channels, self.out_channels)
         if few or input.device.type != "cpu":
-            positions_last = picked(input, self.stride).permute(0, 2, 3, 1)
-            return F.linear(positions_last, weight.flatten(1), bias).permute(0, 3, 1, 2)
-        # A dilated filter of one pixel is the filter itself. But torch takes a slower algorithm for
-        # 1x1 convolutions in float32 on one thread where images are fewer than 16, unless they are
-        # dilated.
+            channels_last = picked(input, self.stride).permute(0, 2, 3, 1)
+            return F.linear(channels_last, weight.flatten(1), bias).permute(0, 3, 1, 2)
+        # Dilation does nothing to a filter of one pixel, but without it torch takes a slower
+        # algorithm in float32 on one thread for fewer than 16 images.
         if self.in_channels < _NARROW:
             return F.conv2d(picked(input, self.stride), weight, bias, dilation=2)
         return F.conv2d(input, weight, bias, self.stride, 0, dilation=2)
 
 
-def picked(x: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """(N, C, H, W) at the positions that a strided convolution has its centres on."""
-    return x if stride == (1, 1) else x[:, :, :: stride[0], :: stride[1]]
-
-
 class Depthwise(nn.Conv2d):
-    """A depthwise convolution of an odd kernel, padded to keep the size, with another gradient of
-    its filters."""
+    """A depthwise convolution of an odd kernel that computes its weight gradient faster."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not torch.is_grad_enabled() or input.device.type != "cpu":
             plain: Tensor = super()._conv_forward(input, weight, bias)
             return plain
-        if dtype := _autocast_dtype(
-            input
-        ):  # by hand: autocast does not look into _DepthwiseFunction
-            input, weight, bias = (
-                input.to(dtype),
-                weight.to(dtype),
-                None if bias is None else bias.to(dtype),
-            )
+        if dtype := _autocast_dtype(input):  # autocast does not reach into a custom function
+            input, weight = input.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
         out: Tensor = _DepthwiseFunction.apply(input, weight, bias, self.stride[0])
         return out
 
 
 class _DepthwiseFunction(torch.autograd.Function):
-    """A depthwise convolution whose filters' gradients are a depthwise convolution too: of the
-    inputs, by the outputs' gradients, with the channels of all images side by side."""
+    """A depthwise convolution whose weight gradient is a depthwise convolution too: of the inputs
+    by the output gradients, with the channels of all images side by side."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -136,45 +122,33 @@ class _DepthwiseFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, gradient: Tensor
+        ctx: Any, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        (n, c, height, width), side, stride = x.shape, weight.shape[2], ctx.stride
-        padding = side // 2
-        of_x = of_weight = of_bias = None
+        padding, stride = weight.shape[2] // 2, ctx.stride
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.ops.aten.convolution_backward(
-                gradient,
-                x,
-                weight,
-                None,
-                (stride, stride),
-                (padding, padding),
-                (1, 1),
-                False,
-                (0, 0),
-                c,
-                (True, False, False),
-            )[0]
+            sizes = (stride, stride), (padding, padding), (1, 1), False, (0, 0), len(weight)
+            only_x = (True, False, False)
+            grad_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *sizes, only_x)[0]
         if ctx.needs_input_grad[1]:
-            # Taps that lie outside the image from wherever they are used have no gradient.
-            reach = min(padding, max(height, width) - 1)
-            inner = 2 * reach + 1
-            taps = F.conv2d(
-                _side_by_side(x)[None],
-                _side_by_side(gradient)[:, None],
-                None,
-                1,
-                reach,
-                stride,
-                n * c,
-            )
-            taps = taps[:, :, :inner, :inner].reshape(n, c, inner, inner)
-            taps = taps.sum(0, dtype=torch.promote_types(x.dtype, torch.float32))
-            of_weight = F.pad(taps, [padding - reach] * 4)[:, None].to(weight.dtype)
+            grad_weight = _filter_gradient(x, grad, padding, stride).to(weight.dtype)
         if ctx.with_bias and ctx.needs_input_grad[2]:
-            of_bias = gradient.sum((0, 2, 3))
-        return of_x, of_weight, of_bias, None
+            grad_bias = grad.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None
+
+
+def _filter_gradient(x: Tensor, grad: Tensor, padding: int, stride: int) -> Tensor:
+    """(C, 1, K, K), K = 2 * padding + 1, of (N, C, H, W) inputs and their output gradients."""
+    n, c, height, width = x.shape
+    # Taps that lie outside the image wherever the filter is have no gradient.
+    inner = min(padding, max(height, width) - 1)
+    side = 2 * inner + 1
+    inputs, filters = _side_by_side(x)[None], _side_by_side(grad)[:, None]
+    taps = F.conv2d(inputs, filters, None, 1, inner, stride, groups=n * c)
+    taps = taps[:, :, :side, :side].reshape(n, c, side, side)
+    total = taps.sum(0, dtype=torch.promote_types(x.dtype, torch.float32))
+    return F.pad(total, [padding - inner] * 4)[:, None]
 
 
 def _side_by_side(x: Tensor) -> Tensor:
@@ -184,6 +158,6 @@ def _side_by_side(x: Tensor) -> Tensor:
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What autocast computes convolutions of `x` in, if it is on."""
+    """The dtype in which autocast computes convolutions of `x`; None where autocast is off."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None

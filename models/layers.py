@@ -1,8 +1,9 @@
-"""What blocks are made of beside convolutions: (N, C, H, W) to the same shape, unless said
-otherwise."""
+"""Layers that blocks have besides convolutions: (N, C, H, W) to the same shape, unless documented.
+
+`part` builds them by the names that `Architecture` has for them.
+"""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +14,22 @@ from models.convolution import convolution, picked
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalization over the channels, at each position on its own; epsilon 1e-6."""
+    """Layer normalization over the channels at each position; epsilon 1e-6."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(
-            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
-        )
+        channels_last = x.permute(0, 2, 3, 1)
+        x = F.layer_norm(channels_last, self.normalized_shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
 
 
 class GlobalResponseNorm(nn.Module):
-    """Each channel scaled by its norm over all positions, relative to the channels' mean norm, and
-    added to itself.
+    """x + weight * x * |x_c| / mean_c |x_c| + bias, norms over all positions.
 
-    x + weight * x * |x_c| / mean_c |x_c| + bias; both start at 0, so it starts as the identity
-    (ConvNeXt V2, arXiv 2301.00808, section 3 and algorithm 1).
+    Both parameters start at 0, so it starts as the identity (ConvNeXt V2, arXiv 2301.00808,
+    section 3 and algorithm 1).
     """
 
     def __init__(self, channels: int) -> None:
@@ -45,8 +44,7 @@ class GlobalResponseNorm(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels weighted by what a small network sees in their means (Hu et al., CVPR 2018,
-    reduction 16).
+    """Channels weighted by a small network of their means (Hu et al., CVPR 2018, reduction 16).
 
     The hidden width is a multiple of 8, as in timm.
     """
@@ -63,8 +61,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class StarReLU(nn.Module):
-    """scale * relu(x)^2 + bias, two learnt numbers that start at 1 and 0 (MetaFormer baselines,
-    arXiv 2210.13452)."""
+    """scale * relu(x)^2 + bias, learnt numbers that start at 1 and 0 (arXiv 2210.13452)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,11 +73,10 @@ class StarReLU(nn.Module):
 
 
 class InceptionConvolution(nn.Module):
-    """An eighth of the channels each through a 3x3, a 1xk and a kx1 convolution; the others as they
-    are, picked at the strided positions (InceptionNeXt, arXiv 2303.16900, section 3.2, where k is
-    11).
+    """A 3x3, a 1xk and a kx1 convolution on an eighth of the channels each; the others unchanged.
 
-    (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)).
+    (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)). InceptionNeXt, arXiv 2303.16900,
+    section 3.2, where k is 11.
     """
 
     def __init__(
@@ -89,24 +85,23 @@ class InceptionConvolution(nn.Module):
         super().__init__()
         self.channels, self.kernel_size, self.stride = channels, kernel_size, (stride, stride)
         part = channels // 8
+        groups = part if depthwise else 1
         self.sizes = [channels - 3 * part, part, part, part]
-        make = partial(
-            convolution, part, part, stride=stride, groups=part if depthwise else 1, bias=bias
+        self.square, self.wide, self.tall = (
+            convolution(part, part, side, stride, groups=groups, bias=bias)
+            for side in (3, (1, kernel_size), (kernel_size, 1))
         )
-        self.square, self.wide, self.tall = make(3), make((1, kernel_size)), make((kernel_size, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         same, square, wide, tall = torch.split(x, self.sizes, 1)
-        return torch.cat(
-            (picked(same, self.stride), self.square(square), self.wide(wide), self.tall(tall)), 1
-        )
+        same = picked(same, self.stride)
+        return torch.cat((same, self.square(square), self.wide(wide), self.tall(tall)), 1)
 
 
 class StochasticDepth(nn.Module):
-    """In training, each image's branch is left out with probability `p` and otherwise scaled by 1 /
-    (1 - p).
+    """In training, drop each image's branch with probability `p`, else scale it by 1 / (1 - p).
 
-    Draws what torchvision's draws (Huang et al., ECCV 2016), without importing it
+    Draws the same numbers as torchvision's (Huang et al., ECCV 2016), without importing it
     (docs/decisions.md#imports).
     """
 
@@ -121,7 +116,7 @@ class StochasticDepth(nn.Module):
         return x * kept.div_(1 - self.p)
 
 
-_MAKERS: Mapping[tuple[str, str], Callable[..., nn.Module]] = {
+_BUILT_IN: Mapping[tuple[str, str], Callable[..., nn.Module]] = {
     ("norm", "batch"): nn.BatchNorm2d,
     ("norm", "layer"): LayerNorm,
     ("activation", "relu"): nn.ReLU,
@@ -132,7 +127,6 @@ _MAKERS: Mapping[tuple[str, str], Callable[..., nn.Module]] = {
 }
 
 
-def part(field: str, name: str, *values: int) -> nn.Module:
-    """The part, built in or registered, that `Architecture` calls by `name` in `field`; see
-    `models.parts`."""
-    return (parts.own(field, name) or _MAKERS[field, name])(*values)
+def part(field: str, name: str, *arguments: int) -> nn.Module:
+    """Build the part, built in or custom, that `Architecture` calls `name` in `field`."""
+    return (parts.custom(field, name) or _BUILT_IN[field, name])(*arguments)

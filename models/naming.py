@@ -1,12 +1,9 @@
-"""What torchvision, timm and the paper's authors call the parts of the networks that they also
-have.
+"""The names that torchvision, timm and the paper's authors give to the weights of shared networks.
 
 The baseline (any bottleneck ResNet) is torchvision's and timm's `resnet50`; the last step (any
-ConvNeXt) is torchvision's and timm's `convnext_tiny`, `convnext_base` ... and the network that the
-paper's authors released. Of what came after the paper timm has `convnextv2_tiny`,
-`inception_next_tiny`, `seresnet50` and `convnext_nano_ols`. A naming is a set of names for the same
-tensors; shapes differ only where another library writes a 1x1 convolution as a linear layer, or
-layer scale without its two broadcasting dimensions.
+ConvNeXt) is their `convnext_tiny`, `convnext_base` ... and the authors' release. timm also has
+`convnextv2_tiny`, `inception_next_tiny`, `seresnet50` and `convnext_nano_ols`. Shapes differ only
+where another library writes a 1x1 convolution as a linear layer, or layer scale as a vector.
 """
 
 import re
@@ -19,50 +16,45 @@ from torch import Tensor, nn
 from models.architecture import Architecture
 
 Naming = Literal["ours", "torchvision", "timm", "release"]
-"""Whose names: this project's, torchvision's, timm's, or those of the paper's authors' published
-checkpoints."""
+"""The source of the names: this project, torchvision, timm, or the authors' checkpoints."""
+
+_KEY = re.compile(r"(?:stages\.(\d+)\.)?(?:block(\d+)\.)?(.*?)(\.[^.]+)?")
+_BLOCK = re.compile(r"stages\.\d+\.block\d+\.")
 
 
 @dataclass(frozen=True)
 class Table:
-    """What another library calls the parts of one kind of network."""
+    """Another library's names for the weights of one kind of network."""
 
     architecture: Architecture
     parts: Mapping[str, str]
-    """Our name, below a stage or block where it is in one, to theirs: {i} is the stage and {j} the
-    block, both from 0, {next} is i + 1, {even} 2i, {odd} 2i + 1."""
-    linear: frozenset[str] = frozenset()
-    """Our 1x1 convolutions that they write as linear layers."""
+    """Our name in a stage or block to theirs: {i} is the stage and {j} the block, both from 0,
+    {next} is i + 1, {even} 2i, {odd} 2i + 1."""
+    linear: tuple[str, ...] = ()
+    """Our 1x1 convolutions that are linear layers there."""
 
-    def has(self, architecture: Architecture) -> bool:
-        return not set(architecture.difference(self.architecture)) - {
-            "depths",
-            "width",
-            "num_classes",
-        }
+    def fits(self, architecture: Architecture) -> bool:
+        size = {"depths", "width", "num_classes"}
+        return not architecture.difference(self.architecture).keys() - size
 
     def name(self, key: str) -> str:
-        """Theirs for a key of our state dict."""
-        i, j, part, leaf = _place(key)
+        """Their name for a key of our state dict."""
+        i, j, part, leaf = _split(key)
         return self.parts[part].format(i=i, j=j, next=i + 1, even=2 * i, odd=2 * i + 1) + leaf
 
-    def shaped(self, key: str, value: Tensor) -> Tensor:
-        """`value` of our state dict in the shape that they give it."""
-        _, _, part, leaf = _place(key)
+    def reshape(self, key: str, value: Tensor) -> Tensor:
+        """`value` of our state dict in their shape."""
+        _, _, part, leaf = _split(key)
         if part in self.linear and leaf == ".weight":
             return value.flatten(1)
         return value.flatten() if self.name(key).endswith(".gamma") else value
 
 
-_BLOCK = re.compile(r"stages\.\d+\.block\d+\.")
-_PLACE = re.compile(r"(?:stages\.(\d+)\.)?(?:block(\d+)\.)?(.*?)(\.[^.]+)?")
-
-
-def _place(key: str) -> tuple[int, int, str, str]:
-    """Stage and block, both from 0, the part in it, and the parameter, with a dot, of that part."""
-    found = _PLACE.fullmatch(key)
-    assert found
-    stage, block, part, leaf = found.groups()
+def _split(key: str) -> tuple[int, int, str, str]:
+    """Stage and block, both from 0, the part in it, and the part's parameter with a dot."""
+    match = _KEY.fullmatch(key)
+    assert match
+    stage, block, part, leaf = match.groups()
     return int(stage or 0), int(block or 1) - 1, part, leaf or ""
 
 
@@ -88,7 +80,6 @@ _INCEPTION_NEXT = replace(
     expansion=(4, 4, 4, 3),
     head="mlp",
 )
-_TWO_LINEAR = frozenset({"branch.conv2", "branch.conv3"})
 
 _RESNET_PARTS = {
     "stem.conv": "conv1",
@@ -100,48 +91,37 @@ _RESNET_PARTS = {
     "head": "fc",
 }
 _SE_PARTS = {f"branch.end.conv{k}": f"layer{{next}}.{{j}}.se.fc{k}" for k in (1, 2)}
-_TORCHVISION_PARTS = {
-    "stem.conv": "features.0.0",
-    "stem.norm": "features.0.1",
-    "downsample.norm": "features.{even}.0",
-    "downsample.conv": "features.{even}.1",
-    "branch.conv1": "features.{odd}.{j}.block.0",
-    "branch.norm1": "features.{odd}.{j}.block.2",
-    "branch.conv2": "features.{odd}.{j}.block.3",
-    "branch.conv3": "features.{odd}.{j}.block.5",
-    "layer_scale": "features.{odd}.{j}.layer_scale",
-    "norm": "classifier.0",
-    "head": "classifier.2",
-}
-_RELEASE_PARTS = {
-    "stem.conv": "downsample_layers.0.0",
-    "stem.norm": "downsample_layers.0.1",
-    "downsample.norm": "downsample_layers.{i}.0",
-    "downsample.conv": "downsample_layers.{i}.1",
-    "branch.conv1": "stages.{i}.{j}.dwconv",
-    "branch.norm1": "stages.{i}.{j}.norm",
-    "branch.conv2": "stages.{i}.{j}.pwconv1",
-    "branch.conv3": "stages.{i}.{j}.pwconv2",
-    "layer_scale": "stages.{i}.{j}.gamma",
-    "norm": "norm",
-    "head": "head",
-}
-_TIMM_PARTS = {
-    "stem.conv": "stem.0",
-    "stem.norm": "stem.1",
-    "downsample.norm": "stages.{i}.downsample.0",
-    "downsample.conv": "stages.{i}.downsample.1",
-    "branch.conv1": "stages.{i}.blocks.{j}.conv_dw",
-    "branch.norm1": "stages.{i}.blocks.{j}.norm",
-    "branch.conv2": "stages.{i}.blocks.{j}.mlp.fc1",
-    "branch.conv3": "stages.{i}.blocks.{j}.mlp.fc2",
-    "layer_scale": "stages.{i}.blocks.{j}.gamma",
-    "norm": "head.norm",
-    "head": "head.fc",
-}
-_V2_PARTS = {name: theirs for name, theirs in _TIMM_PARTS.items() if name != "layer_scale"}
+# Ours, torchvision's, timm's and the release's, outside of blocks and in a block.
+_CONVNEXT_NAMES = (
+    ("stem.conv", "features.0.0", "stem.0", "downsample_layers.0.0"),
+    ("stem.norm", "features.0.1", "stem.1", "downsample_layers.0.1"),
+    ("downsample.norm", "features.{even}.0", "stages.{i}.downsample.0", "downsample_layers.{i}.0"),
+    ("downsample.conv", "features.{even}.1", "stages.{i}.downsample.1", "downsample_layers.{i}.1"),
+    ("norm", "classifier.0", "head.norm", "norm"),
+    ("head", "classifier.2", "head.fc", "head"),
+)
+_CONVNEXT_BLOCK_NAMES = (
+    ("branch.conv1", "block.0", "conv_dw", "dwconv"),
+    ("branch.norm1", "block.2", "norm", "norm"),
+    ("branch.conv2", "block.3", "mlp.fc1", "pwconv1"),
+    ("branch.conv3", "block.5", "mlp.fc2", "pwconv2"),
+    ("layer_scale", "layer_scale", "gamma", "gamma"),
+)
+
+
+def _convnext_parts(column: int, block: str) -> dict[str, str]:
+    outside = {row[0]: row[column] for row in _CONVNEXT_NAMES}
+    return outside | {row[0]: block + row[column] for row in _CONVNEXT_BLOCK_NAMES}
+
+
+_TORCHVISION_PARTS = _convnext_parts(1, "features.{odd}.{j}.")
+_TIMM_PARTS = _convnext_parts(2, "stages.{i}.blocks.{j}.")
+_RELEASE_PARTS = _convnext_parts(3, "stages.{i}.{j}.")
+_V2_PARTS = {ours: theirs for ours, theirs in _TIMM_PARTS.items() if ours != "layer_scale"}
 _V2_PARTS["branch.before_last"] = "stages.{i}.blocks.{j}.mlp.grn"
-_INCEPTION_PARTS = {
+_OVERLAP_PARTS = _TIMM_PARTS | {"stem.conv2": "stem.1", "stem.norm": "stem.2"}
+_STAR_RELU_PARTS = _TIMM_PARTS | {"branch.activation2": "stages.{i}.blocks.{j}.mlp.act"}
+_INCEPTION_PARTS = _TIMM_PARTS | {
     "branch.conv1.square": "stages.{i}.blocks.{j}.token_mixer.dwconv_hw",
     "branch.conv1.wide": "stages.{i}.blocks.{j}.token_mixer.dwconv_w",
     "branch.conv1.tall": "stages.{i}.blocks.{j}.token_mixer.dwconv_h",
@@ -149,99 +129,86 @@ _INCEPTION_PARTS = {
     "mlp.norm": "head.norm",
     "head": "head.fc2",
 }
+_LINEAR = ("branch.conv2", "branch.conv3")
 
-# timm builds its smallest ConvNeXts (atto to nano) of convolutions unless told conv_mlp=False.
+# timm builds its smallest ConvNeXts (atto to nano) of convolutions, unless conv_mlp=False.
 _TABLES: Mapping[Naming, tuple[Table, ...]] = {
-    "torchvision": (
-        Table(_RESNET, _RESNET_PARTS),
-        Table(_CONVNEXT, _TORCHVISION_PARTS, _TWO_LINEAR),
-    ),
+    "ours": (),
+    "torchvision": (Table(_RESNET, _RESNET_PARTS), Table(_CONVNEXT, _TORCHVISION_PARTS, _LINEAR)),
     "timm": (
         Table(_RESNET, _RESNET_PARTS),
         Table(replace(_RESNET, branch_end="se"), _RESNET_PARTS | _SE_PARTS),
-        Table(_CONVNEXT, _TIMM_PARTS, _TWO_LINEAR),
-        Table(replace(_CONVNEXT, before_last="grn"), _V2_PARTS, _TWO_LINEAR),
-        Table(
-            replace(_CONVNEXT, stem="overlap"),
-            _TIMM_PARTS | {"stem.conv2": "stem.1", "stem.norm": "stem.2"},
-            _TWO_LINEAR,
-        ),
-        Table(
-            replace(_CONVNEXT, activation="star-relu"),
-            _TIMM_PARTS | {"branch.activation2": "stages.{i}.blocks.{j}.mlp.act"},
-            _TWO_LINEAR,
-        ),
-        Table(_INCEPTION_NEXT, _TIMM_PARTS | _INCEPTION_PARTS, frozenset({"mlp.conv"})),
+        Table(_CONVNEXT, _TIMM_PARTS, _LINEAR),
+        Table(replace(_CONVNEXT, before_last="grn"), _V2_PARTS, _LINEAR),
+        Table(replace(_CONVNEXT, stem="overlap"), _OVERLAP_PARTS, _LINEAR),
+        Table(replace(_CONVNEXT, activation="star-relu"), _STAR_RELU_PARTS, _LINEAR),
+        Table(_INCEPTION_NEXT, _INCEPTION_PARTS, ("mlp.conv",)),
     ),
-    "release": (Table(_CONVNEXT, _RELEASE_PARTS, _TWO_LINEAR),),
+    "release": (Table(_CONVNEXT, _RELEASE_PARTS, _LINEAR),),
 }
 
-# A key that only the naming has, first match wins. torchvision and timm agree on ResNet.
-_SIGNS: tuple[tuple[str, Naming], ...] = (
-    ("stem.conv.weight", "ours"),
-    ("downsample_layers.0.0.weight", "release"),
-    ("features.0.0.weight", "torchvision"),
-    ("layer1.0.se.fc1.weight", "timm"),
-    ("conv1.weight", "torchvision"),
-    ("stem.0.weight", "timm"),
-)
+# A key that only the naming has; the first match wins. torchvision and timm agree on ResNet.
+_SIGNS: Mapping[str, Naming] = {
+    "stem.conv.weight": "ours",
+    "downsample_layers.0.0.weight": "release",
+    "features.0.0.weight": "torchvision",
+    "layer1.0.se.fc1.weight": "timm",
+    "conv1.weight": "torchvision",
+    "stem.0.weight": "timm",
+}
 
 
 def detect(state: Mapping[str, object]) -> Naming:
-    """The naming of a state dict's keys.
+    """Return the naming of a state dict's keys.
 
     Raises:
-        ValueError: none that is known here.
+        ValueError: it is none of those known here.
     """
-    for key, naming in _SIGNS:
+    for key, naming in _SIGNS.items():
         if key in state:
             return naming
     some = ", ".join(repr(key) for key in list(state)[:3]) or "none"
     raise ValueError(
         f"these weights have no names known here (keys such as {some}): give those of a run, of "
-        "torchvision's or "
-        "timm's resnet50 or convnext, or of the ConvNeXt authors' release"
+        "torchvision's or timm's resnet50 or convnext, or of the ConvNeXt authors' release"
     )
 
 
 def table(model: nn.Module, naming: Naming) -> Table | None:
-    """What the naming calls the parts of `model`; None where its names are ours.
+    """Return the naming's table for `model`; None where its names are ours.
 
     Raises:
         ValueError: the naming has no network of this architecture.
     """
     architecture = getattr(model, "architecture", None)
-    # Swin is torchvision's own module: it has one naming.
+    # Swin is torchvision's own module and has one naming.
     if naming == "ours" or (architecture is None and naming == "torchvision"):
         return None
     for each in _TABLES[naming]:
-        if architecture is not None and each.has(architecture):
+        if architecture is not None and each.fits(architecture):
             return each
     raise ValueError(
         f"{'the release' if naming == 'release' else naming} has no network of this architecture: "
-        "only the "
-        "baseline (resnet50 of torchvision and timm) and the last step (convnext_tiny, "
-        "convnext_base of torchvision, "
-        "timm and the authors' release), and timm's seresnet50, convnextv2_tiny, "
-        "inception_next_tiny and their like, "
-        "can be exchanged with others"
+        "only the baseline (resnet50 of torchvision and timm), the last step (convnext_tiny, "
+        "convnext_base of torchvision, timm and the authors' release) and timm's seresnet50, "
+        "convnextv2_tiny, inception_next_tiny and their like can be exchanged"
     )
 
 
 def names(model: nn.Module, naming: Naming) -> dict[str, str]:
-    """Our state-dict keys to the naming's, one for one; those of layer scale too where the naming's
-    network has one. Where it has none, ours keep their names.
+    """Return our state-dict keys, one for one, with the naming's.
+
+    Keys of layer scale are added where the naming's network has one; where it has none, ours keep
+    their names.
 
     Raises:
         ValueError: the naming has no network of this architecture.
     """
-    keys, found = list(model.state_dict()), table(model, naming)
-    if found is None:
+    keys, theirs = list(model.state_dict()), table(model, naming)
+    if theirs is None:
         return {key: key for key in keys}
-    theirs = {key: found.name(key) for key in keys if not key.endswith(".layer_scale")}
-    if "layer_scale" in found.parts:
-        scales = dict.fromkeys(
-            f"{block.group()}layer_scale" for key in keys if (block := _BLOCK.match(key))
-        )
-        return theirs | {key: found.name(key) for key in scales}
-    return {key: theirs.get(key, key) for key in keys}
+    if "layer_scale" in theirs.parts:
+        blocks = [match.group() for key in keys if (match := _BLOCK.match(key))]
+        keys = list(dict.fromkeys([*keys, *(f"{block}layer_scale" for block in blocks)]))
+        return {key: theirs.name(key) for key in keys}
+    return {key: key if key.endswith(".layer_scale") else theirs.name(key) for key in keys}

@@ -1,4 +1,4 @@
-"""The builder: one block, one network, every flag of `Architecture` read in one place.
+"""One block and one network, in which every flag of `Architecture` is read.
 
 Where the paper is silent, docs/decisions.md#networks gives the reason for what is done here.
 """
@@ -15,50 +15,24 @@ from models.convolution import convolution
 from models.layers import InceptionConvolution, LayerNorm, StochasticDepth, part
 
 
-def _norm(a: Architecture, channels: int) -> nn.Module:
-    return part("norm", a.norm, channels)
-
-
-def _activation(a: Architecture) -> nn.Module:
-    if (
-        a.activation == "relu"
-    ):  # in place, unless a part of the user's may need what it gave for its gradient
-        return nn.ReLU(inplace=not parts.used(a))
-    return part("activation", a.activation)
-
-
-def _bias(a: Architecture, norm_follows: bool) -> bool:
-    # Batch norm takes the mean away again: a bias in front of it does nothing.
-    return a.all_biases or not (norm_follows and a.norm == "batch")
-
-
-def _spatial(a: Architecture, channels: int, stride: int, bias: bool) -> nn.Module:
-    if a.spatial == "convolution":
-        groups = channels if a.depthwise else 1
-        return convolution(channels, channels, a.kernel_size, stride, groups=groups, bias=bias)
-    if a.spatial == "inception":
-        return InceptionConvolution(
-            channels, a.kernel_size, stride, depthwise=a.depthwise, bias=bias
-        )
-    return part("spatial", a.spatial, channels, a.kernel_size, stride)
-
-
 class Block(nn.Module):
-    """A residual block: three convolutions, one of them spatial, and a shortcut.
+    """A residual block: a branch of three convolutions, one of them spatial, and a shortcut.
 
-    What each flag does, for a block of width C (norm and activation written as n and a):
+    What each flag does to a block of width C, with its widths (norm n, activation a, input I):
 
-        default                  1x1 n a  kxk n a  1x1 n  + a     channels in, C, C, 4C depthwise
-        the kxk has one filter per channel inverted_bottleneck      channels in, 4C, 4C, C
-        depthwise_first          kxk n a  1x1 n a  1x1 n  + a     channels in, in, C, 4C (inverted:
-        in, in, 4C, C) fewer_activations        only the `a` before the last 1x1 stays fewer_norms
-        only an `n` before the first 1x1 stays separate_downsampling    the kxk has stride 1 always
-        expansion                another number than 4 spatial                  inception: the kxk
-        becomes 3x3, 1xk and kx1 on an eighth of its channels each before_last              grn:
-        before the last 1x1, after its `a` branch_end               se: after all that stands before
-        the +
+        default                 1x1 n a  kxk n a  1x1 n  + a      I, C, C, 4C
+        depthwise               the kxk has one filter per channel
+        inverted_bottleneck     the wide end is in the middle     I, 4C, 4C, C
+        depthwise_first         kxk n a  1x1 n a  1x1 n  + a      I, I, C, 4C (or I, I, 4C, C)
+        fewer_activations       keeps the `a` before the last 1x1 alone
+        fewer_norms             keeps an `n` before the first 1x1 alone
+        separate_downsampling   the kxk has stride 1 always
+        expansion               another ratio than 4
+        spatial                 inception: 3x3, 1xk and kx1 on an eighth of the channels each
+        before_last             grn: before the last 1x1, after its `a`
+        branch_end              se: at the end of the branch, before the +
 
-    Input (N, channels_in, H, W); output (N, C or 4C, ceil(H / stride), ceil(W / stride)).
+    Input (N, I, H, W); output (N, C or 4C, ceil(H / stride), ceil(W / stride)).
     """
 
     def __init__(
@@ -77,7 +51,7 @@ class Block(nn.Module):
         hidden, channels_out = (wide, width) if a.inverted_bottleneck else (width, wide)
         spatial, first_1x1 = (1, 2) if a.depthwise_first else (2, 1)
         channels = (channels_in, channels_in if a.depthwise_first else hidden, hidden, channels_out)
-        # Place i lies after convolution i; place 0 before them all.
+        # Position i follows convolution i; position 0 precedes them all.
         norms = {first_1x1 - 1} if a.fewer_norms else {1, 2, 3}
         activations = {2} if a.fewer_activations else {1, 2}
 
@@ -106,9 +80,8 @@ class Block(nn.Module):
         self.drop_path = StochasticDepth(drop_path) if drop_path else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            projection = convolution(
-                channels_in, channels_out, 1, stride, bias=_bias(a, norm_follows=True)
-            )
+            bias = _bias(a, norm_follows=True)
+            projection = convolution(channels_in, channels_out, 1, stride, bias=bias)
             self.shortcut = nn.Sequential(OrderedDict(conv=projection, norm=_norm(a, channels_out)))
         self.activation: nn.Module = nn.Identity() if a.fewer_activations else _activation(a)
 
@@ -120,6 +93,31 @@ class Block(nn.Module):
         return out
 
 
+def _norm(a: Architecture, channels: int) -> nn.Module:
+    return part("norm", a.norm, channels)
+
+
+def _activation(a: Architecture) -> nn.Module:
+    if a.activation == "relu":  # in place, unless a custom part needs its output for a gradient
+        return nn.ReLU(inplace=not parts.used(a))
+    return part("activation", a.activation)
+
+
+def _bias(a: Architecture, norm_follows: bool) -> bool:
+    # Batch norm subtracts the mean: a bias before it has no effect.
+    return a.all_biases or not (norm_follows and a.norm == "batch")
+
+
+def _spatial(a: Architecture, channels: int, stride: int, bias: bool) -> nn.Module:
+    kernel = a.kernel_size
+    if a.spatial == "convolution":
+        groups = channels if a.depthwise else 1
+        return convolution(channels, channels, kernel, stride, groups=groups, bias=bias)
+    if a.spatial == "inception":
+        return InceptionConvolution(channels, kernel, stride, depthwise=a.depthwise, bias=bias)
+    return part("spatial", a.spatial, channels, kernel, stride)
+
+
 def _stem(a: Architecture) -> nn.Sequential:
     width, bias = a.width, _bias(a, norm_follows=True)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -129,10 +127,9 @@ def _stem(a: Architecture) -> nn.Sequential:
         first, second = {4: (2, 2), 2: (1, 2), 1: (1, 1)}[a.stem_stride]
         layers["conv"] = convolution(3, width, 3, first)
         layers["conv2"] = convolution(width, width, 3, second, bias=bias)
-    elif a.stem_stride == 4:
-        layers["conv"] = convolution(3, width, 7, 2, bias=bias)
     else:
-        layers["conv"] = convolution(3, width, 3, bias=bias)
+        side, stride = (7, 2) if a.stem_stride == 4 else (3, 1)
+        layers["conv"] = convolution(3, width, side, stride, bias=bias)
     layers["norm"] = _norm(a, width)
     if not a.fewer_activations:
         layers["activation"] = _activation(a)
@@ -142,14 +139,13 @@ def _stem(a: Architecture) -> nn.Sequential:
 
 
 class ResNet(nn.Module):
-    """The network that an `Architecture` describes: (N, 3, H, W) float images to (N, num_classes)
-    logits.
+    """The network of an `Architecture`: (N, 3, H, W) float images to (N, num_classes) logits.
 
     Args:
-        architecture: the paper's design decisions. drop_path: probability that the last block's
-        branch is dropped for an image; rises linearly with depth
-            from 0 at the first block (Table 5 of the paper: 0.1 for the smaller regime, 0.5 for the
-            larger).
+        architecture: the paper's design decisions.
+        drop_path: probability that an image skips the last block's branch; rises linearly with
+            depth from 0 at the first block (Table 5 of the paper: 0.1 in the smaller regime, 0.5 in
+            the larger).
         layer_scale: initial value of a learnt factor per channel on each branch (Table 5: 1e-6);
             None for no factor.
     """
@@ -159,31 +155,25 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         a = self.architecture = architecture
-        blocks_before, last = 0, max(sum(a.depths) - 1, 1)
         self.stem = _stem(a)
-        channels = a.width
+        channels, blocks_before, last = a.width, 0, max(sum(a.depths) - 1, 1)
         stages = []
-        for index, depth in enumerate(a.depths):
-            width = a.width * 2**index
-            expansion = a.expansions[index]
+        for index, (depth, expansion) in enumerate(zip(a.depths, a.expansions, strict=True)):
+            width, stride = a.width * 2**index, 1 if index == 0 else 2
             channels_out = width if a.inverted_bottleneck else expansion * width
             stage: OrderedDict[str, nn.Module] = OrderedDict()
-            stride = 1 if index == 0 else 2
             if a.separate_downsampling and stride == 2:
-                downsample = nn.Conv2d(channels, channels_out, 2, 2)
-                stage["downsample"] = nn.Sequential(
-                    OrderedDict(norm=_norm(a, channels), conv=downsample)
-                )
+                norm, conv = _norm(a, channels), nn.Conv2d(channels, channels_out, 2, 2)
+                stage["downsample"] = nn.Sequential(OrderedDict(norm=norm, conv=conv))
                 channels, stride = channels_out, 1
             for number in range(1, depth + 1):
-                rate = drop_path * blocks_before / last
                 stage[f"block{number}"] = Block(
                     a,
                     channels,
                     width,
                     stride,
                     expansion=expansion,
-                    drop_path=rate,
+                    drop_path=drop_path * blocks_before / last,
                     layer_scale=layer_scale,
                 )
                 channels, stride, blocks_before = channels_out, 1, blocks_before + 1
@@ -193,11 +183,10 @@ class ResNet(nn.Module):
         self.norm: nn.Module = nn.Identity()
         self.mlp: nn.Module = nn.Identity()
         if a.head == "mlp":
-            layers = OrderedDict(
-                conv=convolution(channels, 3 * channels, 1), activation=_activation(a)
-            )
+            conv = convolution(channels, 3 * channels, 1)
             channels *= 3
-            self.mlp = nn.Sequential(OrderedDict(layers, norm=LayerNorm(channels)))
+            layers = OrderedDict(conv=conv, activation=_activation(a), norm=LayerNorm(channels))
+            self.mlp = nn.Sequential(layers)
         elif a.separate_downsampling:
             self.norm = _norm(a, channels)
         self.head = nn.Linear(channels, a.num_classes)

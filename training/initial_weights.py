@@ -5,13 +5,13 @@ from pathlib import Path
 
 from torch import nn
 
-from models import naming, weight_files, weights
+from models import naming, weights
 from training.recipe import InitialWeights
 
 
 def describe(path: Path) -> InitialWeights:
     """What a study records of the file. Raises ValueError where there is none."""
-    return InitialWeights(path.name, weight_files.sha256(path))
+    return InitialWeights(path.name, weights.sha256(path))
 
 
 def start_from(model: nn.Module, path: Path, recorded: InitialWeights) -> None:
@@ -26,7 +26,7 @@ def start_from(model: nn.Module, path: Path, recorded: InitialWeights) -> None:
             f"{path} has changed since this study was asked for: give the file that it was made "
             "with"
         )
-    state = weight_files.read(path)
+    state = weights.read(path)
     weights.load(model, state, new_classifier=True)
     there, here = (
         state[naming.names(model, naming.detect(state))["head.weight"]],

@@ -10,7 +10,8 @@ from ablations import PAPER, REGIMES, RecipeOf, Setup, get_regime, paper_row
 from ablations.designs import DesignSpec, build_design
 from ablations.presets import PRESETS
 from ablations.step import Step
-from models import Architecture, build
+from models import Architecture
+from models.builder import build
 from training.recipe import Recipe
 
 LAST = {

@@ -18,7 +18,7 @@ import runner
 from ablations import PAPER, get_regime
 from inference import export
 from inference.predictor import load
-from models import build
+from models.builder import build
 
 
 def ask(run, out, form, *options: str) -> int:

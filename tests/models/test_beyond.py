@@ -165,8 +165,8 @@ def test_expansion_is_one_number_or_one_for_each_stage() -> None:
         192,
     ]
     for expansion, complaint in (
-        ((4, 3), "give one number, or one for each of 4 stages"),
-        (0, "give at least 1"),
+        ((4, 3), "give a number from 1, or one for each of 4 stages"),
+        (0, "give a number from 1"),
     ):
         with pytest.raises(ValueError, match=f"expansion is .*: {complaint}"):
             Architecture(expansion=expansion)

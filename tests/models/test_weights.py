@@ -11,8 +11,8 @@ from torch import nn
 from torchvision.models import convnext_base, convnext_tiny, resnet50
 
 from ablations import PAPER, get_regime
-from models import Architecture, build, parts, weight_files, weights
-from models.builder import empty
+from models import Architecture, parts, weights
+from models.builder import build, empty
 from models.naming import Naming, detect
 
 
@@ -132,7 +132,7 @@ def test_layer_scale_stays_before_a_norm_without_weights(monkeypatch) -> None:
 def test_the_release_checkpoint_starts_a_network_with_other_classes(tmp_path) -> None:
     released = weights.export(ours("pocket", "13", 0.7), "release")
     torch.save({"model": released}, tmp_path / "convnext.pth")
-    state = weight_files.read(tmp_path / "convnext.pth")
+    state = weights.read(tmp_path / "convnext.pth")
     model = ours("pocket", "13", 0.7, num_classes=7)
     head = model.get_parameter("head.weight").clone()
     with pytest.raises(ValueError, match="weights for 1000 classes where this network has 7"):
@@ -151,7 +151,7 @@ def test_files_that_are_no_weights_are_refused_in_one_sentence(tmp_path) -> None
     torch.save({"model": nn.Linear(2, 2)}, tmp_path / "code.pth")  # a pickled module would run code
     for name in ("none.pth", "text.pth", "text.safetensors", "numbers.pth", "code.pth"):
         with pytest.raises(ValueError) as caught:
-            weight_files.read(tmp_path / name)
+            weights.read(tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
         assert "give" in str(caught.value)
@@ -161,8 +161,8 @@ def test_safetensors_and_torch_files_hold_the_same(tmp_path) -> None:
     state = {"a": torch.arange(3.0)}
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "a.pth")
-    assert torch.equal(weight_files.read(tmp_path / "a.pth")["a"], state["a"])
-    assert torch.equal(weight_files.read(tmp_path / "a.safetensors")["a"], state["a"])
+    assert torch.equal(weights.read(tmp_path / "a.pth")["a"], state["a"])
+    assert torch.equal(weights.read(tmp_path / "a.safetensors")["a"], state["a"])
 
 
 def test_unknown_keys_are_named() -> None:

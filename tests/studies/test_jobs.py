@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import runner
 from ablations import PAPER, get_regime
-from models import build
+from models.builder import build
 from studies import jobs, slurm
 from tests.conftest import STUDY
 from training.environment import code_version
