@@ -9,9 +9,10 @@ from typing import Any
 
 import jinja2
 
-from ablations import PAPER, REGIMES, Regime, Step, get_regime, pages
+from ablations import PAPER, REGIMES, Regime, Step, get_regime
 from inference.predictor import Predictor
 from models import Architecture, SwinArchitecture
+from utils import markdown
 from utils.files import read_bytes
 from utils.text import flat
 
@@ -27,7 +28,7 @@ def render(predictor: Predictor, form: str, difference: float, checked: str, lic
     try:
         config, result = _read(run / "config.json"), _read(run / "result.json")
         study = _read(run.parents[1] / "study.json") if len(run.parents) > 1 else {}
-        environment = pages.environment(Path(__file__).parent / "templates")
+        environment = markdown.environment(Path(__file__).parent / "templates")
         dataset: dict[str, Any] = study.get("dataset", {})
         regime = get_regime(study["config"]["regime"]) if "config" in study else None
         step = _step(predictor, [regime] if regime else list(REGIMES.values()))

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from report.checks import RunRecord
-from report.facts import amount, signed, to_runs
-from report.tables import Summary
+from report.tables import Summary, link_to_runs
+from utils.markdown import amount, signed
 from utils.text import listed
 
 NOT_MEASURED = "not measured"
@@ -126,7 +126,7 @@ def section(summary: Summary) -> dict[str, Any]:
     rows, changes = [], []
     for row in costs.to_dict("records"):
         name = row["name"]
-        label = to_runs(name, None if pd.isna(row["number"]) else f"{row['number']} {name}")
+        label = link_to_runs(name, None if pd.isna(row["number"]) else f"{row['number']} {name}")
         cells = [
             NOT_MEASURED if pd.isna(row[cost.name]) else amount(row[cost.name]) for cost in COSTS
         ]

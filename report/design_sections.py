@@ -14,14 +14,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ablations.designs import Design, Variant
-from ablations.pages import plain
 from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.effects import EffectJudgement, judge_effects
-from report.facts import NOTHING, amount, signed, to_runs
 from report.plots import INK, SOFT, points_axes
-from report.tables import Summary, runs_of
+from report.tables import Summary, link_to_runs, runs_of
 from report.variance import Measured, VarianceComponents
+from utils.markdown import NOTHING, amount, plain, signed
 
 _TITLES = {
     "cumulative": "Step by step",
@@ -200,7 +199,7 @@ class DesignSummary:
         top1 = NOTHING
         if row["runs"]:
             spread = "" if row["runs"] == 1 else f" ± {row['top1_std']:.2f} (n = {row['runs']})"
-            top1 = to_runs(row["row"], f"{row['top1']:.2f}{spread}")
+            top1 = link_to_runs(row["row"], f"{row['top1']:.2f}{spread}")
         params = NOTHING if pd.isna(row["params"]) else amount(row["params"] / 1e6)
         flops = row["gflops_paper_convention"]
         return row["row"], row["what"], params, NOTHING if pd.isna(flops) else amount(flops), top1

@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.pages import plain
 from report import calibration, classes
-from report.facts import NOTHING, signed, to_runs
-from report.tables import Summary
+from report.tables import Summary, link_to_runs
+from utils.markdown import NOTHING, plain, signed
 
 SHOWN = 5
 """Classes most gained and most lost over the whole path."""
@@ -45,7 +44,7 @@ def section(summary: Summary) -> dict[str, Any]:
         ],
         "calibration": [
             (
-                to_runs(row["name"]),
+                link_to_runs(row["name"]),
                 f"{row['ece']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
                 signed(row["overconfidence"]),
             )
@@ -53,8 +52,8 @@ def section(summary: Summary) -> dict[str, Any]:
         ],
         "changed": [
             (
-                to_runs(row["step"]),
-                to_runs(row["after"]),
+                link_to_runs(row["step"]),
+                link_to_runs(row["after"]),
                 row["to_right"],
                 row["to_wrong"],
                 NOTHING if pd.isna(row["between_seeds"]) else f"{row['between_seeds']:.0f}",
@@ -88,5 +87,5 @@ def _steps(changes: pd.DataFrame) -> list[tuple[str, ...]]:
             for one, sign in ((best, 1), (worst, -1))
         )
         found = *gained, *lost
-        rows.append((to_runs(step), to_runs(after), *found, str(clear)))
+        rows.append((link_to_runs(step), link_to_runs(after), *found, str(clear)))
     return rows

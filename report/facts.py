@@ -10,16 +10,13 @@ from typing import Any
 import pandas as pd
 
 from ablations import REGIMES, RecipeOf, Step
-from ablations.pages import plain
 from report.checks import RunRecord
 from report.collect import StudyRecord
 from report.judgement import Answer, Judgement
-from report.tables import Summary
+from report.tables import Summary, link_to_runs
 from studies.plan import Plan
+from utils.markdown import NOTHING, amount, plain, signed
 from utils.text import duration, flat, left_out, listed, plural
-
-MINUS = "−"
-NOTHING = "–"
 
 
 def looked(looks: tuple[int, ...]) -> str:
@@ -27,25 +24,6 @@ def looked(looks: tuple[int, ...]) -> str:
     if len(looks) == 1:
         return f"{plural(looks[0], 'seed')}, one look"
     return f"looks after {', '.join(map(str, looks))} seeds"
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """+1.20 or −0.31, with a real minus sign; 0.00 has none."""
-    text = f"{abs(value):.{digits}f}"
-    if float(text) == 0:
-        return text
-    return f"{'+' if value > 0 else MINUS}{text}"
-
-
-def amount(value: float) -> str:
-    """Two decimals, or three digits below one."""
-    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:#.3g}"
-
-
-def to_runs(row: str, text: str | None = None) -> str:
-    """`text`, or the row's name, as a link to what its runs were made from; it has one that is
-    finished."""
-    return f"[{row if text is None else text}](#runs-{row})"
 
 
 def _present(value: float | None) -> bool:
@@ -198,7 +176,7 @@ def _row(summary: Summary, step: Step) -> tuple[str, ...]:
         top1 = f"{record['top1']:.2f}"
         if record["runs"] > 1:
             top1 += f" ± {record['top1_std']:.2f} (n = {record['runs']})"
-        top1 = to_runs(step.name, top1)
+        top1 = link_to_runs(step.name, top1)
     paper = summary.paper(step)
     theirs = summary.paper_difference(step)
     paper_top1 = NOTHING if paper is None else f"{paper.top1:.2f}"

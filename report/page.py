@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from ablations import pages
 from report import (
     calibration,
     classes,
@@ -31,6 +29,7 @@ from report import (
 )
 from report.tables import Summary
 from studies import pack
+from utils import markdown
 from utils.files import one_writer
 from utils.text import plural
 
@@ -203,8 +202,8 @@ def _flush(path: Path) -> None:
 
 def render(summary: Summary, drawn: Sequence[str]) -> str:
     """The report in GitHub's Markdown; `drawn` are the names of the figures that were."""
-    environment = pages.environment(Path(__file__).parent / "templates")
-    environment.globals.update(table=table, plural=plural, looked=facts.looked)
+    environment = markdown.environment(Path(__file__).parent / "templates")
+    environment.globals.update(table=markdown.table, plural=plural, looked=facts.looked)
     titles = {name: title for name, (title, _) in figures(summary).items()}
     environment.globals["figure"] = lambda name: f"![{titles[name]}]({name}.png)"
     return environment.get_template("report.md.j2").render(
@@ -215,13 +214,4 @@ def render(summary: Summary, drawn: Sequence[str]) -> str:
         designs=[one.section() for one in design_sections.of(summary)],
         sweeps=[one.section() for one in sweeps.of(summary)],
         after_steps=[name for name in drawn if name in FIGURES and name not in _BESIDE_THEIR_TABLE],
-    )
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:
-    """A Markdown table that is also readable in raw form. `align`: a letter a column, l (default)
-    or r."""
-    sides = tuple("right" if side == "r" else "left" for side in align.ljust(len(headers), "l"))
-    return str(
-        tabulate(list(rows), list(headers), tablefmt="pipe", colalign=sides, disable_numparse=True)
     )

@@ -24,8 +24,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from ablations import Step
-from report.facts import MINUS, amount, signed
 from report.tables import Summary
+from utils.markdown import MINUS, amount, signed
 
 INK, SOFT, FAINT = "#1c2128", "#6b7580", "#d8dee4"
 _PALETTE = [sns.color_palette("colorblind").as_hex()[i] for i in (7, 0, 1, 2, 4, 3, 9, 5, 8, 6)]

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from ablations.designs import Effect
 from report.contrast import holm
 from report.effects import estimate
-from report.facts import MINUS
 from report.plots import INK, SOFT, STYLE, empty_figure
 from report.variance import Measured, Runs, VarianceComponents
+from utils.markdown import MINUS
 
 COLUMNS = ("effect", "value", "points", "low", "high")
 CHANGES = (*COLUMNS, "p_holm")

@@ -15,17 +15,16 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from ablations.designs import Design, Effect, Variant
-from ablations.pages import plain
 from ablations.sweep import Sweep
 from report import sweep_curves
 from report.checks import RunRecord
 from report.design_sections import unchanged
 from report.effects import EffectJudgement, judge_effects
-from report.facts import NOTHING, signed
 from report.judgement import Answer
 from report.plots import INK, SOFT, points_axes
 from report.tables import Summary, runs_of
 from report.variance import Measured, Runs, VarianceComponents
+from utils.markdown import NOTHING, plain, signed
 from utils.text import listed, plural
 
 

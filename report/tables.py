@@ -32,6 +32,11 @@ def runs_of(records: Sequence[RunRecord]) -> Runs:
     return Runs(tuple(run.seed for run in records), np.stack(correct), digests)
 
 
+def link_to_runs(row: str, text: str | None = None) -> str:
+    """`text`, or the row's name, as a link to the list of the row's finished runs."""
+    return f"[{row if text is None else text}](#runs-{row})"
+
+
 @dataclass(frozen=True, eq=False)
 class Summary:
     """A study with everything computed from it."""

@@ -15,14 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.pages import plain
-from report.facts import amount, signed
-from report.page import FIGURES, TABLES, table, write
+from report.page import FIGURES, TABLES, write
 from report.web import INTERACTIVE
 from studies.plan import Family, Plan
 from studies.study import note_plan
 from tests.report.conftest import StudyFolder
 from utils.files import one_writer
+from utils.markdown import amount, plain, signed, table
 from utils.text import duration, listed
 
 Make = Callable[..., StudyFolder]
