@@ -1,4 +1,4 @@
-"""Size of a network from its description alone, written without a look at the builder."""
+"""The size of a network from its description alone, written independently of the builder."""
 
 import math
 
@@ -9,9 +9,7 @@ def closed_form(a: Architecture, side: int) -> tuple[int, int, int]:
     """(parameters, FLOPs of convolutions and classifier, fvcore's FLOPs of norms and pooling)
     without layer scale."""
     params = flops = others = 0
-    per_norm = (
-        5 if a.norm == "layer" else 2
-    )  # fvcore: 5 a value for layer norm, 2 for batch norm in eval mode
+    per_norm = 5 if a.norm == "layer" else 2  # fvcore's count per value, batch norm in eval mode
 
     def conv(
         c_in: int, c_out: int, k: int, area: int, *, groups: int = 1, norm_follows: bool

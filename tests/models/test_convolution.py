@@ -11,17 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ablations import PAPER, get_regime
 from models.architecture import Architecture
 from models.builder import build
 from models.complexity import complexity
 from models.convolution import Depthwise, Narrow, Pointwise, convolution, rewrite
-from models.resnet import ResNet
+from models.naming import _CONVNEXT as CONVNEXT
 
 
 def outcome(layer: nn.Module, images: Tensor, half: bool = False) -> list[Tensor]:
-    """Output, under autocast if `half`, and gradients of input and parameters, for output gradients
-    all different."""
+    """Output, under autocast if `half`, and gradients, for output gradients that all differ."""
     images = images.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         out = layer(images)
@@ -29,26 +27,25 @@ def outcome(layer: nn.Module, images: Tensor, half: bool = False) -> list[Tensor
     return [out, images.grad, *(parameter.grad for parameter in layer.parameters())]
 
 
-# Positions and channels on both sides of the limits, images smaller than the filter, one row, odd
-# sizes.
-@pytest.mark.parametrize("kernel", [1, 3, 5, 7, 11])
+# Both sides of the limits, images smaller than the filter, one row, odd sides.
+@pytest.mark.parametrize("kernel", [1, 5, 7, 11])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_rewritten_layer_equals_torchs(kernel, stride) -> None:
     torch.manual_seed(0)
     for size, images, channels in itertools.product(
         [(1, 1), (2, 2), (3, 5), (9, 1), (12, 10)], [1, 3, 17], [4, 40]
     ):
-        for groups in (1, channels):
-            plain = nn.Conv2d(
-                channels, channels, kernel, stride, kernel // 2, groups=groups, dtype=torch.float64
-            )
-            other = copy.deepcopy(plain)
-            rewrite(other)
-            batch = torch.randn(images, channels, *size, dtype=torch.float64)
-            batch = batch.contiguous(memory_format=torch.channels_last)
-            for ours, truth in zip(outcome(other, batch), outcome(plain, batch), strict=True):
-                assert ours.shape == truth.shape
-                torch.testing.assert_close(ours, truth)
+        groups = channels if kernel > 1 else 1
+        plain = nn.Conv2d(
+            channels, channels, kernel, stride, kernel // 2, groups=groups, dtype=torch.float64
+        )
+        other = copy.deepcopy(plain)
+        rewrite(other)
+        assert type(other) in (Pointwise, Depthwise)
+        batch = torch.randn(images, channels, *size, dtype=torch.float64)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        for ours, truth in zip(outcome(other, batch), outcome(plain, batch), strict=True):
+            torch.testing.assert_close(ours, truth)
 
 
 @pytest.mark.parametrize("kernel", [1, 7])
@@ -65,25 +62,35 @@ def test_a_rewritten_layer_follows_autocast(kernel) -> None:
         assert torch.linalg.vector_norm(mine - theirs) < 0.01 * torch.linalg.vector_norm(theirs)
 
 
-@pytest.mark.parametrize(
-    "step", ["baseline", "inverted-bottleneck", "kernel-7", "separate-downsampling"]
-)
-def test_a_rewritten_network_is_the_same_network(step) -> None:
-    regime = get_regime("pocket")
-    plain = build(PAPER.architecture(step, regime, 10))
+@pytest.mark.parametrize("architecture", [Architecture(), CONVNEXT])
+def test_a_rewritten_network_is_the_same_network(architecture) -> None:
+    plain = build(architecture)
     other = copy.deepcopy(plain)
     rewrite(other)
     rewritten = {type(module) for module in other.modules()} & {Pointwise, Depthwise}
-    assert rewritten == (
-        {Pointwise, Depthwise} if step in ("kernel-7", "separate-downsampling") else {Pointwise}
-    )
-    assert str(list(other.state_dict())) == str(list(plain.state_dict()))
-    assert [name for name, _ in other.named_modules()] == [
-        name for name, _ in plain.named_modules()
-    ]
-    images = torch.randn(3, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    assert rewritten == ({Pointwise} if architecture == Architecture() else {Pointwise, Depthwise})
+    assert list(other.state_dict()) == list(plain.state_dict())
+    images = torch.randn(3, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         torch.testing.assert_close(other.eval()(images), plain.eval()(images))
+
+
+def test_only_regular_convolutions_are_rewritten() -> None:
+    kept = [
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        nn.Conv2d(4, 8, 5, padding=2, groups=4),
+        nn.Conv2d(4, 4, 5, groups=4),
+        nn.Conv2d(4, 4, 1, groups=2),
+        nn.Conv2d(4, 4, 1, padding=1),
+        nn.Conv2d(4, 4, 5, padding=4, groups=4, dilation=2),
+        nn.Conv2d(4, 4, 5, padding=2, groups=4, padding_mode="reflect"),
+        nn.Conv2d(4, 4, (5, 1), padding=2, groups=4),
+        nn.Conv2d(4, 4, 5, (1, 2), padding=2, groups=4),
+    ]
+    layers = nn.Sequential(*kept)
+    rewrite(layers)
+    assert {type(layer) for layer in layers} == {nn.Conv2d}
 
 
 _CRASH = """
@@ -94,7 +101,7 @@ from models.convolution import convolution, rewrite
 torch.set_num_threads(2)
 torch.manual_seed(0)
 for channels in (10, 12, 8):
-    conv = convolution(channels, 6, 1, 2) if sys.argv[1] != "torch" else torch.nn.Conv2d(channels, 6, 1, 2)
+    conv = convolution(channels, 6, 1, 2)
     if sys.argv[1] == "rewritten":
         rewrite(conv)
     images = torch.randn(3, channels, 14, 14).contiguous(memory_format=torch.channels_last)
@@ -104,20 +111,18 @@ for channels in (10, 12, 8):
 
 
 @pytest.mark.parametrize("kind", ["built", "rewritten"])
-def test_a_narrow_strided_convolution_leaves_the_heap_sound(kind) -> None:
+def test_a_narrow_strided_convolution_leaves_the_heap_intact(kind) -> None:
     """torch's own ends here with "free(): invalid pointer" on processors with AVX512."""
     if ctypes.util.find_library("c_malloc_debug") is None:
         pytest.skip("glibc's libc_malloc_debug is not installed")
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": "libc_malloc_debug.so.0",
-        "MALLOC_CHECK_": "3",
-        "OMP_NUM_THREADS": "2",
-    }
-    ran = subprocess.run(
-        [sys.executable, "-c", _CRASH, kind], env=environment, stderr=subprocess.PIPE, check=False
+    debug = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "2"}
+    process = subprocess.run(
+        [sys.executable, "-c", _CRASH, kind],
+        env={**os.environ, **debug},
+        stderr=subprocess.PIPE,
+        check=False,
     )
-    assert ran.returncode == 0, ran.stderr.decode()
+    assert process.returncode == 0, process.stderr.decode()
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -136,43 +141,17 @@ def test_a_narrow_strided_convolution_equals_torchs(size, channels_last) -> None
             torch.testing.assert_close(mine, truth)
 
 
-def test_only_narrow_strided_1x1_convolutions_are_computed_otherwise() -> None:
-    kinds = [
-        convolution(10, 6, 1),
+def test_only_narrow_strided_1x1_convolutions_pick_their_positions() -> None:
+    wide, plain, spatial = (
         convolution(16, 6, 1, 2),
+        convolution(10, 6, 1),
         convolution(10, 6, 3, 2),
-        convolution(8, 8, 1, 2, groups=8),
-    ]
-    assert {type(conv) for conv in kinds} == {nn.Conv2d}
-    for regime in map(get_regime, ("tiny", "base", "small", "pocket")):
-        for step in PAPER.steps_in(regime)[:-1]:
-            with torch.device("meta"):
-                model = ResNet(PAPER.architecture(step, regime))
-            assert not any(isinstance(module, Narrow) for module in model.modules())
-
-
-def test_a_narrow_network_has_the_size_of_one_built_of_torchs_convolutions() -> None:
+    )
+    assert {type(conv) for conv in (wide, plain, spatial)} == {nn.Conv2d}
     model = build(Architecture(depths=(1, 1, 1), width=4, inverted_bottleneck=True, num_classes=3))
-    assert sum(isinstance(module, Narrow) for module in model.modules()) == 2
-    counted, names = complexity(model, 32), list(model.state_dict())
-    for module in model.modules():
-        if isinstance(module, Narrow):
-            module.__class__ = nn.Conv2d
-    assert (complexity(model, 32), list(model.state_dict())) == (counted, names)
-
-
-def test_what_is_no_such_convolution_is_left_alone() -> None:
-    kept = [
-        nn.Conv2d(4, 8, 3, padding=1),
-        nn.Conv2d(4, 8, 5, padding=2, groups=4),
-        nn.Conv2d(4, 4, 5, groups=4),
-        nn.Conv2d(4, 4, 1, groups=2),
-        nn.Conv2d(4, 4, 1, padding=1),
-        nn.Conv2d(4, 4, 5, padding=4, groups=4, dilation=2),
-        nn.Conv2d(4, 4, 5, padding=2, groups=4, padding_mode="reflect"),
-        nn.Conv2d(4, 4, (5, 1), padding=2, groups=4),
-        nn.Conv2d(4, 4, 5, (1, 2), padding=2, groups=4),
-    ]
-    layers = nn.Sequential(*kept)
-    rewrite(layers)
-    assert {type(layer) for layer in layers} == {nn.Conv2d}
+    counts, names = complexity(model, 32), list(model.state_dict())
+    narrow = [module for module in model.modules() if isinstance(module, Narrow)]
+    assert len(narrow) == 2
+    for module in narrow:
+        module.__class__ = nn.Conv2d
+    assert (complexity(model, 32), list(model.state_dict())) == (counts, names)

@@ -47,13 +47,13 @@ architectures = st.builds(Architecture, **FLAGS)
 def test_every_flag_is_among_those_that_are_combined() -> None:
     assert FLAGS.keys() == {field.name for field in fields(Architecture)}
     words = {field.name for field in fields(Architecture) if isinstance(field.default, str)}
-    assert words == BUILT_IN.keys()  # else a wrong word would be taken for a right one
+    assert words == BUILT_IN.keys()  # so that a wrong name is refused
 
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_every_flag_changes_some_network(flag: str) -> None:
     def changes(a: Architecture) -> bool:
-        with contextlib.suppress(ValueError):  # the default does not go with the other flags
+        with contextlib.suppress(ValueError):  # the default does not fit the other flags
             return str(empty(a)) != str(empty(replace(a, **{flag: getattr(Architecture(), flag)})))
         return False
 
@@ -61,16 +61,15 @@ def test_every_flag_changes_some_network(flag: str) -> None:
     find(
         architectures,
         changes,
-        settings=settings(phases=[Phase.generate], derandomize=True, database=None),
+        settings=settings(phases=[Phase.generate], derandomize=True, database=None, deadline=None),
     )
 
 
-@settings(max_examples=160, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(architectures, st.sampled_from([32, 40, 47]))
 def test_any_combination_trains_and_agrees_with_the_closed_form(a: Architecture, side: int) -> None:
     torch.manual_seed(0)
-    # In float64: squares of squares, which StarReLU makes where no norm stands between, leave the
-    # range of float32.
+    # float64: repeated squares of StarReLU without a norm between exceed the range of float32.
     model = build(a, drop_path=0.0, layer_scale=None, init="he").double()
     logits = model(torch.randn(3, 3, side, side, dtype=torch.float64))
     assert logits.shape == (3, a.num_classes)

@@ -1,4 +1,4 @@
-"""What each flag does to a block, and what the recipe adds to it."""
+"""Each flag's effect on a block, and what the recipe adds to it."""
 
 from dataclasses import replace
 
@@ -6,52 +6,48 @@ import pytest
 import torch
 import torchvision
 
-from ablations import PAPER, get_regime
-from models import Architecture
-from models.architecture import SwinArchitecture
-from models.builder import build
-from models.layers import StochasticDepth
+from models import Architecture, SwinArchitecture
+from models.layers import GlobalResponseNorm, InceptionConvolution, StochasticDepth
 from models.resnet import Block, ResNet
 
 SMALL = Architecture(depths=(1, 2), width=4, num_classes=3)
 
 
-def layers(**flags: object) -> list[str]:
-    block = Block(replace(SMALL, **flags), 16, 4, 1)
-    after = [] if isinstance(block.activation, torch.nn.Identity) else ["after"]
-    return [name for name, _ in block.branch.named_children()] + after
+def block(**flags) -> Block:
+    return Block(replace(SMALL, **flags), 16, 4, 1)
 
 
-def test_the_default_block_is_a_bottleneck_with_all_norms_and_activations() -> None:
-    assert layers() == [
-        "conv1",
-        "norm1",
-        "activation1",
-        "conv2",
-        "norm2",
-        "activation2",
-        "conv3",
-        "norm3",
-        "after",
-    ]
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, "conv1 norm1 activation1 conv2 norm2 activation2 conv3 norm3 after"),
+        ({"fewer_activations": True}, "conv1 norm1 conv2 norm2 activation2 conv3 norm3"),
+        (
+            {"fewer_activations": True, "depthwise_first": True},
+            "conv1 norm1 conv2 norm2 activation2 conv3 norm3",
+        ),
+        (
+            {"fewer_activations": True, "fewer_norms": True, "depthwise_first": True},
+            "conv1 norm1 conv2 activation2 conv3",
+        ),
+        ({"fewer_norms": True}, "norm0 conv1 activation1 conv2 activation2 conv3 after"),
+        (
+            {"fewer_norms": True, "before_last": "grn"},
+            "norm0 conv1 activation1 conv2 activation2 before_last conv3 after",
+        ),
+        (
+            {"fewer_activations": True, "branch_end": "se"},
+            "conv1 norm1 conv2 norm2 activation2 conv3 norm3 end",
+        ),
+    ],
+)
+def test_a_flag_decides_which_layers_a_block_has(flags, expected) -> None:
+    built = block(**flags)
+    after = [] if isinstance(built.activation, torch.nn.Identity) else ["after"]
+    assert [name for name, _ in built.branch.named_children()] + after == expected.split()
 
 
-def test_fewer_activations_leaves_the_one_between_the_two_1x1_layers() -> None:
-    expected = ["conv1", "norm1", "conv2", "norm2", "activation2", "conv3", "norm3"]
-    assert layers(fewer_activations=True) == expected
-    assert layers(fewer_activations=True, depthwise_first=True) == expected
-
-
-def test_fewer_norms_leaves_the_one_before_the_first_1x1_layer() -> None:
-    flags = {"fewer_activations": True, "fewer_norms": True}
-    assert layers(**flags, depthwise_first=True) == [
-        "conv1",
-        "norm1",
-        "conv2",
-        "activation2",
-        "conv3",
-    ]
-    assert layers(**flags) == ["norm0", "conv1", "conv2", "activation2", "conv3"]
+INVERTED = {"depthwise": True, "inverted_bottleneck": True}
 
 
 @pytest.mark.parametrize(
@@ -59,42 +55,40 @@ def test_fewer_norms_leaves_the_one_before_the_first_1x1_layer() -> None:
     [
         ({}, [(4, 16, 1), (4, 4, 3), (16, 4, 1)]),
         ({"depthwise": True}, [(4, 16, 1), (4, 1, 3), (16, 4, 1)]),
-        ({"depthwise": True, "inverted_bottleneck": True}, [(16, 16, 1), (16, 1, 3), (4, 16, 1)]),
+        (INVERTED, [(16, 16, 1), (16, 1, 3), (4, 16, 1)]),
         (
-            {
-                "depthwise": True,
-                "inverted_bottleneck": True,
-                "depthwise_first": True,
-                "kernel_size": 7,
-            },
+            {**INVERTED, "depthwise_first": True, "kernel_size": 7},
             [(16, 1, 7), (16, 16, 1), (4, 16, 1)],
         ),
     ],
 )
 def test_the_block_widths_are_the_papers(flags, shapes) -> None:
-    block = Block(replace(SMALL, **flags), 16, 4, 1)
-    weights = [block.branch.get_submodule(f"conv{i}").weight.shape for i in (1, 2, 3)]
-    assert [(w[0], w[1], w[2]) for w in weights] == shapes
+    weights = [block(**flags).branch.get_submodule(f"conv{i}").weight for i in (1, 2, 3)]
+    assert [tuple(weight.shape[:3]) for weight in weights] == shapes
 
 
-def test_a_convolution_has_a_bias_unless_batch_norm_follows_it() -> None:
-    def biases(**flags: object) -> list[bool]:
-        block = Block(replace(SMALL, depthwise_first=True, **flags), 16, 4, 1)
-        return [block.branch.get_submodule(f"conv{i}").bias is not None for i in (1, 2, 3)]
-
-    assert biases() == [False, False, False]
-    assert biases(fewer_norms=True) == [False, True, True]
-    assert biases(norm="layer") == [True, True, True]
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, [False, False, False]),
+        ({"fewer_norms": True}, [False, True, True]),
+        ({"norm": "layer"}, [True, True, True]),
+        ({"all_biases": True}, [True, True, True]),
+    ],
+)
+def test_a_convolution_has_a_bias_unless_batch_norm_follows_it(flags, expected) -> None:
+    branch = block(depthwise_first=True, **flags).branch
+    assert [branch.get_submodule(f"conv{i}").bias is not None for i in (1, 2, 3)] == expected
 
 
 def test_stochastic_depth_draws_and_scales_as_torchvisions() -> None:
     ours, theirs = StochasticDepth(0.3), torchvision.ops.StochasticDepth(0.3, "row")
-    x = torch.randn(64, 3, 2, 2)
+    x, outputs = torch.randn(64, 3, 2, 2), []
     for module in (ours.train(), theirs.train()):
         torch.manual_seed(5)
-        module.seen = module(x)
-    assert torch.equal(ours.seen, theirs.seen)
-    assert 0 < (ours.seen == 0).flatten(1).all(1).sum() < 64
+        outputs.append(module(x))
+    assert torch.equal(*outputs)
+    assert 0 < (outputs[0] == 0).flatten(1).all(1).sum() < 64
     assert torch.equal(ours.eval()(x), x)
 
 
@@ -105,56 +99,63 @@ def test_drop_path_rises_linearly_with_depth() -> None:
 
 
 def test_layer_scale_multiplies_the_branch() -> None:
-    torch.manual_seed(0)
-    block = Block(replace(SMALL, fewer_activations=True), 16, 4, 1, layer_scale=0.25).eval()
-    bare = Block(replace(SMALL, fewer_activations=True), 16, 4, 1).eval()
-    bare.load_state_dict({k: v for k, v in block.state_dict().items() if k != "layer_scale"})
+    architecture = replace(SMALL, fewer_activations=True)
+    scaled = Block(architecture, 16, 4, 1, layer_scale=0.25).eval()
+    plain = Block(architecture, 16, 4, 1).eval()
+    plain.load_state_dict({k: v for k, v in scaled.state_dict().items() if k != "layer_scale"})
     x = torch.randn(2, 16, 8, 8)
-    assert torch.allclose(block(x) - x, 0.25 * (bare(x) - x), atol=1e-6)
+    torch.testing.assert_close(scaled(x) - x, 0.25 * (plain(x) - x))
 
 
 def test_separate_downsampling_halves_between_stages_with_norms_around() -> None:
     model = ResNet(replace(SMALL, separate_downsampling=True, norm="layer"))
-    assert [name for name, _ in model.stages[1].named_children()] == [
-        "downsample",
-        "block1",
-        "block2",
-    ]
+    names = [name for name, _ in model.stages[1].named_children()]
+    assert names == ["downsample", "block1", "block2"]
     assert model.stages[1].downsample.conv.kernel_size == (2, 2)
     assert isinstance(model.norm, torch.nn.LayerNorm)
     assert isinstance(ResNet(SMALL).norm, torch.nn.Identity)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4])
-@pytest.mark.parametrize("stem", ["classic", "patchify"])
-def test_every_kind_of_stem_has_the_stride_that_was_asked_for(stem, stride) -> None:
+@pytest.mark.parametrize(
+    ("stem", "stride", "kernels", "pool"),
+    [
+        ("classic", 4, [7], True),
+        ("classic", 2, [3], True),
+        ("classic", 1, [3], False),
+        ("patchify", 4, [4], False),
+        ("patchify", 2, [2], False),
+        ("patchify", 1, [1], False),
+        ("overlap", 4, [3, 3], False),
+        ("overlap", 2, [3, 3], False),
+        ("overlap", 1, [3, 3], False),
+    ],
+)
+def test_each_stem_has_the_requested_stride(stem, stride, kernels, pool) -> None:
     model = ResNet(replace(SMALL, stem=stem, stem_stride=stride))
-    images = torch.randn(2, 3, 32, 32)
-    stage = 32 // stride
-    assert model.stem(images).shape[2:] == (stage, stage)
-    assert (
-        model.stages(model.stem(images)).shape[2]
-        == 32 // model.architecture.total_stride
-        == stage // 2
+    convolutions = [m for m in model.stem if isinstance(m, torch.nn.Conv2d)]
+    assert [conv.kernel_size[0] for conv in convolutions] == kernels
+    assert hasattr(model.stem, "pool") == pool
+    features = model.stem(torch.randn(2, 3, 32, 32))
+    assert features.shape == (2, 4, 32 // stride, 32 // stride)
+    assert model.stages(features).shape[2] == 32 // model.architecture.total_stride
+
+
+def test_grn_starts_as_the_identity() -> None:
+    images = torch.randn(2, 8, 5, 5)
+    assert torch.equal(GlobalResponseNorm(8)(images), images)
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_a_strided_inception_convolution_is_the_plain_one_at_every_other_position(
+    depthwise,
+) -> None:
+    plain, strided = (
+        InceptionConvolution(32, 5, stride, depthwise=depthwise, bias=True) for stride in (1, 2)
     )
-
-
-def test_a_classic_stem_of_half_the_stride_is_a_3x3_convolution_and_the_max_pool() -> None:
-    half, whole = (ResNet(replace(SMALL, stem_stride=stride)).stem for stride in (2, 1))
-    assert (half.conv.kernel_size, half.conv.stride, half.pool.stride) == ((3, 3), (1, 1), 2)
-    assert (whole.conv.kernel_size, whole.conv.stride, hasattr(whole, "pool")) == (
-        (3, 3),
-        (1, 1),
-        False,
-    )
-
-
-@pytest.mark.parametrize("regime", ["tiny", "base", "small", "pocket"])
-def test_swin_is_torchvisions(regime: str) -> None:
-    swin = PAPER.architecture(PAPER.steps_in(get_regime(regime))[-1], get_regime(regime))
-    params = sum(p.numel() for p in build(swin).parameters())
-    assert params == {"tiny": 28_288_354, "base": 87_768_224}.get(regime, params)
-    assert build(replace(swin, num_classes=7))(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+    strided.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 32, 9, 12)
+    torch.testing.assert_close(strided(images), plain(images)[:, :, ::2, ::2])
+    assert torch.equal(plain(images)[:, :20], images[:, :20])
 
 
 @pytest.mark.parametrize(
@@ -168,19 +169,13 @@ def test_swin_is_torchvisions(regime: str) -> None:
         ({"num_classes": 0}, "num_classes is 0"),
         ({"stem": "conv"}, "'classic' or 'patchify'"),
         ({"norm": "group"}, "'batch' or 'layer'"),
+        ({"expansion": (4, 3)}, "a number from 1, or one for each of 4 stages"),
+        ({"expansion": 0}, "a number from 1"),
+        ({"spatial": "inception", "width": 7}, "give at least 8 for inception convolutions"),
     ],
 )
-def test_an_impossible_architecture_is_refused_in_a_sentence(flags, message) -> None:
+def test_an_impossible_architecture_is_refused(flags, message) -> None:
     with pytest.raises(ValueError, match=message):
         Architecture(**flags)
-
-
-def test_swin_has_patches_of_the_stem_stride() -> None:
-    swin = replace(PAPER.architecture("swin-pocket", get_regime("pocket")), stem_stride=2)
-    assert build(swin).get_parameter("features.0.0.weight").shape[2:] == (2, 2)
     with pytest.raises(ValueError, match="stem_stride is 3: give 4"):
-        replace(swin, stem_stride=3)
-
-
-def test_the_default_swin_is_swin_t() -> None:
-    assert SwinArchitecture() == PAPER.architecture("swin-t", get_regime("tiny"))
+        SwinArchitecture(stem_stride=3)

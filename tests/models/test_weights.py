@@ -1,175 +1,242 @@
-"""Weights go to torchvision, timm and the authors' naming and come back; the networks then say the
-same."""
+"""Shared networks equal the other library's: sizes, outputs, gradients, weights both ways."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import convnext_base, convnext_tiny, resnet50
+from torch.nn import functional as F
 
 from ablations import PAPER, get_regime
-from models import Architecture, parts, weights
+from models import Architecture, SwinArchitecture, parts, weights
 from models.builder import build, empty
-from models.naming import Naming, detect
+from models.complexity import complexity
+from models.naming import Naming, detect, names
+
+TINY, BASE = (
+    PAPER.architecture("separate-downsampling", get_regime(name)) for name in ("tiny", "base")
+)
+SMALL = replace(TINY, depths=(1, 2), width=8)
+INCEPTION_NEXT = replace(
+    TINY,
+    spatial="inception",
+    kernel_size=11,
+    norm="batch",
+    expansion=(4, 4, 4, 3),
+    head="mlp",
+    all_biases=True,
+)
+NANO_OLS = replace(TINY, stem="overlap", width=80, depths=(2, 2, 8, 2))
+PEERS: list[Any] = [
+    ("torchvision", "resnet50", Architecture(), None, {}),
+    ("torchvision", "convnext_tiny", TINY, 1e-6, {"stochastic_depth_prob": 0.0}),
+    ("torchvision", "convnext_base", BASE, 1e-6, {"stochastic_depth_prob": 0.0}),
+    ("timm", "resnet50", Architecture(), None, {}),
+    ("timm", "convnext_tiny", TINY, 1e-6, {}),
+    ("timm", "convnext_base", BASE, 1e-6, {}),
+    ("timm", "convnextv2_tiny", replace(TINY, before_last="grn"), None, {}),
+    ("timm", "inception_next_tiny", INCEPTION_NEXT, 1e-6, {}),
+    ("timm", "seresnet50", Architecture(branch_end="se"), None, {}),
+    ("timm", "convnext_nano_ols", NANO_OLS, 1e-6, {"conv_mlp": False}),
+    ("timm", "star-relu", replace(TINY, activation="star-relu"), 1e-6, {}),
+]
 
 
-def ours(
-    regime: str, step: str, layer_scale: float | None = None, num_classes: int | None = None
-) -> nn.Module:
-    """A step with weights unlike the initial ones, in eval mode."""
-    found = get_regime(regime)
-    model = empty(PAPER.architecture(step, found, num_classes), layer_scale=layer_scale).eval()
+def peer(library: str, name: str, options: dict) -> nn.Module:
+    if library == "torchvision":
+        return perturbed(torchvision.models.get_model(name, **options))
+    timm = pytest.importorskip("timm")
+    if name == "star-relu":
+        from timm.models.metaformer import StarReLU
+
+        name, options = "convnext_tiny", {"act_layer": StarReLU}
+    return perturbed(timm.create_model(name, **options))
+
+
+def perturbed(model: nn.Module) -> nn.Module:
+    """`model` with weights unlike the initial ones: zeros and layer scale would hide mistakes."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                tensor.copy_(0.05 * torch.randn(tensor.shape, generator=generator))
-                if name.endswith(("norm.weight", "layer_scale", "running_var")) or ".norm" in name:
+                tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
+                if name.endswith("running_var"):
                     tensor.abs_().add_(0.5)
     return model
 
 
-def _timm(name: str) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        timm = pytest.importorskip("timm")
-        model: nn.Module = timm.create_model(name)
-        return model
-
-    return make
-
-
-PEERS: list[Any] = [
-    pytest.param("tiny", "0", None, "torchvision", resnet50, id="torchvision-resnet50"),
-    pytest.param("tiny", "0", None, "timm", _timm("resnet50"), id="timm-resnet50"),
-    pytest.param("tiny", "13", 0.7, "torchvision", convnext_tiny, id="torchvision-convnext_tiny"),
-    pytest.param("tiny", "13", 0.7, "timm", _timm("convnext_tiny"), id="timm-convnext_tiny"),
-    pytest.param("base", "13", 0.7, "torchvision", convnext_base, id="torchvision-convnext_base"),
-    pytest.param("base", "13", 0.7, "timm", _timm("convnext_base"), id="timm-convnext_base"),
-]
-
-
-@pytest.mark.parametrize(("regime", "step", "scale", "naming", "peer"), PEERS)
-def test_both_ways_with_the_same_outputs(regime, step, scale, naming: Naming, peer) -> None:
-    model, theirs = ours(regime, step, scale), peer().eval()
-    theirs.load_state_dict(weights.export(model, naming))
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize(("library", "name", "architecture", "layer_scale", "options"), PEERS)
+def test_a_shared_network_has_the_others_size_and_outputs(
+    library: Naming, name, architecture, layer_scale, options
+) -> None:
+    theirs = peer(library, name, options).double().eval()
+    ours = empty(architecture, layer_scale=layer_scale).double().eval()
+    weights.load(ours, theirs.state_dict())
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     with torch.inference_mode():
-        expected, got = model(images), theirs(images)
-    assert float((got - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
-    back = weights.translate(model, theirs.state_dict())
-    assert back.keys() == model.state_dict().keys()
-    for key, value in model.state_dict().items():
+        expected, outputs = theirs(images), ours(images)
+    assert float((outputs - expected).abs().max()) <= 1e-9 * float(expected.abs().max())
+    if name != "convnext_base":
+        assert complexity(ours, 32) == complexity(theirs, 32)
+    back = weights.export(ours, library)
+    assert back.keys() == theirs.state_dict().keys()
+    for key, value in theirs.state_dict().items():
         assert torch.equal(back[key], value), key
 
 
-def test_timm_reads_the_release_naming_as_the_network_that_we_wrote() -> None:
-    """timm's own filter for the authors' checkpoints is the judge of our names."""
-    timm = pytest.importorskip("timm")
-    from timm.models.convnext import checkpoint_filter_fn
+@pytest.mark.parametrize(
+    ("library", "name", "architecture", "layer_scale", "options"), [*PEERS[:2], *PEERS[6:]]
+)
+def test_a_shared_network_has_the_others_gradients(
+    library: Naming, name, architecture, layer_scale, options
+) -> None:
+    theirs = peer(library, name, options).double().train()
+    ours = empty(architecture, layer_scale=layer_scale).double().train()
+    weights.load(ours, theirs.state_dict())
+    images, labels = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.tensor([3, 977])
+    losses = []
+    for model in (ours, theirs):
+        torch.manual_seed(0)
+        losses.append(F.cross_entropy(model(images), labels))
+        losses[-1].backward()
+    torch.testing.assert_close(*losses)
+    gradients, their_names = dict(theirs.named_parameters()), names(ours, library)
+    for key, parameter in ours.named_parameters():
+        expected = gradients[their_names[key]].grad
+        torch.testing.assert_close(
+            parameter.grad.flatten(), expected.flatten(), rtol=1e-7, atol=1e-9, msg=key
+        )
 
-    model, theirs = ours("tiny", "13", 0.7), timm.create_model("convnext_tiny").eval()
+
+def test_timm_reads_the_authors_naming_as_our_network() -> None:
+    timm = pytest.importorskip("timm")
+    from timm.models.convnext import checkpoint_filter_fn  # for the authors' checkpoints
+
+    model = perturbed(empty(TINY, layer_scale=0.7)).eval()
+    theirs = timm.create_model("convnext_tiny").eval()
     released = weights.export(model, "release")
     theirs.load_state_dict(checkpoint_filter_fn({"model": released}, theirs))
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        expected, got = model(images), theirs(images)
-    assert float((got - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(theirs(images), model(images), rtol=1e-5, atol=1e-5)
     assert released["stages.0.0.gamma"].shape == (96,)
     assert released["stages.0.0.pwconv1.weight"].shape == (384, 96)
 
 
+def test_swin_is_torchvisions() -> None:
+    assert sum(p.numel() for p in empty(SwinArchitecture()).parameters()) == 28_288_354
+    small = SwinArchitecture(depths=(1, 1), num_heads=(3, 6), stem_stride=2, num_classes=7)
+    swin = build(small)
+    assert swin.get_parameter("features.0.0.weight").shape[2:] == (2, 2)
+    assert swin(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+
+
 @pytest.mark.parametrize(
-    ("naming", "step"),
-    [("torchvision", "0"), ("torchvision", "13"), ("timm", "13"), ("release", "13"), ("ours", "5")],
+    ("naming", "architecture"),
+    [
+        ("torchvision", Architecture()),
+        ("torchvision", SMALL),
+        ("timm", SMALL),
+        ("release", SMALL),
+        ("ours", replace(SMALL, norm="batch")),
+    ],
 )
-def test_the_naming_is_found_from_the_keys(naming: Naming, step) -> None:
-    assert (
-        detect(weights.export(ours("pocket", step, 0.7 if step == "13" else None), naming))
-        == naming
-    )
+def test_the_naming_is_detected_from_the_keys(naming: Naming, architecture) -> None:
+    assert detect(weights.export(empty(architecture, layer_scale=0.7), naming)) == naming
 
 
 @pytest.mark.parametrize("step", ["1", "5", "11", "13"])
 def test_a_folded_layer_scale_computes_the_same(step) -> None:
-    model = ours("pocket", step, 0.7)
-    plain = ours("pocket", step)
-    plain.load_state_dict(weights.fold_layer_scale(model.state_dict(), plain))
+    architecture = PAPER.architecture(step, get_regime("pocket"))
+    scaled = perturbed(empty(architecture, layer_scale=0.7)).eval()
+    plain = empty(architecture).eval()
+    weights.load(plain, scaled.state_dict())
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(plain(images), model(images), rtol=1e-4, atol=1e-5)
-    again = ours("pocket", step)
-    weights.load(again, model.state_dict())  # folds by itself
-    assert torch.equal(again.get_parameter("head.weight"), model.get_parameter("head.weight"))
+        torch.testing.assert_close(plain(images), scaled(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_with_layer_scale_takes_weights_without() -> None:
+    plain, scaled = perturbed(build(SMALL)).eval(), empty(SMALL, layer_scale=0.1).eval()
+    weights.load(scaled, plain.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(plain(images), scaled(images))
     assert torch.equal(
-        again.state_dict()["stages.2.block1.branch.conv1.weight"],
-        plain.state_dict()["stages.2.block1.branch.conv1.weight"],
+        weights.export(plain, "torchvision")["features.1.0.layer_scale"], torch.ones(8, 1, 1)
     )
 
 
-def test_layer_scale_stays_behind_a_part_even_one_without_weights(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("field", "make", "end"),
+    [
+        ("branch_end", lambda channels: nn.Tanh(), "part such as se"),
+        ("norm", lambda channels: nn.BatchNorm2d(channels, affine=False), "norm without weights"),
+    ],
+)
+def test_layer_scale_is_not_folded_where_that_changes_the_function(
+    field, make, end, monkeypatch
+) -> None:
     monkeypatch.setattr(parts, "_registered", {})
-    parts.register("branch_end", "mine", lambda channels: nn.Tanh())
-    architecture = Architecture(depths=(1,), width=8, branch_end="mine")
+    parts.register(field, "mine", make)
+    architecture = Architecture(depths=(1,), width=8, **{field: "mine"})
     scaled = build(architecture, layer_scale=0.5)
-    with pytest.raises(
-        ValueError, match="layer scale cannot be folded into a branch that ends in a part"
-    ):
+    with pytest.raises(ValueError, match=f"into a branch that ends in a {end}: keep it"):
         weights.load(build(architecture), scaled.state_dict())
     weights.load(build(architecture, layer_scale=0.1), scaled.state_dict())
 
 
-def test_layer_scale_stays_before_a_norm_without_weights(monkeypatch) -> None:
-    monkeypatch.setattr(parts, "_registered", {})
-    parts.register("norm", "bare", lambda channels: nn.BatchNorm2d(channels, affine=False))
-    architecture = Architecture(depths=(1,), width=8, norm="bare")
-    with pytest.raises(ValueError, match="a branch that ends in a norm without weights: keep it"):
-        weights.load(build(architecture), build(architecture, layer_scale=0.5).state_dict())
-
-
-def test_the_release_checkpoint_starts_a_network_with_other_classes(tmp_path) -> None:
-    released = weights.export(ours("pocket", "13", 0.7), "release")
+def test_the_authors_checkpoint_initializes_a_network_with_other_classes(tmp_path) -> None:
+    released = weights.export(perturbed(empty(SMALL, layer_scale=0.7)), "release")
     torch.save({"model": released}, tmp_path / "convnext.pth")
     state = weights.read(tmp_path / "convnext.pth")
-    model = ours("pocket", "13", 0.7, num_classes=7)
+    model = build(replace(SMALL, num_classes=7), layer_scale=0.7)
     head = model.get_parameter("head.weight").clone()
     with pytest.raises(ValueError, match="weights for 1000 classes where this network has 7"):
         weights.load(model, state)
     weights.load(model, state, new_classifier=True)
     assert torch.equal(model.get_parameter("head.weight"), head)
-    assert torch.equal(
-        model.get_parameter("stem.conv.weight"), released["downsample_layers.0.0.weight"]
-    )
+    stem = model.get_parameter("stem.conv.weight")
+    assert torch.equal(stem, released["downsample_layers.0.0.weight"])
 
 
-def test_files_that_are_no_weights_are_refused_in_one_sentence(tmp_path) -> None:
-    (tmp_path / "text.pth").write_text("hello")
-    (tmp_path / "text.safetensors").write_text("hello")
-    torch.save({"epoch": 3}, tmp_path / "numbers.pth")
-    torch.save({"model": nn.Linear(2, 2)}, tmp_path / "code.pth")  # a pickled module would run code
-    for name in ("none.pth", "text.pth", "text.safetensors", "numbers.pth", "code.pth"):
-        with pytest.raises(ValueError) as caught:
-            weights.read(tmp_path / name)
-        assert name in str(caught.value)
-        assert "\n" not in str(caught.value)
-        assert "give" in str(caught.value)
+def test_weights_of_another_network_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="torchvision has no network of this architecture: only"):
+        weights.export(empty(Architecture(depthwise=True, width=4)), "torchvision")
+    with pytest.raises(ValueError, match="have no names known here .*'backbone.x'"):
+        detect({"backbone.x": 1})
+    resnet = weights.export(empty(Architecture()), "torchvision")
+    with pytest.raises(ValueError, match=r"'conv1.weight' has shape \(64, 3, 7, 7\)"):
+        weights.load(empty(Architecture(width=8)), resnet)
+    with pytest.raises(ValueError, match=r"of another architecture: .* keys are missing, such as"):
+        weights.load(empty(Architecture()), weights.export(empty(SMALL), "ours"))
 
 
-def test_safetensors_and_torch_files_hold_the_same(tmp_path) -> None:
+def test_a_weight_file_is_safetensors_or_tensors_alone(tmp_path) -> None:
     state = {"a": torch.arange(3.0)}
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "a.pth")
-    assert torch.equal(weights.read(tmp_path / "a.pth")["a"], state["a"])
-    assert torch.equal(weights.read(tmp_path / "a.safetensors")["a"], state["a"])
+    for name in ("a.safetensors", "a.pth"):
+        assert torch.equal(weights.read(tmp_path / name)["a"], state["a"])
+
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "text.safetensors").write_text("hello")
+    torch.save({"epoch": 3}, tmp_path / "numbers.pth")
+    torch.save({"model": nn.Linear(2, 2)}, tmp_path / "code.pth")  # a pickled module can run code
+    for name in ("none.pth", "text.pth", "text.safetensors", "numbers.pth", "code.pth"):
+        with pytest.raises(ValueError, match=rf"^[^\n]*{name}[^\n]* give [^\n]*$"):
+            weights.read(tmp_path / name)
 
 
-def test_unknown_keys_are_named() -> None:
-    with pytest.raises(ValueError, match="have no names known here .*'backbone.x'"):
-        detect({"backbone.x": 1})
-    model, other = ours("pocket", "13", 0.7), ours("pocket", "5").state_dict()
-    with pytest.raises(
-        ValueError, match=r"another architecture: .* keys are missing, such as 'norm.bias'"
-    ):
-        weights.load(model, other)
+def test_initial_weights_are_those_of_the_recipes() -> None:
+    torch.manual_seed(0)
+    classic = build(Architecture(width=32), init="he")
+    weight = classic.get_parameter("stages.2.block3.branch.conv2.weight")
+    assert weight.std().item() == pytest.approx((2 / (9 * len(weight))) ** 0.5, rel=0.02)
+
+    modern = build(TINY, init="truncated-normal")
+    for name in ("stages.3.block2.branch.conv2.weight", "head.weight"):
+        assert modern.get_parameter(name).std().item() == pytest.approx(0.02, rel=0.02)
+    assert all(not p.any() for name, p in modern.named_parameters() if name.endswith("bias"))
