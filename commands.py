@@ -1,14 +1,13 @@
 """The commands and their options: what `python runner.py COMMAND --help` says comes from here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from ablations.designs import Kind
-from studies.study import study_folder
-from training.recipe import StudyConfig
+from studies.options import StudyOptions, TrainOptions
 
 
 @dataclass(frozen=True)
@@ -47,55 +46,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class _Study:
-    """What commands about one study's folder have in common."""
-
-    preset: str = "food101"
-    """The preset whose name the study has."""
-    study: str | None = None
-    """Name of the study's folder; the preset's name if none is given."""
-    runs: Path = Path("runs")
-    """Folder of all studies."""
-
-    @property
-    def folder(self) -> Path:
-        """The study's. Raises ValueError where its name is none."""
-        return study_folder(self.study or self.preset, self.runs)
-
-
-@dataclass(frozen=True)
-class Training(_Roadmap, _Study):
+class Training(_Roadmap, TrainOptions):
     """What `train` and `all` have in common."""
-
-    preset: str = "food101"
-    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all that
-    follows."""
-    data_dir: Path | None = None
-    """Folder that data sets are downloaded or drawn into; datasets/ beside runner.py if none is
-    given."""
-    cache_dir: Path | None = None
-    """Folder for decoded images, where the data folder may not be written to; cache/ in it if none
-    is given."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    trial: bool = True
-    """Begin a new run with a second's trial of memory formats, threads and torch.compile, and keep
-    the fastest."""
-    workers: int | None = None
-    """Processes that prepare images; if none is given, what suits device and data set."""
-    checkpoint_minutes: float = 10
-    """A checkpoint is written after every epoch and, within one, after so many minutes; 0: after
-    every update."""
-    deterministic: bool = False
-    """On CUDA: only kernels that always round alike, where there are such (slower); the CPU's
-    always do."""
-    skip_unreadable: bool = False
-    """Leave out images that cannot be read, instead of refusing to build the cache of decoded
-    images."""
-    init_weights: Path | None = None
-    """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the
-    ConvNeXt release's)."""
-    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
 
 
 @dataclass(frozen=True)
@@ -175,7 +127,7 @@ class All(Training):
 
 
 @dataclass(frozen=True)
-class Status(_Study):
+class Status(StudyOptions):
     """Say how far a study is: runs queued, running (where, how far, how long yet), done, failed and
     why."""
 

@@ -24,6 +24,7 @@ from ablations.presets import get_preset
 from ablations.sweep import Sweep
 from commands import (
     COMMANDS,
+    LAUNCHING,
     All,
     Check,
     Command,
@@ -39,7 +40,6 @@ from commands import (
     Training,
     Unpack,
 )
-from studies import jobs
 from studies.comparisons import planned
 from studies.plan import LOOKS
 from studies.study import study_folder
@@ -47,7 +47,6 @@ from training import torchrun
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
 from training.recipe import follow
 from training.torchrun import RankInfo
-from training_command import submit, train_beside, train_until_resolved, train_variants
 from utils.streams import Patient
 from utils.text import one_line, readable_bytes
 
@@ -234,13 +233,22 @@ def train(command: Train, stop: StopRequest) -> int:
         )
     path = build_design(roadmap, regime, DesignSpec())
     overwrite = {step.name} if command.overwrite else set[str]()
-    return train_variants(command, path, [path.variant(step.name)], [command.seed], overwrite, stop)
+    command.check()
+    from studies.train import Request
+    from studies.train import train as train_request
+
+    variant = path.variant(step.name)
+    request = Request(command, path, [variant], [command.seed], overwrite, others="refuse")
+    return train_request(request, stop)
 
 
 def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     """Train every row of a design, then write the report; or have other processes do so, which
     `arguments` start."""
-    from studies.request import check_choice
+    command.check()
+    from studies import launch
+    from studies.train import Request, check_choice, train_until_resolved
+    from studies.train import train as train_request
 
     seeds = command.seeds or (tuple(range(LOOKS[-1])) if command.until_resolved else (0,))
     check_choice(["any"], seeds)
@@ -255,11 +263,9 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         if command.until_resolved or command.runs_at_most is None
         else command.runs_at_most // len(seeds)
     )
-    request = DesignSpec(
-        command.design, command.base, command.factors, command.fraction, most, sweep
-    )
+    spec = DesignSpec(command.design, command.base, command.factors, command.fraction, most, sweep)
     design = build_design(
-        _roadmap(command), get_regime(command.config.regime, command.config.resolution), request
+        _roadmap(command), get_regime(command.config.regime, command.config.resolution), spec
     )
     asked = [design.find(row) for row in command.steps]
     chosen = [each for row in asked for each in (row, *design.settings(row))] or list(
@@ -287,7 +293,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         )
     )
     if command.worker:
-        jobs.end_with_starter()
+        launch.end_with_parent()
     slurms = {
         "--time-limit": command.time_limit,
         "--partition": command.partition,
@@ -299,29 +305,88 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
             f"{given[0]} was given, which Slurm is told: add --launcher slurm, or leave it out"
         )
     if command.launcher == "slurm" and not command.dry_run:
-        return submit(command, arguments)
+        return _start_workers(command, arguments, stop)
     if (
         command.jobs != 1
         and not command.dry_run
-        and (code := train_beside(command, arguments, stop)) != DONE
+        and (code := _start_workers(command, arguments, stop)) != DONE
     ):
         return code
+    request = Request(
+        command,
+        design,
+        chosen,
+        seeds,
+        overwrite,
+        judging,
+        # Workers of --until-resolved wait: the next round needs the others' results.
+        others="leave" if command.worker and not command.until_resolved else "wait",
+        estimate=not command.worker,
+        dry_run=command.dry_run,
+        mixed_code=command.mixed_code,
+    )
     if judging and command.until_resolved:
-        code = train_until_resolved(command, design, judging, overwrite, stop)
+        from report.until import missing
+
+        code = train_until_resolved(
+            request,
+            lambda: missing(folder, judging, design, mixed_code=command.mixed_code),
+            stop,
+        )
     else:
-        code = train_variants(command, design, chosen, seeds, overwrite, stop, judging)
-    if code in (DONE, FAILED) and not command.dry_run and not command.worker:
-        try:
-            print(
-                "report:",
-                _write_report(folder, design.roadmap.name, command.mixed_code),
-                flush=True,
-            )
-        except ValueError as nothing_to_report:
-            if code == DONE:
-                raise
-            _tell(f"runner.py: {nothing_to_report}")
+        code = train_request(request, stop)
+    if code not in (DONE, FAILED) or command.dry_run or command.worker:
+        return code
+    try:
+        print("report:", _write_report(folder, design.roadmap.name, command.mixed_code), flush=True)
+    except ValueError as nothing_to_report:
+        if code == DONE:
+            raise
+        _tell(f"runner.py: {nothing_to_report}")
     return code
+
+
+def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
+    """Have local processes or Slurm jobs train what `arguments` request. Returns the exit code."""
+    from studies import launch
+    from studies.run_locks import refuse_other_code
+    from studies.study import find_study
+    from studies.train import data_folder, with_init_weights
+    from training.environment import code_version
+
+    if command.overwrite:
+        raise ValueError(
+            "--overwrite was given with --jobs or --launcher slurm: it is for one process"
+        )
+    words = command_line.without(arguments, LAUNCHING)
+    if command.launcher == "local":
+        return launch.run_workers(words, command.jobs, command.device, stop)
+    if command.gpus and command.gpus > 1:
+        raise ValueError(
+            f"--gpus is {command.gpus}: a job trains on one GPU, give --gpus 1 and more --jobs"
+        )
+    folder = command.folder
+    given = {
+        "job-name": folder.name,
+        "time": command.time_limit,
+        "partition": command.partition,
+        "gpus": command.gpus,
+    }
+    options = launch.slurm_options(given, command.sbatch)
+    find_study(folder, with_init_weights(command))
+    refuse_other_code(folder, code_version())
+    if command.data_dir is None:
+        words += ["--data-dir", str(data_folder(command))]
+    roadmap = Path(command.roadmap) if Path(command.roadmap).is_file() else None
+    place, array, closing = launch.submit(
+        folder, words, command.jobs, options, code_version(), roadmap, data_folder(command)
+    )
+    print(
+        f"submitted: job {array}, {command.jobs} at once, and job {closing}, which trains what "
+        f"these leave and writes the report; `scancel {array} {closing}` cancels both\n"
+        f"{place}: the script, the code as it is now, and the logs"
+    )
+    return DONE
 
 
 def status(command: Status) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import runner
-import training_command
+from studies import train
 from tests.conftest import files
 
 ROOT = Path(__file__).parents[1]
@@ -181,8 +181,10 @@ def test_runs_of_another_version_of_the_code_are_told_before_more_are_trained(
     capsys.readouterr()
     assert runner.main(more) == 2
     said = capsys.readouterr().err
-    assert f"finished runs in {study} were made by version abc of this code, and this is " in said
-    assert "are not judged together: use that version, or add --mixed-code" in said
+    assert (
+        f"finished runs in {study} were trained by version abc of this code, and this is " in said
+    )
+    assert "are not evaluated together: use that version, or add --mixed-code" in said
     assert files(tmp_path) == before
     assert runner.main([*request, "--seeds", "0", "1", "--dry-run"]) == 0
     assert "are reported together with --mixed-code only" in capsys.readouterr().err
@@ -264,7 +266,7 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(
     request_line, tmp_path, capsys, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training_command, "_HERE", tmp_path)
+    monkeypatch.setattr(train, "_DATASETS", tmp_path / "datasets")
     arguments = request_line.split()
     if (
         "--preset" not in arguments
@@ -281,9 +283,7 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(
     assert files(tmp_path) == set()
 
 
-@pytest.mark.parametrize(
-    "request_line", ["--help", "train --help", "train 14", "train 3 --dataset food102"]
-)
+@pytest.mark.parametrize("request_line", ["--help", "train --help", "train 14"])
 def test_help_and_refusals_import_nothing_heavy(request_line) -> None:
     script = (
         "import sys, runner\n"

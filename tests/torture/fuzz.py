@@ -31,7 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import runner
-import training_command
+from studies import train
 from tests.torture.fuzz_requests import Request, World, draw
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def _fork(arguments, world, out, err, limit):  # type: ignore[no-untyped-def]
             _limit_memory()
             os.chdir(world.folder)
             os.environ.update(world.environment)
-            training_command._HERE = world.folder
+            train._DATASETS = world.folder / "datasets"
             for there, here in (
                 (os.open(os.devnull, os.O_RDONLY), 0),
                 (out.fileno(), 1),

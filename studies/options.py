@@ -1,0 +1,88 @@
+"""What a user can request of every command on a study, and of those that train. Needs no torch.
+
+The docstrings of the fields are the help of the command line.
+"""
+
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from studies.study import study_folder
+from training.recipe import StudyConfig
+from utils.text import did_you_mean
+
+_MOST_WORKERS = 256
+_GPU_DRIVERS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
+"""Device files of CUDA and ROCm: NVIDIA, its Jetsons, AMD, Windows' Linux."""
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Options that name the folder of a study."""
+
+    preset: str = "food101"
+    """The preset whose name the study has."""
+    study: str | None = None
+    """Name of the study's folder; the preset's name by default."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study. Raises ValueError where its name cannot be a folder's."""
+        return study_folder(self.study or self.preset, self.runs)
+
+
+@dataclass(frozen=True)
+class TrainOptions(StudyOptions):
+    """Options of the commands that train."""
+
+    preset: str = "food101"
+    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all other
+    options."""
+    data_dir: Path | None = None
+    """Folder of data sets, which are downloaded or drawn into it; datasets/ next to runner.py by
+    default."""
+    cache_dir: Path | None = None
+    """Folder of decoded images, where the data folder is read-only; cache/ in it by default."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    trial: bool = True
+    """Begin a new run by timing memory formats, threads and torch.compile for about a second, and
+    keep the fastest."""
+    workers: int | None = None
+    """Processes that prepare images; by default what suits the device and the data set."""
+    checkpoint_minutes: float = 10
+    """Write a checkpoint after every epoch and, within one, after so many minutes; 0: after every
+    update."""
+    deterministic: bool = False
+    """On CUDA: use only kernels that always round alike, where there are some (slower); the CPU's
+    always do."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, instead of refusing the data set."""
+    init_weights: Path | None = None
+    """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the
+    ConvNeXt release's)."""
+    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
+
+    def check(self) -> None:
+        """Raise ValueError for a device that does not exist, or impossible workers or minutes."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            hint = did_you_mean(self.device, ("auto", "cpu", "cuda", "mps"), after=" ")
+            raise ValueError(
+                f"there is no device {self.device!r}: {hint}choose auto, cpu, cuda, cuda:N or mps"
+            )
+        linux_gpu = any(any(Path("/dev").glob(driver)) for driver in _GPU_DRIVERS)
+        if self.device.startswith("cuda") and sys.platform == "linux" and not linux_gpu:
+            raise ValueError(
+                f"device {self.device!r} was requested and this machine has no CUDA device: "
+                "choose auto or cpu"
+            )
+        if self.workers is not None and not 0 <= self.workers <= _MOST_WORKERS:
+            raise ValueError(f"--workers is {self.workers}: give 0 to {_MOST_WORKERS}")
+        if not self.checkpoint_minutes >= 0:  # nor NaN
+            raise ValueError(f"--checkpoint-minutes is {self.checkpoint_minutes}: give 0 or more")

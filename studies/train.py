@@ -1,0 +1,257 @@
+"""Train the rows of a design: plan the runs, estimate their cost, open the images, run the queue.
+
+Everything that can be refused is refused by the plan and the estimate, before anything is written.
+"""
+
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import data
+from ablations import get_regime
+from ablations.designs import Design, Variant
+from ablations.fitting import check_file
+from data.datasets import Located
+from data.sizes import Sizes, sizes
+from studies import launch, run_queue
+from studies.cost_estimate import CostEstimate
+from studies.options import TrainOptions
+from studies.plan import Plan
+from studies.run import Run, share
+from studies.run_locks import other_versions, refuse_other_code
+from studies.status import note_requested
+from studies.study import find_study, note_design, note_plan, open_study
+from training import processes, torchrun
+from training.device import before_cuda, find_device, find_precision, find_workers
+from training.environment import code_version
+from training.execution import Execution, open_stores
+from training.initial_weights import describe
+from training.interrupt import DONE, StopRequest
+from training.recipe import StudyConfig
+from training.spec import short_side
+from utils.files import require_folder
+from utils.text import first_few, left_out, listed, one_line
+
+_DATASETS = Path(__file__).parents[1] / "datasets"
+Missing = Callable[[], Mapping[str, tuple[int, ...]]]
+"""The seeds that each row still needs, by the results so far; empty when all is resolved."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The variants of a design that are to be trained with each seed."""
+
+    options: TrainOptions
+    design: Design
+    variants: Sequence[Variant]
+    seeds: Sequence[int]
+    overwrite: Collection[str] = ()
+    """Steps whose runs are discarded and trained from scratch."""
+    plan: Plan | None = None
+    """The plan of the study, where a whole design is requested."""
+    others: run_queue.Others = "wait"
+    """What to do about runs that other processes train."""
+    estimate: bool = True
+    """Whether the cost is estimated and printed first."""
+    dry_run: bool = False
+    mixed_code: bool = False
+    """Whether results of different versions of the code are reported together."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A request that has been checked, with all that its runs need."""
+
+    request: Request
+    runs: Sequence[Run]
+    execution: Execution
+    dataset: Located
+    data_dir: Path
+    cache: Path
+    """Folder of the decoded images."""
+    sizes: Sizes
+
+
+def train(request: Request, stop: StopRequest) -> int:
+    """Train what is requested, and return the exit code."""
+    task = _plan(request)
+    estimate = _estimate(task) if request.estimate else None
+    if request.dry_run:
+        return DONE
+    return _run(task, estimate, stop)
+
+
+def train_until_resolved(request: Request, missing: Missing, stop: StopRequest) -> int:
+    """Train the seeds that `missing` names, look at the results, and repeat until it names none.
+
+    Raises:
+        ValueError: results of several versions of the code would be needed, or finished runs cannot
+            be reported.
+    """
+    folder, before = request.options.folder, dict[str, tuple[int, ...]]()
+    while more := dict(missing()):
+        if not request.mixed_code and (others := other_code(folder)):
+            raise ValueError(
+                f"{others} are not evaluated together: use that version, or add --mixed-code"
+            )
+        if more == before:
+            raise ValueError(
+                f"the runs of {first_few(sorted(more))} are finished and yet cannot be reported: "
+                "`runner.py report` says why; train them again with --overwrite"
+            )
+        before = more
+        for seeds in dict.fromkeys(more.values()):
+            variants = [each for each in request.design.variants if more.get(each.name) == seeds]
+            overwrite = {each.name for each in variants} & set(request.overwrite)
+            part = replace(request, variants=variants, seeds=seeds, overwrite=overwrite)
+            code = train(part, stop)
+            if code != DONE or request.dry_run:
+                return code
+        request = replace(request, overwrite=())  # later rounds add to the runs of the first
+    if not before:
+        print(f"{folder}: no run to train: each comparison is resolved, given up or at its limit")
+    return DONE
+
+
+def other_code(folder: Path) -> str:
+    """The beginning of a message about finished runs of other versions of the code, if any."""
+    code = code_version()
+    if not (others := other_versions(folder, code)):
+        return ""
+    return (
+        f"finished runs in {folder} were trained by version {listed(others)} of this code, and "
+        f"this is {code}: they"
+    )
+
+
+def check_choice(steps: Sequence[str], seeds: Sequence[int]) -> None:
+    """Raise ValueError unless there are steps and possible seeds, none of them twice."""
+    for seed in seeds:
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"seed is {seed}: give a whole number from 0 to {2**31 - 1}")
+    for what, values in (("step", list(steps)), ("seed", [str(seed) for seed in seeds])):
+        if not values:
+            raise ValueError(f"no {what} was given: give at least one")
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise ValueError(f"{what} {twice} was given twice: give each {what} once")
+
+
+def _plan(request: Request) -> _Task:
+    """The runs of a request, and how they are executed. Writes nothing."""
+    options, design, variants = request.options, request.design, request.variants
+    config = options.config
+    regime = get_regime(config.regime, config.resolution)
+    design.check(variants, regime, config)
+    check_choice([variant.name for variant in variants], request.seeds)
+    options.check()
+    dataset, data_dir, cache = _check_folders(options)
+    if options.init_weights:
+        setups = {each.name: design.setup(each, regime, config) for each in variants}
+        check_file(options.init_weights, regime, setups)
+    config = with_init_weights(options)
+    find_study(options.folder, config)
+
+    before_cuda(options.deterministic)
+    rank = torchrun.place()
+    device = find_device(options.device, rank)
+    config = replace(config, precision=find_precision(config.precision, device))
+    study = find_study(options.folder, config)
+    refuse_other_code(options.folder, code_version())
+    images = sizes(dataset, cache, _short_side(config))
+    runs = []
+    for variant in variants:
+        setup = design.setup(variant, regime, config, images.classes)
+        network, recipe = setup.architecture, setup.recipe
+        for seed in request.seeds:
+            name, number = variant.name, variant.number
+            runs.append(Run(study, name, number, seed, network, recipe, options.init_weights))
+    runs.sort(key=lambda run: request.seeds.index(run.seed))
+    for run in runs:
+        run.check_records(request.overwrite)
+        run.check_parts(rank.count)
+    execution = Execution(
+        device,
+        find_workers(options.workers, device, launch.workers_here() * rank.local_count),
+        trial=options.trial,
+        checkpoint_minutes=options.checkpoint_minutes,
+        deterministic=options.deterministic,
+        processes=processes.here(),
+    )
+    runs = share(runs, request.overwrite)
+    return _Task(request, runs, execution, dataset, data_dir, cache, images)
+
+
+def _short_side(config: StudyConfig) -> int:
+    return short_side(config.resolution, config.recipe.augmentation.crop_scale)
+
+
+def with_init_weights(options: TrainOptions) -> StudyConfig:
+    """The config of the study, with a record of the file of initial weights if there is one."""
+    if not options.init_weights:
+        return options.config
+    return replace(options.config, init_weights=describe(options.init_weights))
+
+
+def data_folder(options: TrainOptions) -> Path:
+    """The folder of data sets."""
+    return options.data_dir or _DATASETS
+
+
+def _check_folders(options: TrainOptions) -> tuple[Located, Path, Path]:
+    """The data set, and the folders of data sets and of decoded images. Raises ValueError where one
+    cannot be used."""
+    require_folder(options.runs, "the runs folder", may_be_missing=True, writable=True)
+    data_dir = data_folder(options)
+    if options.data_dir:
+        require_folder(data_dir, "the data folder")
+    dataset = data.check(options.config.dataset, data_dir, create_root=options.data_dir is None)
+    cache = options.cache_dir or data_dir / "cache"
+    what = "the folder of decoded images (--cache-dir)"
+    require_folder(cache, what, may_be_missing=options.cache_dir is None)
+    return dataset, data_dir, cache
+
+
+def _estimate(task: _Task) -> CostEstimate:
+    """The cost of the task, printed for a whole study. Raises OSError where the disks are too
+    small."""
+    request = task.request
+    if task.sizes.cache and task.cache.exists():
+        data.require_writable(task.cache, "the folder of decoded images (--cache-dir)")
+    estimate = CostEstimate(task.runs, task.sizes, task.execution, request.overwrite)
+    if request.others != "refuse":
+        print(estimate.expectation, estimate, sep="\n", flush=True)
+        others = "" if request.mixed_code else other_code(request.options.folder)
+        if others and min(estimate.done) < 1:
+            rest = "are reported together with --mixed-code only, else those of the commonest one"
+            print(one_line(f"{others} {rest}"), file=sys.stderr)
+    estimate.require_disk(task.data_dir, task.cache, request.options.runs)
+    return estimate
+
+
+def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:
+    """Fetch and decode the images, create the study, train its runs."""
+    request, study = task.request, task.runs[0].study
+    dataset = task.dataset.load()
+    trainers = launch.workers_here() * torchrun.place().local_count
+    skip = request.options.skip_unreadable
+    stores = open_stores(dataset, task.cache, _short_side(study.config), skip, trainers)
+    dataset = dataset.without(stores.skipped)
+    if dataset.skipped:
+        print(one_line(f"left out: {left_out(dataset.skipped)}"), file=sys.stderr)
+    study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
+    note_design(study.folder, request.design.record)
+    if request.plan is not None:
+        note_plan(study.folder, request.plan)
+    runs = [replace(run, study=study) for run in task.runs]
+    note_requested(study.folder, [(run.step, run.seed) for run in runs if run.made_as is None])
+    shown = estimate if request.others != "refuse" else None
+    return run_queue.run_all(
+        runs,
+        stores,
+        task.execution,
+        stop,
+        request.overwrite,
+        shown.finished if shown else None,
+        request.others,
+    )
