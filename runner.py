@@ -168,7 +168,7 @@ def _parse(arguments: Sequence[str]) -> Command:
 
     def defaults(given: command_line.Given) -> dict[str, Command]:
         name = given.get("--preset", ["food101"])[-1]
-        config = get_preset(name).config
+        config = get_preset(name)
         return {
             word: kind(preset=name, config=config) if issubclass(kind, Training) else kind()
             for word, kind in COMMANDS.items()
@@ -177,7 +177,7 @@ def _parse(arguments: Sequence[str]) -> Command:
     command: Command
     command, given = command_line.parse(COMMANDS, arguments, defaults, description=__doc__)
     if isinstance(command, Train | All):
-        before, after = get_preset(command.preset).config.recipe, command.config.recipe
+        before, after = get_preset(command.preset).recipe, command.config.recipe
         own = {
             name: getattr(command.config.classic, name)
             for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
@@ -206,7 +206,7 @@ def steps(command: Steps) -> int:
 
 def check(command: Check) -> int:
     """Try every row of a roadmap in every regime."""
-    roadmap, config = get_roadmap(command.roadmap), get_preset(command.preset).config
+    roadmap, config = get_roadmap(command.roadmap), get_preset(command.preset)
     for regime in REGIMES.values():
         roadmap.check(regime, config)
     regime = get_regime(config.regime)

@@ -2,7 +2,7 @@
 measured."""
 
 from ablations.paper import PaperRow, paper_row
-from ablations.regimes import REGIMES, Regime, get_regime
+from ablations.presets import REGIMES, Regime, get_regime
 from ablations.roadmap import Roadmap, Setup
 from ablations.roadmaps import PAPER, get_roadmap
 from ablations.step import RecipeOf, Step

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.regimes import REGIMES, Regime
+from ablations.presets import REGIMES, Regime
 from ablations.roadmap import Setup
 from ablations.roadmaps import PAPER
 from ablations.step import Step

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from ablations.regimes import REGIMES, Regime
+from ablations.presets import REGIMES, Regime
 from ablations.step import NAME, RecipeOf, Step
 from models import Architecture, SwinArchitecture
 from training.recipe import Recipe, StudyConfig
@@ -65,7 +65,9 @@ class Roadmap:
         true there."""
         there = (step for step in self.steps if not step.networks or regime.name in step.networks)
         return tuple(
-            step.told(_network(self.way(step), regime, None)) if "{" in step.description else step
+            step.describe(_network(self.way(step), regime, None))
+            if "{" in step.description
+            else step
             for step in there
         )
 

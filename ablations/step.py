@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ablations.fields import ARCHITECTURE, RECIPE, value_of
-from ablations.regimes import REGIMES, Regime
+from ablations.presets import REGIMES, Regime
 from models import Architecture, SwinArchitecture
 from utils.text import did_you_mean
 
@@ -39,7 +39,7 @@ class Step:
     name: str
     description: str
     """What changes, in a few words; `{stem_stride}` and the like stand for fields of the network
-    (see `told`)."""
+    (see `describe`)."""
     source: str = ""
     """Where it is described: a section of the paper, or another paper."""
     after: str | None = None
@@ -112,7 +112,7 @@ class Step:
         """Whether it changes a step of the path without being on it."""
         return self.number is None and self.after is not None
 
-    def told(self, network: Architecture | SwinArchitecture) -> "Step":
+    def describe(self, network: Architecture | SwinArchitecture) -> "Step":
         """With a description that is true of `network`: its value for each field in braces."""
         values = vars(network)
         description = re.sub(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from ablations.paper import paper_row
-from ablations.regimes import Regime
+from ablations.presets import Regime
 from ablations.roadmap import Roadmap
 from ablations.roadmaps import PAPER
 from models import Architecture

@@ -12,7 +12,7 @@ from typing import Any
 
 from timm.models import register_model
 
-from ablations.regimes import get_regime
+from ablations.presets import get_regime
 from ablations.roadmaps import PAPER
 from ablations.step import Step
 from ablations.timm_network import TimmResNet
@@ -56,7 +56,7 @@ def _entry(name: str, step: Step) -> Any:
 
     entry.__name__ = entry.__qualname__ = name
     entry.__module__ = __name__
-    entry.__doc__ = f"{step.told(Architecture()).description} ({step.source})."
+    entry.__doc__ = f"{step.describe(Architecture()).description} ({step.source})."
     setattr(sys.modules[__name__], name, entry)
     return entry
 

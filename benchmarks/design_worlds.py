@@ -11,7 +11,7 @@ import numpy as np
 
 from ablations.designs import Design, DesignSpec, build_design
 from ablations.designs.orders import orders
-from ablations.regimes import REGIMES
+from ablations.presets import REGIMES
 from ablations.roadmaps import PAPER
 from benchmarks.worlds import World
 from report.variance import Runs

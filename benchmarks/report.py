@@ -54,7 +54,7 @@ sys.exit(code)
 
 def make(folder: Path, seeds: int) -> int:
     """A study in `folder`; how many runs it has."""
-    config = get_preset("food101").config
+    config = get_preset("food101")
     regime = get_regime(config.regime)
     design = build_design(PAPER, regime, DesignSpec())
     names = [f"class-{number:03d}" for number in range(CLASSES)]

@@ -73,7 +73,7 @@ def _step(predictor: Predictor, regimes: Sequence[Regime]) -> Step | None:
         (step for step in PAPER.steps if step.name == predictor.step and not step.reference), None
     )
     if step and any(PAPER.architecture(step, regime, a.num_classes) == a for regime in regimes):
-        return step.told(a)
+        return step.describe(a)
     return None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ablations.designs import Design
-from ablations.regimes import get_regime
+from ablations.presets import get_regime
 from ablations.roadmap import ends
 from studies.plan import Family, Plan, revised
 from studies.study import read_plans

@@ -15,7 +15,7 @@ from ablations.designs.factorial import factorial
 from ablations.designs.orders import orders
 from ablations.designs.pairs import cumulative, leave_one_out, one_at_a_time
 from ablations.designs.swept import swept
-from ablations.regimes import Regime
+from ablations.presets import Regime
 from ablations.roadmap import Roadmap
 from ablations.sweep import Sweep
 

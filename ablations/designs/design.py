@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from ablations import roadmaps
-from ablations.regimes import Regime
+from ablations.presets import Regime
 from ablations.roadmap import Roadmap, Setup
 from ablations.step import Step
 from ablations.sweep import Setting, Sweep

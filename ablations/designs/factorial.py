@@ -7,7 +7,7 @@ from typing import Any
 
 from ablations.designs.design import Design, DesignSpec, Effect
 from ablations.designs.parts import Combinations, Parts
-from ablations.regimes import Regime
+from ablations.presets import Regime
 from ablations.roadmap import Roadmap
 from utils.text import listed
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ablations.designs.design import Design, DesignSpec, Effect, Variant
 from ablations.designs.parts import Combinations, Parts
 from ablations.designs.precedence import Orders, passing
-from ablations.regimes import Regime
+from ablations.presets import Regime
 from ablations.roadmap import Roadmap
 from utils.text import listed
 

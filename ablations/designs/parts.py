@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from ablations.designs.design import Design, DesignSpec, Effect, Variant
-from ablations.regimes import Regime
+from ablations.presets import Regime
 from ablations.roadmap import Roadmap
 from ablations.step import Step
 from utils.text import listed

@@ -13,13 +13,13 @@ BEYOND = get_roadmap("beyond")
 
 def test_it_begins_where_the_paper_ends() -> None:
     for preset in PRESETS.values():
-        regime = get_regime(preset.config.regime)
-        assert BEYOND.setup("0", regime, preset.config) == PAPER.setup("13", regime, preset.config)
+        regime = get_regime(preset.regime)
+        assert BEYOND.setup("0", regime, preset) == PAPER.setup("13", regime, preset)
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
 def test_each_row_is_a_network_of_its_own(regime) -> None:
-    config = PRESETS["food101"].config
+    config = PRESETS["food101"]
     setups = [BEYOND.setup(step, regime, config) for step in BEYOND.steps_in(regime)]
     assert len(set(setups)) == len(setups)
     assert BEYOND.setup("response-norm", regime, config).recipe == replace(

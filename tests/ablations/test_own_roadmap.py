@@ -42,7 +42,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_file_is_a_roadmap(tmp_path) -> None:
     roadmap = get_roadmap(str(written(tmp_path, SOUND)))
-    config, regime = PRESETS["pocket"].config, get_regime("pocket")
+    config, regime = PRESETS["pocket"], get_regime("pocket")
     assert (roadmap.name, [step.number for step in roadmap.steps]) == ("mine", [0, 1, None, 2])
     assert [step.after for step in roadmap.steps] == [
         None,
@@ -179,7 +179,7 @@ def test_a_wrong_file_is_refused_in_one_sentence_that_says_where(tmp_path, text,
 
 
 def test_impossible_values_are_refused_with_their_step() -> None:
-    config, regime = PRESETS["food101"].config, get_regime("tiny")
+    config, regime = PRESETS["food101"], get_regime("tiny")
     rows = (Step("a", "", "", None, 0), Step("b", "", "", "a", 1, architecture={"kernel_size": 4}))
     with pytest.raises(
         ValueError, match="step 'b' of the roadmap 'x': kernel_size is 4: give an odd number"

@@ -14,8 +14,8 @@ from studies.comparisons import families
 def test_it_leads_from_the_classic_recipe_to_the_modern_one(network, preset) -> None:
     roadmap, config, regime = (
         get_roadmap("recipe", network),
-        preset.config,
-        get_regime(preset.config.regime),
+        preset,
+        get_regime(preset.regime),
     )
     setups = [roadmap.setup(step, regime, config) for step in roadmap.path]
     assert (setups[0].recipe, setups[-1].recipe) == (config.classic, config.recipe)
@@ -30,7 +30,7 @@ def test_every_field_of_the_recipe_is_changed_by_exactly_one_decision() -> None:
 
 
 def test_any_recipe_that_a_study_asks_for_is_where_the_path_ends() -> None:
-    config = PRESETS["pocket"].config
+    config = PRESETS["pocket"]
     recipe = config.recipe.change(
         ema=0.9, micro_batches=2, color_jitter=0.3, betas=(0.8, 0.9), flip=0.0
     )
@@ -69,8 +69,8 @@ def test_a_decision_that_changes_nothing_in_a_study_is_not_among_its_comparisons
     roadmap = get_roadmap("recipe")
     compared = {}
     for name, preset in PRESETS.items():
-        design = build_design(roadmap, get_regime(preset.config.regime), DesignSpec())
-        path, *_ = families(design, preset.config, [row.name for row in design.variants])
+        design = build_design(roadmap, get_regime(preset.regime), DesignSpec())
+        path, *_ = families(design, preset, [row.name for row in design.variants])
         compared[name] = [row for row, _ in path.comparisons]
     assert compared["pocket"] == ["optimizer", "schedule", "label-smoothing", "moving-average"]
     assert compared["food101"] == [

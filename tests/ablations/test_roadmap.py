@@ -51,7 +51,7 @@ def test_numbers_are_0_to_13_and_names_are_unique() -> None:
 
 
 def test_the_recipe_changes_with_the_training_recipe_and_no_other_step() -> None:
-    config, regime = PRESETS["pocket"].config, get_regime("pocket")
+    config, regime = PRESETS["pocket"], get_regime("pocket")
     recipes = {
         step.name: PAPER.setup(step, regime, config).recipe for step in PAPER.steps_in(regime)
     }
@@ -61,7 +61,7 @@ def test_the_recipe_changes_with_the_training_recipe_and_no_other_step() -> None
 
 
 def test_all_decisions_combined_are_the_last_step_and_none_the_first() -> None:
-    config = PRESETS["pocket"].config
+    config = PRESETS["pocket"]
     for regime in REGIMES.values():
         decisions = [step.name for step in PAPER.path[1:]]
         assert PAPER.combine(decisions[::-1], regime, config) == PAPER.setup("13", regime, config)
@@ -71,7 +71,7 @@ def test_all_decisions_combined_are_the_last_step_and_none_the_first() -> None:
 
 
 def test_a_decision_alone_changes_what_its_row_says() -> None:
-    config, regime = PRESETS["pocket"].config, get_regime("pocket")
+    config, regime = PRESETS["pocket"], get_regime("pocket")
     assert PAPER.combine(["gelu"], regime, config) == Setup(
         replace(regime.baseline, activation="gelu"), config.classic
     )
@@ -89,7 +89,7 @@ def closed_subsets() -> list[frozenset[str]]:
 
 
 def test_every_choice_of_decisions_that_holds_what_it_needs_is_a_network() -> None:
-    config, regime = PRESETS["pocket"].config, get_regime("pocket")
+    config, regime = PRESETS["pocket"], get_regime("pocket")
     networks = {
         PAPER.combine(subset, regime, config, 7).architecture for subset in closed_subsets()
     }
@@ -112,7 +112,7 @@ def test_decisions_bring_what_they_need_and_take_along_what_needs_them() -> None
     assert gone == {"depthwise-first", "kernel-5", "kernel-7", "kernel-9", "kernel-11"}
     assert PAPER.needing(["gelu"]) == PAPER.needed(["gelu"]) == {"gelu"}
     with pytest.raises(ValueError, match="'width' of the roadmap 'paper' needs depthwise"):
-        PAPER.combine(["width"], get_regime("tiny"), PRESETS["pocket"].config)
+        PAPER.combine(["width"], get_regime("tiny"), PRESETS["pocket"])
 
 
 def test_other_kernel_sizes_start_from_step_7() -> None:
@@ -145,12 +145,12 @@ def test_an_unknown_step_is_refused_in_a_sentence(asked, message) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_every_preset_is_a_valid_study(preset) -> None:
-    get_regime(preset.config.regime)
-    assert (preset.config.recipe.optimizer, preset.config.classic.optimizer) == ("adamw", "sgd")
+    get_regime(preset.regime)
+    assert (preset.recipe.optimizer, preset.classic.optimizer) == ("adamw", "sgd")
 
 
 def test_the_study_uses_the_papers_recipe() -> None:
-    assert PRESETS["food101"].config.recipe == Recipe(batch_size=512, micro_batches=8)
+    assert PRESETS["food101"].recipe == Recipe(batch_size=512, micro_batches=8)
 
 
 def test_the_papers_rows_are_all_there() -> None:
@@ -183,4 +183,4 @@ def test_a_description_is_true_in_its_regime(regime, description) -> None:
         == description
     )
     braces = Step("own", "kernel {kernel_size} and {whatever}", architecture={"kernel_size": 5})
-    assert braces.told(Architecture(kernel_size=5)).description == "kernel 5 and {whatever}"
+    assert braces.describe(Architecture(kernel_size=5)).description == "kernel 5 and {whatever}"

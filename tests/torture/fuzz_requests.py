@@ -16,8 +16,7 @@ from pathlib import Path
 import command_line
 import runner
 from ablations import PAPER, get_regime
-from ablations.presets import PRESETS
-from ablations.regimes import REGIMES
+from ablations.presets import PRESETS, REGIMES
 from tests.torture.fuzz_damages import DAMAGES
 from utils.text import one_line
 
