@@ -107,9 +107,7 @@ def main() -> None:
         kilobytes = (
             sum(split.source.stamp(index)[0] for index in range(len(split))) / len(split) / 1000
         )
-        store = open_store(
-            split, Path(folder, "cache"), arguments.short_side, announce=lambda _: None
-        )
+        store = open_store(split, Path(folder, "cache"), arguments.short_side)
         recipe = Augmentation()
         rates = measure(
             {

@@ -16,13 +16,12 @@ from utils.files import require_writable
 
 if TYPE_CHECKING:
     from data.batches import Batch, PreparedImages
-    from data.cache import open_store
+    from data.image_store import ImageStore, open_store
     from data.loader import eval_batches, train_batches
-    from data.store import ImageStore
 
 _LAZY = {
-    "ImageStore": "data.store",
-    "open_store": "data.cache",
+    "ImageStore": "data.image_store",
+    "open_store": "data.image_store",
     "Batch": "data.batches",
     "PreparedImages": "data.batches",
     "train_batches": "data.loader",

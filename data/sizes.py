@@ -1,5 +1,5 @@
-"""How large a data set is and what disk it will take, found out without downloading or decoding
-it."""
+"""The number of a data set's images and the disk they will take, without downloading or decoding
+them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,9 @@ import numpy as np
 from data.datasets import Located
 from data.decode import UnreadableImage, resized_shape
 from data.splits import HELD_OUT, Split
-from data.store import store_folder
 
-_SAMPLE = 64
-"""Headers read per split to estimate the cache's size."""
+SAMPLE = 64
+"""Image headers that are read to estimate the size of a split's store."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Sizes:
     test: int
     classes: int
     download: int
-    """Bytes of disk that downloading or drawing the images takes; 0 where they are there."""
+    """Bytes of disk that the download takes; 0 where the images are there."""
     cache: int
     """Bytes of decoded images still to be written, estimated from a sample of them."""
     height: int
@@ -32,9 +31,28 @@ class Sizes:
     """Of a typical decoded image, in pixels."""
 
 
-def sizes(found: Located, cache: Path, short_side: int) -> Sizes:
-    """Of a data set, cached under `cache` (see `data.open_store`). Writes and fetches nothing."""
-    dataset, published = found.dataset, found.origin.published
+def store_folder(folder: Path | str, split: Split, short_side: int) -> Path:
+    """Where `data.image_store.open_store` keeps the split's store of that size."""
+    return Path(folder) / f"{split.name}-{short_side}"
+
+
+def estimate(split: Split, short_side: int) -> tuple[int, int, int]:
+    """Bytes of a split's store, and height and width of a typical image, from a sample that is
+    spread over the split."""
+    shapes = []
+    for index in np.unique(np.linspace(0, len(split) - 1, SAMPLE).astype(int)).tolist():
+        try:
+            shapes.append(resized_shape(*split.source.size(index), short_side))
+        except UnreadableImage:
+            continue  # the build will name it
+    height, width = np.array(shapes or [(short_side, short_side)], float).T
+    total = 3 * len(split) * float((height * width).mean())
+    return round(total), round(height.mean()), round(width.mean())
+
+
+def sizes(located: Located, cache: Path, short_side: int) -> Sizes:
+    """Sizes of a data set that is decoded under `cache`. Writes and downloads nothing."""
+    dataset, published = located.dataset, located.origin.published
     if dataset is None:
         assert published is not None
         held = round(HELD_OUT * published.train)
@@ -49,34 +67,19 @@ def sizes(found: Located, cache: Path, short_side: int) -> Sizes:
             height,
             width,
         )
-    shapes = {split.name: _typical_shape(split, short_side) for split in dataset.splits.values()}
     missing = [
-        split
+        estimate(split, short_side)[0]
         for split in dataset.splits.values()
         if not store_folder(cache, split, short_side).exists()
     ]
+    _, height, width = estimate(dataset.train, short_side)
     return Sizes(
         len(dataset.train),
         len(dataset.validation),
         len(dataset.test),
         len(dataset.classes),
         download=0,
-        cache=sum(round(len(split) * 3 * shapes[split.name][2]) for split in missing),
-        height=round(shapes[dataset.train.name][0]),
-        width=round(shapes[dataset.train.name][1]),
+        cache=sum(missing),
+        height=height,
+        width=width,
     )
-
-
-def _typical_shape(split: Split, short_side: int) -> tuple[float, float, float]:
-    """Mean height, width and area of a decoded image, from a sample that is spread over the
-    split."""
-    shapes = []
-    for index in np.unique(np.linspace(0, len(split) - 1, _SAMPLE).astype(int)).tolist():
-        try:
-            shapes.append(resized_shape(*split.source.size(index), short_side))
-        except UnreadableImage:
-            continue  # the build will name it
-    if not shapes:
-        return float(short_side), float(short_side), float(short_side**2)
-    height, width = np.array(shapes, float).T
-    return float(height.mean()), float(width.mean()), float((height * width).mean())

@@ -1,5 +1,4 @@
-"""What a data set is: named images with labels in three splits, a reader for each, and where they
-come from."""
+"""A data set: named images with labels in three splits, and a source that reads them."""
 
 from __future__ import annotations
 
@@ -7,14 +6,15 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+
+from data.decode import image_size, read_image
 
 HELD_OUT = 0.1
 """Share of each class's training images that is held out for selection where no validation split is
@@ -46,13 +46,9 @@ class Files:
     paths: tuple[Path, ...]
 
     def read(self, index: int) -> np.ndarray:
-        from data.decode import read_image
-
         return read_image(self.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        from data.decode import image_size
-
         return image_size(self.paths[index])
 
     def stamp(self, index: int) -> tuple[int, int]:
@@ -128,14 +124,18 @@ class Dataset:
 
     def without(self, unreadable: Mapping[str, Collection[str]]) -> Dataset:
         """The data set without these images, by split and name."""
-        left: dict[str, Any] = {}
+        left = self.splits
         for part, names in unreadable.items():
-            split, out = self.splits[part], set(names)
-            left[part] = split.take(
-                [i for i, name in enumerate(split.ids) if name not in out], split.name
-            )
-        skipped = {part: tuple(names) for part, names in unreadable.items() if names}
-        return replace(self, **left, skipped=skipped) if skipped else self
+            split, out = left[part], set(names)
+            kept = [index for index, name in enumerate(split.ids) if name not in out]
+            left[part] = split.take(kept, split.name)
+        return replace(
+            self,
+            train=left["train"],
+            validation=left["validation"],
+            test=left["test"],
+            skipped={part: tuple(names) for part, names in unreadable.items() if names},
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -150,53 +150,11 @@ class Dataset:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Published:
-    """What is known of a data set that is not there yet, and how to get it."""
-
-    train: int
-    """Images to train on, those that will be held out among them."""
-    test: int
-    classes: int
-    bytes: int
-    """Disk that getting them takes."""
-    height: int
-    width: int
-    """Of a typical image, in pixels."""
-    fetch: Callable[[Path], None]
-    """Puts the images into the data folder. Raises OSError (no network, a full disk) in one
-    sentence."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A data set by name: how it is found in a folder and, where it may be missing, what is
-    published of it."""
-
-    name: str
-    """As it is asked for: 'food101'; 'imagefolder:PATH' if it lies in a folder of the user's."""
-    read: Callable[[Path], Dataset | None]
-    """The data set in the data folder (in PATH), None where it is not there yet. Opens no image,
-    imports nothing heavy and writes nothing. Raises ValueError, in one sentence, where it is
-    damaged or half downloaded."""
-    published: Published | None = None
-    """Needed unless `read` always finds a data set or refuses the folder."""
-
-    @property
-    def kind(self) -> str:
-        return self.name.partition(":")[0]
-
-    @property
-    def is_the_users(self) -> bool:
-        return ":" in self.name
-
-
 def hold_out(split: Split, share: float = HELD_OUT) -> tuple[list[int], list[int]]:
     """Indices (kept, held out) of a fixed stratified split: in each class `share` of the images, at
     least one.
 
-    An image's rank is the hash of its name, so that the choice depends on no seed, no order and no
-    library.
+    An image's rank is the hash of its name, so the choice depends on no seed, order or library.
     """
     members: defaultdict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(split.labels):
@@ -208,3 +166,28 @@ def hold_out(split: Split, share: float = HELD_OUT) -> tuple[list[int], list[int
         )
         held.update(ranked[: max(1, round(share * len(indices)))])
     return [index for index in range(len(split)) if index not in held], sorted(held)
+
+
+def complete(
+    name: str,
+    classes: tuple[str, ...],
+    parts: Mapping[str, Split],
+    description: str,
+    synthetic: bool = False,
+) -> Dataset:
+    """A data set of the splits `parts`: train, and what is given of validation and test.
+
+    A split that is not given is held out from train: 10 % of all its images.
+    """
+    splits = dict(parts)
+    prefix = splits["train"].name.removesuffix("-train")
+    share = HELD_OUT
+    for part in ("test", "validation"):
+        if part in splits:
+            continue
+        kept, held = hold_out(splits["train"], share)
+        splits[part] = splits["train"].take(held, f"{prefix}-{part}")
+        splits["train"] = splits["train"].take(kept, f"{prefix}-train")
+        share /= 1 - HELD_OUT  # the rest is smaller
+    train, validation, test = splits["train"], splits["validation"], splits["test"]
+    return Dataset(name, classes, train, validation, test, synthetic, description)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.pocket import FOLDER
-from data.pocket_images import generate
+from data import pocket
 from tests.conftest import MadeOnce
 
 ROOT = Path(__file__).parents[1]
@@ -19,21 +18,20 @@ pytestmark = [
 EPOCHS = (
     24  # far more than pass between the first checkpoint and the stop, on a machine however busy
 )
-QUICK = f"--resolution 32 --epochs {EPOCHS} --warmup-epochs 0 --batch-size 24 --device cpu"
+QUICK = f"--dataset food101 --resolution 32 --epochs {EPOCHS} --warmup-epochs 0 --batch-size 24 --device cpu"
 
 
 @pytest.fixture(scope="module")
-def pocket(made_once: MadeOnce) -> Path:
-    """The embedded images, eight a class."""
-    draw = {"train": 6, "test": 2}
-    return made_once("few-pocket", lambda root: generate(root / FOLDER, draw, workers=1))
+def few_images(made_once: MadeOnce) -> Path:
+    """The first pocket images, eight a class."""
+    return made_once("few-pocket", lambda root: pocket.write(root / "food-101", train=6, test=2))
 
 
 @pytest.fixture
-def quick(pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def quick(few_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     values = {
         "RUNS": tmp_path / "runs",
-        "DATA_DIR": pocket,
+        "DATA_DIR": few_images,
         "PRESET": "pocket",
         "STEP": "13",
         "OPTIONS": QUICK,

@@ -23,7 +23,7 @@ import torch
 
 import report.page  # noqa: F401  so that forked processes have it already
 from benchmarks.measure import write
-from data.pocket_images import generate
+from data import pocket
 from tests.torture.chaos import COMMON, MIXED, Process
 from tests.torture.chaos_compare import content
 
@@ -167,7 +167,7 @@ def main() -> int:
         list[dict[str, Any]](),
     )
     os.environ["XDG_CACHE_HOME"], os.environ["OMP_NUM_THREADS"] = str(folder / "cache"), "1"
-    generate(folder / "images", {"train": 12, "test": 4})
+    pocket.write(folder / "images/food-101", train=12, test=4)
     alone = place(folder / "alone", folder / "images")
     started = time.monotonic()
     wrong, _ = share(alone, request(alone, options.steps, options.seeds), 1, 0, 600, rng)

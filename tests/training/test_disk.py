@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import runner
-from data import open_store
-from data.pocket_images import generate
+from data import open_store, pocket
 from inference import export
 from inference.output import plot
 from report import page
@@ -349,27 +348,18 @@ def test_a_cache_that_does_not_fit_after_all_goes_on_where_it_was(
         assert (store.folder / name).read_bytes() == (stores.train.folder / name).read_bytes()
 
 
-def test_drawn_images_that_do_not_fit_are_no_data_set(disk) -> None:
-    disk.fill(20_000)
-    folder = disk.root / "pocket"
-    with pytest.raises(
-        OSError,
-        match=r"^the pocket images could not be written to \S+ \(No space left on device\)$",
-    ):
-        generate(folder, {"train": 2, "test": 1}, workers=1)
-    assert not folder.exists()
-
-
 def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(
     disk, tmp_path, capsys
 ) -> None:
-    generate(disk.root / "pocket-v1", {"train": 3, "test": 1}, workers=1)
+    pocket.write(disk.root / "food-101", train=3, test=1)
     disk.make_read_only()
     command = [
         "train",
         "3",
         "--preset",
         "pocket",
+        "--dataset",
+        "food101",
         "--data-dir",
         str(disk.root),
         "--runs",

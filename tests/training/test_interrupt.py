@@ -115,28 +115,15 @@ next(batches), next(batches)
 print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
 input()
 """
-DRAWING = """
-import subprocess, sys
-from pathlib import Path
-from data.pocket_images import generate
-begin = subprocess.Popen
-def noted(*given, **named):
-    process = begin(*given, **named)
-    print(process.pid, flush=True)
-    return process
-subprocess.Popen = noted
-generate(Path(sys.argv[1]), workers=2)
-"""
 
 
 @pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux tells a process of its parent's end"
 )
-@pytest.mark.parametrize("script", [WORKERS, DRAWING], ids=["workers", "drawing"])
-def test_helpers_end_with_a_process_that_is_killed(script, tmp_path) -> None:
+def test_workers_end_with_a_process_that_is_killed() -> None:
     """They are put to sleep first: only the kernel can end them then."""
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "pocket")],
+        [sys.executable, "-W", "ignore", "-c", WORKERS],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -144,12 +131,9 @@ def test_helpers_end_with_a_process_that_is_killed(script, tmp_path) -> None:
     ) as process:
         assert process.stdout is not None
         helpers = [int(word) for word in process.stdout.readline().split()]
-        if script == DRAWING:  # its second image is the helper's first
-            while not any((tmp_path / "pocket.part").rglob("*1001.jpg")) and process.poll() is None:
-                time.sleep(0.01)
         for helper in helpers:
             os.kill(helper, signal.SIGSTOP)
         process.kill()
-    assert len(helpers) == (2 if script == WORKERS else 1)
+    assert len(helpers) == 2
     for helper in helpers:
         assert_gone(helper)
