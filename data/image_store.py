@@ -70,8 +70,8 @@ class ImageStore:
             self._pixels = torch.from_numpy(pixels)
         except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
             raise OSError(
-                f"the image cache {self.folder} cannot be used ({error}); delete it to build it "
-                "again"
+                f"the image cache {self.folder} is damaged or of another version ({error}); "
+                "delete it to build it again"
             ) from error
 
     def __len__(self) -> int:
