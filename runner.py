@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    place = torchrun.place()
+    place = torchrun.rank_info()
     try:
         with stop_on_signals(alone=place.count == 1) as stop:
             if arguments[:1] == ["--from-make"]:

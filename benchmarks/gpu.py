@@ -24,8 +24,8 @@ from benchmarks.gpu_check import Setting
 from benchmarks.gpu_rates import Rates, measure
 from benchmarks.jobs import NOT_MEASURED, Finding, Job, compiler_threads, run_all
 from benchmarks.measure import RESULTS, write
-from training.compute_options import ComputeOptions, has_compiler
 from training.device import set_up
+from training.execution import ComputeOptions, has_compiler
 from training.recipe import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")

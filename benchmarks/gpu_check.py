@@ -30,14 +30,13 @@ from models.builder import build
 from studies import run_queue
 from studies.run import Run
 from studies.study import open_study
-from training import checkpoint, memory
-from training.compute_options import ComputeOptions, lay_out
-from training.device import find_device, set_up
-from training.execution import Execution, Stores, open_stores
+from training import checkpoint
+from training.device import empty_cache, find_device, set_up
+from training.execution import ComputeOptions, Execution, Stores, open_stores
 from training.interrupt import STOPPED, Stopped, StopRequest
-from training.loop import train
 from training.recipe import CLASSIC, Precision, Recipe, StudyConfig
 from training.spec import short_side
+from training.train import train
 from training.update import TrainState, gradients, noise, update
 
 _FALL = 0.05
@@ -116,7 +115,7 @@ def _losses(
     model = build(
         architecture, drop_path=drop_path, layer_scale=recipe.layer_scale, init=recipe.init
     )
-    train_state = TrainState(lay_out(model.to(device), layout), recipe, layout, device, precision)
+    train_state = TrainState(model, recipe, layout, device, precision)
     if (
         train_state.scaler.is_enabled()
     ):  # from 2^16, where it begins, the first updates would be skipped
@@ -141,8 +140,8 @@ def _losses(
     losses = []
     for number in range(setting.updates):
         update(train_state, number, repeat(batch), lr)
-        train_state.watch.drain()
-        losses.append(train_state.watch.last)
+        train_state.monitor.drain()
+        losses.append(train_state.monitor.last)
     return {"losses": losses, "norms": norms, "lr": lr, "train_state": train_state, "batch": batch}
 
 
@@ -194,7 +193,7 @@ def losses(
             }
             yield Finding(what, held and not waits, said + (f"; {waits}" if waits else ""), figures)
             del found
-            memory.empty_cache(device)
+            empty_cache(device)
 
 
 def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
@@ -245,7 +244,7 @@ def hidden_waiting(
         return f"an update waits: {error}"
     finally:
         torch.cuda.set_sync_debug_mode("default")
-        train_state.watch.drain()
+        train_state.monitor.drain()
     return ""
 
 
@@ -257,9 +256,7 @@ def waiting(
     device = setting.start(precision)
     recipe = setting.recipe(step).change(ema=ema, drop_path=0.1)
     model = build(PAPER.architecture(step, get_regime(setting.regime), CLASSES), drop_path=0.1)
-    train_state = TrainState(
-        lay_out(model.to(device), ComputeOptions()), recipe, ComputeOptions(), device, precision
-    )
+    train_state = TrainState(model, recipe, ComputeOptions(), device, precision)
     batches = data.train_batches(
         VarianceComponents(8 * setting.batch, short_side(setting.resolution)),
         recipe.augmentation,
@@ -298,8 +295,8 @@ class _After(StopRequest):
 
     def __bool__(self) -> bool:
         self.updates -= 1
-        self.asked = self.asked or self.updates <= 0
-        return self.asked
+        self.requested = self.requested or self.updates <= 0
+        return self.requested
 
 
 def _study(
@@ -382,38 +379,19 @@ def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
-    """Whether a batch that does not fit is answered by one that does: before a run is begun, and in
-    mid-run."""
-    device, batch, rows = setting.start(precision), 64, 24
-    regime = get_regime(setting.regime)
-    model = build(PAPER.architecture(step, regime, 2), layer_scale=1.0).to(device)
-    per_image = memory.bytes_per_image(model, setting.resolution, precision, device)
-    fixed = memory.state_bytes(model, setting.recipe(step))
-    del model
-    memory.empty_cache(device)
-    room = memory.needed(rows, per_image, fixed)
-    with tempfile.TemporaryDirectory() as name:
-        run, stores = _study(Path(name), setting, step, precision, batch, 40)
-        try:
-            memory.require_fit(step, run.recipe, run.study.config, per_image, fixed, room)
-            said = "nothing was refused"
-        except ValueError as error:
-            said = str(error)
-        yield _again(
-            f"{step}, {precision}, a batch refused before it is begun",
-            said,
-            run,
-            stores,
-            setting,
-            device,
-            room,
-        )
+    """Whether a batch that ends a run for want of memory is answered by one that fits."""
+    device, batch = setting.start(precision), 64
     what = f"{step}, {precision}, a batch that ends a run"
     if device.type != "cuda":
         yield Finding(
             what, None, f"{NOT_MEASURED}: on the CPU a test stands for it (tests/test_bad_input.py)"
         )
         return
+    with tempfile.TemporaryDirectory() as name:
+        run, stores = _study(Path(name), setting, step, precision, batch, 40)
+        torch.cuda.reset_peak_memory_stats(device)
+        _carried_out(run, stores, setting, device, _After(2))
+        room = int(0.6 * torch.cuda.max_memory_allocated(device))
     with tempfile.TemporaryDirectory() as name:
         run, stores = _study(Path(name), setting, step, precision, batch, 40)
         with _room(device, room):
@@ -464,7 +442,7 @@ def _room(device: torch.device, room: int) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    memory.empty_cache(device)
+    empty_cache(device)
     taken = torch.empty(
         max(0, torch.cuda.mem_get_info(device)[0] - room), dtype=torch.uint8, device=device
     )
@@ -473,4 +451,4 @@ def _room(device: torch.device, room: int) -> Iterator[None]:
         yield
     finally:
         del taken
-        memory.empty_cache(device)
+        empty_cache(device)

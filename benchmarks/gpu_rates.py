@@ -14,10 +14,10 @@ from benchmarks.timm_loop import timm_step
 from data import Augmentation, train_batches
 from models.builder import build
 from models.complexity import architecture_complexity
-from training.autotune import Choice, Work, choose
-from training.clock import Clock
-from training.compute_options import ComputeOptions, lay_out
+from training.autotune import Work, choose
 from training.device import find_device, set_up, threads
+from training.execution import ComputeOptions
+from training.monitor import Clock
 from training.recipe import Precision, Recipe
 from training.spec import short_side
 from training.update import TrainState, update
@@ -56,15 +56,13 @@ def measure(step_name: str, rates: Rates, device: torch.device) -> dict[str, obj
     """One row: the updates of a run, from augmented images to the optimizer."""
     recipe = Recipe(epochs=300, batch_size=rates.batch)
     architecture = PAPER.architecture(step_name, get_regime(rates.regime), 1000)
-    choice = Choice(ComputeOptions(threads=torch.get_num_threads()), "no trial")
+    options, tried = ComputeOptions(threads=torch.get_num_threads()), dict[ComputeOptions, float]()
     if rates.trial:
-        work = Work(architecture, rates.resolution, rates.batch, rates.precision, 0.1, True, 0.1)
-        choice = choose(work, device, 10**7 // rates.batch, None, patient=device.type == "cpu")
+        work = Work(architecture, recipe, rates.resolution, rates.precision, device)
+        options, tried = choose(work, 10**7 // rates.batch, may_compile=device.type != "cpu")
     torch.manual_seed(0)
-    model = build(architecture, drop_path=0.1, layer_scale=recipe.layer_scale).to(device)
-    train_state = TrainState(
-        lay_out(model, choice.layout), recipe, choice.layout, device, rates.precision
-    )
+    model = build(architecture, drop_path=0.1, layer_scale=recipe.layer_scale)
+    train_state = TrainState(model, recipe, options, device, rates.precision)
     store = VarianceComponents(
         (rates.warm + rates.updates) * rates.batch, short_side(rates.resolution)
     )
@@ -78,24 +76,24 @@ def measure(step_name: str, rates: Rates, device: torch.device) -> dict[str, obj
         workers=rates.workers,
         device=device,
     )
-    with threads(choice.layout.threads):
+    with threads(options.threads):
         for number in range(rates.warm + rates.updates):
             if number == rates.warm:
-                train_state.watch.drain()
+                train_state.monitor.drain()
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
                 started, train_state.clock = time.perf_counter(), Clock()
             update(train_state, number, batches, recipe.peak_lr)
-        train_state.watch.drain()
+        train_state.monitor.drain()
     seconds, waiting = time.perf_counter() - started, train_state.clock.read()["data"]
     batches.close()
     rate = rates.updates * rates.batch / seconds
     row: dict[str, object] = {
         "step": step_name,
-        "layout": str(choice.layout),
+        "layout": str(options),
         "updates": rates.updates,
         "images_per_second": round(rate, 1),
-        "without_images": {layout: round(each, 1) for layout, each in choice.rates},
+        "without_images": {str(each): round(rate, 1) for each, rate in tried.items()},
         "share_of_peak_flops": _share_of_peak(step_name, rates, rate, device),
         "peak_memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
         if device.type == "cuda"

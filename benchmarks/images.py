@@ -29,8 +29,7 @@ from PIL import Image
 from benchmarks.photographs import write
 from data import Augmentation, ImageStore, open_store, train_batches
 from data.splits import Files, Split
-from training.device import keep_memory
-from training.environment import code_version, device_name
+from training.device import code_version, device_name, keep_memory
 from training.spec import short_side
 
 RESULT = Path(__file__).parent / "results" / "images.json"

@@ -4,15 +4,24 @@
 import argparse
 import statistics
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
 
 from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
-from training.autotune import Candidate, Work, choose
-from training.compute_options import ComputeOptions
-from training.update import noise
+from training.autotune import Work, choose
+from training.device import threads
+from training.execution import ComputeOptions
+from training.recipe import Recipe
+from training.update import update
+
+
+def _step(work: Work, options: ComputeOptions) -> None:
+    with threads(options.threads):
+        train_state = work.train_state(options, work.precision)
+        update(train_state, 0, repeat(work.noise(work.images)), lr=0.0)
 
 
 def main() -> None:
@@ -47,34 +56,28 @@ def main() -> None:
     for step in chosen:
         work = Work(
             PAPER.architecture(step, regime, 10),
+            Recipe(batch_size=options.batch, drop_path=0.1),
             options.resolution,
-            options.batch,
             options.precision,
-            0.1,
+            device,
         )
-        choice = choose(work, device, 10**6 // options.batch, None, patient=True)
-        torch.manual_seed(0)
-        batch = noise(options.batch, options.resolution, 10, device)
-        steps = {
-            str(layout): partial(Candidate(work, layout, device).step, batch)
-            for layout in dict.fromkeys([*fixed, choice.layout])
-        }
+        choice, _ = choose(work, 10**6 // options.batch, may_compile=False)
+        steps = {str(each): partial(_step, work, each) for each in dict.fromkeys([*fixed, choice])}
         rates = interleaved(steps, options.batch, options.rounds, options.seconds)
         median = {name: rate["median"] for name, rate in rates.items()}
-        own = median[str(choice.layout)]
+        own = median[str(choice)]
         best, plain = max(median.values()), median[str(default)]
         rows.append(
             {
                 "step": step.name,
-                "choice": str(choice.layout),
+                "choice": str(choice),
                 "of_best": round(own / best, 3),
                 "of_default": round(own / plain, 3),
                 "images_per_second": rates,
             }
         )
         print(
-            f"{step.name:<22} {choice.layout!s:<26} {own:>8,.0f} {own / best:>14.2f} "
-            f"{own / plain:>20.2f}",
+            f"{step.name:<22} {choice!s:<26} {own:>8,.0f} {own / best:>14.2f} {own / plain:>20.2f}",
             flush=True,
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from training.environment import code_version, device_name
+from training.device import code_version, device_name
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -32,8 +32,8 @@ from benchmarks.measure import interleaved, write
 from data.batches import Batch
 from models.builder import build
 from training.autotune import Work, choose
-from training.compute_options import ComputeOptions, lay_out
 from training.device import autocast, set_up, threads
+from training.execution import ComputeOptions
 from training.recipe import Precision, Recipe
 from training.update import TrainState, update
 
@@ -85,18 +85,11 @@ def our_step(
     device, batch = images.device, len(images)
     architecture = PAPER.architecture(step, get_regime("tiny"))
     recipe = replace(RECIPE, layer_scale=None) if classic else RECIPE
-    work = Work(
-        architecture,
-        images.shape[2],
-        batch,
-        precision,
-        recipe.drop_path,
-        not classic,
-        recipe.label_smoothing,
-    )
-    layout = choose(work, device, 10**6 // batch, None, patient=True).layout
+    recipe = replace(recipe, batch_size=batch)
+    work = Work(architecture, recipe, images.shape[2], precision, device)
+    layout, _ = choose(work, 10**6 // batch, may_compile=False)
     model = build(architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale)
-    train_state = TrainState(lay_out(model.to(device), layout), recipe, layout, device, precision)
+    train_state = TrainState(model, recipe, layout, device, precision)
     data = Batch(images, labels, labels, torch.ones(batch, device=device), torch.arange(batch))
 
     def ours() -> None:

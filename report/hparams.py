@@ -11,8 +11,8 @@ from typing import Any
 
 from report import costs
 from report.checks import RunRecord
+from report.event_log import EventLog
 from report.tables import Summary
-from training.event_log import EventLog
 from utils.text import flat
 
 FOLDER = "tensorboard"

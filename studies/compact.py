@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.predictions import DIGITS, as_csv, from_csv
+from training.spec import DIGITS, predictions_csv, read_predictions
 
 _AS_IS = "predictions/as-is/"
 _NUMBERS = ("digits", "exponents", "digits_top1", "exponents_top1")
@@ -42,11 +42,11 @@ def encode(predictions: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for run, content in predictions:
         try:
-            ids, labels, p_labels, p_tops, tops = from_csv(content)
+            ids, labels, p_labels, p_tops, tops = read_predictions(content)
             top = np.array(tops, dtype=np.uint16)
             best = np.where(np.equal(p_labels, p_tops), 0, p_tops)
             numbers = (*_digits(np.array(p_labels)), *_digits(best))
-            if as_csv(ids, labels, *_probabilities(numbers), tops) != content:
+            if predictions_csv(ids, labels, *_probabilities(numbers), tops) != content:
                 raise ValueError("other digits, or other ends of lines")
         except (ValueError, OverflowError):
             files[_AS_IS + run] = content
@@ -83,7 +83,10 @@ def decode(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         for i, run in enumerate(about["runs"]):
             tops = np.take_along_axis(classes, places[:, :, i].T, axis=1)
             probabilities = _probabilities([column[:, i] for column in numbers])
-            yield run, as_csv(about["images"], about["labels"], *probabilities, tops.tolist())
+            yield (
+                run,
+                predictions_csv(about["images"], about["labels"], *probabilities, tops.tolist()),
+            )
 
 
 def _places(tops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,17 +11,14 @@ import torch
 
 from data.loader import batches_per_epoch
 from data.sizes import Sizes
+from models import Architecture
 from models.builder import build
 from studies import speed
 from studies.index import RunState
 from studies.run import Run
 from studies.speed import Speed
-from training import memory
-from training.autotune import cache_file, likely, work_of
-from training.compute_options import ComputeOptions, lay_out
-from training.device import set_up
-from training.environment import device_name
-from training.execution import Execution
+from training.device import device_name, is_out_of_memory, set_up
+from training.execution import ComputeOptions, Execution
 from training.recipe import Recipe
 from training.spec import RESULT
 from training.update import TrainState, noise
@@ -50,7 +47,7 @@ class CostEstimate:
         `runs` are of one study and will be made as `execution` says.
 
         Raises:
-            ValueError: a network's micro-batch does not fit into the device's memory, or the
+            ValueError: a network does not fit into the device's memory, or the
                 training images are fewer than a batch; the sentence says what would do.
         """
         study, device = runs[0].study, execution.device
@@ -71,7 +68,6 @@ class CostEstimate:
         self.params: dict[str, int] = {}
         remembered = speed.remembered(study.folder, self.device_name)
         measured: dict[object, Speed] = {}
-        free = memory.available(device)
         for run in {run.step: run for run in runs}.values():
             recipe = run.recipe
             batches_per_epoch(sizes.train, recipe.batch_size)
@@ -80,31 +76,25 @@ class CostEstimate:
             ):
                 continue
             try:
-                model = _train_state(run, device, execution.layout).model
+                model = _train_state(run, device, execution.options).model
                 self.params[run.step] = sum(parameter.numel() for parameter in model.parameters())
-                per_image = memory.bytes_per_image(model, resolution, precision, device)
-            except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error):
-                    raise
-                raise ValueError(memory.too_large_for_two(run.step)) from None
-            memory.require_fit(
-                f"{run.step} at {resolution}x{resolution}",
-                recipe,
-                study.config,
-                per_image,
-                memory.state_bytes(model, recipe, self.processes),
-                free,
-            )
-            self.speeds[run.step] = (
-                (
-                    None
-                    if run.step in overwrite
-                    else speed.of_a_finished_run(study.folder, run.step, self.device_name)
+                self.speeds[run.step] = (
+                    (
+                        None
+                        if run.step in overwrite
+                        else speed.of_a_finished_run(study.folder, run.step, self.device_name)
+                    )
+                    or remembered.get(run.step)
+                    or measured.get(_cost(run))
+                    or measured.setdefault(_cost(run), _measure(run, execution))
                 )
-                or remembered.get(run.step)
-                or measured.get(_cost(run))
-                or measured.setdefault(_cost(run), _measure(run, execution))
-            )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise ValueError(
+                    f"{run.step} runs out of memory, even with two images: choose a lower "
+                    "--resolution or another device"
+                ) from None
         rates = {
             augmentation: speed.measure_images(augmentation, resolution, sizes)
             for augmentation in dict.fromkeys(run.recipe.augmentation for run in runs)
@@ -294,7 +284,9 @@ def _amount(count: int) -> str:
 
 def _cost(run: Run) -> object:
     """What an update costs: equal for rows that differ by a learning rate or the like."""
-    return work_of(run.spec), run.recipe.batch_size, run.recipe.ema is None
+    recipe = run.recipe
+    arithmetic = recipe.optimizer, recipe.drop_path, recipe.layer_scale is None, recipe.ema is None
+    return run.architecture, recipe.batch_size, recipe.micro_batches, arithmetic
 
 
 def _train_state(run: Run, device: torch.device, layout: ComputeOptions) -> TrainState:
@@ -303,16 +295,14 @@ def _train_state(run: Run, device: torch.device, layout: ComputeOptions) -> Trai
     model = build(
         run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init="he"
     )
-    return TrainState(
-        lay_out(model.to(device), layout), recipe, layout, device, run.study.config.precision
-    )
+    return TrainState(model, recipe, layout, device, run.study.config.precision)
 
 
 def _measure(run: Run, execution: Execution) -> Speed:
     device = execution.device
-    layouts = (
-        likely(work_of(run.spec), device, cache_file()) if execution.trial else [execution.layout]
-    )
+    layouts = [execution.options]
+    if execution.trial and isinstance(run.architecture, Architecture):
+        layouts.append(ComputeOptions(rewritten=True))
     train_states = (_train_state(run, device, layout) for layout in layouts)
     resolution, classes = run.study.config.resolution, run.architecture.num_classes
     images = partial(noise, resolution=resolution, classes=classes, device=device)

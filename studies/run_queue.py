@@ -12,18 +12,18 @@ from typing import Any, Literal
 
 import torch
 
-from models.builder import empty
 from studies.run import Run
 from studies.run_locks import FAILURE, LAUNCH, LOCK, hold, note_failure, read_failure
 from studies.study import MADE_AGAIN
-from training import memory, records
+from training import records
+from training.autotune import Work, micro_batches_that_fit
 from training.checkpoint import Damaged
-from training.environment import code_version
+from training.device import code_version, is_out_of_memory
 from training.execution import Execution, Stores
-from training.helper import tell
+from training.helper import announce
 from training.interrupt import DONE, FAILED, STOPPED, Stopped, StopRequest
-from training.loop import NonFinite, train
 from training.spec import RESULT
+from training.train import NonFinite, train
 from utils.locks import Busy, HeartbeatTracker, Lock, Lost
 from utils.text import plural
 
@@ -72,7 +72,7 @@ def run_all(
     while left:
         held = list[tuple[Run, Busy]]()
         for run in left:
-            if stop.asked:  # while the run before was finishing
+            if stop.requested:  # while the run before was finishing
                 _tell(f"stopped before {run.title}; the same command goes on with it")
                 return STOPPED
             try:
@@ -185,7 +185,7 @@ def _carry_out(
             print(f"{run.title}: {what}, top-1 {result['top1']:.2f} % ({again})", flush=True)
         if result or run.made_as:
             return DONE
-        tell(run.spec, stores, execution)
+        announce(run.spec, stores, execution)
         train(run.spec, stores, execution, stop, lease)
     except Stopped as stopped:
         _tell(stopped)
@@ -202,7 +202,7 @@ def _carry_out(
     except (RuntimeError, MemoryError) as failure:
         if _WORKER_DIED in str(failure):
             raise _not_final(run, _worker_died(run, failure)) from failure
-        if not memory.is_out_of_memory(failure):
+        if not is_out_of_memory(failure):
             note_failure(
                 run.folder, f"{run.title} ended in an error of the program ({failure})", final=True
             )
@@ -264,18 +264,18 @@ def _worker_died(run: Run, failure: BaseException) -> str:
 
 
 def _out_of_memory(run: Run, device: torch.device) -> str:
-    """What to say of a run whose batch did not fit after all: which would, by a measurement."""
-    memory.empty_cache(device)
-    resolution, recipe = run.study.config.resolution, run.recipe
-    try:
-        model = empty(run.architecture, layer_scale=recipe.layer_scale).to(device)
-        per_image = memory.bytes_per_image(model, resolution, run.study.config.precision, device)
-        fixed, free = memory.state_bytes(model, recipe), memory.available(device) or 0
-    except (RuntimeError, MemoryError):
-        return memory.too_large_for_two(run.title)
-    # That it did not fit is certain, whatever the count says: at most half of what was tried.
-    free = min(
-        free, memory.needed(recipe.batch_size // recipe.micro_batches // 2, per_image, fixed)
-    )
-    said = memory.too_large(run.step, recipe, run.study.config, per_image, fixed, free)
-    return f"{run.title} ran out of memory: {said}"
+    """What to say of a run whose batch did not fit: which would, found by trying."""
+    recipe, modern = run.recipe, run.study.config.recipe
+    parts = micro_batches_that_fit(Work.of(run.spec, device))
+    if parts is None:
+        remedy = "not even the smallest part does: choose a lower --resolution or another device"
+    else:
+        # Whose batch it is counts, the modern recipe's or the classic one's.
+        same = (recipe.batch_size, recipe.micro_batches) == (
+            modern.batch_size,
+            modern.micro_batches,
+        )
+        option = "--micro-batches" if same else "--classic.micro-batches"
+        remedy = f"give {option} {parts}, parts of {recipe.batch_size // parts}"
+    rows = recipe.batch_size // recipe.micro_batches
+    return f"{run.title} ran out of memory: {rows} images at once do not fit, {remedy}"

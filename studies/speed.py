@@ -17,8 +17,7 @@ from data.batches import Batch
 from data.loader import train_batches
 from data.sizes import Sizes
 from studies.study import read_result
-from training import memory
-from training.device import threads, wait_for
+from training.device import is_out_of_memory, threads, wait_for
 from training.recipe import Recipe
 from training.update import TrainState, gradients, step
 from utils.files import recall, write_json
@@ -84,7 +83,7 @@ def measure(
         try:
             seen.append(_time(train_state, images(rows)))
         except (RuntimeError, MemoryError) as error:
-            if not memory.is_out_of_memory(error) or len(seen) == 1:
+            if not is_out_of_memory(error) or len(seen) == 1:
                 raise
             break
         spent += seen[-1].took
@@ -125,7 +124,7 @@ def _time(train_state: TrainState, batch: Batch) -> _Timing:
     for group in train_state.optimizer.param_groups:
         group["lr"] = 0.0  # weights that wander off make numbers that are slow to compute with
     times: list[tuple[float, float]] = []
-    with threads(train_state.layout.threads):
+    with threads(train_state.options.threads):
         while len(times) < _CALLS or (
             len(times) < 20 and sum(map(sum, times[1:])) < _COUNTED_SECONDS
         ):

@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Full searches for garbage pass over what has been imported by now, and are as rare as in a
     command."""
-    from training.environment import code_version
+    from training.device import code_version
 
     gc.enable()
     gc.freeze()
@@ -94,10 +94,10 @@ def quick_and_coarse() -> Iterator[None]:
     how fast or fine."""
     from report import plots
     from studies import speed
-    from training import inference_profile
+    from training import records
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference_profile, "_SECONDS", 0.0)
+        patch.setattr(records, "_TIMING_SECONDS", 0.0)
         patch.setattr(speed, "_COUNTED_SECONDS", 0.0)
         patch.setattr(speed, "_IMAGES_SECONDS", 0.0)
         patch.setattr(plots, "_DPI", 40)

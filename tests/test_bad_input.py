@@ -10,10 +10,9 @@ import pytest
 import torch
 
 import runner
-from studies import run as run_module
 from studies import run_queue
 from tests.conftest import files
-from training import memory
+from training import execution
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -86,22 +85,6 @@ def test_an_impossible_batch_is_refused_before_anything_is_written(
     assert files(tmp_path) == before
 
 
-def test_a_batch_beyond_the_memory_is_refused_with_one_that_fits(
-    place, tmp_path, capsys, monkeypatch
-) -> None:
-    before = files(tmp_path)
-    monkeypatch.setattr(memory, "available", lambda device: 18_000_000)
-    said = refused(["train", "13", *place, "--batch-size", "64"], capsys, 2)
-    assert "64 images of separate-downsampling at 32x32 at once need about" in said
-    parts = int(said.partition("give --micro-batches ")[2].partition(",")[0])
-    assert files(tmp_path) == before
-    # What it names is accepted.
-    assert (
-        runner.main(["train", "13", *place, "--batch-size", "64", "--micro-batches", str(parts)])
-        == 0
-    )
-
-
 @pytest.mark.parametrize(
     "failure",
     [
@@ -126,9 +109,7 @@ def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(
     assert "give --micro-batches 2, parts of 12" in said
 
 
-def test_the_next_batch_to_try_is_measured_when_the_failed_run_is_gone(
-    place, capsys, monkeypatch
-) -> None:
+def test_the_next_batch_is_tried_when_the_failed_run_is_gone(place, capsys, monkeypatch) -> None:
     class Network:
         """Stands for all that the failed run had on its device."""
 
@@ -139,12 +120,12 @@ def test_the_next_batch_to_try_is_measured_when_the_failed_run_is_gone(
         networks.append(weakref.ref(network))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def bytes_per_image(*_: object) -> int:
+    def try_batches(*_: object) -> int:
         left.append(sum(network() is not None for network in networks))
-        return 1_000_000
+        return 2
 
     monkeypatch.setattr(run_queue, "train", train)
-    monkeypatch.setattr(memory, "bytes_per_image", bytes_per_image)
+    monkeypatch.setattr(run_queue, "micro_batches_that_fit", try_batches)
     refused(["train", "13", *place], capsys, 1)
     assert networks
     assert left[-1] == 0
@@ -236,7 +217,7 @@ def test_a_damaged_cache_is_refused(place, tmp_path, capsys) -> None:
 
 
 def test_the_memory_of_augmented_images_is_a_share_of_what_is_free(place, monkeypatch) -> None:
-    monkeypatch.setattr(run_module, "available", lambda _: 4000)
+    monkeypatch.setattr(execution, "free_memory", lambda: 4000)
     limits = []
     monkeypatch.setattr(
         run_queue, "train", lambda run, stores, *_: limits.append(stores.augmented.limit)

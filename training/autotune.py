@@ -1,21 +1,17 @@
-"""A short timed trial that picks the fastest layout of a network among those that compute the same
-function.
+"""A short timed trial that picks the fastest compute options for a run.
 
-Layouts meet in duels: memory formats first, then rewritten convolutions, then torch.compile where
-the run is long enough to pay for it, then fewer CPU threads. A duel alternates between its two, so
-that a busy moment of the machine hits both, and compares medians. Weights, images and random
-numbers are the trial's own: a run is the same with and without it if the layout is.
+Candidates are tried one after the other: memory formats, rewritten convolutions, torch.compile
+where the run is long enough to pay for it, fewer CPU threads. Each must compute the same function
+as the plain network in float32. Weights, images and random numbers are the trial's own: a run is
+the same with and without it if the options are.
 """
 
 import contextlib
-import json
 import math
-import os
-import statistics
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import repeat
-from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -23,309 +19,190 @@ from torch import Tensor
 from data import Batch
 from models import Architecture, SwinArchitecture
 from models.builder import build
-from training import memory
-from training.compute_options import ComputeOptions, has_compiler, lay_out
-from training.device import threads, wait_for
-from training.environment import device_name
-from training.loss_monitor import BadLoss
-from training.recipe import Optimizer, Precision, Recipe
+from training.device import allow_tf32, empty_cache, is_out_of_memory, threads, wait_for
+from training.execution import ComputeOptions, has_compiler
+from training.monitor import BadLoss
+from training.recipe import Precision, Recipe
 from training.spec import RunSpec
 from training.update import TrainState, gradients, noise, update
-from utils.files import recall, write_json
 
-_SHARE = 0.02
-"""Of the expected time of the run: what a trial may take."""
-_DUEL_SECONDS = 2.0
-_ROUNDS = (3, 15)
-"""Fewest and most timings of either side of a duel."""
-_MARGIN = 1.02
-"""A candidate must be this much faster: below that it is noise."""
-_STEP_SECONDS = 0.25
-"""A timed step on the CPU takes fewer images than the batch where that would last longer than
-this."""
-_TOLERANCE = 0.05
-"""Of the difference between two layouts in float32 (`_Trial.run`)."""
-_COMPILE_SECONDS = 60.0
-"""What compiling a network was seen to take, 25 to 50 seconds, and some more."""
+_SHARE, _COMPILE_SHARE = 0.02, 0.1
+"""Of the run's expected time: what the trial may take, and what compiling may take."""
+_COMPILE_SECONDS = 120.0
+"""Time to compile a network twice, for the comparison and for the run."""
+_TRIES, _TRY_SECONDS = 5, 0.5
+"""Most tries of a candidate, and the time after which two are enough."""
+_MARGIN = 1.03
+"""A candidate must be this much faster: less is noise."""
+_IMAGES, _TOLERANCE = 4, 0.01
+"""Images of the comparison in float32, and the largest relative error in it."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run does again and again: an update by one micro-batch."""
+    """What a run computes again and again: an update with one part of its batch."""
 
     architecture: Architecture | SwinArchitecture
+    recipe: Recipe
     resolution: int
-    """Pixels."""
-    batch: int
-    """Images."""
     precision: Precision
-    drop_path: float = 0.0
-    layer_scale: bool = False
-    label_smoothing: float = 0.0
-    optimizer: Optimizer = "adamw"
+    device: torch.device
 
+    @classmethod
+    def of(cls, run: RunSpec, device: torch.device) -> Self:
+        return cls(run.architecture, run.recipe, run.resolution, run.precision, device)
 
-@dataclass(frozen=True)
-class Choice:
-    """What a trial found."""
+    @property
+    def images(self) -> int:
+        return self.recipe.batch_size // self.recipe.micro_batches
 
-    layout: ComputeOptions
-    why: str
-    """tried, remembered, or why there was no trial."""
-    rates: tuple[tuple[str, float], ...] = ()
-    """Images per second of every layout that was timed, as last measured."""
+    def noise(self, images: int) -> Batch:
+        return noise(images, self.resolution, self.architecture.num_classes, self.device)
 
-
-class Candidate:
-    """A network of its own in one layout, ready to be timed."""
-
-    def __init__(
-        self,
-        work: Work,
-        layout: ComputeOptions,
-        device: torch.device,
-        precision: Precision | None = None,
-    ) -> None:
-        self.layout, self.device = layout, device
+    def train_state(self, options: ComputeOptions, precision: Precision) -> TrainState:
+        """A new network, the same for all options; layer scale at 1 lets every branch count."""
         torch.manual_seed(0)
-        # Layer scale at 1: at its initial 1e-6 the branches would hardly show in the comparison.
-        model = build(
-            work.architecture,
-            drop_path=work.drop_path,
-            layer_scale=1.0 if work.layer_scale else None,
-        )
-        recipe = Recipe(label_smoothing=work.label_smoothing, optimizer=work.optimizer)
-        self.train_state = TrainState(
-            lay_out(model.to(device), layout), recipe, layout, device, precision or work.precision
-        )
-        # With the 2^16 that a scaler begins with, fp16's gradients may overflow, and nothing could
-        # be compared.
-        self.train_state.scaler = torch.amp.GradScaler(device.type, enabled=False)
-
-    def step(self, batch: Batch) -> float:
-        """An update; seconds. Its learning rate is 0: it takes its time, but the weights stay."""
-        with threads(self.layout.threads), contextlib.suppress(BadLoss):
-            wait_for(self.device)
-            started = time.perf_counter()
-            update(self.train_state, 0, repeat(batch), lr=0.0)
-            wait_for(self.device)
-        return time.perf_counter() - started
-
-    def outcome(self, batch: Batch) -> list[Tensor]:
-        """The loss and all gradients, flat."""
-        with threads(self.layout.threads):
-            loss = gradients(self.train_state, 0, repeat(batch))
-        found = [p.grad for p in self.train_state.model.parameters() if p.grad is not None]
-        outcome = [tensor.float().contiguous().flatten().clone() for tensor in (loss, *found)]
-        self.train_state.optimizer.zero_grad()
-        return outcome
-
-
-def difference(outcome: list[Tensor], truth: list[Tensor]) -> float:
-    """The largest error of a tensor relative to its norm, where norms count as at least 1 % of the
-    whole's."""
-    floor = 0.01 * float(
-        torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in truth]))
-    )
-    errors = [
-        float(torch.linalg.vector_norm(ours - theirs))
-        / (float(torch.linalg.vector_norm(theirs)) + floor)
-        for ours, theirs in zip(outcome, truth, strict=True)
-    ]
-    return max(errors) if all(map(math.isfinite, errors)) else float("inf")
+        scale = None if self.recipe.layer_scale is None else 1.0
+        model = build(self.architecture, drop_path=self.recipe.drop_path, layer_scale=scale)
+        recipe = replace(self.recipe, batch_size=self.images, micro_batches=1)
+        return TrainState(model, recipe, options, self.device, precision)
 
 
 def choose(
-    work: Work, device: torch.device, steps: int, cache: Path | None, *, patient: bool = False
-) -> Choice:
-    """The fastest layout for `steps` repetitions of `work` on `device`, tried now or remembered in
-    the file `cache`.
+    work: Work, updates: int, *, may_compile: bool = True
+) -> tuple[ComputeOptions, dict[ComputeOptions, float]]:
+    """The fastest options for so many `updates` with a part of the batch, and the images per second
+    of all that were timed.
 
-    Takes at most about 2 % of the time that the run will take, and at most seconds a layout; where
-    that is too little to measure anything, no trial is made and channels_last is the answer.
-    `patient` lifts the first limit. torch's random numbers and thread count are as they were
-    before.
+    Takes about 2 % of the run's time, compilation apart. A run too short for that gets the
+    defaults. torch's random numbers and number of threads stay as they are.
     """
-    plain = ComputeOptions(threads=torch.get_num_threads())
-    key = _key(work, device)
-    if cache is not None and (found := _remembered(cache, key)):
-        return Choice(found, "remembered")
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        choice = _Trial(work, device, plain, patient).run(steps)
-    memory.empty_cache(device)
-    if cache is not None and choice.why == "tried":
-        _remember(cache, key, choice)
-    return choice
-
-
-class _Trial:
-    def __init__(
-        self, work: Work, device: torch.device, start: ComputeOptions, patient: bool
-    ) -> None:
-        self.work, self.device, self.start, self.patient = work, device, start, patient
-        self.rates: dict[str, float] = {}
-
-    def run(self, steps: int) -> Choice:
-        work, device = self.work, self.device
-        best = Candidate(work, self.start, device)
-        self._images(min(4, work.batch))
-        best.step(self.batch)
-        per_image = best.step(self.batch) / self.batch.valid
-        expected = per_image * work.batch * steps
-        fitting = int(_STEP_SECONDS / per_image)
-        size = work.batch if device.type == "cuda" else max(2, min(work.batch, fitting))
-        allowed = float("inf") if self.patient else _SHARE * expected
-        if allowed < (2 * _ROUNDS[0] + 4) * per_image * size:
-            return Choice(self.start, "the run is too short for a trial")
-        self.seconds = min(_DUEL_SECONDS, allowed / 4)
-        while size:
-            try:
-                return self._tournament(best, size, allowed)
-            except (RuntimeError, MemoryError) as failure:
-                if not memory.is_out_of_memory(failure):
-                    raise
-            memory.empty_cache(device)
-            size //= 2  # in float32, for the comparison, images take twice the memory that they do in the run
-        return Choice(self.start, "there is too little memory for a trial")
-
-    def _tournament(self, best: Candidate, size: int, allowed: float) -> Choice:
-        """The winner of all duels, with `size` images. Raises what torch does where they do not fit
-        into memory."""
-        work, device = self.work, self.device
-        self._images(size)
-        # What all must compute: the plain network's loss and gradients. Rounding alone was seen to
-        # move them by 3.8 % in float32 (an image that lands on the other side of a ReLU's corner),
-        # and in bf16 under batch norm by more than their length. So layouts are compared in
-        # float32, and in 16 bits an error against float32 may be one and a half times the plain
-        # network's own, which rules out gross errors only.
-        plain = Candidate(work, replace(self.start, channels_last=False), device)
-        own = plain.outcome(self.batch)
-        self.truth, self.tolerance = own, _TOLERANCE
-        if work.precision != "fp32":
-            self.truth = Candidate(work, plain.layout, device, "fp32").outcome(self.batch)
-            self.tolerance += 1.5 * difference(own, self.truth)
-        if not self._agrees(best):
-            best = plain
-        elif self._agrees(plain):
-            best = self._duel(best, plain)
-        del plain
-        if isinstance(work.architecture, Architecture):  # Swin has nothing to rewrite
-            best = self._challenge(best, replace(self.start, rewritten=True))
-        if allowed / 3 >= _COMPILE_SECONDS and not self.patient and has_compiler(device):
-            best = self._challenge(best, replace(best.layout, compile=True))
-        count = best.layout.threads or 1
-        while device.type == "cpu" and count > 1 and not best.layout.compile:
-            count //= 2
-            before = best
-            best = self._challenge(best, replace(best.layout, threads=count))
-            if best is before:
-                break
-        return Choice(best.layout, "tried", tuple(self.rates.items()))
-
-    def _images(self, count: int) -> None:
-        torch.manual_seed(1)
-        self.batch = noise(
-            count, self.work.resolution, self.work.architecture.num_classes, self.device
-        )
-
-    def _agrees(self, candidate: Candidate) -> bool:
-        if difference(candidate.outcome(self.batch), self.truth) > self.tolerance:
-            return False
-        if self.work.precision == "fp32":
-            return True
-        if candidate.layout.compile:  # to compile it again for float32 would take a minute
-            return self.tolerance <= 1
-        exact = Candidate(self.work, candidate.layout, self.device, "fp32").outcome(self.batch)
-        return difference(exact, self.truth) <= _TOLERANCE
-
-    def _challenge(self, best: Candidate, layout: ComputeOptions) -> Candidate:
-        """The winner; a layout that cannot be run, or computes something else, has lost."""
+    with torch.random.fork_rng([work.device] if work.device.type == "cuda" else []):
         try:
-            candidate = Candidate(self.work, layout, self.device)
-            if not self._agrees(candidate):
-                return best
-        except Exception:  # a compiler's failures are of many kinds, and a lack of memory is one more reason to decline
-            return best
-        return self._duel(best, candidate)
-
-    def _duel(self, best: Candidate, candidate: Candidate) -> Candidate:
-        both = best, candidate
-        seconds: tuple[list[float], list[float]] = [], []
-        for candidate in both:
-            candidate.step(self.batch)
-        end = time.perf_counter() + self.seconds
-        while len(seconds[0]) < _ROUNDS[0] or (
-            time.perf_counter() < end and len(seconds[0]) < _ROUNDS[1]
-        ):
-            for candidate, own in zip(both, seconds, strict=True):
-                own.append(candidate.step(self.batch))
-        medians = [statistics.median(own) for own in seconds]
-        for candidate, median in zip(both, medians, strict=True):
-            self.rates[str(candidate.layout)] = self.batch.valid / median
-        return candidate if medians[0] > _MARGIN * medians[1] else best
+            return _choose(work, updates, may_compile)
+        except (RuntimeError, MemoryError) as failure:
+            if not is_out_of_memory(failure):
+                raise
+        finally:
+            empty_cache(work.device)
+    return ComputeOptions(threads=torch.get_num_threads()), {}  # the run itself reports it
 
 
-def work_of(run: RunSpec) -> Work:
-    """What `run` does again and again."""
-    recipe = run.recipe
-    return Work(
-        run.architecture,
-        run.resolution,
-        recipe.batch_size // recipe.micro_batches,
-        run.precision,
-        recipe.drop_path,
-        recipe.layer_scale is not None,
-        recipe.label_smoothing,
-        recipe.optimizer,
-    )
+def _choose(
+    work: Work, updates: int, may_compile: bool
+) -> tuple[ComputeOptions, dict[ComputeOptions, float]]:
+    best = ComputeOptions(threads=torch.get_num_threads())
+    started = time.monotonic()
+    first = _seconds(work, best, tries=1)
+    allowed = _SHARE * updates * first
+    rates: dict[ComputeOptions, float] = {}
+    if allowed < 8 * first:
+        return best, rates
+    plain = _outcome(work, replace(best, channels_last=False))
+    fastest = math.inf
+    for change in _changes(work, may_compile):
+        options = replace(best, **change)
+        if options.compile:
+            affordable = _COMPILE_SHARE * updates * first > _COMPILE_SECONDS
+        else:
+            affordable = time.monotonic() - started + 4 * first < allowed
+        if not affordable or (options.compile and "threads" in change):
+            continue
+        seconds = _try(work, options, plain)
+        rates[options] = work.images / seconds
+        if seconds * _MARGIN < fastest:
+            best, fastest = options, seconds
+    return best, rates
 
 
-def likely(work: Work, device: torch.device, cache: Path) -> list[ComputeOptions]:
-    """Layouts of which one will most likely be chosen: the one remembered, else those that most
-    trials end with."""
-    if found := _remembered(cache, _key(work, device)):
-        return [found]
-    return (
-        [ComputeOptions(), ComputeOptions(rewritten=True)]
-        if isinstance(work.architecture, Architecture)
-        else [ComputeOptions()]
-    )
+def _changes(work: Work, may_compile: bool) -> list[dict[str, Any]]:
+    """The candidates in their order, as changes of the best options so far."""
+    changes: list[dict[str, Any]] = [{}, {"channels_last": False}]
+    if isinstance(work.architecture, Architecture):  # Swin has nothing to rewrite
+        changes.append({"channels_last": True, "rewritten": True})
+    if may_compile and has_compiler(work.device):
+        changes.append({"compile": True})
+    count = torch.get_num_threads()
+    while work.device.type == "cpu" and count > 1:
+        count //= 2
+        changes.append({"threads": count})
+    return changes
 
 
-def cache_file() -> Path:
-    """Where choices are remembered: layouts.json in the user's cache folder (XDG_CACHE_HOME, else
-    ~/.cache)."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    return (
-        (home if home.is_absolute() else Path.home() / ".cache")
-        / "convnext-ablations"
-        / "layouts.json"
-    )
+def _try(work: Work, options: ComputeOptions, plain: list[Tensor]) -> float:
+    """Seconds of an update; infinite where the options fail or compute something else."""
+    try:
+        if difference(_outcome(work, options), plain) > _TOLERANCE:
+            return math.inf
+        return _seconds(work, options)
+    except Exception:  # compilers fail in many ways, and a lack of memory is a reason to decline
+        return math.inf
 
 
-def _key(work: Work, device: torch.device) -> str:
-    return json.dumps(
-        {**asdict(work), "device": device_name(device), "torch": torch.__version__}, sort_keys=True
-    )
+def _seconds(work: Work, options: ComputeOptions, tries: int = _TRIES) -> float:
+    """Seconds of an update, the best of several. The learning rate is 0: the weights stay."""
+    times: list[float] = []
+    with threads(options.threads):
+        train_state = work.train_state(options, work.precision)
+        batch = work.noise(work.images)
+        while len(times) <= tries and (len(times) < 3 or sum(times[1:]) < _TRY_SECONDS):
+            wait_for(work.device)
+            started = time.perf_counter()
+            with contextlib.suppress(BadLoss):
+                update(train_state, len(times), repeat(batch), lr=0.0)
+            wait_for(work.device)
+            times.append(time.perf_counter() - started)
+    return min(times[1:])  # the first one allocates, chooses kernels and compiles
 
 
-def _remembered(cache: Path, key: str) -> ComputeOptions | None:
-    entry = recall(cache).get(key)
-    match entry.get("layout") if isinstance(entry, dict) else None:
-        case {
-            "channels_last": bool(last),
-            "compile": bool(compiled),
-            "threads": int(count),
-            "rewritten": bool(rewritten),
-        } if count > 0:
-            return ComputeOptions(last, compiled, count, rewritten)
+def _outcome(work: Work, options: ComputeOptions) -> list[Tensor]:
+    """The loss and all gradients of a few images, in true float32.
+
+    Batch norm is in eval mode: by its statistics over few images rounding would move the gradients
+    by several percent (docs/decisions.md#trial).
+    """
+    allow_tf32(False)
+    try:
+        with threads(options.threads):
+            train_state = work.train_state(options, "fp32")
+            train_state.model.eval()
+            batch = work.noise(_IMAGES)
+            loss = gradients(train_state, 0, repeat(batch))
+    finally:
+        allow_tf32(work.device.type == "cuda" and work.precision != "fp32")
+    grads = [p.grad for p in train_state.model.parameters() if p.grad is not None]
+    return [tensor.float().contiguous().flatten() for tensor in (loss, *grads)]
+
+
+def difference(outcome: list[Tensor], plain: list[Tensor]) -> float:
+    """The largest error of a tensor relative to its norm, where norms count as at least 1 % of the
+    whole's."""
+    norm = torch.linalg.vector_norm
+    floor = 0.01 * float(norm(torch.stack([norm(tensor) for tensor in plain])))
+    errors = [
+        float(norm(tensor - other)) / (float(norm(other)) + floor)
+        for tensor, other in zip(outcome, plain, strict=True)
+    ]
+    return max(errors) if all(map(math.isfinite, errors)) else math.inf
+
+
+def micro_batches_that_fit(work: Work) -> int | None:
+    """The fewest micro-batches, more than the recipe has, that fit into memory, found by trying.
+
+    None where not even the smallest part fits.
+    """
+    recipe = work.recipe
+    pair = 2 if recipe.augmentation.mixes else 1
+    for parts in range(2 * recipe.micro_batches, recipe.batch_size // pair + 1):
+        if recipe.batch_size % (parts * pair):
+            continue
+        empty_cache(work.device)
+        try:
+            train_state = work.train_state(ComputeOptions(), work.precision)
+            gradients(train_state, 0, iter([work.noise(recipe.batch_size // parts)]))
+        except (RuntimeError, MemoryError) as failure:
+            if not is_out_of_memory(failure):
+                raise
+        else:
+            return parts
     return None
-
-
-def _remember(cache: Path, key: str, choice: Choice) -> None:
-    entry = {"layout": asdict(choice.layout), "images_per_second": dict(choice.rates)}
-    with contextlib.suppress(
-        OSError
-    ):  # a home that cannot be written to costs a second a run, not the run
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_json(cache, {**recall(cache), key: entry})

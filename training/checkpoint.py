@@ -1,16 +1,21 @@
-"""Checkpoints that a crash cannot spoil: written beside, checksummed, renamed, the one before
-kept."""
+"""Checkpoints that a crash cannot spoil, and the state of a run that they hold."""
 
 import hashlib
 import io
+import math
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from training.execution import ComputeOptions, Execution
+from training.monitor import PHASES, Clock, LossMonitor
+from training.spec import RunSpec
+from training.update import TrainState
 from utils.files import write_atomically
 
 NAME = "checkpoint.pt"
@@ -20,15 +25,81 @@ _TRAILER = len(_MARK) + 64
 
 
 class Damaged(OSError):
-    """The file is torn, changed, no checkpoint, or another run's. One sentence, which names it."""
+    """The file is torn, changed, no checkpoint, or another run's. The message names it."""
+
+
+@dataclass
+class State:
+    """Where a run is, besides its weights and its optimizer."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    batch: int = 0
+    """Updates made in the epoch after them."""
+    loss_sum: float = 0.0
+    """Training loss summed over those updates."""
+    best_epoch: int = 0
+    best_top1: float = -math.inf
+    """On the validation split."""
+    metrics: str = ""
+    """Content of metrics.jsonl after the finished epochs."""
+    weights_sha256: str = ""
+    """Checksum of model.safetensors, the weights of the best epoch."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    """Time that all processes together have spent on this run."""
+
+
+def read_run(run: RunSpec, device: torch.device) -> dict[str, Any] | None:
+    """The last checkpoint that `save_run` wrote of the run; None for a new run. Raises Damaged."""
+    return load_latest(run.folder / NAME, device, run.digest)
+
+
+def options_in(run: RunSpec, saved: dict[str, Any]) -> tuple[ComputeOptions, str]:
+    """The compute options that the run began with, and its type of device. Raises Damaged."""
+    try:
+        return ComputeOptions(**saved["options"]), saved["device"]
+    except (KeyError, TypeError) as error:
+        raise _other_version(run) from error
+
+
+def restore(run: RunSpec, train_state: TrainState, saved: dict[str, Any]) -> State:
+    """Put `train_state` where it was when `saved` was written. Raises Damaged."""
+    try:
+        train_state.load_state_dict(saved)
+        state = State(**saved["state"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _other_version(run) from error
+    train_state.monitor = LossMonitor(train_state.device, state.loss_sum)
+    train_state.clock = Clock(state.seconds)
+    return state
+
+
+def save_run(run: RunSpec, execution: Execution, train_state: TrainState, state: State) -> None:
+    """Write the run's checkpoint. All processes call this; the first one writes.
+
+    Raises:
+        BadLoss: a loss is not finite; the last checkpoint stays.
+    """
+    train_state.monitor.drain()
+    if not execution.processes.is_first:
+        return
+    state.seconds, state.loss_sum = train_state.clock.read(), train_state.monitor.loss_sum
+    about = {
+        "digest": run.digest,
+        "device": execution.device.type,
+        "options": asdict(execution.options),
+    }
+    save(run.folder / NAME, {**about, "state": asdict(state), **train_state.state_dict()})
+
+
+def _other_version(run: RunSpec) -> Damaged:
+    return Damaged(f"{run.folder / NAME} is of another version of this program")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings and containers of them) so that `path` is always
-    whole.
+    """Write `state` (tensors, numbers, strings and containers of them): torch.save and a checksum.
 
-    The checkpoint before is kept as `path`.previous. The file is what torch.save writes and, after
-    it, a checksum.
+    There is a whole file at `path` at any time, and the one before stays as `path`.previous.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -38,11 +109,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def keep_previous(path: Path) -> None:
-    """Keep the file at `path`, which is going to be replaced, as `path`.previous."""
+    """Keep the file at `path`, which is about to be replaced, as `path`.previous."""
     if not path.exists():
         return
     previous(path).unlink(missing_ok=True)
-    try:  # a second name for the old file, so that there is no moment without one under its own
+    try:  # a second name, so that there is always a file under the first one
         os.link(path, previous(path))
     except OSError:  # a disk without links, or without room for one more name
         os.replace(path, previous(path))
@@ -53,70 +124,53 @@ def previous(path: Path) -> Path:
 
 
 def damaged(path: Path) -> Path:
-    """Where `load_latest` puts a checkpoint that it gave up."""
+    """Where `load_latest` puts a damaged checkpoint."""
     return path.with_name(path.name + ".damaged")
 
 
 def load_latest(
-    path: Path, device: torch.device, owner: Mapping[str, Any] | None = None
+    path: Path, device: torch.device, digest: str | None = None
 ) -> dict[str, Any] | None:
-    """What `save` last wrote whole: `path`, or where that is damaged the one before; None where
-    there is neither.
-
-    `owner` are entries that the checkpoint must have; with others it is another run's, and counts
-    as damaged.
+    """Load `path`, or the checkpoint before where it is damaged; None where there is neither.
 
     Raises:
-        Damaged: there are checkpoints, but no good one.
+        Damaged: there are checkpoints, but no good one of the run with this `digest`.
     """
     if not path.exists():
-        return load(previous(path), device, owner) if previous(path).exists() else None
+        return load(previous(path), device, digest) if previous(path).exists() else None
     try:
-        return load(path, device, owner)
+        return load(path, device, digest)
     except Damaged as damage:
         if not previous(path).exists():
             raise
-        state = load(previous(path), device, owner)
-        # Out of the way: the next `save` would keep the damaged one as the previous, in place of
-        # the good one.
+        state = load(previous(path), device, digest)
+        # Out of the way, or the next `save` would keep the damaged one instead of the good one.
         os.replace(path, damaged(path))
-        print(
-            f"runner.py: {damage}; going on from the one before ({damaged(path).name} is the bad "
-            "one)",
-            file=sys.stderr,
-        )
+        kept = f"resuming from the one before ({damaged(path).name} is the bad one)"
+        print(f"runner.py: {damage}; {kept}", file=sys.stderr)
         return state
 
 
-def load(
-    path: Path, device: torch.device, owner: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Read what `save` wrote. Nothing in the file is executed.
+def load(path: Path, device: torch.device, digest: str | None = None) -> dict[str, Any]:
+    """Load what `save` wrote. Executes nothing in the file.
 
     Raises:
-        Damaged: the file is torn, changed, no checkpoint, or lacks the entries `owner`.
+        Damaged: the file is torn, changed, no checkpoint, or of a run with another `digest`.
         OSError: it cannot be read.
     """
     if not path.is_file() and path.exists():
-        raise Damaged(f"{path} is damaged: it is no file")
+        raise Damaged(f"{path} is damaged: it is not a file")
     content = path.read_bytes()
     body, trailer = content[:-_TRAILER], content[-_TRAILER:]
-    if not content:
-        raise Damaged(f"{path} is damaged: it is empty")
     if trailer != _MARK + hashlib.sha256(body).hexdigest().encode():
-        raise Damaged(f"{path} is damaged: its checksum does not fit its contents")
+        raise Damaged(f"{path} is damaged: its checksum does not match its content")
     try:
-        state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+        state: Mapping[str, Any] = torch.load(
+            io.BytesIO(body), map_location=device, weights_only=True
+        )
+        owner = state.get("digest")
     except Exception as error:  # an unpickler raises anything
-        raise Damaged(
-            f"{path} is damaged: it holds more than tensors, or cannot be unpacked"
-        ) from error
-    if not isinstance(state, dict):
-        raise Damaged(f"{path} is damaged: it is no run's state")
-    for name, value in (owner or {}).items():
-        if state.get(name) != value:
-            raise Damaged(
-                f"{path} is not this run's: its {name} is {state.get(name)!r} and should be "
-                f"{value!r}"
-            )
-    return state
+        raise Damaged(f"{path} is damaged: it is not a checkpoint of plain tensors") from error
+    if digest and owner != digest:
+        raise Damaged(f"{path} belongs to another run: its digest is {owner}, not {digest}")
+    return dict(state)

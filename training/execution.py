@@ -1,32 +1,89 @@
 """How one run is executed, and the decoded images it is trained on."""
 
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from data import Dataset, ImageStore, PreparedImages, open_store
-from training.compute_options import ComputeOptions
-from training.memory import available
+from models.convolution import rewrite
+from training.device import free_memory
 from training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
+class ComputeOptions:
+    """How a network is computed. Two choices differ in speed and by rounding alone."""
+
+    channels_last: bool = True
+    """Memory format of images and filters: channels innermost."""
+    compile: bool = False
+    """Use torch.compile."""
+    threads: int | None = None
+    """CPU threads of one operator; None for torch's default."""
+    rewritten: bool = False
+    """Compute 1x1 and depthwise convolutions in other ways (`models.convolution`)."""
+
+    def __str__(self) -> str:
+        parts = ["channels last" if self.channels_last else "contiguous"]
+        if self.rewritten:
+            parts.append("rewritten")
+        if self.compile:
+            parts.append("compiled")
+        if self.threads is not None:
+            parts.append(f"{self.threads} thread{'s' * (self.threads != 1)}")
+        return ", ".join(parts)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Lay out the weights of `model`, in place, before its optimizer is created."""
+        if self.rewritten:
+            rewrite(model)
+        return model.to(memory_format=self.memory_format)
+
+    def forward_of(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The prepared `model` as a function of images in any memory format."""
+        function: Callable[[Tensor], Tensor] = model
+        if self.compile:
+            import torch._inductor.config as inductor
+
+            inductor.fallback_random = True  # stochastic depth then draws as it does uncompiled
+            torch.compiler.reset()  # torch compiles a function eight times, then gives up
+            function = torch.compile(model)
+        return lambda images: function(images.contiguous(memory_format=self.memory_format))
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Check that torch.compile finds what it needs on this machine."""
+    compilers = (os.environ.get("CXX"), "g++", "clang++")
+    if not any(shutil.which(name) for name in compilers if name):
+        return False
+    return device.type == "cpu" or importlib.util.find_spec("triton") is not None
+
+
+@dataclass(frozen=True)
 class Execution:
-    """How a run is carried out: nothing here can change what it computes, rounding apart."""
+    """How a run is executed. Nothing here can change its result, rounding apart."""
 
     device: torch.device
     workers: int = 0
-    """Processes that prepare training images; 0 does it between two updates."""
-    layout: ComputeOptions = field(default_factory=ComputeOptions)
-    """Where no trial chooses one."""
+    """Processes that prepare training images; 0 prepares them between two updates."""
+    options: ComputeOptions = field(default_factory=ComputeOptions)
+    """Used where no trial chooses others."""
     trial: bool = False
-    """Whether a new run begins with a timed trial of layouts (`training.autotune`)."""
+    """Let a new run begin with a timed trial of compute options (`training.autotune`)."""
     checkpoint_minutes: float = 10
-    """A checkpoint is written at the end of every epoch, and within one after this many minutes; 0:
-    every update."""
+    """Time between checkpoints within an epoch, besides those at its end; 0: every update."""
     deterministic: bool = False
-    """Whether CUDA is to use kernels that always round alike, where it has them. The CPU's do."""
+    """Use CUDA kernels that always round alike, where there are any. The CPU's do."""
     processes: Processes = ALONE
     """Those that share the run; this is one of them."""
 
@@ -40,13 +97,13 @@ class Stores:
     test: ImageStore
     classes: tuple[str, ...]
     augmented: PreparedImages = field(default_factory=PreparedImages)
-    """The training images as they were last augmented, for the next run to use."""
+    """The training images as last augmented, for the next run to reuse."""
     evaluated: PreparedImages = field(default_factory=PreparedImages)
-    """The validation images as evaluation prepares them, for the next epoch to use."""
+    """The validation images as evaluation prepares them, for the next epoch to reuse."""
 
     @property
     def skipped(self) -> dict[str, tuple[str, ...]]:
-        """Names of the images that are left out because they cannot be read, by split."""
+        """Names of unreadable images that are left out, by split."""
         stores = {"train": self.train, "validation": self.validation, "test": self.test}
         return {part: store.skipped for part, store in stores.items() if store.skipped}
 
@@ -54,24 +111,14 @@ class Stores:
 def open_stores(
     dataset: Dataset, cache: Path, short_side: int, skip_unreadable: bool = False, trainers: int = 1
 ) -> Stores:
-    """The data set's splits, decoded into `cache` where they are not yet there (see
-    `data.open_store`).
+    """Open the data set's splits, decoded into `cache` where needed (`data.open_store`).
 
-    Each of so many `trainers` on this machine may remember its part of the prepared images.
+    Each of the machine's `trainers` may keep its part of the prepared images in memory.
     """
     train, validation, test = (
         open_store(split, cache, short_side, skip_unreadable=skip_unreadable)
         for split in dataset.splits.values()
     )
-    free = available(torch.device("cpu"))
-    train_share, validation_share = (
-        min(2**30, 2**62 if free is None else free // part // trainers) for part in (4, 8)
-    )
-    return Stores(
-        train,
-        validation,
-        test,
-        dataset.classes,
-        PreparedImages(train_share),
-        PreparedImages(validation_share),
-    )
+    free = free_memory() or 2**62
+    limits = (min(2**30, free // part // trainers) for part in (4, 8))
+    return Stores(train, validation, test, dataset.classes, *map(PreparedImages, limits))

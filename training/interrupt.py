@@ -1,5 +1,4 @@
-"""Leaving on request: the first SIGTERM or Ctrl-C asks the run to save and stop, the second ends it
-at once."""
+"""Stopping on request: the first SIGTERM or Ctrl-C lets a run save, the second ends it at once."""
 
 import os
 import signal
@@ -12,28 +11,27 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
-"""Exit codes: the last is stopped on request, the same command goes on."""
+"""Exit codes; the last: stopped on request, the same command resumes."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """The run was asked to stop, has saved its state, and can be resumed."""
+    """The run was stopped on request, has saved its state and can be resumed."""
 
 
 class StopRequest:
     """Truthy once a signal has come."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.is_handled = False
 
     def __bool__(self) -> bool:
-        return self.asked
+        return self.requested
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Within the block somebody looks at the request often and saves first; elsewhere a signal
-        ends the work."""
+        """Within the block the code polls the request and saves; elsewhere a signal interrupts."""
         before, self.is_handled = self.is_handled, True
         try:
             yield
@@ -41,13 +39,9 @@ class StopRequest:
             self.is_handled = before
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:
-        """`items`, as long as nobody asks to stop.
-
-        Raises:
-            Stopped: somebody did. Nothing is saved by this.
-        """
+        """Yield `items`. Raises Stopped as soon as a stop is requested; saves nothing."""
         for item in items:
-            if self.asked:
+            if self.requested:
                 raise Stopped
             yield item
 
@@ -57,57 +51,25 @@ def stop_on_signals(alone: bool = True) -> Iterator[StopRequest]:
     """Within the block SIGTERM and SIGINT set the request, or raise KeyboardInterrupt where it is
     not handled.
 
-    A second one ends the process at once, with exit code 75. A thread sees to that: Python's own
-    handlers would wait for the main thread to come back from whatever it is computing.
-
-    A process that is not `alone` was started by torchrun, which passes on each signal that it gets,
-    sends another when the first process leaves, and after 30 seconds ends them itself: there only
-    the first counts, now and afterwards.
+    A second signal ends the process at once with exit code 75. A process that is not `alone` was
+    started by torchrun, which repeats signals: there only the first one counts, also afterwards.
     """
     request = StopRequest()
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # only the main thread may handle signals
-        yield request
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # only the main thread may handle signals
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        request.asked = True
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.requested and alone:
+            os.write(2, b"runner.py: second signal, ended at once; the same command resumes\n")
+            os._exit(STOPPED)
+        request.requested = True
         if not request.is_handled:
             raise KeyboardInterrupt
 
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    thread = threading.Thread(target=_leave_at_the_second, args=(reader, alone), daemon=True)
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    wakeup = signal.set_wakeup_fd(
-        writer, warn_on_full_buffer=False
-    )  # every signal's number is written there, at once
-    thread.start()
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
-        for each in before:
-            signal.signal(each, note)
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if alone else signal.SIG_IGN)
-        signal.set_wakeup_fd(wakeup)
-        os.write(writer, b"\0")
-        thread.join()
-        os.close(writer)
-        os.close(reader)
-
-
-def _leave_at_the_second(reader: int, alone: bool) -> None:
-    """Read numbers of signals until a 0; the second that asks to stop ends a process that is
-    alone."""
-    asked = 0
-    while 0 not in (numbers := os.read(reader, 64)):
-        asked += sum(number in _SIGNALS for number in numbers)
-        if asked > 1 and alone:
-            os.write(
-                2,
-                b"runner.py: asked twice, left at once; the same command goes on from what was "
-                b"saved before\n",
-            )
-            os._exit(STOPPED)

@@ -1,7 +1,9 @@
-"""One run as data: what to train, on what terms, in which folder. No torch here."""
+"""One run as data: what to train, how, and the files in its folder. No torch here."""
 
+import csv
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ class RunSpec:
     """Name of the study."""
     study_hash: str
     identity: Mapping[str, Any]
-    """For config.json: "digest" and "variant_digest" of the run, and all that they are computed from."""
+    """For config.json: "digest" and "variant_digest", and all that they are computed from."""
     init_weights: Path | None = None
     """File of initial weights; None for random ones."""
     init_weights_record: InitialWeights | None = None
@@ -60,3 +62,37 @@ def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -
     than what the network sees.
     """
     return math.ceil(resolution / min(0.875, math.sqrt(sum(crop_scale) / 2)))
+
+
+HEADER = ("image", "label", "p_label", "p_top1")
+DIGITS = 4
+"""Significant digits of a probability (docs/decisions.md#pack)."""
+Predictions = tuple[list[str], list[int], list[float], list[float], list[list[int]]]
+"""Image names, classes, probabilities of the class and of the best one, the best classes."""
+
+
+def predictions_csv(
+    ids: Iterable[str],
+    labels: Iterable[int],
+    p_labels: Iterable[float],
+    p_tops: Iterable[float],
+    tops: Sequence[Sequence[int]],
+) -> bytes:
+    """The content of predictions.csv, one row per image; `tops` holds class indices, best first."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*HEADER, *(f"top{i + 1}" for i in range(len(tops[0])))])
+    for image, label, p, best, top in zip(ids, labels, p_labels, p_tops, tops, strict=True):
+        writer.writerow([image, label, f"{p:.{DIGITS}g}", f"{best:.{DIGITS}g}", *top])
+    return file.getvalue().encode(errors="surrogateescape")
+
+
+def read_predictions(content: bytes) -> Predictions:
+    """Invert `predictions_csv`. Raises ValueError for content of another form."""
+    header, *rows = csv.reader(io.StringIO(content.decode(errors="surrogateescape"), newline=""))
+    if not rows or any(len(row) != len(header) for row in rows) or len(header) <= len(HEADER):
+        raise ValueError("the rows are not of one length")
+    images, labels, p_labels, p_tops, *_ = zip(*rows, strict=True)
+    tops = [list(map(int, row[len(HEADER) :])) for row in rows]
+    numbers = list(map(float, p_labels)), list(map(float, p_tops))
+    return list(images), list(map(int, labels)), *numbers, tops

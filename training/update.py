@@ -1,69 +1,147 @@
-"""One update: the gradients of a batch's parts, then the optimizer's step.
+"""One optimizer update: learning rate, loss, gradients of a batch's parts, optimizer step.
 
-Runs, the trial of layouts, the forecast and the benchmarks all make their updates here.
+Runs, trials of compute options, cost estimates and benchmarks all make their updates here.
 """
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from data import Batch, randomness
-from training.clock import Clock
-from training.compute_options import ComputeOptions, forward_of
 from training.device import autocast
-from training.loss_monitor import LossMonitor
-from training.optimization import loss_function, make_optimizer, update_average
+from training.execution import ComputeOptions
+from training.monitor import Clock, LossMonitor
 from training.part_sums import PartSums
 from training.processes import ALONE, Processes
 from training.recipe import Precision, Recipe
 
 _STOCHASTIC_DEPTH = 101
-"""A stream of randomness beside those of `data.randomness`."""
+"""A stream of randomness besides those of `data.randomness`."""
+_NO_DECAY = (".bias", ".layer_scale", ".relative_position_bias_table")
+"""Names of parameters without weight decay, whatever their shape."""
+
+
+def learning_rate(recipe: Recipe, update: int, updates_per_epoch: int) -> float:
+    """The learning rate of optimizer update number `update`, counted from 0.
+
+    Linear from 0 over the warm-up, then a cosine to `min_lr` (or steps), update by update.
+    """
+    peak = recipe.peak_lr
+    warmup = recipe.warmup_epochs * updates_per_epoch
+    if update < warmup:
+        return peak * update / warmup
+    if recipe.schedule == "step":
+        return peak * recipe.step_factor ** (update // (recipe.step_epochs * updates_per_epoch))
+    progress = (update - warmup) / max(recipe.epochs * updates_per_epoch - warmup, 1)
+    return recipe.min_lr + (peak - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Two groups: parameters with weight decay and those without, biases and one-dimensional ones.
+
+    Layer scale has one number per channel and counts as one-dimensional. Swin's tables of position
+    biases are biases, as in its authors' code.
+    """
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        one_dimensional = parameter.ndim <= 1 or name.endswith(_NO_DECAY)
+        (spared if one_dimensional and not recipe.decay_all else decayed).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """torch's AdamW or SGD over `parameter_groups`, fused where the device has that."""
+    groups = parameter_groups(model, recipe)
+    fused = device.type in ("cuda", "cpu")
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=fused)
+    sgd = torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, fused=fused)
+    if recipe.momentum:
+        # Zeros give the same first step. The fused kernel would keep uninitialized memory as
+        # momentum where fp16's scaler skips the first update.
+        for parameter in model.parameters():
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Set `average`, a copy of `model`, to decay x average + (1 - decay) x model.
+
+    Parameters and floating-point buffers (batch norm's statistics) are averaged, counters copied.
+    """
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    floating = [pair for pair in pairs if pair[0].is_floating_point()]
+    move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    move([mean for mean, _ in floating], [value for _, value in floating], 0)
+    for mean, value in pairs:
+        if not mean.is_floating_point():
+            mean.copy_(value)
+
+
+def loss_function(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    """Mean cross entropy to smoothed targets: `batch.weight` of the label, the rest of its partner.
+
+    logits: (B, classes), computed in float32 at least.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def entropy(labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+
+    if batch.partner_labels is batch.labels:
+        return entropy(batch.labels).mean()
+    partner = entropy(batch.partner_labels)
+    return (batch.weight * entropy(batch.labels) + (1 - batch.weight) * partner).mean()
 
 
 class TrainState:
-    """A network that learns: its weights, its optimizer, and how its updates are computed."""
+    """A network in training: its weights, its optimizer, and how its updates are computed."""
 
     def __init__(
         self,
         model: nn.Module,
         recipe: Recipe,
-        layout: ComputeOptions,
+        options: ComputeOptions,
         device: torch.device,
         precision: Precision,
         seed: int = 0,
         processes: Processes = ALONE,
     ) -> None:
-        """`model` is on `device` and was laid out (`layout.lay_out`). `processes` share the parts
-        of each batch."""
-        self.model, self.recipe, self.device, self.precision, self.seed = (
-            model,
-            recipe,
-            device,
-            precision,
-            seed,
-        )
-        self.layout, self.forward = layout, forward_of(model, layout)
-        self.optimizer = make_optimizer(model, recipe, device)
+        """`model` is moved to `device`, in place. `processes` share the parts of each batch."""
+        self.model = options.prepare(model.to(device))
+        self.recipe, self.options, self.device = recipe, options, device
+        self.precision, self.seed = precision, seed
+        self.forward = options.forward_of(self.model)
+        self.optimizer = make_optimizer(self.model, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.average = None if recipe.ema is None else copy.deepcopy(model).requires_grad_(False)
-        self.sums = PartSums(model, recipe.micro_batches, processes)
-        self.watch, self.clock = LossMonitor(device), Clock()
+        self.average = None
+        if recipe.ema is not None:
+            self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.sums = PartSums(self.model, recipe.micro_batches, processes)
+        self.monitor, self.clock = LossMonitor(device), Clock()
 
     @property
-    def judged(self) -> nn.Module:
-        """What is evaluated and kept: the average of the weights, where the recipe has one."""
+    def eval_model(self) -> nn.Module:
+        """The network that is evaluated and kept: the moving average, where the recipe has one."""
         return self.average or self.model
 
     def state_dict(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises KeyError, TypeError, ValueError or RuntimeError where `state` is another kind of
-        network's."""
+        """Raises KeyError, TypeError, ValueError or RuntimeError for another network's state."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -72,74 +150,62 @@ class TrainState:
         return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler, **average}
 
 
-def noise(count: int, resolution: int, classes: int, device: torch.device) -> Batch:
-    """A batch of `count` random images, by torch's generator, to time updates with."""
-    images = (
-        torch.randn(count, 3, resolution, resolution)
-        .to(device)
-        .contiguous(memory_format=torch.channels_last)
-    )
-    labels = torch.randint(classes, (count,)).to(device)
-    return Batch(images, labels, labels, torch.ones(count, device=device), torch.arange(count))
-
-
 def update(train_state: TrainState, number: int, batches: Iterator[Batch], lr: float) -> None:
-    """Make a run's update `number`, counted from 0, with the next of `batches`, one for each part
+    """Make update `number`, counted from 0, with the next of `batches`, one for each part
     (micro-batch) that this process has of the batch.
 
     Raises:
-        BadLoss: the loss of this update, or of one shortly before, is not finite; nothing was
-            changed by it.
+        BadLoss: the loss of this update, or of one shortly before, is not finite; it has changed
+            nothing.
     """
     for group in train_state.optimizer.param_groups:
         group["lr"] = lr
     loss = gradients(train_state, number, batches)
     with train_state.clock("backward"):
-        train_state.watch.add(number, loss)
+        train_state.monitor.add(number, loss)
     with train_state.clock("optimizer"):
         step(train_state)
 
 
 def gradients(train_state: TrainState, number: int, batches: Iterator[Batch]) -> Tensor:
-    """Leave the gradients of an update in the weights; its loss, in the precision of sums (a
-    scalar).
+    """Leave the gradients of an update in the weights. Returns its loss, a scalar.
 
-    A part knows nothing of the others: batch norm sees it alone, and what is drawn for it depends
-        on its number only.
+    A part does not depend on the others: batch norm sees it alone, and its random numbers are a
+    function of its number.
     """
-    recipe, device, clock, sums = (
-        train_state.recipe,
-        train_state.device,
-        train_state.clock,
-        train_state.sums,
-    )
+    recipe, clock, sums = train_state.recipe, train_state.clock, train_state.sums
     sums.begin()
     for part in sums.processes.share(recipe.micro_batches):
         with clock("data"):
             batch = next(batches)
-        # Stochastic depth draws from torch's own generator: put it where these draws begin.
-        torch.manual_seed(
-            randomness.key(
-                _STOCHASTIC_DEPTH, train_state.seed, number * recipe.micro_batches + part
-            )
-        )
-        with clock("forward"), autocast(train_state.precision, device):
+        # Stochastic depth draws from torch's global generator.
+        position = number * recipe.micro_batches + part
+        torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, train_state.seed, position))
+        with clock("forward"), autocast(train_state.precision, train_state.device):
             logits = train_state.forward(batch.images)
             loss = loss_function(logits, batch, recipe.label_smoothing) / recipe.micro_batches
         with clock("backward"):
             torch.autograd.backward(train_state.scaler.scale(loss))
-            sums.keep(loss.to(train_state.watch.precise))
+            sums.keep(loss.to(train_state.monitor.dtype))
     with clock("backward"):
         return sums.add_up()
 
 
 def step(train_state: TrainState) -> None:
-    """Change the weights by their gradients, which are gone afterwards, and move their average."""
-    optimizer, scaler, watch = train_state.optimizer, train_state.scaler, train_state.watch
-    if watch.delay and not scaler.is_enabled():  # the scaler finds by itself what is not finite
-        optimizer.found_inf = watch.stop  # type: ignore[attr-defined]
+    """Change the weights by their gradients, clear these, and move the average."""
+    optimizer, scaler, monitor = train_state.optimizer, train_state.scaler, train_state.monitor
+    if monitor.delay and not scaler.is_enabled():  # the scaler finds what is not finite itself
+        optimizer.found_inf = monitor.stop  # type: ignore[attr-defined]
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
     if train_state.average is not None and train_state.recipe.ema is not None:
         update_average(train_state.average, train_state.model, train_state.recipe.ema)
+
+
+def noise(count: int, resolution: int, classes: int, device: torch.device) -> Batch:
+    """A batch of `count` random images, by torch's global generator, to time updates with."""
+    images = torch.randn(count, 3, resolution, resolution).to(device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(classes, (count,)).to(device)
+    return Batch(images, labels, labels, torch.ones(count, device=device), torch.arange(count))

@@ -13,7 +13,7 @@ import torch
 from benchmarks import gpu, gpu_check
 from benchmarks.gpu_check import Setting
 from benchmarks.jobs import Finding, Job
-from training.compute_options import ComputeOptions
+from training.execution import ComputeOptions
 
 ROOT = Path(__file__).parents[2]
 SMALL = [

@@ -18,11 +18,10 @@ from studies.cost_estimate import CostEstimate, run_bytes
 from studies.run import Run
 from studies.speed import Speed
 from studies.study import Study
-from training import memory
 from training.execution import Execution, open_stores
-from training.optimization import make_optimizer
 from training.recipe import CLASSIC, Recipe, StudyConfig
 from training.spec import short_side
+from training.update import make_optimizer
 
 CPU = torch.device("cpu")
 FIFTY = Speed(50.0, "measured now")
@@ -142,33 +141,12 @@ def test_a_device_without_room_for_two_images_is_told(text, tmp_path, monkeypatc
     def full(*_: object) -> int:
         raise RuntimeError(text)
 
-    monkeypatch.setattr(memory, "bytes_per_image", full)
+    monkeypatch.setattr(speed, "measure", full)
     with pytest.raises(
         ValueError,
-        match="^gelu ran out of memory, even for two images: choose a lower --resolution",
+        match="^gelu runs out of memory, even with two images: choose a lower --resolution",
     ):
         make(planned(tmp_path, "gelu"))
-
-
-def test_memory_of_a_container_is_what_its_groups_leave_and_the_page_cache(
-    tmp_path, monkeypatch
-) -> None:
-    for limit, used, cache, folder in (
-        ("max", 900, 0, ""),
-        ("600", 500, 300, "job"),
-        ("700", 100, 0, "job/step"),
-    ):
-        place = tmp_path / folder
-        place.mkdir(exist_ok=True)
-        (place / "memory.max").write_text(limit)
-        (place / "memory.current").write_text(str(used))
-        (place / "memory.stat").write_text(f"anon 5\ninactive_file {cache}\n")
-    monkeypatch.setattr(
-        memory, "_groups", lambda: [tmp_path / "job/step", tmp_path / "job", tmp_path]
-    )
-    assert memory.available(CPU) == 400
-    (tmp_path / "job/memory.stat").unlink()
-    assert memory.available(CPU) == 100  # a limit is one, also where nothing says what is cache
 
 
 def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> None:
@@ -226,44 +204,6 @@ def test_what_a_data_set_takes_is_known_before_it_is_there(images, tmp_path) -> 
         store.nbytes for store in (stores.train, stores.validation, stores.test)
     )
     assert sizes(found, tmp_path / "cache", 37).cache == 0
-
-
-def test_kept_bytes_grow_with_the_area_and_are_all_that_autograd_keeps() -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.GELU())
-    # The convolution keeps its input (3 channels), GELU its own (8), the loss the logits (8), in
-    # float32.
-    counted = memory.bytes_per_image(model, 32, "fp32", CPU)
-    assert 4 * (3 + 8) * 32 * 32 <= counted <= 4 * (3 + 8 + 8 + 8) * 32 * 32
-    assert memory.bytes_per_image(model, 64, "fp32", CPU) == pytest.approx(4 * counted, rel=0.01)
-
-
-def test_a_batch_that_does_not_fit_is_refused_with_one_that_does() -> None:
-    recipe = Recipe(batch_size=96)
-    config = StudyConfig(recipe=recipe)
-    memory.require_fit("gelu", recipe, config, 1000, 5000, 5000 + 96 * 1300)
-    with pytest.raises(
-        ValueError, match=r"^96 images of gelu at once .* give --micro-batches 3, parts of 32"
-    ):
-        memory.require_fit("gelu", recipe, config, 1000, 5000, 5000 + 40 * 1300)
-    with pytest.raises(ValueError, match="not even its smallest part"):
-        memory.require_fit("gelu", recipe, config, 1000, 5000, 5000)
-    # Mixing needs pairs: of 6 images in parts that hold 3, the parts are 2.
-    assert memory.parts_that_fit(Recipe(batch_size=6), 1000, 0, 3 * 1300) == 3
-    assert (
-        memory.parts_that_fit(Recipe(batch_size=6).change(mixup=0.0, cutmix=0.0), 1000, 0, 3 * 1300)
-        == 2
-    )
-
-
-def test_the_advice_is_for_the_recipe_whose_batch_it_is() -> None:
-    """Not for the step's that happens to use the same optimizer."""
-    sgd = Recipe(batch_size=96, optimizer="sgd")
-    for config, option in (
-        (StudyConfig(recipe=sgd), "--micro-batches"),
-        (StudyConfig(recipe=Recipe(batch_size=64), classic=sgd), "--classic.micro-batches"),
-    ):
-        with pytest.raises(ValueError, match=f"give {option} 3, parts of 32"):
-            memory.require_fit("gelu", sgd, config, 1000, 5000, 5000 + 40 * 1300)
 
 
 def test_the_total_says_how_sure_it_is(tmp_path, monkeypatch) -> None:

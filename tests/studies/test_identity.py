@@ -10,7 +10,7 @@ import pytest
 
 from models import Architecture, SwinArchitecture
 from studies.identity import Identity, difference, essence, hexdigest
-from training import environment
+from training import device
 from training.recipe import CLASSIC, Recipe
 
 RECORD = Path(__file__).with_name("record.json")
@@ -118,7 +118,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_two_different_edits_are_two_versions(project: Path) -> None:
-    version = environment.code_version.__wrapped__
+    version = device.code_version.__wrapped__
     seen = [version(project)]
     assert len(seen[0]) == 12
     for name, text in (
@@ -138,7 +138,7 @@ def test_two_different_edits_are_two_versions(project: Path) -> None:
 
 
 def test_what_git_ignores_and_what_is_no_code_is_no_other_version(project: Path) -> None:
-    version = environment.code_version.__wrapped__
+    version = device.code_version.__wrapped__
     before = version(project)
     (project / "ignored.py").write_text("x")
     (project / "notes.txt").write_text("x")

@@ -13,7 +13,7 @@ import pytest
 from report.page import write
 from studies import compact, pack
 from tests.report.conftest import StudyFolder
-from training.predictions import as_csv
+from training.spec import predictions_csv
 
 Make = Callable[..., StudyFolder]
 
@@ -240,7 +240,10 @@ def predictions(runs: int, images: int, classes: int, seed: int = 0) -> list[tup
             p[np.arange(images), at].astype(np.float32).tolist() for at in (labels, top[:, 0])
         )
         made.append(
-            (f"step/seed-{run}", as_csv(ids, labels.tolist(), p_label, p_top1, top.tolist()))
+            (
+                f"step/seed-{run}",
+                predictions_csv(ids, labels.tolist(), p_label, p_top1, top.tolist()),
+            )
         )
     return made
 
@@ -254,7 +257,7 @@ def test_predictions_come_back_to_the_byte(classes: int, runs: int) -> None:
 
 def test_names_of_any_kind_come_back() -> None:
     ids = ["a, b", 'say "x"', "two\nlines", "\udcff", "ü"]
-    made = [("s/seed-0", as_csv(ids, range(5), [0.5] * 5, [0.5] * 5, [[0, 1]] * 5))]
+    made = [("s/seed-0", predictions_csv(ids, range(5), [0.5] * 5, [0.5] * 5, [[0, 1]] * 5))]
     files = compact.encode(made)
     assert not any("as-is" in name for name in files)
     assert dict(compact.decode(files)) == dict(made)

@@ -16,7 +16,7 @@ import pytest
 from studies import run_queue
 from studies.run_locks import FAILURE, LAUNCH, LOCK, note_failure, refuse_other_code
 from studies.study import MADE_AGAIN
-from training import loop
+from training import train as loop
 from training.interrupt import StopRequest
 from utils.locks import Busy, Lock, Lost
 
@@ -221,7 +221,7 @@ def test_tensorboard_is_in_order_though_a_later_machines_clock_is_behind(
     monkeypatch.setattr(
         run_queue,
         "train",
-        lambda *arguments: (setattr(stop, "asked", True), loop.train(*arguments))[1],
+        lambda *arguments: (setattr(stop, "requested", True), loop.train(*arguments))[1],
     )
     monkeypatch.setattr(time, "time", lambda: real() + 300)
     assert run_queue.run_all([run], stores, execution, stop) == 75

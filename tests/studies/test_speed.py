@@ -15,7 +15,7 @@ from ablations import PAPER, get_regime
 from models.builder import build
 from studies import speed
 from studies.speed import measure
-from training.compute_options import ComputeOptions
+from training.execution import ComputeOptions
 from training.recipe import Recipe
 from training.update import TrainState, noise
 

@@ -4,7 +4,7 @@ with.
     torchrun --nproc-per-node=K tests/training/agreement.py FOLDER
 
 leaves the sha256 of all that process k holds then in FOLDER/k.json: weights, batch norm's
-statistics, their average, what it says of images, losses; by name.
+statistics, their average, its predictions, losses; by name.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ from torch import Tensor
 from ablations import PAPER, REGIMES
 from data import Batch, eval_batches, train_batches
 from models.builder import build
-from training.compute_options import ComputeOptions, lay_out
 from training.evaluation import evaluate
+from training.execution import ComputeOptions
 from training.processes import ALONE, Processes, joined
 from training.recipe import Recipe
-from training.torchrun import place
+from training.torchrun import rank_info
 from training.update import TrainState, update
 
 RECIPE = Recipe(batch_size=16, micro_batches=4, drop_path=0.3, layer_scale=0.1, init="he", ema=0.9)
 
 
 class Images:
-    """VarianceComponents, at random but the same each time."""
+    """Random images but the same each time."""
 
     def __init__(self) -> None:
         self.images = torch.randint(
@@ -55,9 +55,7 @@ def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, T
     ).to(dtype)
     optimizer = "sgd" if name == "baseline" else "adamw"
     recipe = replace(RECIPE, optimizer=optimizer)
-    train_state = TrainState(
-        lay_out(model, ComputeOptions()), recipe, ComputeOptions(), device, "fp32", 0, processes
-    )
+    train_state = TrainState(model, recipe, ComputeOptions(), device, "fp32", 0, processes)
 
     def batches() -> Iterator[Batch]:
         for batch in train_batches(
@@ -90,7 +88,7 @@ def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, T
         f"{name} evaluated": torch.cat(
             [evaluated.p_label, evaluated.p_top1, evaluated.top.flatten()]
         ),
-        f"{name} loss": torch.tensor(train_state.watch.loss_sum),
+        f"{name} loss": torch.tensor(train_state.monitor.loss_sum),
     }
 
 
@@ -107,5 +105,5 @@ def all_steps(processes: Processes = ALONE) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    with joined(place()) as processes:
+    with joined(rank_info()) as processes:
         (Path(sys.argv[1]) / f"{processes.rank}.json").write_text(json.dumps(all_steps(processes)))

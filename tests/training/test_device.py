@@ -10,15 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.device import find_precision, find_workers, set_up, threads, wait_for
-from training.environment import device_name, environment
+from training.device import (
+    device_name,
+    environment,
+    find_precision,
+    find_workers,
+    set_up,
+    threads,
+    wait_for,
+)
 
 SCRIPT = '''
 import resource, sys, torch
 from training.device import set_up
 
 def faults():
-    """Of an allocation like the one before: the least of ten, for a large enough place has to be found first."""
+    """Page faults of an allocation: the least of ten, for a place has to be found first."""
     counts = []
     for _ in range(10):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

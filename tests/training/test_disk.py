@@ -22,7 +22,8 @@ from inference.output import plot
 from report import page
 from studies import run_queue
 from studies.study import read_json
-from training import checkpoint, loop, records
+from training import checkpoint, records
+from training import train as loop
 from training.interrupt import StopRequest
 from utils.files import write_json
 
@@ -164,7 +165,12 @@ def outcome(folder: Path) -> dict[str, object]:
 
 
 EVENTS = {
-    "full at events": ((loop, "EventLog", 1), lambda d: d.fill(), "events.out", "No space left"),
+    "full at events": (
+        (records, "open_events", 1),
+        lambda d: d.fill(),
+        "events.out",
+        "No space left",
+    ),
     "full at weights": (
         (records, "save_weights", 1),
         lambda d: d.fill(12_288),

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from models.builder import build
 from studies.run import Run
-from training import loop
-from training.initial_weights import describe
+from training import train as loop
 from training.interrupt import StopRequest
+from training.train import record_initial_weights
 
 GOLDEN = {
     "training-recipe": [1.21625, 1.26994, 1.18461],
@@ -37,7 +37,7 @@ def from_a_formula(run: Run, file: Path) -> Run:
         fan_in = state[name][0].numel()
         state[name] = torch.from_numpy(rng.normal(0, fan_in**-0.5, state[name].shape)).float()
     save_file(state, file)
-    config = replace(run.study.config, init_weights=describe(file))
+    config = replace(run.study.config, init_weights=record_initial_weights(file))
     return replace(run, study=replace(run.study, config=config), init_weights=file)
 
 

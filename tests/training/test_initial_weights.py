@@ -65,7 +65,7 @@ def test_a_run_starts_from_the_file_and_its_study_says_so(
     assert runner.main(["train", "13", *tuned]) == 0
     said = capsys.readouterr().err
     assert (
-        "convnext.pth knows 1,000 classes and this data set has 3: the classifier starts anew"
+        "convnext.pth knows 1,000 classes and this data set has 3: the classifier starts from random weights"
         in said
     )
     trained = load_file(tmp_path / "runs/tuned/separate-downsampling/seed-0/model.safetensors")

@@ -16,11 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 from ablations import PAPER, REGIMES
 from models import Architecture
 from studies.run import Run
-from training import checkpoint, loop, records
+from training import checkpoint, records
+from training import train as loop
 from training.checkpoint import Damaged
 from training.interrupt import Item, Stopped, StopRequest
-from training.optimization import learning_rate
 from training.spec import ABOUT
+from training.update import learning_rate
 
 NEVER = StopRequest()
 
@@ -47,7 +48,7 @@ class StopInEvaluation(StopRequest):
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:
         self.left -= 1
-        self.asked = self.left == 0
+        self.requested = self.left == 0
         return super().between(items)
 
 
@@ -234,7 +235,7 @@ DEATHS = (
     (records, "log", 2),
     (checkpoint, "keep_previous", 1),
     (checkpoint, "save", 2),  # after the last epoch
-    (loop.EventLog, "add_scalars", 3),  # of the test
+    (loop.Progress, "log", 1),
     (records, "architecture_complexity", 1),  # between predictions.csv and result.json
 )
 
@@ -318,7 +319,7 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(make_run, stores, exec
     decay, run = 0.6, make_run("4", ema=0.6, epochs=2)
     updates = 2 * (len(stores.train) // 12)
     average = {
-        k: v.clone() for k, v in loop._initial_model(run.spec, execution).state_dict().items()
+        k: v.clone() for k, v in loop.initial_model(run.spec, execution).state_dict().items()
     }
     for update in range(updates):
         if update + 1 < updates:

@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, S
 from ablations import PAPER, REGIMES
 from data.batches import Batch
 from models.builder import build
-from training.optimization import learning_rate, loss_function, make_optimizer, parameter_groups
 from training.recipe import CLASSIC, Recipe, StudyConfig, follow
+from training.update import learning_rate, loss_function, make_optimizer, parameter_groups
 
 SHORT = Recipe(epochs=10, warmup_epochs=3, batch_size=4096, min_lr=1e-6)
 

@@ -23,7 +23,7 @@ from training import checkpoint, device
 from training.device import find_device, find_workers
 from training.evaluation import NotOnce, evaluate
 from training.interrupt import STOPPED
-from training.torchrun import RankInfo, place
+from training.torchrun import RankInfo, rank_info
 
 # Several processes of torch begin, on a busy machine one after the other.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -249,10 +249,10 @@ def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> N
         "LOCAL_RANK": "1",
         "LOCAL_WORLD_SIZE": "8",
     }
-    here = place(torchrun_says)
+    here = rank_info(torchrun_says)
     assert here == RankInfo(9, 16, 1, 8)
     assert (
-        place({"RANK": "9", "WORLD_SIZE": "16"}) == RankInfo()
+        rank_info({"RANK": "9", "WORLD_SIZE": "16"}) == RankInfo()
     )  # another launcher's, of another program
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)

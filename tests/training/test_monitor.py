@@ -1,15 +1,18 @@
 """A loss that is not finite is found late, without waiting, and still nothing is updated with it or
 saved."""
 
+import contextlib
 import math
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from training import checkpoint, loop, loss_monitor, update
-from training.interrupt import StopRequest
-from training.loss_monitor import BadLoss, LossMonitor
+from training import checkpoint, monitor, update
+from training import train as loop
+from training.interrupt import Stopped, StopRequest
+from training.monitor import BadLoss, Clock, LossMonitor
 
 CPU = torch.device("cpu")
 NEVER = StopRequest()
@@ -18,7 +21,7 @@ NEVER = StopRequest()
 @pytest.fixture
 def late(monkeypatch) -> None:
     """The CPU behaves as a GPU: losses become known two updates late."""
-    monkeypatch.setitem(loss_monitor._DELAY, "cpu", 2)
+    monkeypatch.setitem(monitor._DELAY, "cpu", 2)
 
 
 def test_without_delay_a_bad_loss_is_known_at_once() -> None:
@@ -55,7 +58,7 @@ def test_a_run_is_the_same_with_losses_known_late(
 ) -> None:
     weights = []
     for delay in (0, 2):
-        monkeypatch.setitem(loss_monitor._DELAY, "cpu", delay)
+        monkeypatch.setitem(monitor._DELAY, "cpu", delay)
         optimizer = {"optimizer": "sgd"} if step == "baseline" else {}
         run = make_run(step, study=f"delay-{delay}", **optimizer)
         loop.train(run.spec, stores, execution, NEVER)
@@ -71,9 +74,9 @@ def test_weights_are_left_as_the_last_good_update_left_them(
     """The third loss is no number; the host learns it two updates later, when it stops, and no
     weight has moved."""
     real, models, seen = update.loss_function, [], []
-    build = loop._initial_model
+    build = loop.initial_model
     monkeypatch.setattr(
-        loop, "_initial_model", lambda *a, **how: models.append(build(*a, **how)) or models[-1]
+        loop, "initial_model", lambda *a, **how: models.append(build(*a, **how)) or models[-1]
     )
 
     def loss(*arguments):
@@ -126,3 +129,16 @@ def test_fp16_skips_updates_that_overflow_and_recovers(
     assert 0 < state["scaler"]["scale"] <= 2**16
     for each in state["optimizer"]["state"].values():
         assert all(value.isfinite().all() for value in each.values())
+
+
+def test_a_phase_that_an_exception_leaves_keeps_its_time(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[-1])
+    clock = Clock({"data": 5.0})
+    with contextlib.suppress(Stopped), clock("evaluation"):
+        now.append(103.0)
+        raise Stopped
+    now.append(104.0)
+    seconds = clock.read()
+    assert (seconds["data"], seconds["evaluation"], seconds["other"]) == (5, 3, 1)
+    assert sum(seconds.values()) == 9
