@@ -352,7 +352,7 @@ def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) ->
     from studies.run_locks import refuse_other_code
     from studies.study import find_study
     from studies.train import data_folder, with_init_weights
-    from training.environment import code_version
+    from training.device import code_version
 
     if command.overwrite:
         raise ValueError(

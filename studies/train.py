@@ -23,13 +23,12 @@ from studies.run_locks import other_versions, refuse_other_code
 from studies.status import note_requested
 from studies.study import find_study, note_design, note_plan, open_study
 from training import processes, torchrun
-from training.device import before_cuda, find_device, find_precision, find_workers
-from training.environment import code_version
+from training.device import before_cuda, code_version, find_device, find_precision, find_workers
 from training.execution import Execution, open_stores
-from training.initial_weights import describe
 from training.interrupt import DONE, StopRequest
 from training.recipe import StudyConfig
 from training.spec import short_side
+from training.train import record_initial_weights
 from utils.files import require_folder
 from utils.text import first_few, left_out, listed, one_line
 
@@ -153,7 +152,7 @@ def _plan(request: Request) -> _Task:
     find_study(options.folder, config)
 
     before_cuda(options.deterministic)
-    rank = torchrun.place()
+    rank = torchrun.rank_info()
     device = find_device(options.device, rank)
     config = replace(config, precision=find_precision(config.precision, device))
     study = find_study(options.folder, config)
@@ -190,7 +189,7 @@ def with_init_weights(options: TrainOptions) -> StudyConfig:
     """The config of the study, with a record of the file of initial weights if there is one."""
     if not options.init_weights:
         return options.config
-    return replace(options.config, init_weights=describe(options.init_weights))
+    return replace(options.config, init_weights=record_initial_weights(options.init_weights))
 
 
 def data_folder(options: TrainOptions) -> Path:
@@ -233,7 +232,7 @@ def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:
     """Fetch and decode the images, create the study, train its runs."""
     request, study = task.request, task.runs[0].study
     dataset = task.dataset.load()
-    trainers = launch.workers_here() * torchrun.place().local_count
+    trainers = launch.workers_here() * torchrun.rank_info().local_count
     skip = request.options.skip_unreadable
     stores = open_stores(dataset, task.cache, _short_side(study.config), skip, trainers)
     dataset = dataset.without(stores.skipped)

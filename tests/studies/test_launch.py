@@ -14,7 +14,7 @@ from ablations import PAPER, get_regime
 from models.builder import build
 from studies import launch
 from tests.conftest import STUDY
-from training.environment import code_version
+from training.device import code_version
 from training.interrupt import STOPPED, StopRequest
 
 ROOT = Path(runner.__file__).parent

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -211,21 +210,3 @@ def test_another_version_of_the_code_is_refused_beside_a_live_process_and_not_af
         refuse_other_code(study, "def")
     os.utime(lock, (0, 0))
     refuse_other_code(study, "def")
-
-
-def test_tensorboard_is_in_order_though_a_later_machines_clock_is_behind(
-    make_run, run_all, stores, execution, monkeypatch
-) -> None:
-    run, real = make_run("13", epochs=2), time.time
-    stop = StopRequest()
-    monkeypatch.setattr(
-        run_queue,
-        "train",
-        lambda *arguments: (setattr(stop, "requested", True), loop.train(*arguments))[1],
-    )
-    monkeypatch.setattr(time, "time", lambda: real() + 300)
-    assert run_queue.run_all([run], stores, execution, stop) == 75
-    monkeypatch.setattr(time, "time", real)
-    (first,) = run.folder.glob("events.*")
-    assert run_all([run]) == 0
-    assert sorted(run.folder.glob("events.*"))[0] == first

@@ -56,7 +56,7 @@ def test_the_learning_rate_scales_with_the_batch() -> None:
     assert Recipe().peak_lr == 4e-3
 
 
-# Written apart from training.optimization: what decays, by name; whatever is not named here does
+# Written apart from training.update: what decays, by name; whatever is not named here does
 # not.
 DECAYED = re.compile(
     r"stem\.conv\.weight"
