@@ -40,8 +40,7 @@ from commands import (
     Training,
     Unpack,
 )
-from studies.comparisons import planned
-from studies.plan import LOOKS
+from studies.plan import ANALYSES, planned
 from studies.study import study_folder
 from training import torchrun
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
@@ -250,7 +249,7 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     from studies.train import Request, check_choice, train_until_resolved
     from studies.train import train as train_request
 
-    seeds = command.seeds or (tuple(range(LOOKS[-1])) if command.until_resolved else (0,))
+    seeds = command.seeds or (tuple(range(ANALYSES[-1])) if command.until_resolved else (0,))
     check_choice(["any"], seeds)
     sweep = None if command.sweep is None else Sweep.parse(command.sweep)
     if sweep and (command.until_resolved or command.margin is not None):
@@ -326,11 +325,11 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         mixed_code=command.mixed_code,
     )
     if judging and command.until_resolved:
-        from report.until import missing
+        from report.sequential import missing_seeds
 
         code = train_until_resolved(
             request,
-            lambda: missing(folder, judging, design, mixed_code=command.mixed_code),
+            lambda: missing_seeds(folder, judging, design, mixed_code=command.mixed_code),
             stop,
         )
     else:

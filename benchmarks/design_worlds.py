@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from report.variance import Runs
 
 from ablations.designs import Design, DesignSpec, build_design
 from ablations.designs.orders import orders
 from ablations.presets import REGIMES
 from ablations.roadmaps import PAPER
 from benchmarks.worlds import World
-from report.variance import Runs
 
 Worth = Mapping[frozenset[str], float]
 """Points that a row gains where it has all of these decisions: of one its effect, of two their

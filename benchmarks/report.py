@@ -28,10 +28,10 @@ from ablations.designs import DesignSpec, build_design
 from ablations.presets import get_preset
 from benchmarks.measure import write
 from benchmarks.worlds import World
-from studies.comparisons import planned
 from studies.pack import pack
+from studies.plan import note_plan, planned
 from studies.run import Run
-from studies.study import note_design, note_plan, open_study
+from studies.study import note_design, open_study
 from training import records
 from training.evaluation import Evaluation
 from training.execution import Execution, Stores

@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from report.contrast import holm
+from report.effects import EffectJudgement, judge_effects
+from report.variance import Measured, VarianceComponents
 from scipy import stats
 from tabulate import tabulate
 
 from ablations.designs import DesignSpec
 from benchmarks.design_worlds import NOTHING, SEVERAL, DesignWorld
 from benchmarks.worlds import World
-from report.contrast import holm
-from report.effects import EffectJudgement, judge_effects
 from report.judgement import Judgement
 from report.sequential import judge, next_seeds
-from report.variance import Measured, VarianceComponents
 from studies.plan import Family, Images, Plan
 
 ROOT = Path(__file__).parents[1]

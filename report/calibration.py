@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from report.statistics import LEVEL
 from report.tables import Summary
-from report.variance import LEVEL
 
 BINS = 15
 """Of equal width, as in Guo et al. (ICML 2017)."""

@@ -3,7 +3,6 @@ confuses."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ablations.roadmap import ends
+from report.collect import measure
+from report.statistics import LEVEL, VarianceComponents
 from report.tables import Summary
-from report.variance import LEVEL, Measured, VarianceComponents
 
 Pair = tuple[str, str]
 
@@ -48,21 +48,13 @@ def table(summary: Summary) -> pd.DataFrame:
         mine = label == number
         if not mine.any():
             continue
-        noise = VarianceComponents(
-            Measured.of(
-                {
-                    row: replace(own, correct=own.correct[:, mine])
-                    for row, own in summary.runs_of_steps.items()
-                }
-            )
-        )
-        accuracy = dict(zip(noise.measured.rows, noise.levels.tolist(), strict=True))
+        components = VarianceComponents(measure(summary.runs_of_steps, mine))
+        accuracy = dict(zip(components.runs.variants, components.means.tolist(), strict=True))
         for row, after in pairs(summary):
-            weights = noise.weights({row: 1.0, after: -1.0})
-            several = min(len(summary.correct[row]), len(summary.correct[after])) > 1
-            new = noise.new_images(weights) if several else None
-            reach = (new or noise.these_runs(weights)).reach(LEVEL / len(names) / 2)
-            points = noise.points(weights)
+            estimate = components.estimate({row: 1.0, after: -1.0})
+            new = estimate.uncertainty.get("new")
+            half = (new or estimate.these_runs).half_width(LEVEL / len(names) / 2)
+            points = estimate.points
             rows.append(
                 {
                     "step": row,
@@ -72,8 +64,8 @@ def table(summary: Summary) -> pd.DataFrame:
                     "top1": accuracy[row],
                     "top1_after": accuracy[after],
                     "points": points,
-                    "low": points - reach,
-                    "high": points + reach,
+                    "low": points - half,
+                    "high": points + half,
                     "covers_seeds": new is not None,
                 }
             )

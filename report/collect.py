@@ -1,24 +1,103 @@
-"""Collect a study's folder: which runs may be reported together, which may not, and what is
-missing."""
+"""Collect a study's folder: which runs may be reported together, which may not, and why.
+
+A run is reported if its study's hash is this one, it was tested on the same images as the others,
+it had all its epochs, and its top-1 is that of its predictions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 import ablations
 from ablations import designs
-from report.checks import Listing, OddRun, RunRecord, read_object, read_run
+from report.statistics import Measurements
 from studies.identity import difference
 from studies.index import Index, run_folders
-from studies.plan import Noted, noted
+from studies.plan import Plan, plans_of
+from studies.study import read_json
+from utils.files import read_bytes
 from utils.text import first_few
 
 if TYPE_CHECKING:
     from ablations import Roadmap, Step
     from ablations.designs import Design
+
+SECONDS = ("data", "forward", "backward", "optimizer", "evaluation", "other")
+METRICS = ("epoch", "lr", "train_loss", "validation_loss", "validation_top1")
+RESULTS = (
+    "top1",
+    "top5",
+    "loss",
+    "params",
+    "gflops_fvcore",
+    "gflops_paper_convention",
+    "images_per_second",
+    "test_images",
+    "epochs",
+    "selected_epoch",
+)
+MEASURED = ("activations", "inference_ms_1", "inference_ms_64", "peak_memory_mb")
+"""Measured in newer runs only."""
+
+
+class OddRun(ValueError):
+    """A run that must not be reported; the message ends a sentence about it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """A run's predictions for the n test images, in the order of their names."""
+
+    images: np.ndarray
+    """(n,) object: names."""
+    label: np.ndarray
+    """(n,) int16."""
+    top1: np.ndarray
+    """(n,) int16: the best class."""
+    p_top1: np.ndarray | None
+    """(n,) float32: its probability; None in runs of older code."""
+    digest: str
+    """Of names and labels: only runs with the same digest are comparable."""
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(n,) bool."""
+        correct: np.ndarray = self.label == self.top1
+        return correct
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """A run that passed the checks; what an unfinished one lacks is None."""
+
+    step: str
+    seed: int
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """The content of config.json (`studies.identity`)."""
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    result: Mapping[str, Any] | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    predictions: Predictions | None = None
+    alias_of: str | None = None
+    """The step under whose name the run was trained, where another variant shares it."""
+
+    @property
+    def name(self) -> str:
+        """The run's folder below the study's."""
+        return f"{self.step}/seed-{self.seed}"
+
+    @property
+    def correct(self) -> np.ndarray | None:
+        """(n,) bool for each test image."""
+        return None if self.predictions is None else self.predictions.correct
 
 
 @dataclass(frozen=True)
@@ -31,24 +110,22 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """What study.json says about the images; sizes in images."""
+    """The data set as study.json describes it; sizes in images."""
 
     name: str
     description: str
     synthetic: bool
-    classes: tuple[str, ...]
+    classes: list[str]
     train: int
     validation: int
     test: int
-    skipped: Mapping[str, tuple[str, ...]]
-    """Names of the images that were left out because they cannot be read, by split; the sizes are
-    without them."""
+    skipped: Mapping[str, Sequence[str]]
+    """Unreadable images that were left out, by split; the sizes are without them."""
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """All that a report is made of. `runs` hold together: one config, one test set, one network a
-    step."""
+    """Everything that a report is made of: runs of one config, one test set, one network a step."""
 
     name: str
     hash: str
@@ -57,32 +134,39 @@ class StudyRecord:
     regime: str
     roadmap: Roadmap
     first_roadmap: str
-    """Name of the first that the study was asked for."""
+    """Name of the first roadmap that was requested."""
     steps: tuple[Step, ...]
-    """Of the roadmap that is walked step by step."""
+    """Of the roadmap."""
     designs: tuple[Design, ...]
-    """What else was asked for."""
+    """The other designs that were requested."""
     sweeps: tuple[Design, ...]
-    """Designs whose rows were trained with several values of a field of the recipe."""
+    """Designs whose variants were trained with several values of a field of the recipe."""
     runs: tuple[RunRecord, ...]
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
-    plans: tuple[Noted, ...] = ()
-    """The plan that was written first, and what became of it."""
+    plans: tuple[Plan, ...] = ()
+    """The first plan and each later one."""
 
     @property
     def oddities(self) -> tuple[str, ...]:
-        """A sentence for each run that is left out, and for each thing that the others do not
-        share."""
-        return (
-            *(f"{run.name} is left out: {run.reason}." for run in self.left_out),
-            *self.warnings,
-        )
+        """A sentence for each run left out and for each thing that the others do not share."""
+        left_out = (f"{run.name} is left out: {run.reason}." for run in self.left_out)
+        return (*left_out, *self.warnings)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Every seed that any run of the study has."""
+        """Every seed of any run."""
         return tuple(sorted({run.seed for run in self.runs}))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of all steps and of the designs' variants, whether they have runs or not."""
+        rows = (row.name for design in self.designs for row in design.variants)
+        return tuple(dict.fromkeys([*(step.name for step in self.steps), *rows]))
+
+    def finished_by_variant(self) -> dict[str, tuple[RunRecord, ...]]:
+        """The finished runs of each variant that has any."""
+        return {name: runs for name in self.variants if (runs := self.finished(name))}
 
     @property
     def all_finished(self) -> tuple[RunRecord, ...]:
@@ -95,190 +179,276 @@ class StudyRecord:
         return tuple(run for run in self.runs if run.step == step and run.result is None)
 
 
-def read(study_dir: Path, asked: str | None = None, *, mixed_code: bool = False) -> StudyRecord:
-    """Read everything that a report on a roadmap of the study needs, the first that it was asked
-    for if none is named.
+def measure(
+    runs: Mapping[str, Sequence[RunRecord]], images: np.ndarray | None = None
+) -> Measurements:
+    """The finished runs of variants as a table for statistics.
 
-    With `mixed_code` runs of every version of the code.
+    `images` selects some of the test images, bool (n,).
+    """
+    every = [(variant, run) for variant, own in runs.items() for run in own]
+    correct = np.stack([run.correct for _, run in every if run.correct is not None])
+    return Measurements.from_predictions(
+        [variant for variant, _ in every],
+        [run.seed for _, run in every],
+        correct if images is None else correct[:, images],
+        [run.identity.get("digest", (variant, run.name)) for variant, run in every],
+    )
+
+
+def read(
+    study_dir: Path, roadmap_name: str | None = None, *, mixed_code: bool = False
+) -> StudyRecord:
+    """Read everything that a report on a roadmap of the study needs; by default on its first.
+
+    With `mixed_code`, keep runs of every version of the code.
 
     Raises:
-        ValueError: the folder is not a study's, holds no run at all, or was not asked for the
-            roadmap.
+        ValueError: the folder is not a study's, holds no run, or has no such roadmap.
     """
-    name, study_hash, config, dataset, plans = _read_description(study_dir)
+    study = _read_study(study_dir)
+    config = study["config"]
     regime = ablations.REGIMES[config["regime"]]
-    noted = _read_designs(study_dir, regime)
-    known = _roadmaps(noted)
-    if asked is not None and asked not in known:
-        raise ValueError(
-            f"{study_dir} was not asked for the roadmap {asked!r}: choose {', '.join(known)}"
-        )
-    roadmap = known[asked or next(iter(known))]
-    rows, its = roadmap.steps_in(regime), [design for design in noted if design.roadmap == roadmap]
-    others = {row.name for design in noted for row in design.variants}
-    names = [step.name for step in rows] + [row.name for design in its for row in design.variants]
-    order = {row: number for number, row in enumerate(dict.fromkeys(names))}
-    runs: list[RunRecord] = []
-    left_out: list[LeftOut] = []
-    listing: Listing | None = None
-    folders, index = _run_folders(study_dir, order), Index(study_dir)
-    if not folders:
-        raise ValueError(f"{study_dir} holds no run yet; train a step of the study first")
-    for folder, step, seed in folders:
-        if step not in order and step in others:
-            continue
-        try:
-            if step not in order:
-                raise OddRun(f"{step!r} is not a step of the regime {config['regime']!r}")
-            home = index.home(folder)
-            run = read_run(
-                home,
-                step=home.parent.name,
-                seed=seed,
-                study_hash=study_hash,
-                classes=len(dataset.classes),
-                test_images=dataset.test,
-                listing=listing,
-            )
-            listing = run.predictions.listing if run.predictions else listing
-            runs.append(run if home == folder else replace(run, step=step, made_as=run.step))
-        except OddRun as odd:
-            left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
-    runs = _agreeing(
-        runs,
-        left_out,
-        _images,
-        lambda *_: "its test images or their labels differ from other runs'",
-    )
+    recorded = _read_designs(study_dir, study)
+    known = _roadmaps(recorded)
+    if roadmap_name is not None and roadmap_name not in known:
+        raise ValueError(f"{study_dir} has no roadmap {roadmap_name!r}: choose {', '.join(known)}")
+    roadmap = known[roadmap_name or next(iter(known))]
+    steps = roadmap.steps_in(regime)
+    own = [design for design in recorded if design.roadmap == roadmap]
+    names = [step.name for step in steps] + [row.name for design in own for row in design.variants]
+    others = {row.name for design in recorded for row in design.variants} - set(names)
+    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    runs, left_out = _read_runs(study_dir, study, order, others)
+    runs = _agreeing(runs, left_out, _test_set, lambda *_: "its test images or labels differ")
     if not mixed_code:
         runs = _agreeing(runs, left_out, _code, _other_code)
-    for step_name in order:
-        mine = [run for run in runs if run.step == step_name]
-        kept = _agreeing(mine, left_out, _variant, _other_variant)
-        kept = _agreeing(
-            kept,
-            left_out,
-            _network,
-            lambda *_: "its network differs from other runs' of the same step",
-        )
-        runs = [run for run in runs if run.step != step_name or run in kept]
-    runs.sort(key=lambda run: (order[run.step], run.seed))
-    warnings = tuple(_mixtures(runs))
+    by_step = [[run for run in runs if run.step == name] for name in order]
+    kept = [run for own in by_step for run in _agreeing(own, left_out, _variant, _other_variant)]
+    warnings = tuple(_mixtures(kept))
     return StudyRecord(
-        name=name,
-        hash=study_hash,
+        name=study["name"],
+        hash=study["hash"],
         config=config,
-        dataset=dataset,
+        dataset=study["dataset"],
         regime=config["regime"],
         roadmap=roadmap,
         first_roadmap=next(iter(known)),
-        steps=rows,
+        steps=steps,
         designs=tuple(
-            design
-            for design in its
-            if design.spec.kind != "cumulative" and design.spec.sweep is None
+            one for one in own if one.spec.kind != "cumulative" and one.spec.sweep is None
         ),
-        sweeps=tuple(design for design in its if design.spec.sweep is not None),
-        runs=tuple(runs),
+        sweeps=tuple(one for one in own if one.spec.sweep is not None),
+        runs=tuple(sorted(kept, key=lambda run: (order[run.step], run.seed))),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
         warnings=warnings,
-        plans=plans,
+        plans=study["plans"],
     )
 
 
 def roadmaps(study_dir: Path) -> Collection[str]:
-    """The roadmaps that a study was asked for, the first one first; none of a study that is not yet
-    there."""
+    """The study's roadmaps in the order of their requests; empty if there is no study yet."""
     if not (study_dir / "study.json").exists():
         return ()
-    regime = ablations.REGIMES[_read_description(study_dir)[2]["regime"]]
-    return _roadmaps(_read_designs(study_dir, regime)).keys()
+    return _roadmaps(_read_designs(study_dir, _read_study(study_dir))).keys()
 
 
-def _roadmaps(noted: Iterable[Design]) -> dict[str, ablations.Roadmap]:
-    return {design.roadmap.name: design.roadmap for design in noted} or {
-        ablations.PAPER.name: ablations.PAPER
-    }
+def _roadmaps(recorded: Iterable[Design]) -> dict[str, Roadmap]:
+    paper = {ablations.PAPER.name: ablations.PAPER}
+    return {design.roadmap.name: design.roadmap for design in recorded} or paper
 
 
-def _read_designs(study_dir: Path, regime: ablations.Regime) -> list[Design]:
-    """Raises ValueError where study.json states one that cannot be made."""
-    noted = read_object(study_dir / "study.json").get("designs", [])
+def _read_designs(study_dir: Path, study: Mapping[str, Any]) -> list[Design]:
+    """Raises ValueError if study.json holds a design that cannot be read."""
+    regime = ablations.REGIMES[study["config"]["regime"]]
     try:
-        if not isinstance(noted, list):
-            raise ValueError(f"its designs are {noted!r}")
-        return [designs.recorded(record, regime) for record in noted]
-    except ValueError as error:
+        return [designs.recorded(record, regime) for record in study.get("designs", [])]
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{study_dir / 'study.json'} is damaged: {error}") from None
 
 
-def _read_description(
-    study_dir: Path,
-) -> tuple[str, str, dict[str, Any], DatasetRecord, tuple[Noted, ...]]:
+def _read_study(study_dir: Path) -> dict[str, Any]:
+    """The content of study.json, with a DatasetRecord and plans. Raises ValueError."""
     path = study_dir / "study.json"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{study_dir} is not a study's folder: it has no study.json")
+    study = read_json(path)
     try:
-        study = read_object(path)
-        config, data = study["config"], study["dataset"]
-        dataset = DatasetRecord(
-            name=str(data["name"]),
-            description=str(data["description"]),
-            synthetic=bool(data["synthetic"]),
-            classes=tuple(str(name) for name in data["classes"]),
-            train=int(data["train"]),
-            validation=int(data["validation"]),
-            test=int(data["test"]),
-            skipped={str(part): tuple(map(str, names)) for part, names in data["skipped"].items()},
-        )
-        regime = str(config["regime"])
-        name, study_hash = str(study["name"]), str(study["hash"])
-        if not isinstance(config["recipe"], dict) or dataset.test < 1:
-            raise TypeError
-    except OddRun as odd:
-        raise ValueError(f"{study_dir} has no usable description: {odd}") from None
-    except (KeyError, TypeError, ValueError, AttributeError):
+        regime = study["config"]["regime"]
+        study["dataset"] = DatasetRecord(**study["dataset"])
+        if not (study["config"]["recipe"] and study["name"] and study["hash"]):
+            raise KeyError
+        study["plans"] = plans_of(study)
+    except (KeyError, TypeError):
         raise ValueError(f"{path} does not describe a study: a field is missing or wrong") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; restore it") from None
     if regime not in ablations.REGIMES:
         known = ", ".join(ablations.REGIMES)
         raise ValueError(f"{path} names the regime {regime!r}, which is none of {known}")
-    try:
-        plans = noted(study)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; restore it") from None
-    return name, study_hash, {**config, "regime": regime}, dataset, plans
+    return study
 
 
-def _run_folders(study_dir: Path, order: Mapping[str, int]) -> list[tuple[Path, str, int]]:
-    """(folder, step, seed) of everything that looks like a run, in report order."""
+def _read_runs(
+    study_dir: Path,
+    study: Mapping[str, Any],
+    order: Mapping[str, int],
+    others: Collection[str],
+) -> tuple[list[RunRecord], list[LeftOut]]:
+    """The runs of the steps in `order`, and those left out; `others` belong to other roadmaps."""
+    runs: list[RunRecord] = []
+    left_out: list[LeftOut] = []
     files = ("config.json", "metrics.jsonl", "result.json")
-    found = [
-        folder
-        for folder in run_folders(study_dir)
-        if any((folder / name).exists() for name in files)
+    folders = [
+        run for run in run_folders(study_dir) if any((run / name).exists() for name in files)
     ]
-    named = [
-        (folder, folder.parent.name, int(folder.name.removeprefix("seed-"))) for folder in found
-    ]
-    return sorted(named, key=lambda item: order.get(item[1], len(order)))
+    if not folders:
+        raise ValueError(f"{study_dir} holds no run yet; train a step of the study first")
+    index, shared = Index(study_dir), dict[str, np.ndarray]()
+    for folder in sorted(folders, key=lambda run: order.get(run.parent.name, len(order))):
+        step, seed = folder.parent.name, int(folder.name.removeprefix("seed-"))
+        if step in others:
+            continue
+        try:
+            if step not in order:
+                raise OddRun(f"{step!r} is not a step of the study's regime")
+            home = index.home(folder)
+            run = read_run(home, step, seed, study, shared)
+            runs.append(run if home == folder else replace(run, alias_of=home.parent.name))
+        except OddRun as odd:
+            left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
+    return runs, left_out
 
 
-# What runs are grouped by: the same for all that may be reported together, None where a run is not
-# asked.
-def _images(run: RunRecord) -> object:
-    return run.predictions and run.predictions.listing.digest
+def read_run(
+    folder: Path,
+    step: str,
+    seed: int,
+    study: Mapping[str, Any],
+    shared: dict[str, np.ndarray],
+) -> RunRecord:
+    """Read and check the run in a folder. `shared` is as in `_read_predictions`.
+
+    Raises:
+        OddRun: it belongs to another study, is damaged, or contradicts itself.
+    """
+    dataset, study_hash = study["dataset"], study["hash"]
+    config = _read_object(folder / "config.json")
+    if config.get("study_hash") != study_hash:
+        raise OddRun(
+            f"it was made by another config (hash {config.get('study_hash')!r}, not {study_hash!r})"
+        )
+    # Nothing is computed from the environment: a missing one costs the run only its provenance.
+    environment = folder / "environment.json"
+    known = _read_object(environment) if environment.exists() else {}
+    finished = (folder / "result.json").exists()
+    metrics = _read_metrics(folder / "metrics.jsonl", finished=finished)
+    if not finished:
+        return RunRecord(step, seed, config, metrics, None, known)
+
+    result = _read_object(folder / "result.json")
+    _require_numbers(result, [*RESULTS, *(key for key in MEASURED if key in result)], "result.json")
+    _require_numbers(result.get("seconds"), (*SECONDS, "total"), "result.json")
+    epochs = config.get("recipe", {}).get("epochs", result["epochs"])
+    if not len(metrics) == result["epochs"] == epochs:
+        raise OddRun(
+            f"metrics.jsonl has {len(metrics)} epochs, result.json {result['epochs']:g} and its "
+            f"recipe {epochs}"
+        )
+    predictions = _read_predictions(folder / "predictions.csv", len(dataset.classes), shared)
+    count = len(predictions.label)
+    if not count == result["test_images"] == dataset.test:
+        raise OddRun(
+            f"predictions.csv has {count} images, result.json {result['test_images']:g} and the "
+            f"study {dataset.test}"
+        )
+    top1 = 100 * float(predictions.correct.mean())
+    if abs(top1 - result["top1"]) >= 50 / count:  # half an image
+        raise OddRun(
+            f"result.json has {result['top1']:.4f} % top-1, but predictions.csv gives {top1:.4f} %"
+        )
+    return RunRecord(step, seed, config, metrics, result, known, predictions)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    return _parse(_read_text(path), path.name)
+
+
+def _read_text(path: Path) -> str:
+    if not path.exists():
+        raise OddRun(f"{path.name} is missing")
+    try:
+        return read_bytes(path).decode()
+    except (OSError, UnicodeDecodeError):
+        raise OddRun(f"{path.name} cannot be read") from None
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    """The object in a JSON text; OddRun for anything else, including NaN and infinity."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a finite number")
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise OddRun(f"{name} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise OddRun(f"{name} is damaged: it is not a JSON object")
+    return value
+
+
+def _require_numbers(record: object, keys: Iterable[str], name: str) -> None:
+    for key in keys:
+        value = record.get(key) if isinstance(record, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise OddRun(f"{name} has no number {key!r}")
+
+
+def _read_metrics(path: Path, *, finished: bool) -> tuple[Mapping[str, Any], ...]:
+    """One record an epoch. In an unfinished run, a line that is being written does not count."""
+    if not path.exists() and not finished:
+        return ()
+    text = _read_text(path)
+    if not finished:
+        text = text[: text.rfind("\n") + 1]
+    records = []
+    for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
+        name = f"{path.name} (epoch {number})"
+        record = _parse(line, name)
+        _require_numbers(record, METRICS, name)
+        _require_numbers(record.get("seconds"), SECONDS, name)
+        if record["epoch"] != number:
+            raise OddRun(f"{path.name} has epoch {record['epoch']} as number {number}")
+        records.append(record)
+    return tuple(records)
+
+
+def _read_predictions(path: Path, classes: int, shared: dict[str, np.ndarray]) -> Predictions:
+    """`shared` keeps the names of each list of images once for all runs."""
+    try:
+        read_bytes(path)  # a pipe or a device is no file
+        table = pd.read_csv(path, dtype={"image": str}, na_filter=False).sort_values("image")
+        label, top1 = (table[name].to_numpy(dtype=np.int16) for name in ("label", "top1"))
+        p_top1 = table["p_top1"].to_numpy(dtype=np.float32) if "p_top1" in table else None
+        images = table["image"].to_numpy(dtype=object)
+    except KeyError as error:
+        raise OddRun(f"{path.name} has no column {error}") from None
+    except (OSError, ValueError) as error:
+        raise OddRun(f"{path.name} is damaged: {error}") from None
+    if not np.isin(np.concatenate([label, top1]), np.arange(classes)).all():
+        raise OddRun(f"{path.name} has a label that is not one of the {classes} classes")
+    digest = hashlib.sha256("\n".join(images).encode() + label.tobytes()).hexdigest()
+    return Predictions(shared.setdefault(digest, images), label, top1, p_top1, digest)
+
+
+# Keys by which runs are compared; None where a run has none.
+def _test_set(run: RunRecord) -> object:
+    return run.predictions and run.predictions.digest
 
 
 def _variant(run: RunRecord) -> object:
     return run.identity.get("variant_digest", "unknown")
-
-
-def _network(run: RunRecord) -> object:
-    return run.result and (
-        run.result["params"],
-        run.result["gflops_fvcore"],
-        run.result["gflops_paper_convention"],
-    )
 
 
 def _code(run: RunRecord) -> object:
@@ -287,16 +457,15 @@ def _code(run: RunRecord) -> object:
 
 def _other_code(odd: RunRecord, kept: RunRecord) -> str:
     return (
-        f"its code version is {_code(odd)}, other runs' is {_code(kept)}; make it again with "
-        f"--overwrite {odd.step}, "
-        "or report all versions together with --mixed-code"
+        f"its code version is {_code(odd)}, other runs' is {_code(kept)}; train it again with "
+        f"--overwrite {odd.step}, or report all versions together with --mixed-code"
     )
 
 
 def _other_variant(odd: RunRecord, kept: RunRecord) -> str:
-    found = difference({**kept.identity, "seed": 0}, {**odd.identity, "seed": 0})
+    changes = difference({**kept.identity, "seed": 0}, {**odd.identity, "seed": 0})
     return (
-        f"it is not what {kept.name} is: {first_few(found)}; make it again with --overwrite "
+        f"it is not what {kept.name} is: {first_few(changes)}; train it again with --overwrite "
         f"{odd.step}"
     )
 
@@ -307,10 +476,9 @@ def _agreeing(
     key: Callable[[RunRecord], object],
     reason: Callable[[RunRecord, RunRecord], str],
 ) -> list[RunRecord]:
-    """Keep the runs that share the commonest value of `key`; the others are left out by name.
+    """Keep the runs that share the commonest value of `key`, the first of equally common ones.
 
-    `reason` gets one that is left out and one that is kept. Runs without a value stay. Of two
-    values that are equally common, the one met first in report order is kept.
+    `reason` gets a run that is left out and one that is kept. Runs without a value stay.
     """
     values = [value for run in runs if (value := key(run)) is not None]
     if len(set(values)) <= 1:
@@ -323,26 +491,18 @@ def _agreeing(
 
 
 def _mixtures(runs: Iterable[RunRecord]) -> Iterable[str]:
-    """One sentence for each thing outside the config that the reported runs do not share."""
+    """A sentence for each thing outside the config that the finished runs do not share."""
     finished = [run for run in runs if run.result is not None]
-    for what, key, of_result in (
-        ("code versions", "code_version", True),
-        ("devices", "device", True),
-        ("versions of torch", "torch", False),
-        ("versions of torchvision", "torchvision", False),
+    for what, key in (
+        ("code versions", "code_version"),
+        ("devices", "device"),
+        ("versions of torch", "torch"),
+        ("versions of torchvision", "torchvision"),
     ):
         names: dict[str, list[str]] = {}
         for run in finished:
-            record = (run.result or {}) if of_result else run.environment
+            record = {**run.environment, **(run.result or {})}
             names.setdefault(str(record.get(key, "unknown")), []).append(run.name)
         if len(names) > 1:
-            listed = "; ".join(
-                f"{value}: {_shorten(members)}" for value, members in sorted(names.items())
-            )
-            yield f"These runs were made with {len(names)} different {what} ({listed})."
-
-
-def _shorten(names: list[str], limit: int = 6) -> str:
-    if len(names) <= limit:
-        return ", ".join(names)
-    return f"{', '.join(names[:limit])} and {len(names) - limit} more"
+            values = "; ".join(f"{value}: {first_few(own)}" for value, own in sorted(names.items()))
+            yield f"These runs were made with {len(names)} different {what} ({values})."

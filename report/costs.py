@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from report.checks import RunRecord
+from report.collect import RunRecord
 from report.tables import Summary, link_to_runs
 from utils.markdown import amount, signed
 from utils.text import listed

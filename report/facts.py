@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablations import REGIMES, RecipeOf, Step
-from report.checks import RunRecord
-from report.collect import StudyRecord
+from report.collect import RunRecord, StudyRecord
 from report.judgement import Answer, Judgement
 from report.tables import Summary, link_to_runs
 from studies.plan import Plan
@@ -19,11 +18,11 @@ from utils.markdown import NOTHING, amount, plain, signed
 from utils.text import duration, flat, left_out, listed, plural
 
 
-def looked(looks: tuple[int, ...]) -> str:
+def analysed(analyses: tuple[int, ...]) -> str:
     """When comparisons are judged."""
-    if len(looks) == 1:
-        return f"{plural(looks[0], 'seed')}, one look"
-    return f"looks after {', '.join(map(str, looks))} seeds"
+    if len(analyses) == 1:
+        return f"{plural(analyses[0], 'seed')}, one analysis"
+    return f"analyses after {', '.join(map(str, analyses))} seeds"
 
 
 def _present(value: float | None) -> bool:
@@ -60,20 +59,21 @@ def page(summary: Summary) -> dict[str, Any]:
         "described": _verdicts(study, differences, "one seed"),
         "counts": Counter(one.verdict for one in differences),
         "ends": [
-            f"{_label(study, one.row)} against {_label(study, one.after)}: {_points(one)}, "
-            f"{one.words}"
+            f"{_label(study, one.pair[0])} against {_label(study, one.pair[1])}: {_points(one)}, "
+            f"{one.text}"
             for one in summary.ends
         ],
         "plan": summary.plan,
+        "images": "new images" if summary.plan.images == "new" else "this test set",
         "planned": bool(study.plans),
         "deviations": summary.deviations,
-        "looks": summary.judged.looks if summary.judged else 0,
-        "sequential": summary.judged is not None and summary.judged.plan.sequential,
+        "analyses": summary.interim_analyses,
+        "sequential": summary.own_plan.sequential,
         "sureness": [
             _sureness(study, one)
             for one in (*answered, *(end for end in summary.ends if end.answer))
         ],
-        "same_seed": summary.judged.noise.same_seed if summary.judged else None,
+        "seed_correlation": summary.components.seed_correlation if summary.components else None,
         "smallest_p": max((one.smallest_p for one in answered), default=None),
         "ranks": [
             (name, rank)
@@ -85,7 +85,9 @@ def page(summary: Summary) -> dict[str, Any]:
         ],
         "signs": summary.signs,
         "paper_regime": summary.paper_regime,
-        "missing": _missing(study, summary.judged.plan if study.plans and summary.judged else None),
+        "missing": _missing(
+            study, summary.own_plan if study.plans and summary.components else None
+        ),
         "runs": _runs(finished),
         "certificate": _certificate(summary, finished),
         "recipe": _recipe(study.config),
@@ -130,8 +132,8 @@ def _points(one: Judgement) -> str:
 def _verdicts(study: StudyRecord, differences: Iterable[Judgement], verdict: str) -> str:
     beside = {step.name for step in study.steps if step.off_path}
     return listed(
-        f"{_label(study, one.row)} "
-        f"({'off the path, ' if one.row in beside else ''}{signed(one.points)})"
+        f"{_label(study, one.pair[0])} "
+        f"({'off the path, ' if one.pair[0] in beside else ''}{signed(one.points)})"
         for one in differences
         if one.verdict == verdict
     )
@@ -148,19 +150,22 @@ def _answers(one: Judgement) -> tuple[str, str, str]:
 
 
 def _both(one: Judgement) -> tuple[Answer | None, Answer | None]:
-    return one.these_images, one.new_images
+    return one.fixed_test, one.new_images
 
 
 def _sureness(study: StudyRecord, one: Judgement) -> tuple[str, ...]:
     assert one.answer is not None
     needed = one.answer.seeds_needed
     return (
-        f"{_label(study, one.row)} against {_label(study, one.after)}",
+        f"{_label(study, one.pair[0])} against {_label(study, one.pair[1])}",
         signed(one.points),
-        *(_p(p) if one.look else NOTHING for p in (one.answer.p_holm, one.answer.p_margin_holm)),
+        *(
+            _p(p) if one.analyses else NOTHING
+            for p in (one.answer.p_holm, one.answer.p_margin_holm)
+        ),
         f"{one.answer.detectable:.2f}",
         NOTHING if one.sign else f"{needed:,}" if needed else "more than 1,000",
-        f"{one.words} ({plural(one.look, 'look')})" if one.look > 1 else one.words,
+        f"{one.text} ({one.analyses} analyses)" if one.analyses > 1 else one.text,
     )
 
 
@@ -205,7 +210,7 @@ def _verdict(summary: Summary, step: Step) -> str:
     if step.name in summary.unchanged:
         return "changes nothing here"
     if step.name in summary.differences:
-        return summary.differences[step.name].words
+        return summary.differences[step.name].text
     return NOTHING if step.after is None else f"{step.after} has no finished run"
 
 
@@ -277,7 +282,7 @@ def _runs(finished: Sequence[RunRecord]) -> list[tuple[str, ...]]:
         seen.add(run.step)
         made = {**run.environment, **run.result, "digest": run.identity.get("digest")}
         keys = ("digest", "code_version", "device", "torch", "torchvision", "finished")
-        name = run.name + (f" (made as {run.made_as})" if run.made_as else "")
+        name = run.name + (f" (run of {run.alias_of})" if run.alias_of else "")
         rows.append(
             (
                 "".join(f'<a id="{anchor}"></a>' for anchor in anchors) + name,
@@ -296,7 +301,7 @@ def _values(values: Iterable[object]) -> str:
 def _certificate(summary: Summary, finished: Sequence[RunRecord]) -> list[tuple[str, str]]:
     study = summary.study
     data = study.dataset
-    results = [run.result for run in finished if run.result is not None and not run.made_as]
+    results = [run.result for run in finished if run.result is not None and not run.alias_of]
     dates = sorted(str(result["finished"]) for result in results if result.get("finished"))
     libraries = [
         f"{name} {_values(versions)}"
@@ -343,7 +348,7 @@ def _certificate(summary: Summary, finished: Sequence[RunRecord]) -> list[tuple[
 
 
 def _shared(finished: Sequence[RunRecord]) -> str:
-    count = sum(run.made_as is not None for run in finished)
+    count = sum(run.alias_of is not None for run in finished)
     return f" ({count} of them shared between rows)" if count else ""
 
 
@@ -359,7 +364,7 @@ def _time(finished: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
 
 
 def _seconds(finished: Sequence[RunRecord]) -> dict[str, float]:
-    results = [run.result for run in finished if run.result is not None and not run.made_as]
+    results = [run.result for run in finished if run.result is not None and not run.alias_of]
     order = ("forward", "backward", "optimizer", "evaluation", "data", "other")
     return {key: sum(result["seconds"][key] for result in results) for key in order}
 

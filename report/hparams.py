@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from report import costs
-from report.checks import RunRecord
+from report.collect import RunRecord
 from report.event_log import EventLog
 from report.tables import Summary
 from utils.text import flat

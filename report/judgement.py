@@ -1,88 +1,92 @@
-"""What may be said of a difference: two questions, two intervals, and a verdict that the study's
-plan foresaw."""
+"""Verdicts on effects: two questions, two intervals and Holm's correction within a family."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import comb
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from report.contrast import Contrast, detectable, holm
-from studies.plan import Images
+import numpy as np
+
+from ablations.designs import Effect
+from report.statistics import Estimate, VarianceComponents, holm
+from studies.plan import Question
 
 Verdict = Literal["gain", "loss", "no difference", "not resolved", "one seed"]
+QUESTIONS: tuple[Question, ...] = ("fixed", "new")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
-    """What the runs say to one question about a difference; everything in points of top-1.
+    """What the runs say about an effect in one question, in points of top-1.
 
-    `low` to `high` covers the truth with the plan's confidence, also where it was looked at several
-    times. `p` is of no difference at all and `p_margin` of one as large as the margin, both over
-    the looks taken; `p_holm` and `p_margin_holm` are corrected for the whole family and decide.
+    `low` to `high` covers the truth with the plan's confidence, also after several analyses. `p` is
+    for no difference at all and `p_margin` for one as large as the margin, both over the analyses
+    so far. `p_holm` and `p_margin_holm` are corrected for the family, and decide.
     """
 
-    low: float
-    high: float
-    standard_error: float
-    p: float
-    p_holm: float
-    p_margin: float
-    p_margin_holm: float
-    verdict: Verdict
-    detectable: float
-    """The gap that runs such as these find with 80 % power, corrected for the family."""
-    seeds_needed: int | None
-    """How many in both rows would find a gap as large as the observed with 80 % power; None: 1,000
-    would not."""
+    p: float = 1.0
+    p_margin: float = 1.0
+    p_holm: float = 1.0
+    p_margin_holm: float = 1.0
+    verdict: Verdict = "not resolved"
+    low: float = math.nan
+    high: float = math.nan
+    standard_error: float = math.nan
+    detectable: float = math.nan
+    """The gap that such runs detect with 80 % power, corrected for the family."""
+    seeds_needed: int | None = None
+    """Seeds per variant that detect a gap as large as the observed; None: 1,000 would not."""
 
 
-class Answered:
-    """What has been asked both questions; an answer is None where a row has one seed."""
+@dataclass(eq=False)
+class Judgement:
+    """An effect, what is known about it, and the verdict. Its analyses fill it in."""
 
-    these_images: Answer | None
-    new_images: Answer | None
-
-    def answer_to(self, question: Images) -> Answer | None:
-        return self.new_images if question == "new" else self.these_images
-
-    def in_words(self, question: Images, margin: float) -> str:
-        """The verdict as a reader is told it."""
-        answer = self.answer_to(question)
-        if answer is None:
-            return "one seed, no verdict"
-        return (
-            f"no difference larger than {margin:g}"
-            if answer.verdict == "no difference"
-            else answer.verdict
-        )
-
-
-@dataclass(frozen=True)
-class Judgement(Answered):
-    """Top-1 of `row` minus top-1 of `after`, in points, and what may be said of it.
-
-    The two answers are None where a row has one seed: then `these_runs`, an interval for these very
-    networks on new images, is all there is, and it is a description.
-    """
-
-    family: str
-    row: str
-    after: str
-    points: float
-    seeds: tuple[int, int]
-    shared: int
-    """Seeds that both rows have."""
-    look: int
-    """Looks taken at this comparison."""
-    futile: bool
-    """It gets no more seeds, for they were unlikely to resolve it."""
+    effect: Effect
     margin: float
-    question: Images
-    these_images: Answer | None
-    new_images: Answer | None
-    these_runs: tuple[float, float]
+    question: Question
+    """The question that the verdict answers."""
+    family: str = ""
+    estimated: Estimate | None = None
+    """By the runs of the last analysis; None without runs."""
+    these_runs: tuple[float, float] = (math.nan, math.nan)
+    """The interval for these very networks on new images: a description, whatever the seeds."""
+    seeds: tuple[int, int] = (0, 0)
+    shared: int = 0
+    """Seeds that both variants of a comparison have."""
+    analyses: int = 0
+    futile: bool = False
+    """Gets no more seeds, because they are unlikely to resolve it."""
+    answers: dict[str, Answer] = field(default_factory=lambda: {q: Answer() for q in QUESTIONS})
+
+    @property
+    def estimate(self) -> Estimate:
+        assert self.estimated is not None
+        return self.estimated
+
+    @property
+    def points(self) -> float:
+        return self.estimate.points
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """(the variant, the one that it is compared with)."""
+        assert self.effect.pair is not None
+        return self.effect.pair
+
+    def answer_to(self, question: str) -> Answer | None:
+        """None if a variant has one seed."""
+        return self.answers[question] if question in self.estimate.uncertainty else None
+
+    @property
+    def fixed_test(self) -> Answer | None:
+        return self.answer_to("fixed")
+
+    @property
+    def new_images(self) -> Answer | None:
+        return self.answer_to("new")
 
     @property
     def answer(self) -> Answer | None:
@@ -99,82 +103,140 @@ class Judgement(Answered):
         return {"gain": 1, "loss": -1}.get(self.verdict, 0)
 
     @property
-    def words(self) -> str:
-        """The verdict as a reader is told it."""
-        if self.look == 0 and self.answer is not None:
-            return "not looked at yet"
-        return self.in_words(self.question, self.margin)
+    def text(self) -> str:
+        """The verdict for a reader."""
+        if self.answer is None:
+            return "one seed, no verdict"
+        if not self.analyses:
+            return "not analysed yet"
+        if self.verdict == "no difference":
+            return f"no difference larger than {self.margin:g}"
+        return self.verdict
 
     @property
     def smallest_p(self) -> float:
-        """The least that a test without assumptions could give: flipping pairs of equal seeds, or
-        exchanging runs.
+        """The smallest p that a permutation test of these seeds could give.
 
-        Below it, a p-value stands on seeds being normal and rows sharing one spread.
+        Smaller p-values rest on seeds being normal and variants sharing one spread.
         """
         a, b = self.seeds
         if self.shared == a == b:
             return 2.0 ** (1 - a)
-        return min(1.0, 2 / comb(a + b, a))
+        return min(1.0, 2 / math.comb(a + b, a))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it needs no further analysis."""
+        return self.futile or self.answers[self.question].verdict != "not resolved"
+
+    def measure(self, components: VarianceComponents) -> None:
+        """Estimate the effect from runs, without a test."""
+        self.estimated = estimate_effect(components, self.effect)
+        if self.effect.pair:
+            one, other = (set(components.runs.seeds_of(name)) for name in self.pair)
+            self.seeds, self.shared = (len(one), len(other)), len(one & other)
+
+    def conclude(self, level: float, interval_level: float, family_level: float) -> None:
+        """Fill in the intervals.
+
+        `family_level` is the corrected level that a verdict needs, which sets the power.
+        """
+        points = self.points
+        for question, uncertainty in self.estimate.uncertainty.items():
+            half = uncertainty.half_width(interval_level / 2)
+            self.answers[question] = replace(
+                self.answers[question],
+                low=points - half,
+                high=points + half,
+                standard_error=uncertainty.standard_error,
+                detectable=uncertainty.detectable(family_level),
+                seeds_needed=self.estimate.seeds_needed(question, family_level),
+            )
+        half = self.estimate.these_runs.half_width(level / 2)
+        self.these_runs = (points - half, points + half)
 
 
-@dataclass
-class SequentialTest:
-    """What the looks so far say to one question: the least p-values, what Holm makes of them, the
-    verdict."""
+def analyse(
+    family: Sequence[Judgement],
+    measured: Sequence[Judgement],
+    components: VarianceComponents,
+    level: float,
+    over_analyses: Callable[[float], float] = lambda p: p,
+) -> None:
+    """Test the `measured` members of a family and correct for all of it.
 
-    p: float = 1.0
-    p_margin: float = 1.0
-    p_holm: float = 1.0
-    p_margin_holm: float = 1.0
-    verdict: Verdict = "not resolved"
-
-    def look(
-        self, seen: Contrast, question: str, margin: float, over_looks: Callable[[float], float]
-    ) -> None:
-        """Take in the p-values of a look; `over_looks` turns a two-sided one into that of all
-        looks."""
-        uncertainty, gap = seen.of[question], abs(seen.points)
-        self.p = min(self.p, over_looks(min(1.0, 2 * uncertainty.tail(gap))))
-        # Two one-sided tests: each spends its level as one side of a two-sided test of twice that
-        # level does.
-        self.p_margin = min(
-            self.p_margin, over_looks(min(1.0, 2 * uncertainty.tail(margin - gap))) / 2
-        )
-
-    def decide(self, points: float, level: float) -> None:
-        """The verdict, once p-values are corrected; it stands. Where a gap is both real and small,
-        it is real."""
-        if self.verdict != "not resolved":
-            return
-        if self.p_holm < level:
-            self.verdict = "gain" if points > 0 else "loss"
-        elif self.p_margin_holm < level:
-            self.verdict = "no difference"
-
-
-def correct(tracks: Sequence[SequentialTest]) -> None:
-    """Holm's correction over a family: of gains and losses, and apart from it of no difference."""
-    none, margin = holm([track.p for track in tracks]), holm([track.p_margin for track in tracks])
-    for track, p_holm, p_margin_holm in zip(tracks, none, margin, strict=True):
-        track.p_holm, track.p_margin_holm = float(p_holm), float(p_margin_holm)
+    `over_analyses` turns a two-sided p-value into that of all analyses so far. A verdict stands
+    once it is given. A gap that is both real and small is real.
+    """
+    for one in measured:
+        one.measure(components)
+        one.analyses += 1
+        gap = abs(one.points)
+        for question, uncertainty in one.estimate.uncertainty.items():
+            answer = one.answers[question]
+            answer.p = min(answer.p, over_analyses(min(1.0, 2 * uncertainty.tail(gap))))
+            # Of two one-sided tests, each spends its level as one side of a two-sided test does.
+            within = over_analyses(min(1.0, 2 * uncertainty.tail(one.margin - gap))) / 2
+            answer.p_margin = min(answer.p_margin, within)
+    for question in QUESTIONS:
+        answers = [one.answers[question] for one in family]
+        p = holm([answer.p for answer in answers])
+        p_margin = holm([answer.p_margin for answer in answers])
+        for one, answer, p_holm, p_margin_holm in zip(family, answers, p, p_margin, strict=True):
+            answer.p_holm, answer.p_margin_holm = float(p_holm), float(p_margin_holm)
+            if answer.verdict != "not resolved" or one.estimated is None:
+                continue
+            if answer.p_holm < level:
+                answer.verdict = "gain" if one.points > 0 else "loss"
+            elif answer.p_margin_holm < level:
+                answer.verdict = "no difference"
 
 
-def answer(
-    seen: Contrast, question: str, track: SequentialTest, level: float, corrected: float
-) -> Answer:
-    """`level` is that of the interval, `corrected` the one that a verdict needs in its family."""
-    uncertainty = seen.of[question]
-    half = uncertainty.reach(level / 2)
-    return Answer(
-        seen.points - half,
-        seen.points + half,
-        uncertainty.error,
-        track.p,
-        track.p_holm,
-        track.p_margin,
-        track.p_margin_holm,
-        track.verdict,
-        detectable(uncertainty, corrected),
-        seen.seeds_needed(question, corrected),
-    )
+def judge_effects(
+    components: VarianceComponents,
+    effects: Sequence[Effect],
+    *,
+    margin: float,
+    level: float,
+    question: Question = "new",
+) -> tuple[Judgement, ...]:
+    """Judge the effects whose variants all have runs, once, as one family of all `effects`."""
+    family = [Judgement(effect, margin, question) for effect in effects]
+    names = set(components.runs.variants)
+    measured = [one for one in family if one.effect.weights.keys() <= names]
+    analyse(family, measured, components, level)
+    for one in measured:
+        one.conclude(level, level, level / len(effects))
+    return tuple(measured)
+
+
+def estimate_effect(
+    components: VarianceComponents, effect: Effect, *, borrow: bool = False
+) -> Estimate:
+    """Estimate an effect; where orders were drawn at random, add what other orders would give.
+
+    `borrow` as in `VarianceComponents.estimate`.
+    """
+    plain = components.estimate(effect.weights, borrow=borrow)
+    if not effect.sampled or not plain.uncertainty:
+        return plain
+    each = np.stack([components.weights(weights) for weights in effect.sampled])
+    uncertainty = {}
+    for question, own in plain.uncertainty.items():
+        orders = _order_variance(components, each, question)
+        uncertainty[question] = replace(own, orders=orders, orders_df=len(each) - 1)
+    return replace(plain, uncertainty=uncertainty)
+
+
+def _order_variance(components: VarianceComponents, each: np.ndarray, question: str) -> float:
+    """The variance of the mean over randomly drawn orders; `each` are contrasts (orders, variants).
+
+    The part that comes from noise in the variants' means is subtracted: it is counted elsewhere.
+    """
+    count = len(each)
+    observed = float((each @ components.means).var(ddof=1))
+    covariance = components.covariance_of_means(question)
+    mean = each.mean(axis=0)
+    squares = np.einsum("ij,jk,ik->", each, covariance, each)
+    noise = float(squares - count * mean @ covariance @ mean) / (count - 1)
+    return max(0.0, observed - noise) / count

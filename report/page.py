@@ -203,7 +203,7 @@ def _flush(path: Path) -> None:
 def render(summary: Summary, drawn: Sequence[str]) -> str:
     """The report in GitHub's Markdown; `drawn` are the names of the figures that were."""
     environment = markdown.environment(Path(__file__).parent / "templates")
-    environment.globals.update(table=markdown.table, plural=plural, looked=facts.looked)
+    environment.globals.update(table=markdown.table, plural=plural, analysed=facts.analysed)
     titles = {name: title for name, (title, _) in figures(summary).items()}
     environment.globals["figure"] = lambda name: f"![{titles[name]}]({name}.png)"
     return environment.get_template("report.md.j2").render(

@@ -1,266 +1,236 @@
-"""A study judged by its plan: all at once, or look by look, with more seeds only where a comparison
-is open.
+"""Interim analyses: a study gets more seeds only where a comparison is open.
 
-A comparison stops where it is resolved either way, or where its last look is unlikely to resolve
-it. Its p-value over several looks is the least level at which it would have stopped (Liu and
-Anderson 2008, doi 10.1198/016214508000000986), and Holm's correction of these keeps the level of a
-family at every look.
+A comparison stops when it is resolved, or when its last analysis is unlikely to resolve it. Its
+p-value over several analyses is the smallest level at which it would have stopped (Liu and Anderson
+2008, doi 10.1198/016214508000000986); Holm's correction of these keeps the level of a family at
+every analysis.
+
+The level is spent as Lan and DeMets describe (1983, doi 10.2307/2336502), with Pocock's function.
+An analysis of n of at most N seeds sees n / N of the information, and successive estimates are
+correlated as sums of independent parts. On new images they share the images' part and are
+correlated more, so the levels err on the careful side. With few seeds Student's quantile replaces
+the normal one (Jennison and Turnbull 2000, 3.8).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
 
-from scipy import special
+import numpy as np
+from scipy import optimize, special
 
-from report import spending
-from report.contrast import Contrast
-from report.judgement import Judgement, SequentialTest, answer, correct
-from report.variance import Measured, VarianceComponents
-from studies.plan import Plan
+from ablations.designs import Design, Effect
+from report import collect
+from report.judgement import Judgement, analyse
+from report.statistics import Measurements, VarianceComponents
+from studies.plan import Family, Plan
 
-_Key = tuple[str, tuple[str, str]]
-"""A family's name and a comparison of it."""
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
+_GRID = np.concatenate([np.geomspace(1e-9, 0.5, 48), np.linspace(0.55, 0.999, 10)])
+"""Levels with computed nominal levels; between them logarithms are interpolated."""
 
-
-@dataclass(frozen=True)
-class Judged:
-    """A study judged by its plan: for each family its comparisons that have runs, and what to train
-    next."""
-
-    plan: Plan
-    noise: VarianceComponents
-    families: Mapping[str, tuple[Judgement, ...]]
-    """In the plan's order."""
-    looks: int
-    """Looks taken at the study."""
-    next_seeds: Mapping[str, tuple[int, ...]]
-    """Seeds that rows of open comparisons lack for the next look; empty where all is resolved, all
-    looks are taken or no run is left."""
+Seeds = dict[str, tuple[int, ...]]
+"""Variant to seeds."""
 
 
-def judge(runs: Measured, plan: Plan) -> Judged:
-    """Judge all comparisons of a plan by the runs there are.
+def judge(runs: Measurements, plan: Plan) -> tuple[Judgement, ...]:
+    """Judge all comparisons of a plan that have runs.
 
-    A family with one look is judged at once: on all runs, or on those of its own seeds where others
-    are looked at several times. One with several looks takes them in their order, each on the seeds
-    that the plan foresees, and a comparison that is closed is not looked at again; so the same runs
-    always give the same judgement, and it is the one that stopped them.
+    A family with one analysis is judged on all runs, or, where others are analysed several times,
+    on those of its own seeds: another family's interim analyses must not add runs to it. A family
+    with several takes them in order, each on the seeds that the plan foresees, and a resolved
+    comparison is not analysed again. So the same runs always give the same verdicts.
     """
-    noise = VarianceComponents(runs)
-    parts: list[Judged] = []
-    asked: dict[str, tuple[int, ...]] = {}
-    for part in plan.parts:
-        # What others are looked at for may not add runs to what is looked at once.
-        whole = part.sequential or not plan.sequential
-        own = noise if whole else VarianceComponents(runs.of_seeds(part.schedule(0)))
-        judged = _judge(own, part, len(runs.row) + sum(map(len, asked.values())))
-        parts.append(judged)
-        asked = _together(asked, judged.next_seeds)
-    families = {name: found for part in parts for name, found in part.families.items()}
-    in_order = {family.name: families[family.name] for family in plan.families}
-    looks = max(part.looks for part in parts if part.plan.sequential or not plan.sequential)
-    return Judged(plan, noise, in_order, looks, asked)
+    judged = [_judge_family(runs, family, plan, {})[0] for family in plan.families]
+    return tuple(one for family in judged for one in family if one.estimated is not None)
 
 
-def _judge(noise: VarianceComponents, plan: Plan, made: int) -> Judged:
-    """Judge the comparisons of a plan whose families are looked at alike; so many runs are made or
-    asked for."""
-    runs = noise.measured
-    state = {
-        (family.name, pair): _Open() for family in plan.families for pair in family.comparisons
-    }
-    there = [key for key in state if set(key[1]) <= set(runs.rows)]
-    has = {row: set(runs.seeds_of(row)) for row in plan.rows}
-    if not plan.sequential:
-        _look(state, there, noise, plan, 0)
-        lacking = _missing(plan.rows, plan.schedule(0), has)
-        return _judged(plan, noise, state, 1, _affordable(state, lacking, plan, made))
-    taken = 0
-    affordable: dict[str, tuple[int, ...]] = {}
-    for look in range(len(plan.looks)):
-        still = [key for key, value in state.items() if not value.closed(plan.images)]
-        missing = _missing((row for _, pair in still for row in pair), plan.schedule(look), has)
-        affordable = _affordable(still, missing, plan, made)
-        complete = [key for key in still if not missing.keys() & set(key[1])]
-        if affordable or not complete:
-            break
-        _look(state, complete, VarianceComponents(runs.of_seeds(plan.schedule(look))), plan, look)
-        taken = look + 1
-    for key in there:
-        if state[key].seen is None:  # described by what is there
-            state[key].see(noise, key[1])
-    return _judged(plan, noise, state, taken, affordable)
+def next_seeds(runs: Measurements | None, plan: Plan) -> Seeds:
+    """The seeds that each variant needs next by the plan's rule; empty when training may stop."""
+    requested: Seeds = {}
+    for family in plan.families:
+        for variant, seeds in _judge_family(runs, family, plan, requested)[1].items():
+            requested[variant] = tuple(dict.fromkeys((*requested.get(variant, ()), *seeds)))
+    return requested
 
 
-def next_seeds(runs: Measured | None, plan: Plan) -> Mapping[str, tuple[int, ...]]:
-    """Which rows need which further seeds, by the plan's rule; empty where training may stop. None:
-    no run yet."""
-    if runs is not None:
-        return judge(runs, plan).next_seeds
-    asked: dict[str, tuple[int, ...]] = {}
-    for part in plan.parts:
-        keys = [(family.name, pair) for family in part.families for pair in family.comparisons]
-        lacking = _missing(part.rows, part.schedule(0), {})
-        asked = _together(asked, _affordable(keys, lacking, part, sum(map(len, asked.values()))))
-    return asked
+def missing_seeds(
+    study_dir: Path, plan: Plan, design: Design, *, mixed_code: bool = False
+) -> Seeds:
+    """The further seeds that the plan's rule asks for of a design, by a study's finished runs.
+
+    Raises:
+        ValueError: the folder is not a study's.
+    """
+    plan = plan.within({row.name for row in design.variants})
+    started = any(study_dir.glob("*/seed-*/result.json"))
+    if not started or design.roadmap.name not in collect.roadmaps(study_dir):
+        return next_seeds(None, plan)
+    study = collect.read(study_dir, design.roadmap.name, mixed_code=mixed_code)
+    runs = study.finished_by_variant()
+    return next_seeds(collect.measure(runs) if runs else None, plan)
 
 
-def _together(
-    one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-    return {
-        row: tuple(dict.fromkeys((*one.get(row, ()), *other.get(row, ()))))
-        for row in {**one, **other}
-    }
-
-
-@dataclass
-class _Open:
-    """A comparison on its way through the looks."""
-
-    seen: Contrast | None = None
-    seeds: tuple[int, int] = (0, 0)
-    shared: int = 0
-    looks: int = 0
-    futile: bool = False
-    tracks: dict[str, SequentialTest] = field(
-        default_factory=lambda: {"these": SequentialTest(), "new": SequentialTest()}
-    )
-
-    def closed(self, question: str) -> bool:
-        return self.futile or self.tracks[question].verdict != "not resolved"
-
-    def see(self, noise: VarianceComponents, pair: tuple[str, str]) -> Contrast:
-        one, other = (set(noise.measured.seeds_of(row)) for row in pair)
-        self.seeds, self.shared = (len(one), len(other)), len(one & other)
-        self.seen = Contrast.between(noise, {pair[0]: 1.0, pair[1]: -1.0})
-        return self.seen
-
-
-def _look(
-    state: Mapping[_Key, _Open],
-    keys: Collection[_Key],
-    noise: VarianceComponents,
-    plan: Plan,
-    look: int,
-) -> None:
-    """Take what these comparisons show at a look into the state."""
-
-    def over_looks(p: float) -> float:
-        return spending.whole(p, look, plan.looks, plan.spending)
-
-    for key in keys:
-        seen = state[key].see(noise, key[1])
-        state[key].looks += 1
-        for question in seen.of:
-            state[key].tracks[question].look(seen, question, plan.margin, over_looks)
-    for family, question in itertools.product(plan.families, ("these", "new")):
-        members = [state[family.name, pair] for pair in family.comparisons]
-        correct([member.tracks[question] for member in members])
-        for member in members:
-            if member.seen is not None:
-                member.tracks[question].decide(member.seen.points, plan.level)
-    if plan.sequential:
-        for key in keys:
-            _give_up(state, key, plan)
-
-
-def _give_up(state: Mapping[_Key, _Open], key: _Key, plan: Plan) -> None:
-    """Close a comparison that is unlikely to be resolved by its last look."""
-    own = state[key]
-    if own.closed(plan.images) or own.seen is None or plan.images not in own.seen.of:
-        return
-    others = [
-        value.tracks[plan.images].verdict
-        for (family, _), value in state.items()
-        if family == key[0]
+def _judge_family(
+    runs: Measurements | None, family: Family, plan: Plan, requested: Seeds
+) -> tuple[list[Judgement], Seeds]:
+    """A family's judgements, and the seeds that its open comparisons lack for the next analysis."""
+    judgements = [
+        Judgement(Effect(one, "", {one: 1.0, other: -1.0}), plan.margin, plan.images, family.name)
+        for one, other in family.comparisons
     ]
-    own.futile = _chance(own.seen, plan, others.count("not resolved")) < plan.futility
+    finished = 0 if runs is None else len(runs.seed)
+    if runs is not None and plan.sequential and not family.sequential:
+        runs = runs.with_seeds(plan.seeds[: family.analyses[0]])
+    has = {name: set(runs.seeds_of(name) if runs else ()) for name in family.variants}
+    present = [one for one in judgements if runs and set(one.pair) <= set(runs.variants)]
+    lacking: Seeds = {}
+    for number, count in enumerate(family.analyses):
+        still = [one for one in judgements if not one.closed]
+        missing = _missing(still, plan.seeds[:count], has)
+        lacking = _affordable(still, missing, plan, finished, requested)
+        ready = [one for one in still if not missing.keys() & set(one.pair)]
+        if not family.sequential:
+            ready = present
+        if not ready or runs is None or (lacking and family.sequential):
+            break
+        seen = runs.with_seeds(plan.seeds[:count]) if family.sequential else runs
+        over_analyses = partial(whole_level, analysis=number, analyses=family.analyses)
+        analyse(judgements, ready, VarianceComponents(seen), plan.level, over_analyses)
+        if family.sequential:
+            _stop_futile(judgements, ready, family, plan)
+    components = VarianceComponents(runs) if runs else None
+    for one in present:
+        if one.estimated is None and components:
+            one.measure(components)
+        # The intervals of all analyses hold at once, so also the one that stopped.
+        levels = [plan.level, plan.level / len(family.comparisons)]
+        done = max(0, one.analyses - 1)
+        one.conclude(plan.level, *(nominal_level(a, done, family.analyses) for a in levels))
+    return judgements, lacking
 
 
 def _missing(
-    rows: Iterable[str], wanted: Sequence[int], has: Mapping[str, set[int]]
-) -> dict[str, tuple[int, ...]]:
-    lacking = {row: tuple(seed for seed in wanted if seed not in has.get(row, ())) for row in rows}
-    return {row: seeds for row, seeds in lacking.items() if seeds}
+    open_: Iterable[Judgement], wanted: Sequence[int], has: Mapping[str, set[int]]
+) -> Seeds:
+    variants = dict.fromkeys(name for one in open_ for name in one.pair)
+    lacking = {name: tuple(seed for seed in wanted if seed not in has[name]) for name in variants}
+    return {name: seeds for name, seeds in lacking.items() if seeds}
 
 
 def _affordable(
-    comparisons: Iterable[_Key], missing: Mapping[str, tuple[int, ...]], plan: Plan, made: int
-) -> dict[str, tuple[int, ...]]:
-    """What of the missing runs the plan allows: whole comparisons, in the plan's order."""
+    open_: Iterable[Judgement],
+    missing: Seeds,
+    plan: Plan,
+    finished: int,
+    requested: Seeds,
+) -> Seeds:
+    """Choose from the missing runs what the plan's limit allows: whole comparisons, in order."""
     if plan.runs_at_most is None:
-        return dict(missing)
-    left = plan.runs_at_most - made
-    chosen: dict[str, tuple[int, ...]] = {}
-    for _, pair in comparisons:
-        needed = {row: missing[row] for row in pair if row in missing and row not in chosen}
-        cost = sum(map(len, needed.values()))
+        return missing
+    left = plan.runs_at_most - finished - sum(map(len, requested.values()))
+    chosen: Seeds = {}
+    for one in open_:
+        needed = {v: missing[v] for v in one.pair if v in missing and v not in chosen}
+        cost = sum(len(set(seeds) - {*requested.get(v, ())}) for v, seeds in needed.items())
         if cost <= left:
             chosen |= needed
             left -= cost
     return chosen
 
 
-def _judged(
-    plan: Plan,
-    noise: VarianceComponents,
-    state: Mapping[_Key, _Open],
-    looks: int,
-    affordable: Mapping[str, tuple[int, ...]],
-) -> Judged:
-    families: dict[str, tuple[Judgement, ...]] = {}
-    for family in plan.families:
-        found = []
-        for pair in family.comparisons:
-            own = state[family.name, pair]
-            if own.seen is None:
-                continue
-            look = max(0, own.looks - 1)
-            each = spending.nominal(
-                plan.level / len(family.comparisons), look, plan.looks, plan.spending
-            )
-            # The interval of a look holds at every look at once, so also at the one that stopped.
-            level = spending.nominal(plan.level, look, plan.looks, plan.spending)
-            answers = {
-                name: answer(own.seen, name, own.tracks[name], level, each) for name in own.seen.of
-            }
-            reach = own.seen.these_runs.reach(plan.level / 2)
-            found.append(
-                Judgement(
-                    family.name,
-                    *pair,
-                    own.seen.points,
-                    own.seeds,
-                    own.shared,
-                    own.looks,
-                    own.futile,
-                    plan.margin,
-                    plan.images,
-                    answers.get("these"),
-                    answers.get("new"),
-                    (own.seen.points - reach, own.seen.points + reach),
-                )
-            )
-        families[family.name] = tuple(found)
-    return Judged(plan, noise, families, looks, affordable)
+def _stop_futile(
+    judgements: Sequence[Judgement], ready: Iterable[Judgement], family: Family, plan: Plan
+) -> None:
+    """Close each comparison that its last analysis would resolve with less than the plan's chance.
+
+    The true gap is taken to be as far from the observed one as its standard error says.
+    """
+    question, last = plan.images, len(family.analyses) - 1
+    unresolved = [one.answers[question].verdict for one in judgements].count("not resolved")
+    for one in ready:
+        if one.closed or question not in one.estimate.uncertainty:
+            continue
+        now = one.estimate.uncertainty[question]
+        final = one.estimate.with_seeds(question, family.analyses[-1])
+        level = nominal_level(plan.level / unresolved, last, family.analyses)
+        move = max(now.variance - final.variance, 1e-12) ** 0.5
+        bound, gap = final.half_width(level / 2), abs(one.points)
+        inside = plan.margin - final.half_width(level)
+        chance = 1 - special.ndtr((bound - gap) / move) + special.ndtr((-bound - gap) / move)
+        if inside > 0:
+            chance += special.ndtr((inside - gap) / move) - special.ndtr((-inside - gap) / move)
+        one.futile = bool(chance < plan.futility)
 
 
-def _chance(seen: Contrast, plan: Plan, open_comparisons: int) -> float:
-    """That the last look resolves a comparison, if the true gap is as far from the observed as its
-    error says."""
-    now, last = seen.of[plan.images], seen.with_seeds(plan.images, plan.looks[-1])
-    level = spending.nominal(
-        plan.level / open_comparisons, len(plan.looks) - 1, plan.looks, plan.spending
-    )
-    still = max(now.variance - last.variance, 1e-12) ** 0.5
-    gap, bound = abs(seen.points), last.reach(level / 2)
-    room = plan.margin - last.reach(level)
+def spent_level(level: float, share: float) -> float:
+    """The part of a two-sided level that may be spent at a share of all information (Pocock)."""
+    return float(level * np.log1p((np.e - 1) * share))
 
-    def below(points: float) -> float:
-        return float(special.ndtr((points - gap) / still))
 
-    return 1 - below(bound) + below(-bound) + (below(room) - below(-room) if room > 0 else 0.0)
+def nominal_levels(level: float, analyses: tuple[int, ...]) -> list[float]:
+    """The two-sided level of each analysis' own test, so that all together err with `level`."""
+    shares = np.array(analyses) / analyses[-1]
+    levels: list[float] = []
+    # Where the sum of parts may be after an analysis that did not stop, with weights.
+    place = density = np.empty(0)
+    before = 0.0
+    for index, share in enumerate(shares):
+        allowed = spent_level(level, share) - before
+        before += allowed
+        step = (share - (shares[index - 1] if index else 0.0)) ** 0.5
+        if index == 0:
+            bound = -special.ndtri(allowed / 2)
+        else:
+            arguments = place, density, share**0.5, step, allowed
+            bound = optimize.brentq(_log_excess, 0.0, 40.0, args=arguments, xtol=1e-8)
+        levels.append(float(2 * special.ndtr(-bound)))
+        # Beyond nine standard deviations there is nothing to integrate.
+        half = min(bound, 9) * share**0.5
+        now = half * _NODES
+        moved = now / step if index == 0 else (now[:, None] - place[None, :]) / step
+        kernel = np.exp(-(moved**2) / 2) / (step * (2 * np.pi) ** 0.5)
+        density = half * _WEIGHTS * (kernel if index == 0 else kernel @ density)
+        place = now
+    return levels
+
+
+def _log_excess(
+    bound: float, place: np.ndarray, density: np.ndarray, scale: float, step: float, allowed: float
+) -> float:
+    """The log of the chance to cross a bound only now, over the allowed chance."""
+    edge = bound * scale
+    out = special.ndtr((place - edge) / step) + special.ndtr((-place - edge) / step)
+    return float(np.log(max(density @ out, 1e-300)) - np.log(allowed))
+
+
+@lru_cache(maxsize=32)
+def _log_levels(analyses: tuple[int, ...]) -> np.ndarray:
+    """(levels, analyses) logarithms of nominal levels for `_GRID`."""
+    table: np.ndarray = np.log([nominal_levels(float(level), analyses) for level in _GRID])
+    return table
+
+
+def nominal_level(level: float, analysis: int, analyses: tuple[int, ...]) -> float:
+    """The level of one analysis' own test, 0 being the first, where all together have `level`."""
+    if len(analyses) == 1:
+        return level
+    return float(np.exp(_line(np.log(level), np.log(_GRID), _log_levels(analyses)[:, analysis])))
+
+
+def whole_level(p: float, analysis: int, analyses: tuple[int, ...]) -> float:
+    """The sequential p-value: the smallest level at which an analysis with `p` would have
+    stopped."""
+    if len(analyses) == 1:
+        return p
+    own = _log_levels(analyses)[:, analysis]
+    return min(1.0, float(np.exp(_line(np.log(max(p, 1e-300)), own, np.log(_GRID)))))
+
+
+def _line(x: float, xs: np.ndarray, ys: np.ndarray) -> float:
+    """Linear interpolation; below the first point, along the first line."""
+    if x >= xs[0]:
+        return float(np.interp(x, xs, ys))
+    return float(ys[0] + (x - xs[0]) * (ys[1] - ys[0]) / (xs[1] - xs[0]))

@@ -1,53 +1,62 @@
-"""Sweeps: each row at its own best value of a field of the recipe, chosen on validation images;
-what that changes."""
+"""Sweeps: each variant at its own best value of a recipe field, chosen on validation images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from scipy import stats
 
 from ablations.designs import Design, Effect, Variant
 from ablations.sweep import Sweep
-from report import sweep_curves
-from report.checks import RunRecord
-from report.design_sections import unchanged
-from report.effects import EffectJudgement, judge_effects
-from report.judgement import Answer
-from report.plots import INK, SOFT, points_axes
-from report.tables import Summary, runs_of
-from report.variance import Measured, Runs, VarianceComponents
-from utils.markdown import NOTHING, plain, signed
+from report.collect import RunRecord, measure
+from report.design_sections import bounds, unchanged, weights_text
+from report.judgement import Judgement, estimate_effect, judge_effects
+from report.plots import INK, SOFT, STYLE, empty_figure, points_axes
+from report.statistics import VarianceComponents, holm
+from report.tables import Summary
+from utils.markdown import MINUS, NOTHING, plain, signed
 from utils.text import listed, plural
+
+AT_VALUES = ("effect", "value", "points", "low", "high")
+_ACROSS = 4
+"""Panels side by side."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A row of the sweep, and what its values came to on the validation images."""
+class Swept:
+    """A variant of the sweep, and the validation top-1 of its values."""
 
     row: Variant
+    names: Mapping[str, str]
+    """Value to the name of the variant that has it."""
     seeds: tuple[int, ...]
-    """With which the row as it is and every value of the sweep have a finished run."""
+    """Seeds with a finished run of the variant as it is and at every value."""
     validation: Mapping[str, float]
-    """Value to validation top-1, the mean over these seeds; empty where there are none."""
+    """Value to validation top-1, the mean over these seeds; empty without any."""
     own: str | None
-    """The value that is the row's own; None where it is none of the sweep's."""
+    """The value that the variant has in the roadmap; None if the sweep lacks it."""
 
     @property
     def best(self) -> str | None:
-        """The value with the highest validation top-1; of equals the row's own, else the first."""
+        """The value with the highest validation top-1; of equals its own, then the first."""
         return max(
             self.validation,
             key=lambda value: (self.validation[value], value == self.own),
             default=None,
         )
+
+    def name_at(self, value: str) -> str:
+        """The variant to take at a value: the one of the roadmap where the value is its own."""
+        return self.row.name if value == self.own else self.names[value]
 
 
 @dataclass(frozen=True)
@@ -57,118 +66,92 @@ class SweepSummary:
     summary: Summary
     design: Design
     sweep: Sweep
-    place: int
+    number: int
     """Among the study's sweeps, from 1."""
 
     @property
     def name(self) -> str:
-        """Of its files."""
-        return f"sweep_{self.place}_{self.sweep.field}"
+        """The beginning of its files' names."""
+        return f"sweep_{self.number}_{self.sweep.field}"
 
     @property
     def title(self) -> str:
-        request = self.design.spec
-        walked = "" if request.kind == "cumulative" else f", {request.kind}"
+        kind = self.design.spec.kind
+        suffix = "" if kind == "cumulative" else f", {kind}"
         return (
             f"Each row at its own best {self.sweep.field}: roadmap "
-            f"{self.design.roadmap.name}{walked}"
+            f"{self.design.roadmap.name}{suffix}"
         )
 
-    def _runs(self, row: str) -> dict[int, RunRecord]:
-        return {run.seed: run for run in self.summary.study.finished(row)}
+    def _runs(self, name: str, seeds: Sequence[int] | None = None) -> tuple[RunRecord, ...]:
+        runs = self.summary.study.finished(name)
+        return tuple(run for run in runs if seeds is None or run.seed in seeds)
 
     @cached_property
-    def tried(self) -> tuple[Tried, ...]:
-        """The rows of which any value has a finished run."""
+    def tried(self) -> tuple[Swept, ...]:
+        """The variants of which any value has a finished run."""
         rows = [row for row in self.design.variants if row.of is None]
-        return tuple(one for row in rows if (one := self._tried(row)))
+        return tuple(one for row in rows if (one := self._swept(row)))
 
-    def _tried(self, row: Variant) -> Tried | None:
-        own = self._runs(row.name)
-        settings = {
-            other.setting.value: self._runs(other.name)
-            for other in self.design.settings(row)
-            if other.setting
+    def _swept(self, row: Variant) -> Swept | None:
+        names = {
+            other.setting.value: other.name for other in self.design.settings(row) if other.setting
         }
-        if not any(settings.values()):
+        runs = {value: self._runs(name) for value, name in names.items()}
+        if not any(runs.values()):
             return None
-        seeds = sorted(set(own).intersection(*settings.values()))
-        mine = {run.identity.get("variant_digest") for run in own.values()}
-        return Tried(
-            row,
-            tuple(seeds),
-            {
-                value: float(np.mean([_validation(runs[seed]) for seed in seeds]))
-                for value, runs in settings.items()
-            }
+        own = self._runs(row.name)
+        seeds = {run.seed for run in own}.intersection(
+            *({run.seed for run in each} for each in runs.values())
+        )
+        digests = {run.identity.get("variant_digest") for run in own}
+        same = [
+            value
+            for value, each in runs.items()
+            if any(run.identity.get("variant_digest") in digests for run in each)
+        ]
+        validation = {
+            value: float(np.mean([_validation(run) for run in each if run.seed in seeds]))
+            for value, each in runs.items()
             if seeds
-            else {},
-            next(
-                (
-                    value
-                    for value, runs in settings.items()
-                    if any(run.identity.get("variant_digest") in mine for run in runs.values())
-                ),
-                None,
-            ),
-        )
-
-    @cached_property
-    def _best(self) -> dict[str, str]:
-        """The row to its row of the best value, which is itself where that is its own value."""
-        return {
-            one.row.name: one.row.name if one.best == one.own else self._row_of(one.row, one.best)
-            for one in self.tried
-            if one.best is not None
         }
-
-    def _row_of(self, row: Variant, value: str) -> str:
-        return next(
-            other.name
-            for other in self.design.settings(row)
-            if other.setting and other.setting.value == value
-        )
+        own_value = same[0] if same else None
+        return Swept(row, names, tuple(sorted(seeds)), validation, own_value)
 
     @cached_property
-    def judged(self) -> dict[str, tuple[EffectJudgement, EffectJudgement]]:
-        """Each effect whose rows all have a choice: as the rows are, and each at its own best, with
-        the same seeds."""
-        runs: dict[str, Runs] = {}
-        for one in self.tried:
-            for name in {one.row.name, self._best[one.row.name]} if one.best is not None else ():
-                runs[name] = self._correct(name, one.seeds)
+    def chosen(self) -> dict[str, Swept]:
+        """The variants that have a best value, by name."""
+        return {one.row.name: one for one in self.tried if one.best is not None}
+
+    @cached_property
+    def judged(self) -> dict[str, tuple[Judgement, Judgement]]:
+        """Each effect as the variants are and with each at its own best, on the same seeds."""
+        best = {name: one.name_at(one.best or "") for name, one in self.chosen.items()}
         same = unchanged(self.summary.study, self.design)
         effects = [
             effect
             for effect in self.design.effects
-            if effect.name not in same and effect.weights.keys() <= self._best.keys()
+            if effect.name not in same and effect.weights.keys() <= best.keys()
         ]
-        if not runs or not effects:
+        if not effects:
             return {}
-        noise, plan = VarianceComponents(Measured.of(runs)), self.summary.plan
+        runs = {
+            name: self._runs(name, one.seeds)
+            for one in self.chosen.values()
+            for name in (one.row.name, best[one.row.name])
+        }
+        components, plan = VarianceComponents(measure(runs)), self.summary.plan
         common, tuned = (
-            {
-                one.effect.name: one
-                for one in judge_effects(noise, asked, margin=plan.margin, level=plan.level)
-            }
-            for asked in (effects, [self._tuned(effect) for effect in effects])
+            judge_effects(
+                components, each, margin=plan.margin, level=plan.level, question=plan.images
+            )
+            for each in (effects, [_renamed(effect, best) for effect in effects])
         )
-        return {name: (common[name], tuned[name]) for name in common if name in tuned}
-
-    def _correct(self, row: str, seeds: tuple[int, ...]) -> Runs:
-        own = self._runs(row)
-        return runs_of([own[seed] for seed in seeds])
-
-    def _tuned(self, effect: Effect) -> Effect:
-        weights, *sampled = (
-            {self._best[row]: weight for row, weight in each.items()}
-            for each in (effect.weights, *effect.sampled)
-        )
-        return replace(effect, weights=weights, sampled=tuple(sampled))
+        return {one.effect.name: (one, other) for one, other in zip(common, tuned, strict=True)}
 
     @cached_property
     def values(self) -> pd.DataFrame:
-        """One row a row and value; percent of the validation images."""
+        """One row for each variant and value; percent of the validation images."""
         return pd.DataFrame(
             [
                 {
@@ -186,130 +169,134 @@ class SweepSummary:
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """One row an effect that can be read off; points of top-1 on the test images."""
-        found = []
+        """One row for each effect with an estimate; points of top-1 on the test images."""
+        rows = []
         for name, (common, tuned) in self.judged.items():
             row: dict[str, object] = {"effect": name, "seeds": self._seeds(common.effect)}
             for which, one in (("common", common), ("own_best", tuned)):
-                answer = self._answer(one)
-                row |= {
-                    f"{which}_points": one.points,
-                    f"{which}_low": answer.low if answer else math.nan,
-                    f"{which}_high": answer.high if answer else math.nan,
-                    f"{which}_verdict": self._words(one),
-                    f"{which}_weights": " ".join(
-                        f"{weight:+.4g} {row}" for row, weight in one.effect.weights.items()
-                    ),
-                }
-            found.append(row | {"change": self._change(common, tuned)})
+                row[f"{which}_points"] = one.points
+                row |= bounds(which, one.answer)
+                row[f"{which}_verdict"] = one.text
+                row[f"{which}_weights"] = weights_text(one.effect)
+            rows.append(row | {"change": self._change(common, tuned)})
         sides = [
             f"{which}_{what}"
             for which in ("common", "own_best")
             for what in ("points", "low", "high", "verdict", "weights")
         ]
-        return pd.DataFrame(found, columns=["effect", "seeds", *sides, "change"])
+        return pd.DataFrame(rows, columns=["effect", "seeds", *sides, "change"])
+
+    def _seeds(self, effect: Effect) -> str:
+        seeds = {seed for name in effect.weights for seed in self.chosen[name].seeds}
+        return " ".join(map(str, sorted(seeds)))
+
+    def _change(self, common: Judgement, tuned: Judgement) -> str:
+        """The change of the verdict, or of sign and size if one seed gives none."""
+        if common.answer and tuned.answer:
+            same = common.text == tuned.text
+            return "" if same else f"{common.text} becomes {tuned.text}"
+        margin, changes = self.summary.plan.margin, []
+        large = [abs(one.points) > margin for one in (common, tuned)]
+        if common.points * tuned.points < 0 and any(large):
+            changes.append("the sign changes")
+        if large[0] != large[1]:
+            changes.append(f"{'beyond' if large[1] else 'within'} {margin:g} points")
+        return ", now ".join(changes)
+
+    @property
+    def _common(self) -> list[Effect]:
+        return [common.effect for common, _ in self.judged.values()]
 
     @cached_property
     def differences(self) -> pd.DataFrame:
-        """Each effect that can be read off with all rows at one value; see
-        `sweep_curves.differences`."""
-        chosen = [one for one in self.tried if one.best is not None]
-        rows = {
-            value: {one.row.name: self._row_of(one.row, value) for one in chosen}
-            for value in self.sweep.values
-        }
-        runs = {
-            rows[value][one.row.name]: self._correct(rows[value][one.row.name], one.seeds)
-            for one in chosen
-            for value in self.sweep.values
-        }
-        effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
-        return sweep_curves.differences(runs, effects, rows, plan.images, plan.level)
+        """One row for each effect and value, with all variants at the value, on the sweep's seeds.
+
+        The interval answers the plan's question; if a variant has one seed, it is for these runs.
+        """
+        rows: list[tuple[object, ...]] = []
+        if self.judged:
+            runs = {
+                one.names[value]: self._runs(one.names[value], one.seeds)
+                for one in self.chosen.values()
+                for value in self.sweep.values
+            }
+            components, plan = VarianceComponents(measure(runs)), self.summary.plan
+            for effect in self._common:
+                for value in self.sweep.values:
+                    names = {name: one.names[value] for name, one in self.chosen.items()}
+                    one = estimate_effect(components, _renamed(effect, names))
+                    uncertainty = one.uncertainty.get(plan.images, one.these_runs)
+                    half = uncertainty.half_width(plan.level / 2)
+                    points = one.points
+                    rows.append((effect.name, value, points, points - half, points + half))
+        return pd.DataFrame(rows, columns=AT_VALUES)
 
     @cached_property
     def changes(self) -> pd.DataFrame:
-        """How far each of `differences` is from that of the rows as they are; see
-        `sweep_curves.changes`."""
-        rows = {
-            value: {
-                one.row.name: self._row_of(one.row, value) if value != one.own else one.row.name
-                for one in self.tried
-            }
-            for value in self.sweep.values
-        }
-        effects, plan = [common.effect for common, _ in self.judged.values()], self.summary.plan
-        return sweep_curves.changes(
-            self.summary.runs_of_rows | self._swept, effects, rows, plan.images, plan.level
-        )
+        """How much larger each effect is with all variants at a value than as they are.
+
+        Uses all seeds of each variant; one with a single seed is taken to spread as the others do.
+        `p_holm` is for no change, corrected for all of these. Empty if no variant has two seeds.
+        """
+        rows: list[tuple[Any, ...]] = []
+        p: list[float] = []
+        components, plan = self._all_components, self.summary.plan
+        for effect in self._common if components and components.df else ():
+            for value in self.sweep.values:
+                assert components is not None
+                names = {one.row.name: one.name_at(value) for one in self.tried}
+                change = _renamed(effect, names, minus_own=True)
+                if not change.weights:
+                    continue
+                one = estimate_effect(components, change, borrow=True)
+                uncertainty, points = one.uncertainty[plan.images], one.points
+                half = uncertainty.half_width(plan.level / 2)
+                rows.append((effect.name, value, points, points - half, points + half))
+                p.append(min(1.0, 2 * uncertainty.tail(abs(points))))
+        table = pd.DataFrame(rows, columns=AT_VALUES)
+        return table.assign(p_holm=holm(p))
 
     @cached_property
-    def _swept(self) -> dict[str, Runs]:
-        """All finished runs of the rows that were tried, as they are and at each value."""
-        own = [one.row.name for one in self.tried]
-        names = own + [
-            self._row_of(one.row, value) for one in self.tried for value in self.sweep.values
-        ]
-        return {name: runs_of(list(runs.values())) for name in names if (runs := self._runs(name))}
+    def _all_components(self) -> VarianceComponents | None:
+        runs = {**self.summary.runs_of_variants, **self._all_runs}
+        return VarianceComponents(measure(runs)) if runs else None
 
-    def _answer(self, one: EffectJudgement) -> Answer | None:
-        return one.answer_to(self.summary.plan.images)
-
-    def _seeds(self, effect: Effect) -> str:
-        by_name = {one.row.name: one.seeds for one in self.tried}
-        return " ".join(map(str, sorted({seed for row in effect.weights for seed in by_name[row]})))
-
-    def _words(self, one: EffectJudgement) -> str:
-        return one.in_words(self.summary.plan.images, self.summary.plan.margin)
-
-    def _change(self, common: EffectJudgement, tuned: EffectJudgement) -> str:
-        """Of the verdict, or of sign and size where one seed gives none; empty where there is
-        none."""
-        if self._answer(common) and self._answer(tuned):
-            before, after = (self._words(one) for one in (common, tuned))
-            return "" if before == after else f"{before} becomes {after}"
-        margin, said = self.summary.plan.margin, []
-        large = [abs(one.points) > margin for one in (common, tuned)]
-        if common.points * tuned.points < 0 and any(large):
-            said.append("the sign changes")
-        if large[0] != large[1]:
-            said.append(f"{'beyond' if large[1] else 'within'} {margin:g} points")
-        return ", now ".join(said)
+    @cached_property
+    def _all_runs(self) -> dict[str, tuple[RunRecord, ...]]:
+        """All finished runs of the tried variants, as they are and at each value."""
+        names = [name for one in self.tried for name in (one.row.name, *one.names.values())]
+        return {name: runs for name in names if (runs := self._runs(name))}
 
     def section(self) -> dict[str, Any]:
-        """What the page says of the sweep."""
-        more = ["common setting, all seeds"] if self._more_seeds else []
+        """The variables of sweeps.md.j2."""
+        values = list(map(plain, self.sweep.values))
+        more = any(self._with_all_seeds(common) != NOTHING for common, _ in self.judged.values())
         return {
             "name": self.name,
             "title": self.title,
             "field": self.sweep.field,
-            "count": len(self.sweep.values),
+            "count": len(values),
             "row_headers": [
                 "row",
-                *(f"validation, {plain(value)}" for value in self.sweep.values),
-                "best",
-                "seeds",
-                "test, as it is",
-                "test, at its best",
+                *(f"validation, {value}" for value in values),
+                *("best", "seeds", "test, as it is", "test, at its best"),
             ],
             "rows": [self._row_cells(one) for one in self.tried],
             "effect_headers": [
-                "comparison",
-                "common setting",
-                "verdict",
-                "each at its own best",
-                "verdict",
+                *("comparison", "common setting", "verdict", "each at its own best", "verdict"),
                 "change",
-                *more,
+                *(["common setting, all seeds"] if more else []),
             ],
-            "effects": [
-                self._effect_cells(*pair)[: 6 + len(more)] for pair in self.judged.values()
+            "effects": [self._effect_cells(*pair)[: 6 + more] for pair in self.judged.values()],
+            "answer": self._answer_text(),
+            "value_headers": values,
+            "at_values": [
+                (plain(name), *map(_with_interval, own.to_dict("records")))
+                for name, own in self.differences.groupby("effect", sort=False)
             ],
-            "answer": self._answer_in_words(),
-            "value_headers": [plain(value) for value in self.sweep.values],
-            "at_values": self._at_values(),
-            "changes": self._changes(),
+            "changes": None if self.changes.empty else self._changes_section(),
             "intervals": not self.effects["common_low"].isna().all(),
-            "own": self._own_in_words(),
+            "own": self._own_text(),
             "chance": self._chance(),
             "missing": listed(one.row.name for one in self.tried if one.best is None),
             "not_own": listed(
@@ -317,169 +304,172 @@ class SweepSummary:
             ),
         }
 
-    def _at_values(self) -> list[tuple[str, ...]]:
-        return [
-            (plain(name), *map(_with_interval, own.to_dict("records")))
-            for name, own in self.differences.groupby("effect", sort=False)
-        ]
-
-    def _changes(self) -> dict[str, Any] | None:
-        """A table of `changes`, how many there are, which of them are beyond chance, whether a row
-        has one seed."""
-        if self.changes.empty:
-            return None
-        at = {(one["effect"], one["value"]): one for one in self.changes.to_dict("records")}
-        values = [value for value in self.sweep.values if any(of == value for _, of in at)]
-        names = dict.fromkeys(effect for effect, _ in at)
+    def _changes_section(self) -> dict[str, Any]:
+        cells = {(one["effect"], one["value"]): one for one in self.changes.to_dict("records")}
+        values = [value for value in self.sweep.values if value in set(self.changes["value"])]
         level = self.summary.plan.level
         return {
             "headers": ["comparison", *map(plain, values)],
             "rows": [
-                (plain(name), *(_with_interval(at.get((name, value))) for value in values))
-                for name in names
+                (plain(name), *(_with_interval(cells.get((name, value))) for value in values))
+                for name in dict.fromkeys(self.changes["effect"])
             ],
-            "count": len(at),
+            "count": len(cells),
             "beyond": listed(
-                f"{name} at {value}" for (name, value), one in at.items() if one["p_holm"] < level
+                f"{name} at {value}"
+                for (name, value), one in cells.items()
+                if one["p_holm"] < level
             ),
-            "borrowed": any(len(own.seeds) == 1 for own in self._swept.values()),
+            "borrowed": any(len(runs) == 1 for runs in self._all_runs.values()),
         }
 
-    def _own_in_words(self) -> str:
-        chosen = [one for one in self.tried if one.best is not None]
-        kept = sum(one.best == one.own for one in chosen)
-        do, have = ("does", "it has") if kept == 1 else ("do", "they have")
-        return f"{kept} of {plural(len(chosen), 'row')} {do} best at the value that {have}"
+    def _own_text(self) -> str:
+        kept = sum(one.best == one.own for one in self.chosen.values())
+        does, it_has = ("does", "it has") if kept == 1 else ("do", "they have")
+        rows = plural(len(self.chosen), "row")
+        return f"{kept} of {rows} {does} best at the value that {it_has}"
 
-    def _answer_in_words(self) -> str:
+    def _answer_text(self) -> str:
         table = self.effects
         if table.empty:
-            return "No difference can be read off yet"
-        changed = "; ".join(
-            f"{row['effect']} ({row['change']})"
-            for row in table.to_dict("records")
-            if row["change"]
+            return "No difference can be estimated yet"
+        changed = table[table["change"] != ""]
+        names = "; ".join(
+            f"{name} ({change})"
+            for name, change in zip(changed["effect"], changed["change"], strict=True)
         )
-        count = (table["change"] != "").sum()
-        told = f"in {count} of {plural(len(table), 'comparison')}" + (
-            f": {changed}" if changed else ""
-        )
-        if all(self._answer(one) for pair in self.judged.values() for one in pair):
-            return told[0].upper() + told[1:]
-        margin = f"{self.summary.plan.margin:g}"
+        text = f"in {len(changed)} of {plural(len(table), 'comparison')}"
+        text += f": {names}" if names else ""
+        if all(one.answer for pair in self.judged.values() for one in pair):
+            return text[0].upper() + text[1:]
         return (
-            f"One seed gives no verdict; being beyond {margin} points, or the sign beyond it, "
-            f"changes {told}"
+            f"One seed gives no verdict; being beyond {self.summary.plan.margin:g} points, or the "
+            f"sign beyond it, changes {text}"
         )
 
     def _chance(self) -> tuple[str, str] | None:
-        """Points by which two values, and the best of equals, are off by the chance of the
-        validation images."""
-        chosen = [one for one in self.tried if one.best is not None]
+        """By how many points the chance of validation images moves two values, and the best."""
+        chosen = list(self.chosen.values())
         if not chosen:
             return None
-        share = float(np.mean([value for one in chosen for value in one.validation.values()])) / 100
+        share = float(np.mean([top1 for one in chosen for top1 in one.validation.values()])) / 100
         images = self.summary.study.dataset.validation * min(len(one.seeds) for one in chosen)
         error = 100 * math.sqrt(share * (1 - share) / max(1, images))
         count = len(self.sweep.values)
-        luck = error * float(
-            stats.norm.ppf((count - 0.375) / (count + 0.25))
-        )  # Blom: the largest of so many
+        # Blom: the expected largest of so many.
+        luck = error * float(stats.norm.ppf((count - 0.375) / (count + 0.25)))
         return f"{math.sqrt(2) * error:.2f}", f"{luck:.2f}"
 
-    def _top1(self, row: str, seeds: tuple[int, ...]) -> str:
-        found = [
-            float(run.result["top1"]) for seed in seeds if (run := self._runs(row)[seed]).result
-        ]
-        return f"{np.mean(found):.2f}" if found else NOTHING
+    def _top1(self, name: str, seeds: tuple[int, ...]) -> str:
+        top1 = [float(run.result["top1"]) for run in self._runs(name, seeds) if run.result]
+        return f"{np.mean(top1):.2f}" if top1 else NOTHING
 
-    def _row_cells(self, one: Tried) -> tuple[str, ...]:
+    def _row_cells(self, one: Swept) -> tuple[str, ...]:
         cells = []
         for value in self.sweep.values:
-            said = f"{one.validation[value]:.2f}" if one.validation else NOTHING
-            said = f"**{said}**" if value == one.best else said
-            cells.append(f"{said} (own)" if value == one.own else said)
-        best = self._best.get(one.row.name)
+            cell = f"{one.validation[value]:.2f}" if one.validation else NOTHING
+            cell = f"**{cell}**" if value == one.best else cell
+            cells.append(f"{cell} (own)" if value == one.own else cell)
         return (
             plain(one.row.name),
             *cells,
             plain(one.best or NOTHING),
             str(len(one.seeds)),
             self._top1(one.row.name, one.seeds),
-            self._top1(best, one.seeds) if best else NOTHING,
+            NOTHING if one.best is None else self._top1(one.name_at(one.best), one.seeds),
         )
 
-    @cached_property
-    def _more_seeds(self) -> bool:
-        """Whether the study judges any of these comparisons with more seeds than the sweep has."""
-        return any(self._with_all_seeds(common) != NOTHING for common, _ in self.judged.values())
-
-    def _with_all_seeds(self, common: EffectJudgement) -> str:
+    def _with_all_seeds(self, common: Judgement) -> str:
+        """The study's own judgement of a comparison, if it has more seeds than the sweep."""
         one = self.summary.judgements.get(common.effect.pair) if common.effect.pair else None
-        most = len(self._seeds(common.effect).split())
-        return (
-            f"{signed(one.points)}, {one.words} (n = {min(one.seeds)})"
-            if one and min(one.seeds) > most
-            else NOTHING
-        )
+        if one is None or min(one.seeds) <= len(self._seeds(common.effect).split()):
+            return NOTHING
+        return f"{signed(one.points)}, {one.text} (n = {min(one.seeds)})"
 
-    def _effect_cells(self, common: EffectJudgement, tuned: EffectJudgement) -> tuple[str, ...]:
-        def cells(one: EffectJudgement) -> tuple[str, str]:
-            answer = self._answer(one)
+    def _effect_cells(self, common: Judgement, tuned: Judgement) -> tuple[str, ...]:
+        cells = []
+        for one in (common, tuned):
+            answer = one.answer
             interval = f" [{signed(answer.low)}, {signed(answer.high)}]" if answer else ""
-            return signed(one.points) + interval, self._words(one)
-
-        ends = [*cells(common), *cells(tuned)]
-        return (
-            plain(common.effect.name),
-            *ends,
-            self._change(common, tuned) or "no",
-            self._with_all_seeds(common),
-        )
+            cells += [signed(one.points) + interval, one.text]
+        change = self._change(common, tuned) or "no"
+        return (plain(common.effect.name), *cells, change, self._with_all_seeds(common))
 
     def figures(self) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
-        """By the name of their files: what each stands for, and how it is drawn."""
+        """File name to the figure's title and the function that draws it."""
         each = (
             f"Each comparison at each value of {self.sweep.field}: roadmap "
             f"{self.design.roadmap.name}"
         )
         return {
             self.name: (self.title, lambda _: self._figure()),
-            f"{self.name}_differences": (
-                each,
-                lambda _: sweep_curves.panels(self.differences, self.sweep.field, each),
-            ),
+            f"{self.name}_differences": (each, lambda _: self._panels(each)),
         }
 
     def _figure(self) -> Figure | None:
-        """Each effect with the common setting and with every row at its own best."""
+        """Draw each effect with the common setting and with every variant at its own best."""
         table = self.effects
         if table.empty:
             return None
         margin, places = self.summary.plan.margin, range(len(table))
+        common, tuned = table["common_points"], table["own_best_points"]
         what = f"hollow: common setting, filled: own best; grey: within {margin:g}"
         with points_axes(list(table["effect"]), f"points of top-1 ({what})") as (figure, axes):
             axes.set_title(self.title, loc="left", fontweight="bold")
             axes.axvspan(-margin, margin, color=SOFT, alpha=0.15, lw=0, zorder=0)
-            axes.hlines(
-                places,
-                table["common_points"],
-                table["own_best_points"],
-                color=SOFT,
-                lw=1.4,
-                zorder=2,
-            )
-            for which, colour in (("common", "white"), ("own_best", INK)):
-                axes.scatter(
-                    table[f"{which}_points"], places, s=55, c=colour, edgecolors=INK, zorder=3
+            axes.hlines(places, common, tuned, color=SOFT, lw=1.4, zorder=2)
+            axes.scatter(common, places, s=55, c="white", edgecolors=INK, zorder=3)
+            axes.scatter(tuned, places, s=55, c=INK, edgecolors=INK, zorder=3)
+        return figure
+
+    def _panels(self, title: str) -> Figure | None:
+        """Draw `differences` in a panel for each effect."""
+        table = self.differences
+        if table.empty:
+            return None
+        values, groups = self.sweep.values, list(table.groupby("effect", sort=False))
+        columns = min(_ACROSS, len(groups))
+        lines = math.ceil(len(groups) / columns)
+        with matplotlib.rc_context(STYLE):
+            figure = empty_figure(max(4.8, 2.4 * columns), 1.9 * lines + 0.9)
+            grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+            for axes, (name, own) in zip(grid.flat, groups, strict=False):
+                axes.axhline(0, color=SOFT, lw=1, zorder=1)
+                half, x = own["high"] - own["points"], range(len(own))
+                line = {"color": INK, "marker": "o", "ms": 5, "lw": 1.2, "capsize": 2}
+                axes.errorbar(x, own["points"], half, **line)
+                axes.set_title(str(name), loc="left", fontsize=9)
+                axes.set_xticks(range(len(values)), values)
+                axes.set_xlim(-0.4, len(values) - 0.6)
+                axes.yaxis.set_major_formatter(
+                    lambda y, _: f"{y:+g}".replace("-", MINUS) if y else "0"
                 )
+                sns.despine(ax=axes)
+            for axes in list(grid.flat)[len(groups) :]:
+                axes.set_axis_off()
+            figure.supxlabel(self.sweep.field, fontsize=10)
+            figure.supylabel("points of top-1", fontsize=10)
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         return figure
 
 
+def _renamed(effect: Effect, names: Mapping[str, str], *, minus_own: bool = False) -> Effect:
+    """The effect among other variants; or how much larger it is there than among its own."""
+
+    def renamed(weights: Mapping[str, float]) -> dict[str, float]:
+        new = {name: -weight for name, weight in weights.items()} if minus_own else {}
+        for name, weight in weights.items():
+            new[names[name]] = new.get(names[name], 0.0) + weight
+        return {name: weight for name, weight in new.items() if weight}
+
+    sampled = tuple(map(renamed, effect.sampled))
+    return replace(effect, weights=renamed(effect.weights), sampled=sampled)
+
+
 def _with_interval(one: Mapping[Any, Any] | None) -> str:
-    return (
-        f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]" if one else NOTHING
-    )
+    if one is None:
+        return NOTHING
+    return f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]"
 
 
 def _validation(run: RunRecord) -> float:
@@ -489,6 +479,6 @@ def _validation(run: RunRecord) -> float:
 
 def of(summary: Summary) -> Iterator[SweepSummary]:
     """The study's sweeps."""
-    for place, design in enumerate(summary.study.sweeps, start=1):
+    for number, design in enumerate(summary.study.sweeps, start=1):
         if design.spec.sweep is not None:
-            yield SweepSummary(summary, design, design.spec.sweep, place)
+            yield SweepSummary(summary, design, design.spec.sweep, number)

@@ -4,7 +4,7 @@ files have."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,20 +16,12 @@ import ablations
 from ablations import PaperRow, Step
 from ablations.roadmap import ends
 from report.agreement import RankCorrelation, Side, SignAgreement, rank_correlation, sign_agreement
-from report.checks import SECONDS, RunRecord
-from report.collect import StudyRecord
+from report.collect import SECONDS, RunRecord, StudyRecord, measure
 from report.judgement import Answer, Judgement
-from report.sequential import Judged, judge
-from report.variance import Measured, Runs
-from studies.plan import Family, Plan, deviations, fixed
+from report.sequential import judge
+from report.statistics import VarianceComponents
+from studies.plan import Family, Plan, deviations
 from utils.text import plural
-
-
-def runs_of(records: Sequence[RunRecord]) -> Runs:
-    """Finished runs of a row as statistics know them."""
-    correct = [run.correct for run in records if run.correct is not None]  # all have it
-    digests = tuple(str(run.identity.get("digest", run.name)) for run in records)
-    return Runs(tuple(run.seed for run in records), np.stack(correct), digests)
 
 
 def link_to_runs(row: str, text: str | None = None) -> str:
@@ -46,29 +38,21 @@ class Summary:
     @cached_property
     def correct(self) -> dict[str, np.ndarray]:
         """For each step with a finished run, bool (seeds, images)."""
-        return {row: runs.correct for row, runs in self.runs_of_steps.items()}
+        return {
+            step: np.stack([run.correct for run in runs if run.correct is not None])
+            for step, runs in self.runs_of_steps.items()
+        }
 
     @cached_property
-    def runs_of_steps(self) -> dict[str, Runs]:
-        """For each step with a finished run."""
-        steps = {step.name for step in self.study.steps}
-        return {row: runs for row, runs in self.runs_of_rows.items() if row in steps}
+    def runs_of_steps(self) -> dict[str, tuple[RunRecord, ...]]:
+        """The finished runs of each step that has any."""
+        names = {step.name for step in self.study.steps}
+        return {name: runs for name, runs in self.runs_of_variants.items() if name in names}
 
     @cached_property
-    def _rows(self) -> list[str]:
-        """Of the roadmap and its designs, run or not."""
-        return [step.name for step in self.study.steps] + [
-            row.name for design in self.study.designs for row in design.variants
-        ]
-
-    @cached_property
-    def runs_of_rows(self) -> dict[str, Runs]:
-        """For each row of the roadmap and its designs with a finished run."""
-        found: dict[str, Runs] = {}
-        for row in self._rows:
-            if own := self.study.finished(row):
-                found[row] = runs_of(own)
-        return found
+    def runs_of_variants(self) -> dict[str, tuple[RunRecord, ...]]:
+        """The finished runs of each variant of the roadmap and its designs that has any."""
+        return self.study.finished_by_variant()
 
     @cached_property
     def unchanged(self) -> frozenset[str]:
@@ -81,59 +65,62 @@ class Summary:
 
     @cached_property
     def plan(self) -> Plan:
-        """The one in study.json, with a family of what it did not foresee; or one made of what is
-        there."""
+        """The plan in study.json, with a family for what it lacks; without one, a fixed plan."""
+        known = self.runs_of_variants.keys()
         steps = [
             (step.name, step.after)
             for step in self.study.steps
-            if step.after is not None and {step.name, step.after} <= self.runs_of_rows.keys()
+            if step.after is not None and {step.name, step.after} <= known
             if step.name not in self.unchanged
         ]
-        last = [pair for pair in ends(self.study.steps) if set(pair) <= self.runs_of_rows.keys()]
+        last = [pair for pair in ends(self.study.steps) if set(pair) <= known]
         if not self.study.plans:
-            return fixed(
-                (Family("steps", tuple(steps)), Family("ends", tuple(last))),
-                self.study.seeds or (0,),
-            )
-        planned = self.study.plans[-1].plan
+            seeds = self.study.seeds or (0,)
+            families = {"steps": steps, "ends": last}.items()
+            count = (len(seeds),)
+            return Plan(tuple(Family(name, tuple(own), count) for name, own in families), seeds)
+        planned = self.study.plans[-1]
         foreseen = {pair for family in planned.families for pair in family.comparisons}
         if new := tuple(pair for pair in (*steps, *last) if pair not in foreseen):
-            return replace(planned, families=(*planned.families, Family("not planned", new)))
+            family = Family("not planned", new, planned.analyses)
+            return replace(planned, families=(*planned.families, family))
         return planned
 
     @property
     def deviations(self) -> tuple[str, ...]:
-        """What is no longer as it was planned before the first result."""
-        first = self.study.plans[0] if self.study.plans else None
-        if first is None:
+        """Changes since the plan that was written before the first result."""
+        if not self.study.plans:
             return ("no plan was written before the first result",)
-        late = (
-            (f"the plan was written after {plural(first.results, 'finished run')}",)
-            if first.results
-            else ()
-        )
-        return (*late, *deviations(first.plan, self.plan))
+        first = self.study.plans[0]
+        late = f"the plan was written after {plural(first.finished_runs, 'finished run')}"
+        return (*([late] if first.finished_runs else []), *deviations(first, self.plan))
 
     @cached_property
-    def measured(self) -> Measured | None:
-        """None where no run is finished."""
-        return Measured.of(self.runs_of_rows) if self.runs_of_rows else None
+    def own_plan(self) -> Plan:
+        """The plan without the comparisons of other roadmaps."""
+        return self.plan.within(self.study.variants)
 
     @cached_property
-    def judged(self) -> Judged | None:
-        """None where no run is finished."""
-        return judge(self.measured, self.plan.within(self._rows)) if self.measured else None
+    def components(self) -> VarianceComponents | None:
+        """None if no run is finished."""
+        runs = self.runs_of_variants
+        return VarianceComponents(measure(runs)) if runs else None
 
     @cached_property
     def judgements(self) -> dict[tuple[str, str], Judgement]:
-        """All comparisons of the plan that have runs, by (row, the row it is compared with)."""
-        found: dict[tuple[str, str], Judgement] = {}
-        for family in self.judged.families.values() if self.judged else ():
-            for one in family:
-                found.setdefault(
-                    (one.row, one.after), one
-                )  # of a pair in two families, as it was planned first
-        return found
+        """Every comparison of the plan that has runs; in two families, by the first."""
+        judged = judge(self.components.runs, self.own_plan) if self.components else ()
+        judgements: dict[tuple[str, str], Judgement] = {}
+        for one in judged:
+            judgements.setdefault(one.pair, one)
+        return judgements
+
+    @property
+    def interim_analyses(self) -> int:
+        """The analyses so far of comparisons with several."""
+        families = {family.name for family in self.own_plan.families if family.sequential}
+        own = [one.analyses for one in self.judgements.values() if one.family in families]
+        return max(own, default=0)
 
     @cached_property
     def differences(self) -> dict[str, Judgement]:
@@ -182,21 +169,21 @@ class Summary:
         rows = [
             (step, paper)
             for step in self.study.steps
-            if step.name in self.runs_of_rows and (paper := self.paper(step))
+            if step.name in self.runs_of_variants and (paper := self.paper(step))
         ]
-        if self.judged is None or not rows:
+        components = self.components
+        if components is None or not rows:
             return None
-        noise = self.judged.noise
-        known = np.full(len(noise.levels), np.nan)
-        if noise.freedom:
-            known = np.sqrt(np.maximum(0, np.diag(noise.covariance_of_levels("new"))))
-        place = {row: index for index, row in enumerate(noise.measured.rows)}
+        known = np.full(len(components.means), np.nan)
+        if components.df:
+            known = np.sqrt(np.maximum(0, np.diag(components.covariance_of_means("new"))))
+        place = {name: index for index, name in enumerate(components.runs.variants)}
         here = [place[step.name] for step, _ in rows]
         theirs = Side(
             np.array([paper.top1 for _, paper in rows]),
             np.array([_error(paper) for _, paper in rows]),
         )
-        return rank_correlation(Side(noise.levels[here], known[here]), theirs)
+        return rank_correlation(Side(components.means[here], known[here]), theirs)
 
     @cached_property
     def rank_of_differences(self) -> RankCorrelation | None:
@@ -227,7 +214,7 @@ class Summary:
         shown = self._with_paper
         errors = [one.answer.standard_error if one.answer else math.nan for one in shown.values()]
         rows = [
-            (self.paper(steps[name]), ablations.paper_row(self.paper_regime, one.after))
+            (self.paper(steps[name]), ablations.paper_row(self.paper_regime, one.pair[1]))
             for name, one in shown.items()
         ]
         return (
@@ -248,7 +235,7 @@ class Summary:
     def steps(self) -> pd.DataFrame:
         """One row a step of the regime, whether it was run or not."""
         return pd.DataFrame([self._row(step) for step in self.study.steps]).astype(
-            dict.fromkeys(("number", "params", "paper_seeds", "seeds_needed", "looks"), "Int64")
+            dict.fromkeys(("number", "params", "paper_seeds", "seeds_needed", "analyses"), "Int64")
         )
 
     @cached_property
@@ -265,9 +252,7 @@ class Summary:
             correct = self.correct[step.name]
             top1 = 100 * correct.sum(axis=1) / correct.shape[1]
         difference = self.differences.get(step.name)
-        these, new = (
-            (difference.these_images, difference.new_images) if difference else (None, None)
-        )
+        fixed, new = (difference.fixed_test, difference.new_images) if difference else (None, None)
         deciding = difference.answer if difference else None
         paper = self.paper(step)
         first: Mapping[str, object] = results[0] if results else {}
@@ -287,7 +272,7 @@ class Summary:
             "top1_std": float(top1.std(ddof=1)) if len(runs) > 1 else np.nan,
             "top5": float(np.mean([result["top5"] for result in results])) if results else np.nan,
             "difference": difference.points if difference else np.nan,
-            **_bounds("these_images", these),
+            **_bounds("fixed_test", fixed),
             **_bounds("new_images", new),
             "low_these_runs": difference.these_runs[0] if difference else np.nan,
             "high_these_runs": difference.these_runs[1] if difference else np.nan,
@@ -296,10 +281,10 @@ class Summary:
             "p_holm": deciding.p_holm if deciding else np.nan,
             "p_margin": deciding.p_margin if deciding else np.nan,
             "p_margin_holm": deciding.p_margin_holm if deciding else np.nan,
-            "verdict": difference.words if difference else "",
+            "verdict": difference.text if difference else "",
             "detectable": deciding.detectable if deciding else np.nan,
             "seeds_needed": deciding.seeds_needed if deciding else None,
-            "looks": difference.look if difference else None,
+            "analyses": difference.analyses if difference else None,
             "paper_regime": self.paper_regime,
             "paper_top1": paper.top1 if paper else np.nan,
             "paper_top1_std": paper.top1_std if paper else np.nan,
@@ -395,5 +380,5 @@ def _run_row(run: RunRecord, number: int | None) -> dict[str, object]:
         "code_version": result.get("code_version"),
         "finished": result.get("finished"),
         "digest": run.identity.get("digest"),
-        "made_as": run.made_as,
+        "alias_of": run.alias_of,
     }

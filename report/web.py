@@ -16,7 +16,7 @@ import markdown
 import numpy as np
 
 from report import calibration, classes, costs, difference_plots
-from report.checks import RunRecord
+from report.collect import RunRecord
 from report.judgement import Judgement
 from report.plots import group_colours
 from report.tables import Summary
@@ -145,15 +145,15 @@ def _difference(summary: Summary, name: str, one: Judgement) -> dict[str, Any]:
     step = next(step for step in summary.study.steps if step.name == name)
     bounds = {
         key: answer and [answer.low, answer.high]
-        for key, answer in (("these", one.these_images), ("new", one.new_images))
+        for key, answer in (("fixed", one.fixed_test), ("new", one.new_images))
     }
     return {
         "row": name,
-        "after": one.after,
+        "after": one.pair[1],
         "points": one.points,
         "seeds": list(one.seeds),
         "runs": list(one.these_runs),
-        "words": one.words,
+        "words": one.text,
         "paper": summary.paper_difference(step),
         "clear": bool(one.sign),
         **bounds,

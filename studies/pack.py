@@ -17,7 +17,7 @@ from typing import Any
 
 from studies import compact
 from studies.index import Index, run_folders, standing_of
-from studies.plan import noted, together
+from studies.plan import merged_plans, plans_of
 from studies.study import read_json
 from utils.files import read_bytes, write_atomically
 
@@ -174,9 +174,8 @@ def _joined(
             raise ValueError(
                 f"{first} and {source} are of different studies: their {key} differs in study.json"
             )
-    own, others = noted(one), noted(other)
     try:
-        plans = [plan.as_json() for plan in together(own, others)]
+        plans = [plan.as_json() for plan in merged_plans(plans_of(one), plans_of(other))]
     except ValueError as error:
         raise ValueError(f"{first} and {source} cannot be one study: their plans {error}") from None
     designs = one.get("designs", [])

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from studies.identity import hexdigest
-from studies.plan import Noted, Plan, noted
 from training.recipe import StudyConfig
 from utils.files import one_writer, read_bytes, write_json
 from utils.text import first_few, flat
@@ -201,31 +200,3 @@ def note_design(folder: Path, record: Mapping[str, Any]) -> None:
         if (record := json.loads(json.dumps(record))) not in noted:
             noted.append(record)
             write_json(path, study)
-
-
-def read_plans(folder: Path) -> tuple[Noted, ...]:
-    """How a study is judged: the first plan and each later one. None where there is no study
-    yet."""
-    path = folder / "study.json"
-    if not path.exists():
-        return ()
-    try:
-        return noted(read_json(path))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def note_plan(folder: Path, plan: Plan) -> None:
-    """Write a plan into study.json unless it is the one that holds, with the number of runs that
-    are finished.
-
-    As long as there is none a plan may change without a trace; later the ones before it are kept.
-    """
-    path = folder / "study.json"
-    with one_writer(path):
-        before = read_plans(folder)
-        if before and before[-1].plan == plan:
-            return
-        results = len(list(folder.glob("*/seed-*/result.json")))
-        kept = [one.as_json() for one in before if results]
-        write_json(path, read_json(path) | {"plans": [*kept, Noted(plan, results).as_json()]})

@@ -17,11 +17,11 @@ from data.sizes import Sizes, sizes
 from studies import launch, run_queue
 from studies.cost_estimate import CostEstimate
 from studies.options import TrainOptions
-from studies.plan import Plan
+from studies.plan import Plan, note_plan
 from studies.run import Run, share
 from studies.run_locks import other_versions, refuse_other_code
 from studies.status import note_requested
-from studies.study import find_study, note_design, note_plan, open_study
+from studies.study import find_study, note_design, open_study
 from training import processes, torchrun
 from training.device import before_cuda, code_version, find_device, find_precision, find_workers
 from training.execution import Execution, open_stores

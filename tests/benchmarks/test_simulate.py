@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from report.variance import Measured
 
 from benchmarks.design_worlds import SEVERAL, DesignWorld
 from benchmarks.simulate import (
@@ -27,7 +28,6 @@ from benchmarks.simulate import (
 )
 from benchmarks.worlds import World
 from report.sequential import judge
-from report.variance import Measured
 
 SMALL = World(effects=NONE, seeds=3, images=600, deviation=1.0)
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from report.variance import Runs
 
 from report import calibration, classes
 from report.collect import read
 from report.page import write
 from report.tables import Summary
-from report.variance import Runs
 from tests.report.conftest import CLASSES, StudyFolder
 
 Make = Callable[..., StudyFolder]

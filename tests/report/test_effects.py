@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from report.effects import judge_effects
+from report.variance import Measured, VarianceComponents
 
 from ablations.designs import Effect
 from ablations.designs.precedence import Orders, passing
-from report.effects import judge_effects
-from report.variance import Measured, VarianceComponents
 
 Game = Callable[[int], float]
 

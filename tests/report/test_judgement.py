@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from report.contrast import holm
+from report.variance import Measured, Runs
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.worlds import World
-from report.contrast import holm
 from report.judgement import Judgement
 from report.sequential import judge, next_seeds
-from report.variance import Measured, Runs
 from studies.plan import Family, Plan, fixed
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from report.until import missing
 
 import ablations
 from ablations.designs import DesignSpec, build_design
 from ablations.roadmaps import own
 from report.collect import read
 from report.tables import Summary
-from report.until import missing
 from studies.plan import Family, Noted, Plan
 
 MORE = """

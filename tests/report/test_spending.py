@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import special
-
 from report.spending import nominal, nominal_levels, spent, whole
+from scipy import special
 
 
 # Jennison and Turnbull (2000), Group Sequential Methods, section 7.2: five equal looks, two-sided

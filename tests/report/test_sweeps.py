@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from report.variance import Runs
 
 import ablations
 from ablations.designs import DesignSpec, Effect, build_design
 from ablations.sweep import Sweep
 from report import page, sweep_curves
-from report.variance import Runs
 
 LR = Sweep("lr", ("0.5x", "1x", "2x"))
 ROWS = ("depthwise", "width", "inverted-bottleneck")

@@ -7,9 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from report.variance import Measured, Runs, Uncertainty, VarianceComponents
+from scipy import stats
 
 
 def measured(**rows: np.ndarray) -> Measured:
