@@ -90,7 +90,7 @@ def make(folder: Path, seeds: int) -> int:
     }
     for row, own in zip(design.variants, correct.values(), strict=True):
         setup = design.setup(row, regime, config, CLASSES)
-        for seed, right in zip(own.seeds, own.correct, strict=True):
+        for seed, right in enumerate(own):
             run = Run(study, row.name, row.number, seed, setup.architecture, setup.recipe)
             records.begin(run.spec, stores, Execution(CPU))
             lines = map(json.dumps, _epochs(setup.recipe.epochs, seconds, 100 * right.mean()))

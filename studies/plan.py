@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ablations.designs import Design
-from ablations.regimes import get_regime
+from ablations.presets import get_regime
 from ablations.roadmap import ends
-from studies.study import read_json, write_json
+from studies.study import read_json
 from training.recipe import StudyConfig
-from utils.files import one_writer
+from utils.files import one_writer, write_json
 from utils.text import plural
 
 Question = Literal["new", "fixed"]
@@ -281,7 +281,7 @@ def deviations(first: Plan, now: Plan) -> tuple[str, ...]:
     for name in [one.name for one in fields(Plan) if one.compare and one.name != "families"]:
         before, after = getattr(first, name), getattr(now, name)
         if before != after:
-            changes.append((name.replace("_", " "), str(before), str(after)))
+            changes.append((name.replace("_", " "), _describe(before), _describe(after)))
     old, new = ({family.name: family for family in plan.families} for plan in (first, now))
     for name in dict.fromkeys([*old, *new]):
         if old.get(name) != new.get(name):
@@ -289,8 +289,10 @@ def deviations(first: Plan, now: Plan) -> tuple[str, ...]:
     return tuple(f"{name}: {before} planned, now {after}" for name, before, after in changes)
 
 
-def _describe(family: Family | None) -> str:
-    if family is None:
-        return "nothing"
-    pairs = plural(len(family.comparisons), "comparison")
-    return f"{pairs} analysed after {' '.join(map(str, family.analyses))} seeds"
+def _describe(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if not isinstance(value, Family):
+        return "nothing" if value is None else str(value)
+    pairs = plural(len(value.comparisons), "comparison")
+    return f"{pairs} analysed after {_describe(value.analyses)} seeds"

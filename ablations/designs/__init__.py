@@ -19,7 +19,7 @@ from ablations.presets import Regime
 from ablations.roadmap import Roadmap
 from ablations.sweep import Sweep
 
-__all__ = ["Design", "DesignSpec", "Effect", "Kind", "Variant", "design", "recorded"]
+__all__ = ["Design", "DesignSpec", "Effect", "Kind", "Variant", "build_design", "recorded"]
 
 _MAKE: dict[Kind, Callable[[Roadmap, Regime, DesignSpec], Design]] = {
     "cumulative": cumulative,

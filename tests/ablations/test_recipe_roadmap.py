@@ -6,7 +6,7 @@ from ablations import PAPER, REGIMES, get_regime, get_roadmap
 from ablations.designs import DesignSpec, build_design
 from ablations.fields import RECIPE
 from ablations.presets import PRESETS
-from studies.comparisons import families
+from studies.plan import comparisons
 
 
 @pytest.mark.parametrize("network", ["baseline", "depthwise", "13"])
@@ -70,8 +70,9 @@ def test_a_decision_that_changes_nothing_in_a_study_is_not_among_its_comparisons
     compared = {}
     for name, preset in PRESETS.items():
         design = build_design(roadmap, get_regime(preset.regime), DesignSpec())
-        path, *_ = families(design, preset, [row.name for row in design.variants])
-        compared[name] = [row for row, _ in path.comparisons]
+        names = [row.name for row in design.variants]
+        path, *_ = comparisons(design, preset, names).values()
+        compared[name] = [row for row, _ in path]
     assert compared["pocket"] == ["optimizer", "schedule", "label-smoothing", "moving-average"]
     assert compared["food101"] == [
         step.name for step in roadmap.steps_in(get_regime("tiny"))[1:] if step.name != "crops"

@@ -1,7 +1,6 @@
-"""Small studies of known truth: intervals cover, noise gets no verdict, and the tables say what
-came out.
+"""Small studies of known truth: intervals cover, and noise gets no verdict.
 
-The full table is in docs/statistics.md; here the same code on so few and small studies that it
+The full tables are in docs/statistics. Here the same code judges so few and small studies that it
 takes seconds.
 """
 
@@ -12,61 +11,51 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report.variance import Measured
 
-from benchmarks.design_worlds import SEVERAL, DesignWorld
 from benchmarks.simulate import (
     NONE,
-    PAGE,
     RESULT,
     Scenario,
     designs,
-    plan_of,
-    simulate,
+    outcomes,
+    plan_for,
+    summary,
     tables,
     trained,
 )
-from benchmarks.worlds import World
+from benchmarks.worlds import SEVERAL, DesignWorld, World, measurements
 from report.sequential import judge
 
 SMALL = World(effects=NONE, seeds=3, images=600, deviation=1.0)
 
 
-def by_way(
-    world: World | DesignWorld, studies: int, **looks: tuple[int, ...]
-) -> dict[str, dict[str, float]]:
-    records = simulate(Scenario("a test", world, looks or {"fixed": (world.seeds,)}), studies)
-    return {record["judged"]: record for record in records}
+def simulate(
+    world: World | DesignWorld, studies: int, **plans: tuple[int, ...]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Plan and question to what came out."""
+    seeds = {"fixed": (world.seeds,)}
+    scenario = Scenario("a test", world, plans or seeds)
+    records = summary(scenario, outcomes(scenario, range(studies)))
+    return {(record["plan"], record["question"]): record for record in records}
 
 
-def test_a_world_is_what_it_says() -> None:
+def test_a_world_has_the_levels_and_spreads_that_it_states() -> None:
     world = World(effects=(2.0, -1.0), seeds=40, images=40_000, deviation=0.5, correlation=0.6)
-    rng = np.random.default_rng(0)
-    runs, levels = world.draw(rng)
-    accuracy = np.array([100 * own.correct.mean(axis=1) for own in runs.values()])
+    correct, levels = world.draw(np.random.default_rng(0))
+    accuracy = np.array([100 * own.mean(axis=1) for own in correct.values()])
     assert world.levels == pytest.approx([80, 82, 81])
-    np.testing.assert_allclose(
-        levels, world.levels, atol=4 * 40 / 40_000**0.5
-    )  # images drawn by lot
+    np.testing.assert_allclose(levels, world.levels, atol=4 * 40 / 40_000**0.5)
     np.testing.assert_allclose(accuracy.mean(axis=1), levels, atol=4 * 0.53 / 40**0.5)
     # A run's spread is that of its seed and the chance of single images.
-    chance = (
-        100**2 * np.mean([own.correct.var(axis=0, ddof=1).mean() for own in runs.values()]) / 40_000
-    )
+    single = np.mean([own.var(axis=0, ddof=1).mean() for own in correct.values()])
+    chance = 100**2 * single / 40_000
     assert accuracy.var(axis=1, ddof=1).mean() == pytest.approx(0.5**2 + chance, rel=0.35)
-    assert np.corrcoef(accuracy)[np.triu_indices(3, 1)].mean() == pytest.approx(
-        0.6 * 0.25 / (0.25 + chance), abs=0.25
-    )
+    correlation = np.corrcoef(accuracy)[np.triu_indices(3, 1)].mean()
+    assert correlation == pytest.approx(0.6 * 0.25 / (0.25 + chance), abs=0.25)
 
 
-def test_images_drawn_again_give_the_level_that_was_promised() -> None:
-    world = World(effects=(1.5,), seeds=1, images=2000)
-    levels = np.mean([world.draw(np.random.default_rng(seed))[1] for seed in range(300)], axis=0)
-    np.testing.assert_allclose(levels, world.levels, atol=0.2)
-
-
-# Of 16 differences in each study; they share rows and a spread, so 100 studies tell coverage to
-# about 1 point.
+# The 16 differences of a study share variants and a spread, so 100 studies tell coverage to about
+# 1 point.
 @pytest.mark.parametrize(
     "world",
     [
@@ -79,87 +68,56 @@ def test_images_drawn_again_give_the_level_that_was_promised() -> None:
     ids=["usual", "two seeds", "seeds correlate", "few images", "seeds hardly matter"],
 )
 def test_both_intervals_cover_and_noise_gets_no_verdict(world: World) -> None:
-    found = by_way(world, 100)
-    for way in ("fixed, new images", "fixed, these images"):
-        assert 0.93 <= found[way]["covered"] <= 0.975, way
+    records = simulate(world, 100)
+    for question in ("new", "fixed"):
+        assert 0.93 <= records["fixed", question]["covered"] <= 0.975, question
     # 5 % of 100 is 5; 12 or more would happen once in 200.
-    assert found["fixed, new images"]["any_false"] * 100 < 12
-
-
-def test_what_is_there_is_found_more_often_than_before() -> None:
-    effects = tuple(3.0 * (step % 2 * 2 - 1) for step in range(16))
-    found = by_way(replace(SMALL, effects=effects, deviation=0.5), 60)
-    new, before = found["fixed, new images"], found["fixed, the method before"]
-    assert new["found"] > before["found"] + 0.03
-    assert new["half_width"] < 0.9 * before["half_width"]
+    assert records["fixed", "new"]["any_false"] * 100 < 12
 
 
 def test_one_seed_is_never_a_false_verdict() -> None:
-    found = by_way(replace(SMALL, seeds=1, deviation=3.0), 30)
-    assert found["fixed, new images"]["any_false"] == 0
-    assert found["fixed, the method before"]["any_false"] > 0.3
+    assert simulate(replace(SMALL, seeds=1, deviation=3.0), 30)["fixed", "new"]["any_false"] == 0
 
 
-def test_looking_again_and_again_keeps_the_level_and_saves_runs() -> None:
-    found = by_way(replace(SMALL, seeds=8), 40, fixed=(8,), looked=(2, 3, 5, 8))
-    looked, fixed = found["looked, new images"], found["fixed, new images"]
-    assert (
-        looked["any_false"] * 40 < 8
-    )  # 2 are expected at most; 8 or more would happen once in 1,000
-    assert looked["covered"] > 0.95
-    assert looked["runs"] < 0.6 * fixed["runs"]
+def test_interim_analyses_keep_the_level_and_save_runs() -> None:
+    records = simulate(replace(SMALL, seeds=8), 40, fixed=(8,), interim=(2, 3, 5, 8))
+    interim, fixed = records["interim", "new"], records["fixed", "new"]
+    # 2 are expected at most; 8 or more would happen once in 1,000.
+    assert interim["any_false"] * 40 < 8
+    assert interim["covered"] > 0.95
+    assert interim["runs"] < 0.6 * fixed["runs"]
 
 
-def test_no_difference_is_hardly_ever_said_of_what_is_as_large_as_the_margin() -> None:
+def test_no_difference_is_hardly_ever_said_where_it_is_as_large_as_the_margin() -> None:
     world = World(effects=(0.5,) * 6, seeds=6, images=2500, deviation=0.05, own_difficulty=0.1)
     rng = np.random.default_rng(1)
-    plan = plan_of(world, (6,), margin=0.5)
-    said = false = 0
+    plan, wide = plan_for(world, (6,), margin=0.5), plan_for(world, (6,), margin=2.5)
+    false = right = 0
     for _ in range(60):
-        runs = trained(Measured.of(world.draw(rng)[0]), plan)
-        false += any(one.verdict == "no difference" for one in judge(runs, plan).families["steps"])
-        wide = plan_of(world, (6,), margin=2.5)
-        said += any(
-            one.new_images.p_margin_holm < 0.05
-            for one in judge(runs, wide).families["steps"]
-            if one.new_images
-        )
+        runs = trained(measurements(world.draw(rng)[0]), plan)
+        false += any(one.verdict == "no difference" for one in judge(runs, plan))
+        right += any(one.answers["new"].p_margin_holm < 0.05 for one in judge(runs, wide))
     assert false < 10
-    assert said > 40
+    assert right > 40
 
 
 @pytest.mark.parametrize("name", designs())
-def test_designs_say_what_is_true_of_their_decisions(name: str) -> None:
+def test_effects_of_designs_are_covered(name: str) -> None:
+    sampled = "networks" in name
     world = DesignWorld(designs()[name], SEVERAL, seeds=3, images=600)
-    if (
-        "networks" in name
-    ):  # where runs vary little, it is seen whether what orders vary by is added
+    if sampled:  # runs that vary little show whether the variance of orders is added
         world = replace(world, images=4000, deviation=0.1)
-    found = by_way(world, 60)
-    for way in ("design, new images", "design, these images"):
-        assert 0.92 <= found[way]["covered"] <= 0.985, way
+    records = simulate(world, 60)
+    for question in ("new", "fixed"):
+        assert 0.92 <= records["design", question]["covered"] <= 0.985, question
     # 5 % of 60 is 3; 9 or more would happen once in 350.
-    assert found["design, new images"]["any_false"] * 60 < 9
-    assert (found["design, new images"]["from_orders"] > 0) == ("networks" in name)
+    assert records["design", "new"]["any_false"] * 60 < 9
+    assert (records["design", "new"]["from_orders"] > 0) == sampled
 
 
-def test_the_truth_of_orders_drawn_by_lot_is_that_of_all_orders() -> None:
-    request = designs()["orders of 7, 40 of 64 networks"]
-    world = DesignWorld(request, SEVERAL, seeds=2)
-    known = dict(zip((row.name for row in world.whole.variants), world.levels, strict=True))
-    rng, points = np.random.default_rng(0), []
-    for _ in range(150):
-        design, runs, _ = replace(world, images=2).draw(rng)
-        assert len(runs) == len(design.variants) <= 40
-        points.append(
-            [
-                sum(weight * known[row] for row, weight in one.weights.items())
-                for one in design.effects
-            ]
-        )
-    assert np.std(points, axis=0).max() > 0.15  # they are other orders in every study
-    np.testing.assert_allclose(np.mean(points, axis=0), world.effects(world.levels), atol=0.07)
-
-
-def test_the_page_has_the_tables_of_the_committed_records() -> None:
-    assert tables(json.loads(RESULT.read_text())) in PAGE.read_text()
+def test_the_committed_records_keep_the_promises() -> None:
+    records = json.loads(RESULT.read_text())
+    steps = tables(records)["steps"]
+    assert steps["covered"].dropna().between(92, 98).all()
+    none = [one for one in records if one["scenario"].startswith("no effect")]
+    assert np.mean([one["any_false"] for one in none if one["question"] == "new"]) <= 0.05

@@ -67,7 +67,7 @@ class StudyFolder:
         }
         (root / "study.json").write_text(json.dumps(study))
 
-    def told(self) -> tuple[dict[str, pd.DataFrame], str]:
+    def report(self) -> tuple[dict[str, pd.DataFrame], str]:
         """The tables and the page of its report, as `write` makes them; its figures are drawn and
         not written."""
         summary = Summary(collect.read(self.root))

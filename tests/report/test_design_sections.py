@@ -3,7 +3,6 @@ network."""
 
 import itertools
 import json
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import pytest
 import ablations
 from ablations.designs import DesignSpec, build_design
 from report import page
-from studies.plan import Family, Noted, Plan
+from studies.plan import Family, Plan
 
 WORTH = {"gelu": 6.0, "layer-norm": -4.0}
 """Points that a decision adds; all others add nothing."""
@@ -45,7 +44,7 @@ def written(study, kind: str) -> pd.DataFrame:
 
 
 def effects(study, kind: str) -> pd.DataFrame:
-    return study.told()[0][f"design_1_{kind}_effects"].set_index("effect")
+    return study.report()[0][f"design_1_{kind}_effects"].set_index("effect")
 
 
 REQUESTS = [
@@ -92,7 +91,7 @@ def test_known_effects_are_found_and_no_others(note, request_) -> None:
 
 def test_one_seed_gets_no_verdict_and_a_missing_run_is_said(note) -> None:
     study, _ = note(DesignSpec("leave-one-out"), seeds=1, missing=("without-gelu",))
-    tables, text = study.told()
+    tables, text = study.report()
     found = tables["design_1_leave_one_out_effects"].set_index("effect")
     assert found.loc["gelu", "verdict"] == "a run is missing"
     assert "- Of the design leave-one-out, no finished run: without-gelu.\n" in text
@@ -119,12 +118,9 @@ def test_a_design_that_study_json_cannot_mean_is_refused(note) -> None:
         page.write(study.root)
 
 
-def test_what_is_looked_at_once_is_judged_alike_beside_what_is_looked_at_again(note) -> None:
+def test_a_fixed_design_is_judged_alike_alongside_interim_analyses(note) -> None:
     study, design = note(DesignSpec("leave-one-out"))
-    families = (
-        Family("paper, leave-one-out", design.family),
-        Family("paper, cumulative", (("width", "depthwise"),)),
-    )
+    own, other = ("paper, leave-one-out", design.family), ("cumulative", (("width", "depthwise"),))
     for row, seed in itertools.product(
         ("depthwise", "width"), range(3)
     ):  # which spread much, and are no rows of it
@@ -132,11 +128,9 @@ def test_what_is_looked_at_once_is_judged_alike_beside_what_is_looked_at_again(n
     path = study.root / "study.json"
     answers = []
     for plan in (
-        Plan(families, (0, 1, 2), (3,)),
-        Plan((replace(families[0], looks=(3,)), families[1]), tuple(range(10)), (3, 4, 6, 10)),
+        Plan((Family(*own, (3,)), Family(*other, (3,))), (0, 1, 2)),
+        Plan((Family(*own, (3,)), Family(*other, (3, 4, 6, 10))), tuple(range(10))),
     ):
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | {"plans": [Noted(plan, 0).as_json()]})
-        )
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"plans": [plan.as_json()]}))
         answers.append(effects(study, "leave_one_out"))
     pd.testing.assert_frame_equal(*answers)

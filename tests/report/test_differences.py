@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from report.variance import Runs
 
+from benchmarks.worlds import measurements
 from report import calibration, classes
 from report.collect import read
 from report.page import write
+from report.statistics import VarianceComponents
 from report.tables import Summary
 from tests.report.conftest import CLASSES, StudyFolder
 
@@ -54,7 +55,7 @@ def test_each_class_has_its_change_at_each_step(summary: Summary) -> None:
 def test_one_seed_is_told_apart(make_study: Make) -> None:
     study = make_study(test=600)
     assert not classes.table(two_rows(study, seeds=1))["covers_seeds"].any()
-    assert "another seed could move a class further" in study.told()[1]
+    assert "another seed could move a class further" in study.report()[1]
 
 
 def test_class_intervals_cover_what_new_seeds_and_images_would_give() -> None:
@@ -67,13 +68,12 @@ def test_class_intervals_cover_what_new_seeds_and_images_would_give() -> None:
         rows = {}
         for row, level in (("a", 0.5), ("b", 0.7)):
             seeds = [level + hard + rng.normal(0, 0.6, 100) > 0 for _ in range(3)]
-            rows[row] = Runs((0, 1, 2), np.stack(seeds))
-        noise = classes.VarianceComponents(classes.Measured.of(rows))
-        weights = noise.weights({"b": 1.0, "a": -1.0})
-        uncertainty = noise.new_images(weights)
-        assert uncertainty is not None
+            rows[row] = np.stack(seeds)
+        components = VarianceComponents(measurements(rows))
+        estimate = components.estimate({"b": 1.0, "a": -1.0})
         truth = 100 * (normal_cdf(0.7 / 1.36**0.5) - normal_cdf(0.5 / 1.36**0.5))
-        covered += abs(noise.points(weights) - truth) <= uncertainty.reach(0.025)
+        half = estimate.uncertainty["new"].half_width(0.025)
+        covered += abs(estimate.points - truth) <= half
     assert 0.92 <= covered / 300 <= 1
 
 

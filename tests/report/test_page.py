@@ -17,8 +17,7 @@ import pytest
 
 from report.page import FIGURES, TABLES, write
 from report.web import INTERACTIVE
-from studies.plan import Family, Plan
-from studies.study import note_plan
+from studies.plan import Family, Plan, note_plan
 from tests.report.conftest import StudyFolder
 from utils.files import one_writer
 from utils.markdown import amount, plain, signed, table
@@ -141,7 +140,7 @@ def test_seeds_of_the_plan_that_no_run_has_are_missing(make_study: Make) -> None
     for step in ("baseline", "training-recipe"):
         study.add(step, 100)
     note_plan(
-        study.root, Plan((Family("paper", (("training-recipe", "baseline"),)),), (0, 1, 2), (3,))
+        study.root, Plan((Family("paper", (("training-recipe", "baseline"),), (3,)),), (0, 1, 2))
     )
     write(study.root)
     assert "- In the plan and not run for any step: seeds 1 and 2." in section(

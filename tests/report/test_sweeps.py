@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from report.variance import Runs
 
 import ablations
-from ablations.designs import DesignSpec, Effect, build_design
+from ablations.designs import DesignSpec, build_design
 from ablations.sweep import Sweep
-from report import page, sweep_curves
+from report import page
 
 LR = Sweep("lr", ("0.5x", "1x", "2x"))
 ROWS = ("depthwise", "width", "inverted-bottleneck")
@@ -68,8 +67,8 @@ def swept(make_study):
     return make
 
 
-def told(study):
-    tables, text = study.told()
+def report(study):
+    tables, text = study.report()
     return tables["sweep_1_lr_values"], tables["sweep_1_lr_effects"].set_index("effect"), text
 
 
@@ -88,7 +87,7 @@ def test_the_best_is_chosen_on_validation_whatever_the_test_says(swept) -> None:
         row: {"0.5x": 100 - of["0.5x"], "1x": 100 - of["1x"], "2x": 100 - of["2x"]}
         for row, of in TOP1.items()
     }
-    values, _, _ = told(swept(validation=upside_down))
+    values, _, _ = report(swept(validation=upside_down))
     best = values[values["best"]].set_index("row")["lr"]
     assert best.to_dict() == {
         "depthwise": "1x",
@@ -114,7 +113,7 @@ def test_a_verdict_that_its_own_best_value_changes_is_named(swept) -> None:
 
 
 def test_one_seed_gives_signs_and_sizes_and_no_verdict(swept) -> None:
-    _, effects, text = told(swept(seeds=1))
+    _, effects, text = report(swept(seeds=1))
     assert set(effects["common_verdict"]) == {"one seed, no verdict"}
     assert effects.loc["inverted-bottleneck", "change"] == "the sign changes"
     assert (
@@ -126,7 +125,7 @@ def test_one_seed_gives_signs_and_sizes_and_no_verdict(swept) -> None:
 def test_a_sign_within_the_margin_is_no_change(swept, monkeypatch) -> None:
     monkeypatch.setitem(TOP1, "inverted-bottleneck", {"0.5x": 76.1, "1x": 75.9, "2x": 60})
     monkeypatch.setitem(TOP1, "depthwise", {"0.5x": 70, "1x": 70, "2x": 70})
-    _, effects, text = told(swept(seeds=1))
+    _, effects, text = report(swept(seeds=1))
     row = effects.loc["inverted-bottleneck"]
     assert -0.3 < row["common_points"] < 0 < row["own_best_points"] < 0.3
     assert row["change"] == ""
@@ -135,7 +134,7 @@ def test_a_sign_within_the_margin_is_no_change(swept, monkeypatch) -> None:
 
 def test_beside_a_path_of_more_seeds_both_sides_have_the_seeds_of_the_sweep(swept) -> None:
     study = swept(seeds=1, path=3)
-    _, effects, text = told(study)
+    _, effects, text = report(study)
     assert set(effects["seeds"].astype(str)) == {"0"}
     top1 = {
         row: json.loads((study.folder(row) / "result.json").read_text())["top1"] for row in ROWS
@@ -146,14 +145,14 @@ def test_beside_a_path_of_more_seeds_both_sides_have_the_seeds_of_the_sweep(swep
 
 
 def test_a_row_without_all_its_values_has_no_choice_and_no_difference(swept) -> None:
-    values, effects, text = told(swept(without=("width-lr-2x",)))
+    values, effects, text = report(swept(without=("width-lr-2x",)))
     assert not values.set_index("row").loc["width", "best"].any()
     assert effects.empty or "width" not in effects.index
     assert "Not finished with every value: width." in text
 
 
 def test_a_row_whose_own_value_was_not_tried_is_named(swept) -> None:
-    _, effects, text = told(swept(values=Sweep("lr", ("0.5x", "2x"))))
+    _, effects, text = report(swept(values=Sweep("lr", ("0.5x", "2x"))))
     assert "depthwise, width and inverted-bottleneck: the own value is none of these" in text
     assert (
         effects.loc["inverted-bottleneck", "own_best_weights"]
@@ -196,7 +195,7 @@ def test_each_comparison_is_made_at_each_value(swept) -> None:
 
 def test_what_a_difference_changes_by_has_the_spread_that_other_rows_show(swept) -> None:
     study = swept(seeds=1, path=3)
-    tables, text = study.told()
+    tables, text = study.report()
     changes = tables["sweep_1_lr_changes"].set_index(["effect", "value"])
     assert list(changes.index) == [
         ("width", "0.5x"),
@@ -232,84 +231,33 @@ def test_a_change_that_is_none_is_not_beyond_chance(swept, monkeypatch) -> None:
         monkeypatch.setitem(
             TOP1, row, {"0.5x": level - 3, "1x": level, "2x": level + 2}
         )  # differences stay
-    tables, text = swept(seeds=1, path=3).told()
+    tables, text = swept(seeds=1, path=3).report()
     changes = tables["sweep_1_lr_changes"]
     assert ((changes["low"] < 0) & (changes["high"] > 0)).all()
     assert "Beyond chance, corrected for all 4 (Holm): none." in text
 
 
 def test_one_seed_of_everything_says_nothing_of_a_changes_chance(swept) -> None:
-    tables, text = swept(seeds=1).told()
+    tables, text = swept(seeds=1).report()
     assert tables["sweep_1_lr_changes"].empty
     assert "Is that more than chance?" not in text
 
 
 def test_a_row_without_all_its_values_has_no_changes(swept) -> None:
-    tables, text = swept(seeds=2, without=("width-lr-2x",)).told()
+    tables, text = swept(seeds=2, without=("width-lr-2x",)).report()
     assert tables["sweep_1_lr_changes"].empty  # both comparisons are with it
     assert "Is that more than chance?" not in text
 
 
 def test_a_row_whose_own_value_was_not_tried_changes_at_each(swept) -> None:
-    tables, text = swept(seeds=2, values=Sweep("lr", ("0.5x", "2x"))).told()
+    tables, text = swept(seeds=2, values=Sweep("lr", ("0.5x", "2x"))).report()
     assert list(tables["sweep_1_lr_changes"]["value"]) == ["0.5x", "2x", "0.5x", "2x"]
     assert "for new seeds on new images. A change" in text  # no row has one
-
-
-def few_runs(seeds: dict[str, int], better: str = "") -> dict[str, Runs]:
-    """Rows of 500 images, of which they get 80 % or, the better one, 85."""
-    rng = np.random.default_rng(0)
-    difficulty = rng.uniform(size=500)
-    return {
-        row: Runs(
-            tuple(range(count)),
-            np.stack(
-                [
-                    difficulty + rng.normal(0, 0.1, 500) < 0.8 + 0.05 * (row == better)
-                    for _ in range(count)
-                ]
-            ),
-        )
-        for row, count in seeds.items()
-    }
-
-
-def test_changes_are_corrected_for_each_other() -> None:
-    runs = few_runs({"a": 3, "b": 3, "c": 3, "a2": 1, "b2": 1, "c2": 1}, "c2")
-    effects = [Effect("b", "", {"b": 1, "a": -1}), Effect("c", "", {"c": 1, "b": -1})]
-    rows = {"2x": {"a": "a2", "b": "b2", "c": "c2"}}
-    both = sweep_curves.changes(runs, effects, rows, "new", 0.05)
-    alone = [
-        sweep_curves.changes(runs, [effect], rows, "new", 0.05)["p_holm"][0] for effect in effects
-    ]
-    assert 0 < min(alone) < 0.5
-    assert both["p_holm"].min() == pytest.approx(2 * min(alone))
-    these = sweep_curves.changes(runs, effects, rows, "these", 0.05)
-    assert ((these["high"] - these["low"]) < (both["high"] - both["low"])).all()
-
-
-def test_a_change_of_an_average_over_orders_has_their_variance_too() -> None:
-    runs = few_runs({"a": 3, "b": 3, "c": 3, "a2": 1, "b2": 1, "c2": 1}) | {
-        "d2": Runs((0,), np.zeros((1, 500), bool)),
-        "d": Runs((0, 1), np.ones((2, 500), bool)),
-    }
-    orders = (
-        {"b": 1, "a": -1},
-        {"d": 1, "c": -1},
-    )  # of which the second changes by a hundred points
-    mean = {row: weight / 2 for order in orders for row, weight in order.items()}
-    rows = {"2x": {row: f"{row}2" for row in "abcd"}}
-    drawn, given = (
-        sweep_curves.changes(runs, [Effect("x", "", mean, sampled)], rows, "new", 0.05).iloc[0]
-        for sampled in (orders, ())
-    )
-    assert drawn["points"] == pytest.approx(given["points"])
-    assert drawn["high"] - drawn["low"] > 10 * (given["high"] - given["low"])
 
 
 def test_one_seed_of_all_that_was_swept_has_the_spread_of_the_path(swept) -> None:
     study = swept(seeds=1)
     for seed in range(3):
         study.add("layer-norm", np.random.default_rng(seed).uniform(size=2000) < 0.7, seed=seed)
-    tables, _ = study.told()
+    tables, _ = study.report()
     assert len(tables["sweep_1_lr_changes"]) == 4

@@ -1,0 +1,197 @@
+"""Variance components: seeds and images are separated, and each is as large as it should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from benchmarks.worlds import measurements
+from report.statistics import Measurements, Uncertainty, VarianceComponents, holm
+
+
+def draw(rng: np.random.Generator, chance: np.ndarray | float, seeds: int, images: int = 0):
+    return (rng.random((seeds, images or len(chance))) < chance).astype(np.uint8)
+
+
+def components(**variants: np.ndarray) -> VarianceComponents:
+    return VarianceComponents(measurements(variants))
+
+
+B_MINUS_A = {"b": 1.0, "a": -1.0}
+
+
+def test_accuracies_and_covariances_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    a, b = draw(rng, 0.7, 2, 20_000), draw(rng, 0.4, 3, 20_000)
+    runs = measurements({"a": a, "b": b})
+    both = 100.0 * np.concatenate([a, b])
+    np.testing.assert_allclose(runs.accuracy, both.mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(runs.covariance, np.cov(both), rtol=1e-9, atol=1e-7)
+    assert runs.with_seeds([2]).variants == ("b",)
+    assert runs.with_seeds([0, 2]).seeds_of("b") == (0, 2)
+
+
+def test_on_the_fixed_test_set_two_variants_are_compared_as_by_students_t() -> None:
+    rng = np.random.default_rng(1)
+    a, b = draw(rng, 0.6, 6, 500), draw(rng, 0.55, 6, 500)
+    fitted = components(a=a, b=b)
+    assert fitted.seed_correlation is not None
+    assert not fitted.seed_correlation.paired
+    uncertainty = fitted.estimate(B_MINUS_A).uncertainty["fixed"]
+    own = [(100 * array.mean(axis=1)).var(ddof=1) for array in (a, b)]
+    pooled = np.mean(own)
+    shrunk = [max(pooled, (6 * pooled + 5 * variance) / 11) for variance in own]
+    assert uncertainty.seeds == pytest.approx(sum(shrunk) / 6)
+    assert uncertainty.df == pytest.approx(10)
+
+
+def test_the_chance_of_single_images_is_counted_once() -> None:
+    rng = np.random.default_rng(2)
+    chance = rng.beta(0.5, 0.2, size=20_000)
+    fitted = components(**{f"r{i}": draw(rng, chance, 4) for i in range(8)})
+    estimate = fitted.estimate({"r1": 1.0, "r0": -1.0})
+    new = estimate.uncertainty["new"]
+    assert new.images < 0.15 * new.seeds
+    once = 100**2 * 2 * (chance * (1 - chance)).mean() / (4 * 20_000)
+    assert new.seeds == pytest.approx(once, rel=0.4)
+    assert estimate.these_runs.images == pytest.approx(once, rel=0.1)
+
+
+def test_the_variance_over_images_is_what_variants_differ_by_image_by_image() -> None:
+    rng = np.random.default_rng(3)
+    easy, hard = np.full(4000, 0.95), np.full(4000, 0.05)
+    a, b = np.concatenate([easy, hard]), np.concatenate([hard, easy])
+    new = components(a=draw(rng, a, 3), b=draw(rng, b, 3)).estimate(B_MINUS_A).uncertainty["new"]
+    assert new.images == pytest.approx(100**2 * 0.9**2 / 8000, rel=0.05)
+
+
+def correlated(correlation: float, seeds: int, seed: int) -> VarianceComponents:
+    """Six variants whose accuracies the same seed moves together."""
+    rng = np.random.default_rng(seed)
+    common, alone = rng.normal(size=seeds), rng.normal(size=(6, seeds))
+    shift = 0.02 * (correlation**0.5 * common + (1 - correlation) ** 0.5 * alone)
+    return components(
+        **{
+            f"r{i}": np.concatenate([draw(rng, 0.7 + s, 1, 20_000) for s in own])
+            for i, own in enumerate(shift)
+        }
+    )
+
+
+def test_a_seed_that_moves_variants_together_is_paired_away() -> None:
+    together, apart = correlated(0.8, 8, 4), correlated(0.0, 8, 5)
+    assert together.seed_correlation is not None
+    assert together.seed_correlation.low > 0.3
+    assert apart.seed_correlation is not None
+    assert apart.seed_correlation.low < 0 < apart.seed_correlation.high
+    one, other = (
+        fitted.estimate({"r1": 1.0, "r0": -1.0}).uncertainty["fixed"]
+        for fitted in (together, apart)
+    )
+    assert one.df == other.df == pytest.approx(5 * 7)
+    assert one.standard_error < 0.65 * other.standard_error
+
+
+def test_seeds_that_are_not_shared_are_not_paired_away() -> None:
+    runs = correlated(0.9, 6, 5).runs
+    apart = np.where(runs.variant == 0, runs.seed < 3, (runs.variant > 1) | (runs.seed >= 3))
+    paired = (runs.variant > 1) | (runs.seed < 3)
+    one, other = (
+        VarianceComponents(runs.select(mask)).estimate({"r1": 1.0, "r0": -1.0}).uncertainty["fixed"]
+        for mask in (apart, paired)
+    )
+    assert one.standard_error > 2 * other.standard_error
+
+
+def test_one_seed_everywhere_says_nothing_about_seeds() -> None:
+    rng = np.random.default_rng(6)
+    fitted = components(a=draw(rng, 0.7, 1, 900), b=draw(rng, 0.6, 1, 900))
+    estimate = fitted.estimate(B_MINUS_A)
+    assert not estimate.uncertainty
+    (a, ab), (_, b) = fitted.runs.covariance
+    expected = (a + b - 2 * ab) / 900 + 2 * (100 / 900) ** 2
+    assert estimate.these_runs.images == pytest.approx(expected)
+
+
+def test_a_variant_with_one_seed_can_borrow_the_spread_of_the_others() -> None:
+    rng = np.random.default_rng(9)
+    fitted = components(a=draw(rng, 0.7, 4, 900), b=draw(rng, 0.6, 1, 900))
+    assert not fitted.estimate(B_MINUS_A).uncertainty
+    borrowed = fitted.estimate(B_MINUS_A, borrow=True).uncertainty["fixed"]
+    assert borrowed.seeds == pytest.approx(
+        fitted.seed_variance.sum() - 0.75 * fitted.seed_variance[0]
+    )
+
+
+def test_seeds_that_agree_to_the_image_are_not_taken_for_certainty() -> None:
+    same = np.repeat((np.arange(400) < 200).astype(np.uint8)[None], 3, axis=0)
+    for uncertainty in components(a=same, b=same).estimate(B_MINUS_A).uncertainty.values():
+        assert uncertainty.standard_error > 0.1
+        assert 2 * uncertainty.tail(0.0) == pytest.approx(1)
+
+
+def test_a_run_that_variants_share_varies_once() -> None:
+    rng = np.random.default_rng(8)
+    correct = {"a": draw(rng, 0.7, 3, 900), "b": draw(rng, 0.6, 3, 900)}
+
+    def fitted(*names: str) -> VarianceComponents:
+        entries = [(name, seed) for name in names for seed in range(3)]
+        rows = np.stack([correct[name[0]][seed] for name, seed in entries])
+        digests = [(name[0], seed) for name, seed in entries]
+        variants, seeds = zip(*entries)
+        return VarianceComponents(Measurements.from_predictions(variants, seeds, rows, digests))
+
+    plain, shared = fitted("a", "b"), fitted("a", "a again", "b", "b again")
+    halves = {"a": -0.5, "a again": -0.5, "b": 0.5, "b again": 0.5}
+    for question, uncertainty in shared.estimate(halves).uncertainty.items():
+        expected = plain.estimate(B_MINUS_A).uncertainty[question]
+        assert uncertainty.variance == pytest.approx(expected.variance)
+        assert uncertainty.df == pytest.approx(expected.df)
+    covariance = shared.covariance_of_means("fixed")
+    assert covariance[0, 1] == pytest.approx(covariance[0, 0])
+    assert covariance[0, 2] == pytest.approx(0)
+    assert shared.estimate({"a": 1.0, "a again": -1.0}).uncertainty["fixed"].seeds == 0
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "quantile"),
+    [
+        (Uncertainty(4.0, 5, 0.0), 2 * stats.t.isf(0.01, 5)),
+        (Uncertainty(0.0, 5, 4.0), 2 * stats.norm.isf(0.01)),
+        (Uncertainty(4.0, 5, 1.0), np.hypot(2 * stats.t.isf(0.01, 5), stats.norm.isf(0.01))),
+        (
+            Uncertainty(4.0, 5, 0.0, 9.0, 3),
+            np.hypot(2 * stats.t.isf(0.01, 5), 3 * stats.t.isf(0.01, 3)),
+        ),
+    ],
+)
+def test_tail_inverts_half_width(uncertainty: Uncertainty, quantile: float) -> None:
+    assert uncertainty.half_width(0.01) == pytest.approx(quantile, rel=1e-9)
+    for tail in (0.6, 0.3, 0.01, 1e-6, 1e-12):
+        assert uncertainty.tail(uncertainty.half_width(tail)) == pytest.approx(tail, rel=1e-5)
+    assert uncertainty.tail(1e9) < 1e-9
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    p = list(np.random.default_rng(2).random(30) ** 3)
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+
+
+def test_the_seeds_needed_have_the_power_that_is_promised() -> None:
+    rng = np.random.default_rng(3)
+    estimate = components(a=draw(rng, 0.7, 3, 900), b=draw(rng, 0.7, 3, 900)).estimate(B_MINUS_A)
+    error = estimate.uncertainty["fixed"].standard_error
+    needed = replace(estimate, points=error).seeds_needed("fixed", 0.05)
+    assert needed is not None
+
+    def detectable(seeds: int) -> float:
+        df = 2 * (seeds - 1)
+        return float((stats.t.isf(0.025, df) + stats.t.isf(0.2, df)) * error * (3 / seeds) ** 0.5)
+
+    assert detectable(needed) <= error < detectable(needed - 1)
+    assert estimate.uncertainty["fixed"].detectable(0.05) == pytest.approx(detectable(3))
+    assert replace(estimate, points=1e-6).seeds_needed("fixed", 0.05) is None
