@@ -347,7 +347,9 @@ def read_run(
         return RunRecord(step, seed, config, metrics, None, known)
 
     result = _read_object(folder / "result.json")
-    _require_numbers(result, [*RESULTS, *(key for key in MEASURED if key in result)], "result.json")
+    _require_numbers(
+        result, [*RESULTS, *(key for key in MEASURED if result.get(key) is not None)], "result.json"
+    )
     _require_numbers(result.get("seconds"), (*SECONDS, "total"), "result.json")
     epochs = config.get("recipe", {}).get("epochs", result["epochs"])
     if not len(metrics) == result["epochs"] == epochs:

@@ -181,7 +181,7 @@ def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFold
     expected = (
         "number name change after params gflops_fvcore gflops_paper_convention runs top1 top1_std"
     )
-    expected += " difference low_these_images high_new_images p p_holm p_margin_holm verdict"
+    expected += " difference low_fixed_test high_new_images p p_holm p_margin_holm verdict"
     expected += " detectable seeds_needed paper_top1 paper_difference"
     assert set(expected.split()) <= set(steps.columns)
     by_name = steps.set_index("name")
