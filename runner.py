@@ -463,7 +463,7 @@ def show(command: Show) -> int:
 
 def predict(command: Predict) -> int:
     """Ask trained networks about images."""
-    from inference.best import best_run
+    from inference.predictor import best_run
     from inference.output import answer
 
     runs = command.runs or (best_run(Path("runs")),)
@@ -480,7 +480,7 @@ def predict(command: Predict) -> int:
 
 def export(command: Export) -> int:
     """Write a run's network for use elsewhere."""
-    from inference.best import best_run
+    from inference.predictor import best_run
     from inference.export import write
 
     run = command.run or best_run(Path("runs"))

@@ -1,5 +1,1 @@
-"""Use what was trained: predict, explain, export. Knows models, data and ablations; reads run
-folders, trains nothing.
-
-Nothing heavy is imported here.
-"""
+"""Use a trained run: predict, explain, export. Reads the folders of runs and trains nothing."""

@@ -1,28 +1,26 @@
-"""Where a network looked: Grad-CAM (Selvaraju et al., ICCV 2017), computed by the library
-grad-cam."""
+"""The image regions that a prediction rests on: Grad-CAM (Selvaraju et al., ICCV 2017)."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from inference.optional import require
-from inference.predictor import Predictor
+from inference.predictor import Predictor, require
 
 
 def grad_cam(
     predictor: Predictor, image: Path, label: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The image as the network saw it, and how much each place spoke for the class `label` (its
-    best, if None).
+    """Return the image as the network saw it, and the weight of each place for class `label`.
+
+    The class is the most probable one if `label` is None.
 
     Returns:
         uint8 (R, R, 3), and float32 (R, R) from 0 to 1.
 
     Raises:
-        ValueError: there is no such class, grad-cam is not installed, or the network is Swin
-            (Grad-CAM is for convolutional networks).
+        ValueError: no such class, a network without convolutions, or grad-cam is not installed.
     """
     library = require("pytorch_grad_cam", "grad-cam", "explain")
     targets = require("pytorch_grad_cam.utils.model_targets", "grad-cam", "explain")
@@ -37,30 +35,20 @@ def grad_cam(
             f"there is no class {label!r}: choose one of {', '.join(predictor.classes)}"
         )
     batch = predictor.prepare([image])
-    place = (
-        predictor.classes.index(label) if label else int(predictor.probabilities(batch).argmax())
+    best = int(predictor.probabilities(batch).argmax())
+    target = targets.ClassifierOutputTarget(predictor.classes.index(label) if label else best)
+    layer = _last_map(stages, predictor)
+    with torch.enable_grad(), library.GradCAM(predictor.model, [layer]) as cam:
+        heat = cam(batch, [target])[0]
+    std, mean = (
+        torch.tensor(each)[:, None, None] for each in (predictor.view.std, predictor.view.mean)
     )
-    with (
-        torch.enable_grad(),
-        library.GradCAM(predictor.model, [_last_map(stages, predictor)]) as cam,
-    ):
-        heat = cam(batch, [targets.ClassifierOutputTarget(place)])[0]
-    return _as_image(predictor, batch[0]), np.asarray(heat, dtype=np.float32)
+    pixels = (255 * (batch[0] * std + mean)).round().clamp(0, 255).byte()
+    return pixels.permute(1, 2, 0).contiguous().numpy(), np.asarray(heat, dtype=np.float32)
 
 
 def _last_map(stages: nn.Sequential, predictor: Predictor) -> nn.Module:
-    """The deepest stage whose map still has 4x4 places: one place shows nothing."""
-    sides = [
-        predictor.view.resolution // (predictor.architecture.stem_stride * 2**i)
-        for i in range(len(stages))
-    ]
-    deepest: nn.Module = stages[max(sum(side >= 4 for side in sides) - 1, 0)]
-    return deepest
-
-
-def _as_image(predictor: Predictor, image: Tensor) -> np.ndarray:
-    std, mean = (
-        torch.tensor(values)[:, None, None] for values in (predictor.view.std, predictor.view.mean)
-    )
-    pixels = (255 * (image * std + mean)).round().clamp(0, 255).byte()
-    return np.asarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    """Return the deepest stage whose map has at least 4x4 places."""
+    first = predictor.view.resolution // predictor.architecture.stem_stride
+    deep = [stage for index, stage in enumerate(stages) if first // 2**index >= 4]
+    return deep[-1] if deep else stages[0]

@@ -1,14 +1,12 @@
-"""A run for the world outside: safetensors, torchvision's naming, ONNX or torch.export, each
-checked against ours.
+"""A run for use elsewhere: safetensors, torchvision's naming, ONNX or torch.export.
 
-Every export is a folder in the layout of a model repository: the model, config.json, preprocessing
-included, and README.md, the model card. `huggingface_hub.upload_folder` or `git push` publishes it
-as it is.
+Each export is compared with our network, and is a folder in the layout of a model repository: the
+model, config.json with the preprocessing, and README.md, the model card.
 """
 
 import io
 import json
-import logging
+import math
 import os
 import shutil
 import tempfile
@@ -18,22 +16,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jinja2
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from inference import card
-from inference.optional import require
+from ablations import PAPER, REGIMES
+from ablations.step import Step
 from inference.output import find_images
-from inference.predictor import Predictor, load
-from models import Architecture, weights
+from inference.predictor import Predictor, load, require
+from models import Architecture, SwinArchitecture, weights
 from models.builder import empty
 from training.spec import ABOUT, WEIGHTS
-from utils.files import sync_files, sync_folder, write_atomically
+from utils import markdown
+from utils.files import read_bytes, sync_files, sync_folder, write_atomically
+from utils.text import flat
 
 Format = Literal["safetensors", "torchvision", "onnx", "torch-export"]
-FILES: dict[Format, str] = {
+FILES: dict[str, str] = {
     "safetensors": WEIGHTS,
     "torchvision": WEIGHTS,
     "onnx": "model.onnx",
@@ -41,8 +42,9 @@ FILES: dict[Format, str] = {
 }
 
 _TOLERANCE = 1e-3
-"""Largest difference of a logit that an export may show, as a share of the largest logit of the
-images."""
+"""Largest difference of a logit that an export may have, relative to the largest logit."""
+
+Network = Callable[[Tensor], Tensor]
 
 
 def write(
@@ -54,42 +56,52 @@ def write(
     images: Sequence[Path] = (),
     license: str = "other",
 ) -> float:
-    """Export the run into the new folder `out`, and return the largest difference of a logit,
-    relative to the largest.
+    """Export the run to the new folder `out`; return the largest difference of a logit, relative to
+    the largest logit.
 
-    The exported model is read back from its file and run on `images` (at least two, in batches of
-    two sizes), or on noise of the run's resolution where none are given.
+    The exported model is read back from its file and run on `images`, or on noise if none are
+    given, in batches of two sizes.
 
     Raises:
         ValueError: `out` exists, the run cannot be read, the format has no such network, or a
             library is missing.
         OSError: `out` cannot be written, or the exported model does not compute what ours does.
     """
-    check(run, form, out)
+    if form not in get_args(Format):
+        raise ValueError(f"there is no format {form!r}: choose {', '.join(get_args(Format))}")
+    if out.exists():
+        raise ValueError(f"{out} exists already: give a new folder for the export")
+    if form == "onnx":
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            require(module, module, "export")
     predictor = load(run, fold_layer_scale=fold_layer_scale)
-    found = find_images(images)[:8] if images else []
-    batch = predictor.prepare(found) if found else _noise(predictor, 3)
+    files = find_images(images)[:8] if images else []
+    side = predictor.view.resolution
+    noise = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    batch = predictor.prepare(files) if files else noise
     if len(batch) == 1:
         batch = torch.cat([batch, batch.flip(3)])
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        difference = _WRITERS[form](predictor, batch, work)
+        difference = _compare(
+            predictor, _WRITERS[form](predictor, batch, work / FILES[form]), batch
+        )
         if fold_layer_scale:
             difference = max(difference, _compare(load(run), predictor.model, batch))
-        config = _config(predictor, form)
+        config = {"library_name": "convnext-ablations", "format": form, **_description(predictor)}
         (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        checked = f"{len(found)} images" if found else "noise"
-        (work / "README.md").write_text(
-            card.render(predictor, form, difference, checked, license), encoding="utf-8"
-        )
-        for path, mode in ((work, 0o755), *((inside, 0o644) for inside in work.iterdir())):
-            path.chmod(mode)  # made for this user's eyes alone, by mkdtemp and by safetensors
+        checked = f"{len(files)} images" if files else "noise"
+        text = card(predictor, form, difference, checked, license)
+        (work / "README.md").write_text(text, encoding="utf-8")
+        work.chmod(0o755)  # mkdtemp and safetensors write for this user only
+        for path in work.iterdir():
+            path.chmod(0o644)
         sync_files(work)
         os.replace(work, out)
         sync_folder(out.parent)
     except OSError as error:
-        if error.strerror is None:  # a sentence already
+        if error.strerror is None:  # a message of our own
             raise
         raise OSError(
             f"the export {out} could not be written ({error.strerror}); nothing was left there"
@@ -99,48 +111,19 @@ def write(
     return difference
 
 
-def check(run: Path, form: str, out: Path) -> None:
-    """Raise ValueError for what can be refused before anything is loaded."""
-    if form not in get_args(Format):
-        raise ValueError(f"there is no format {form!r}: choose {', '.join(get_args(Format))}")
-    if out.exists():
-        raise ValueError(f"{out} exists already: give a new folder for the export")
-    if not run.is_dir():
-        raise ValueError(
-            f"there is no run {run}: give a run's folder, such as runs/food101/depthwise/seed-0"
-        )
-    if form == "onnx":
-        for module in ("onnx", "onnxscript", "onnxruntime"):
-            require(module, module, "export")
-
-
-def _noise(predictor: Predictor, count: int) -> Tensor:
-    size = predictor.view.resolution
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def _config(predictor: Predictor, form: str) -> dict[str, Any]:
+def _description(predictor: Predictor) -> dict[str, Any]:
     return {
-        "library_name": "convnext-ablations",
-        "format": form,
         "step": predictor.step,
+        "seed": predictor.seed,
         "architecture": asdict(predictor.architecture),
         "layer_scale": predictor.layer_scale,
         "classes": predictor.classes,
-        "preprocessing": {
-            **asdict(predictor.view),
-            "view": "short side down to short_side, then to resolution / 0.875, each bicubic and "
-            "antialiased, then the "
-            "central square",
-        },
+        "preprocessing": asdict(predictor.view),
     }
 
 
-def _compare(
-    predictor: Predictor, exported: Callable[[Tensor], Tensor] | nn.Module, images: Tensor
-) -> float:
-    """The largest difference of a logit over batches of two sizes, relative to the largest
-    logit."""
+def _compare(predictor: Predictor, exported: Network, images: Tensor) -> float:
+    """Return the largest relative difference of a logit over batches of two sizes."""
     worst = 0.0
     for batch in (images, images[:1]):
         with torch.inference_mode():
@@ -154,55 +137,42 @@ def _compare(
     return worst
 
 
-def _safetensors(predictor: Predictor, images: Tensor, folder: Path) -> float:
-    config = _config(predictor, "safetensors")
-    what = {
-        name: config[name] for name in ("architecture", "layer_scale", "classes", "preprocessing")
-    }
-    about = {"step": predictor.step, "seed": predictor.seed, **what}
+def _safetensors(predictor: Predictor, images: Tensor, path: Path) -> Network:
     state = {key: value.contiguous() for key, value in predictor.model.state_dict().items()}
-    # Through our own writing: the libraries report a full disk by errors of their own.
-    write_atomically(
-        folder / WEIGHTS, to_safetensors(state, {"format": "pt", ABOUT: json.dumps(about)})
-    )
-    return _compare(predictor, load(folder).model, images)
+    about = {"format": "pt", ABOUT: json.dumps(_description(predictor))}
+    write_atomically(path, to_safetensors(state, about))
+    return load(path.parent).model
 
 
-def _torchvision(predictor: Predictor, images: Tensor, folder: Path) -> float:
-    state = {
-        key: value.contiguous()
-        for key, value in weights.export(predictor.model, "torchvision").items()
-    }
-    write_atomically(folder / WEIGHTS, to_safetensors(state, {"format": "pt"}))
-    theirs = _torchvision_network(predictor)
-    theirs.load_state_dict(load_file(folder / WEIGHTS))
-    return _compare(predictor, theirs.eval(), images)
+def _torchvision(predictor: Predictor, images: Tensor, path: Path) -> Network:
+    state = weights.export(predictor.model, "torchvision")
+    state = {key: value.contiguous() for key, value in state.items()}
+    theirs = _torchvision_network(predictor.architecture)
+    write_atomically(path, to_safetensors(state, {"format": "pt"}))
+    theirs.load_state_dict(load_file(path))
+    return theirs.eval()
 
 
-def _torchvision_network(predictor: Predictor) -> nn.Module:
-    """torchvision's own network of this architecture, which need not be one of its named sizes."""
+def _torchvision_network(a: Architecture | SwinArchitecture) -> nn.Module:
+    """Build torchvision's own network, which need not be one of its named sizes."""
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    a = predictor.architecture
     model: nn.Module
-    if not isinstance(a, Architecture):
-        return empty(a)
-    if a.separate_downsampling:
-        widths = [a.width * 2**i for i in range(len(a.depths))]
-        nexts = [*widths[1:], None]
-        settings = [
-            CNBlockConfig(w, n, depth) for w, n, depth in zip(widths, nexts, a.depths, strict=True)
-        ]
+    if isinstance(a, SwinArchitecture):
+        model = empty(a)
+    elif a.separate_downsampling:
+        widths = [a.width * 2**stage for stage in range(len(a.depths))]
+        settings = [CNBlockConfig(w, 2 * w, n) for w, n in zip(widths, a.depths, strict=True)]
+        settings[-1].out_channels = None
         model = ConvNeXt(settings, num_classes=a.num_classes)
-        return model
-    if a.width != 64 or len(a.depths) != 4:
+    elif a.width == 64 and len(a.depths) == 4:
+        model = ResNet(Bottleneck, list(a.depths), num_classes=a.num_classes)
+    else:
         raise ValueError(
-            f"torchvision's ResNet has a width of 64 and 4 stages, and {predictor.step} has "
-            f"{a.width} and "
+            f"torchvision's ResNet has a width of 64 and 4 stages, and this one has {a.width} and "
             f"{len(a.depths)}: choose the format safetensors or onnx"
         )
-    model = ResNet(Bottleneck, list(a.depths), num_classes=a.num_classes)
     return model
 
 
@@ -212,51 +182,94 @@ def _program(predictor: Predictor, images: Tensor) -> torch.export.ExportedProgr
     return torch.export.export(predictor.model, (sample,), dynamic_shapes=({0: batch},))
 
 
-def _torch_export(predictor: Predictor, images: Tensor, folder: Path) -> float:
-    path = folder / FILES["torch-export"]
+def _torch_export(predictor: Predictor, images: Tensor, path: Path) -> Network:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = io.BytesIO()
         torch.export.save(_program(predictor, images), program)
         write_atomically(path, program.getvalue())
-        exported = torch.export.load(path).module()
-    return _compare(predictor, exported, images)
+        return torch.export.load(path).module()
 
 
-def _onnx(predictor: Predictor, images: Tensor, folder: Path) -> float:
+def _onnx(predictor: Predictor, images: Tensor, path: Path) -> Network:
     runtime = require("onnxruntime", "onnxruntime", "export")
-    path = folder / FILES["onnx"]
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                _program(predictor, images),
-                (images[:2].contiguous(),),
-                path,
-                dynamo=True,
-                input_names=["images"],
-                output_names=["logits"],
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _program(predictor, images),
+            (images[:2].contiguous(),),
+            path,
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def exported(batch: Tensor) -> Tensor:
         return torch.from_numpy(session.run(["logits"], {"images": batch.contiguous().numpy()})[0])
 
-    return _compare(predictor, exported, images)
+    return exported
 
 
-_WRITERS: dict[str, Callable[[Predictor, Tensor, Path], float]] = {
+_WRITERS: dict[str, Callable[[Predictor, Tensor, Path], Network]] = {
     "safetensors": _safetensors,
     "torchvision": _torchvision,
     "onnx": _onnx,
     "torch-export": _torch_export,
 }
+
+
+def card(predictor: Predictor, form: str, difference: float, checked: str, license: str) -> str:
+    """Return the model card: what was trained, on which data, how well, and its limits.
+
+    Raises:
+        ValueError: one of the run's files is damaged.
+    """
+    run = predictor.folder.absolute()
+    try:
+        config, result = _read(run / "config.json"), _read(run / "result.json")
+        study = _read(run.parents[1] / "study.json") if len(run.parents) > 1 else {}
+        environment = markdown.environment(Path(__file__).parent / "templates")
+        return environment.get_template("card.md.j2").render(
+            predictor=predictor,
+            family=_family(predictor.architecture),
+            form=form,
+            difference=difference,
+            checked=checked,
+            license=license,
+            result=result,
+            recipe=flat(config.get("recipe", {})),
+            dataset=study.get("dataset", {}),
+            initial=study.get("config", {}).get("init_weights"),
+            step=_step(predictor),
+            short=math.floor(predictor.view.resolution / 0.875),
+        )
+    except (jinja2.TemplateError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the records of {run} are damaged ({error}): restore its config.json, its result.json "
+            "and its study's study.json, or remove them"
+        ) from None
+
+
+def _family(a: Architecture | SwinArchitecture) -> str:
+    if isinstance(a, SwinArchitecture):
+        return "swin"
+    return "convnext" if a.separate_downsampling else "resnet"
+
+
+def _step(predictor: Predictor) -> Step | None:
+    """Return the paper's step that this network is, in any regime; None for any other network."""
+    a = predictor.architecture
+    for regime in REGIMES.values():
+        for step in PAPER.steps_in(regime):
+            same = step.name == predictor.step and not step.reference
+            if same and PAPER.architecture(step, regime, a.num_classes) == a:
+                return step.describe(a)
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file of the run; empty if there is no such file."""
+    return dict(json.loads(read_bytes(path))) if path.exists() else {}

@@ -1,138 +1,94 @@
-"""Predictions for people and programs: a table, JSON, a figure."""
-
-from __future__ import annotations
+"""Predictions as a table, as JSON or as a figure."""
 
 import io
 import json
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from utils.files import IMAGE_SUFFIXES, images_below
-from utils.text import first_few, printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from inference.predictor import Predictor
+from data.decode import read_image
+from inference.predictor import Predictor, load
+from utils.files import IMAGE_SUFFIXES, images_below, write_atomically
+from utils.text import printable
 
 Best = Sequence[tuple[str, float]]
 """Classes and probabilities, best first."""
 
 _FORMATS = (".png", ".svg", ".pdf")
+_MAX_PLOTTED = 50
 
 
 def answer(
     images: Sequence[Path], runs: Sequence[Path], *, top: int, as_json: bool, plot_into: Path | None
 ) -> str:
-    """What the runs see in the images, as text or JSON; also as a figure, where a file for it is
-    given.
+    """Return the runs' predictions as text or JSON, and draw them if a file is given.
 
     Raises:
-        ValueError: no image, unreadable images (all named and counted), no run, a run without
-            weights, a figure that cannot be; nothing was written.
+        ValueError: no image, an unreadable image, no run, a run without weights, or a figure that
+            cannot be drawn; nothing was written.
     """
     files = find_images(images)
     if plot_into:
-        check_plot(plot_into, len(files))
-    from data.decode import UnreadableImage
-    from inference.predictor import load
-
+        _check_plot(plot_into, len(files))
     predictors = [load(run) for run in runs]
-    try:
-        answers = [predictor.predict(files, top) for predictor in predictors]
-    except UnreadableImage as error:
-        raise _all_unreadable(files) or error from None
+    predictions = [predictor.predict(files, top) for predictor in predictors]
     if plot_into:
-        plot(plot_into, files, predictors, answers)
-    return (to_json if as_json else to_text)(files, predictors, answers)
+        plot(plot_into, files, predictors, predictions)
+    return (to_json if as_json else to_text)(files, predictors, predictions)
 
 
-def _all_unreadable(images: Sequence[Path]) -> ValueError | None:
-    """The one sentence that names and counts the images that cannot be read, if there are
-    several."""
-    from data.decode import UnreadableImage, read_image
-
-    bad = []
-    for path in images:
-        try:
-            read_image(path)
-        except UnreadableImage as error:
-            bad.append(f"{path}: {error}")
-    if len(bad) < 2:
-        return None
-    return ValueError(
-        f"{len(bad):,} of {len(images):,} images cannot be read ({first_few(bad, 20)}); remove them"
-    )
-
-
-def find_images(places: Sequence[Path]) -> list[Path]:
-    """The files among `places`, and every image below its folders, in order of name.
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the files among `paths`, and every image below its folders, in order of name.
 
     Raises:
-        ValueError: a place does not exist, or a folder holds no image.
+        ValueError: a path does not exist, or a folder holds no image.
     """
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            inside = [place / name for name in images_below(place)]
-            if not inside:
-                raise ValueError(
-                    f"the folder {place} holds no images ({', '.join(IMAGE_SUFFIXES)}): name "
-                    "another"
-                )
-            found += inside
-        elif place.is_file():
-            found.append(place)
-        elif place.exists():
+    files: list[Path] = []
+    for path in paths:
+        inside = [path / name for name in images_below(path)] if path.is_dir() else [path]
+        if not inside:
             raise ValueError(
-                f"{place} is neither a file nor a folder: give images, or folders of them"
+                f"the folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}): name another"
             )
-        else:
-            raise ValueError(
-                f"{place} does not exist: give the path of an image or of a folder of images"
-            )
-    if not found:
-        raise ValueError("no image was given: give the path of one or more images or folders")
-    return found
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: give an image, or a folder of images")
+        files += inside
+    if not files:
+        raise ValueError("no image was given: give one or more images or folders of images")
+    return files
 
 
 def titles(predictors: Sequence[Predictor]) -> list[str]:
-    """A heading for each run: step and seed, and the folder where runs of several studies have the
-    same."""
-    short = [printable(predictor.title) for predictor in predictors]
-    return (
-        short
-        if len(set(short)) == len(short)
-        else [printable(predictor.folder) for predictor in predictors]
-    )
+    """Return step and seed of each run, or its folder where several have the same."""
+    short = [predictor.title for predictor in predictors]
+    folders = [str(predictor.folder) for predictor in predictors]
+    return [printable(title) for title in (short if len(set(short)) == len(short) else folders)]
 
 
 def to_text(
-    images: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]
+    images: Sequence[Path], predictors: Sequence[Predictor], predictions: Sequence[Sequence[Best]]
 ) -> str:
-    """One block an image; a column a run. answers[run][image]."""
+    """A table for each image with a column for each run; predictions[run][image]."""
     blocks, header = [], titles(predictors)
-    for place, image in enumerate(images):
-        wide = max(len(printable(name)) for of_run in answers for name, _ in of_run[place])
+    for index, image in enumerate(images):
+        width = max(len(printable(name)) for run in predictions for name, _ in run[index])
         columns = [
-            [f"{printable(name):<{wide}}  {100 * value:5.1f} %" for name, value in of_run[place]]
-            for of_run in answers
+            [f"{printable(name):<{width}}  {100 * p:5.1f} %" for name, p in run[index]]
+            for run in predictions
         ]
-        longest = max(len(column) for column in columns)
-        rows = [
-            [column[i] if i < len(column) else "" for column in columns] for i in range(longest)
-        ]
-        blocks.append(
-            f"{printable(image)}\n{tabulate(rows, header, tablefmt='simple', disable_numparse=True)}\n"
-        )
+        rows = zip_longest(*columns, fillvalue="")
+        table = tabulate(rows, header, tablefmt="simple", disable_numparse=True)
+        blocks.append(f"{printable(image)}\n{table}\n")
     return "\n".join(blocks)
 
 
 def to_json(
-    images: Sequence[Path], predictors: Sequence[Predictor], answers: Sequence[Sequence[Best]]
+    images: Sequence[Path], predictors: Sequence[Predictor], predictions: Sequence[Sequence[Best]]
 ) -> str:
     """A list of {image, run, step, seed, top: [{class, probability}]}."""
     rows = [
@@ -141,69 +97,51 @@ def to_json(
             "run": str(predictor.folder),
             "step": predictor.step,
             "seed": predictor.seed,
-            "top": [{"class": name, "probability": value} for name, value in answers[run][place]],
+            "top": [{"class": name, "probability": p} for name, p in predictions[run][index]],
         }
-        for place, image in enumerate(images)
+        for index, image in enumerate(images)
         for run, predictor in enumerate(predictors)
     ]
     return json.dumps(rows, indent=2) + "\n"
 
 
-def check_plot(path: Path, images: int = 1) -> None:
-    """Raise ValueError unless a figure of that many images can be written to `path`."""
+def _check_plot(path: Path, images: int) -> None:
     if path.suffix not in _FORMATS:
         raise ValueError(f"--plot is {path}: give a file name that ends in {', '.join(_FORMATS)}")
     if not path.absolute().parent.is_dir():
-        raise ValueError(
-            f"the folder of --plot {path} does not exist: create it first, or name another"
-        )
-    if images > 50:
-        raise ValueError(f"--plot would show {images} images: give at most 50")
+        raise ValueError(f"the folder of --plot {path} does not exist: create it, or name another")
+    if images > _MAX_PLOTTED:
+        raise ValueError(f"--plot would show {images} images: give at most {_MAX_PLOTTED}")
 
 
 def plot(
     path: Path,
     images: Sequence[Path],
     predictors: Sequence[Predictor],
-    answers: Sequence[Sequence[Best]],
+    predictions: Sequence[Sequence[Best]],
 ) -> None:
-    """Each image beside every run's best classes as bars; one row an image, taller for many
-    classes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from data.decode import read_image
-    from utils.files import write_atomically
-
-    columns, longest = (
-        1 + len(predictors),
-        max(len(best) for per_run in answers for best in per_run),
-    )
-    figure = Figure(
-        figsize=(3.4 * columns, max(2.8, 0.8 + 0.2 * longest) * len(images)), layout="constrained"
-    )
+    """Draw a row for each image: the image, and bars of each run's best classes."""
+    columns = 1 + len(predictors)
+    longest = max(len(best) for run in predictions for best in run)
+    height = max(2.8, 0.8 + 0.2 * longest) * len(images)
+    figure = Figure(figsize=(3.4 * columns, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(images), columns, squeeze=False)
-    for place, image in enumerate(images):
-        axes[place, 0].imshow(read_image(image))
-        axes[place, 0].set_title(printable(image.name), fontsize=9, parse_math=False)
-        axes[place, 0].axis("off")
+    for index, image in enumerate(images):
+        axes[index, 0].imshow(read_image(image))
+        axes[index, 0].set_title(printable(image.name), fontsize=9, parse_math=False)
+        axes[index, 0].axis("off")
         for run, title in enumerate(titles(predictors)):
-            bars(axes[place, run + 1], answers[run][place], title)
-    drawn = (
-        io.BytesIO()
-    )  # whole in memory first: a file that was there is kept until the new one is on disk
-    figure.savefig(drawn, dpi=150, format=path.suffix[1:])
-    write_atomically(path, drawn.getvalue())
+            bars(axes[index, run + 1], predictions[run][index], title)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format=path.suffix[1:])
+    write_atomically(path, content.getvalue())
 
 
 def bars(axes: Axes, best: Best, title: str) -> None:
     """Draw classes and probabilities, best on top, into matplotlib `axes`."""
-    names, values = (
-        [printable(name).replace("_", " ") for name, _ in best],
-        [100 * value for _, value in best],
-    )
-    drawn = axes.barh(range(len(best)), values, color="#4c72b0")
+    names = [printable(name).replace("_", " ") for name, _ in best]
+    drawn = axes.barh(range(len(best)), [100 * p for _, p in best], color="#4c72b0")
     axes.bar_label(drawn, fmt="%.1f", padding=2, fontsize=8)
     axes.set_yticks(range(len(best)), names, fontsize=8, parse_math=False)
     axes.invert_yaxis()
