@@ -463,8 +463,8 @@ def show(command: Show) -> int:
 
 def predict(command: Predict) -> int:
     """Ask trained networks about images."""
-    from inference.predictor import best_run
     from inference.output import answer
+    from inference.predictor import best_run
 
     runs = command.runs or (best_run(Path("runs")),)
     text = answer(
@@ -480,8 +480,8 @@ def predict(command: Predict) -> int:
 
 def export(command: Export) -> int:
     """Write a run's network for use elsewhere."""
-    from inference.predictor import best_run
     from inference.export import write
+    from inference.predictor import best_run
 
     run = command.run or best_run(Path("runs"))
     difference = write(
