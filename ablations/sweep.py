@@ -7,8 +7,8 @@ from decimal import Decimal
 from types import NoneType
 from typing import Any
 
-from ablations.fields import RECIPE, value_of
 from ablations.roadmap import Setup
+from ablations.step import RECIPE, field_value
 from training.recipe import follow
 from utils.text import did_you_mean, of_fields
 
@@ -130,7 +130,7 @@ class Setting:
 def _plain(field: str, word: str) -> Any:
     """The value of a field that a word says. Raises ValueError where it can be none of it."""
     parts = [_typed(part) for part in word.split(":")]
-    return value_of(field, parts if len(parts) > 1 else parts[0], RECIPE, "a recipe")
+    return field_value(field, parts if len(parts) > 1 else parts[0], RECIPE, "a recipe")
 
 
 def _typed(word: str) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.roadmap import Roadmap
-from ablations.roadmaps import own
+from ablations.roadmaps import custom
 from ablations.roadmaps.beyond import BEYOND
 from ablations.roadmaps.paper import PAPER
 from ablations.roadmaps.recipe import recipe
@@ -32,7 +32,7 @@ def get_roadmap(asked: str, network: str | None = None) -> Roadmap:
     if asked in ROADMAPS:
         return ROADMAPS[asked](network or "baseline")
     if Path(asked).suffix in (".toml", ".py"):
-        return own.read(Path(asked))
+        return custom.read(Path(asked))
     choices = f"choose {', '.join(ROADMAPS)}, or a file that ends in .toml or .py"
     raise ValueError(
         f"there is no roadmap {asked!r}{did_you_mean(asked, ROADMAPS, before=', ')} ({choices})"
@@ -41,7 +41,7 @@ def get_roadmap(asked: str, network: str | None = None) -> Roadmap:
 
 def record(roadmap: Roadmap) -> Any:
     """What study.json says of a roadmap: the paper's by its name, of others all that they are."""
-    return roadmap.name if roadmap == PAPER else own.to_data(roadmap)
+    return roadmap.name if roadmap == PAPER else custom.to_data(roadmap)
 
 
 def recorded(value: Any) -> Roadmap:
@@ -50,7 +50,7 @@ def recorded(value: Any) -> Roadmap:
         return PAPER
     if not isinstance(value, Mapping):
         raise ValueError(f"a roadmap is recorded as {value!r}")
-    return own.from_data(value)
+    return custom.from_data(value)
 
 
 __all__ = ["BEYOND", "PAPER", "ROADMAPS", "get_roadmap", "recipe", "record", "recorded"]

@@ -6,72 +6,54 @@ from ablations.roadmap import Roadmap
 from ablations.roadmaps.paper import PAPER
 from ablations.step import RecipeOf, Step
 
-_DECISIONS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+_OPTIMIZATION, _MIXING = "Optimization", "Mixing and labels"
+_RATE = "optimizer lr lr_batch batch_size micro_batches betas momentum weight_decay decay_all"
+_LENGTH = "schedule warmup_epochs min_lr step_epochs step_factor epochs ema"
+_RANDOM_OPS = "rand_augment_magnitude rand_augment_std color_jitter"
+
+# Of each step: name, description, source, group, and the fields that take the modern recipe's
+# value. Why some fields change together: docs/decisions.md#recipe-roadmap.
+_DECISIONS = (
     (
         "optimizer",
         "SGD to AdamW, with its batch and rate",
         "Loshchilov and Hutter, 2019",
-        "Optimization",
-        (
-            "optimizer",
-            "lr",
-            "lr_batch",
-            "batch_size",
-            "micro_batches",
-            "betas",
-            "momentum",
-            "weight_decay",
-            "decay_all",
-        ),
+        _OPTIMIZATION,
+        _RATE,
     ),
     (
         "schedule",
         "steps to warm-up and cosine, over more epochs",
         "Loshchilov and Hutter, 2017",
-        "Optimization",
-        ("schedule", "warmup_epochs", "min_lr", "step_epochs", "step_factor", "epochs", "ema"),
+        _OPTIMIZATION,
+        _LENGTH,
     ),
     (
         "initial-weights",
         "He's initial weights to truncated normal",
         "section 2.1",
-        "Optimization",
-        ("init",),
+        _OPTIMIZATION,
+        "init",
     ),
-    ("crops", "crops and flips", "Szegedy et al., 2015", "Images", ("crop_scale", "flip")),
-    (
-        "rand-augment",
-        "RandAugment",
-        "Cubuk et al., 2020",
-        "Images",
-        ("rand_augment_magnitude", "rand_augment_std", "color_jitter"),
-    ),
-    ("random-erasing", "random erasing", "Zhong et al., 2020", "Images", ("random_erasing",)),
-    ("mixup", "mixup", "Zhang et al., 2018", "Mixing and labels", ("mixup",)),
-    ("cutmix", "cutmix, in turns with mixup", "Yun et al., 2019", "Mixing and labels", ("cutmix",)),
-    (
-        "label-smoothing",
-        "label smoothing",
-        "Szegedy et al., 2016",
-        "Mixing and labels",
-        ("label_smoothing",),
-    ),
-    ("stochastic-depth", "stochastic depth", "Huang et al., 2016", "Depth", ("drop_path",)),
-    ("layer-scale", "layer scale", "Touvron et al., 2021", "Depth", ("layer_scale",)),
+    ("crops", "crops and flips", "Szegedy et al., 2015", "Images", "crop_scale flip"),
+    ("rand-augment", "RandAugment", "Cubuk et al., 2020", "Images", _RANDOM_OPS),
+    ("random-erasing", "random erasing", "Zhong et al., 2020", "Images", "random_erasing"),
+    ("mixup", "mixup", "Zhang et al., 2018", _MIXING, "mixup"),
+    ("cutmix", "cutmix, in turns with mixup", "Yun et al., 2019", _MIXING, "cutmix"),
+    ("label-smoothing", "label smoothing", "Szegedy et al., 2016", _MIXING, "label_smoothing"),
+    ("stochastic-depth", "stochastic depth", "Huang et al., 2016", "Depth", "drop_path"),
+    ("layer-scale", "layer scale", "Touvron et al., 2021", "Depth", "layer_scale"),
 )
-"""Name, description, source, group and fields; why some fields go together:
-docs/decisions.md#recipe-roadmap."""
-
 _DECAY, _SHORT_DECAY = 0.9999, 0.99
-"""Of the moving average. The paper's code has 0.9999; a study of small networks may be over after
-400 updates, when that average has hardly begun."""
+"""Of the moving average. The paper's code has 0.9999; a study of small networks may end after 400
+updates, when that average has hardly begun."""
 
 
 def recipe(network: str = "baseline") -> Roadmap:
-    """The roadmap on the network of a step of the paper's. The last row is that step's run in the
-    paper's roadmap.
+    """Return the roadmap on the network of one of the paper's steps.
 
-    Rows on another network than the baseline have names that say so: mixup-on-depthwise.
+    Its last step is that step's run in the paper's roadmap. On another network than the baseline,
+    the names of the steps include it: mixup-on-depthwise.
 
     Raises:
         ValueError: there is no such step.
@@ -87,32 +69,39 @@ def recipe(network: str = "baseline") -> Roadmap:
             "baseline",
             "ResNet's classic recipe",
             "He et al., 2016",
+            "Baseline",
             None,
             0,
-            "Baseline",
             recipe=RecipeOf.CLASSIC.whole(),
         )
     ]
     for number, (name, description, source, group, names) in enumerate(_DECISIONS, start=1):
-        modern = dict.fromkeys(names, RecipeOf.MODERN)
-        steps.append(Step(name, description, source, steps[-1].name, number, group, recipe=modern))
-    short = {"small": {"ema": _SHORT_DECAY}, "pocket": {"ema": _SHORT_DECAY}}
-    average = (
-        "moving-average",
-        "moving average of the weights, off the path",
-        "Polyak and Juditsky, 1992",
-    )
+        modern = dict.fromkeys(names.split(), RecipeOf.MODERN)
+        after = steps[-1].name
+        steps.append(Step(name, description, source, group, after, number, recipe=modern))
     steps.append(
-        Step(*average, steps[-1].name, None, "Optimization", recipe={"ema": _DECAY}, sizes=short)
+        Step(
+            "moving-average",
+            "moving average of the weights, off the path",
+            "Polyak and Juditsky, 1992",
+            _OPTIMIZATION,
+            steps[-1].name,
+            recipe={"ema": _DECAY},
+            sizes={"small": {"ema": _SHORT_DECAY}, "pocket": {"ema": _SHORT_DECAY}},
+        )
     )
+    description = "from ResNet's recipe to ConvNeXt's"
     if on.name == "baseline":
-        return Roadmap("recipe", "from ResNet's recipe to ConvNeXt's", tuple(steps))
-    named = {step.name: f"{step.name}-on-{on.name}" for step in steps} | {
-        "baseline": f"classic-on-{on.name}"
-    }
-    renamed = (
-        replace(step, name=named[step.name], after=step.after and named[step.after])
+        return Roadmap("recipe", description, tuple(steps))
+    names_on = {step.name: f"{step.name}-on-{on.name}" for step in steps}
+    names_on["baseline"] = f"classic-on-{on.name}"
+    renamed = tuple(
+        replace(step, name=names_on[step.name], after=step.after and names_on[step.after])
         for step in steps
     )
-    description = f"from ResNet's recipe to ConvNeXt's, on the network of {on.name}"
-    return Roadmap(f"recipe-on-{on.name}", description, tuple(renamed), start=PAPER.way(on))
+    return Roadmap(
+        f"recipe-on-{on.name}",
+        f"{description}, on the network of {on.name}",
+        renamed,
+        start=PAPER.path_to(on),
+    )

@@ -83,7 +83,7 @@ def test_a_decision_alone_changes_what_its_row_says() -> None:
 def closed_subsets() -> list[frozenset[str]]:
     """Every choice of decisions of the paper's path, recipe apart, that holds what it needs."""
     subsets = [frozenset[str]()]
-    for step in PAPER.decisions[1:]:
+    for step in PAPER.path[2:]:
         subsets += [subset | {step.name} for subset in subsets if set(step.needs) <= subset]
     return subsets
 
