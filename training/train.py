@@ -176,7 +176,8 @@ class Trainer:
         if self.processes.is_first:
             after = train_state.clock.read()
             seconds = {phase: round(after[phase] - before[phase], 4) for phase in after}
-            self.log_epoch(epoch, validation, seconds, images=(self.updates - first))
+            images = (self.updates - first) * recipe.batch_size
+            self.log_epoch(epoch, validation, seconds, images)
         state.epoch, state.batch = epoch + 1, 0
         train_state.monitor.reset()
         self.save()
