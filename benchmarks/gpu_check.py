@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-import data
 from ablations import PAPER, get_regime
 from benchmarks.jobs import NOT_MEASURED, Finding
 from benchmarks.measure import VarianceComponents
+from data import datasets
+from data.loader import Batch, train_batches
 from models.builder import build
 from studies import run_queue
 from studies.run import Run
@@ -222,9 +223,7 @@ def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding
 # waiting and images
 
 
-def hidden_waiting(
-    train_state: TrainState, batches: Iterator[data.Batch], device: torch.device
-) -> str:
+def hidden_waiting(train_state: TrainState, batches: Iterator[Batch], device: torch.device) -> str:
     """What in two updates made the processor wait for the device unasked; nothing on the CPU, where
     nothing can.
 
@@ -257,7 +256,7 @@ def waiting(
     recipe = setting.recipe(step).change(ema=ema, drop_path=0.1)
     model = build(PAPER.architecture(step, get_regime(setting.regime), CLASSES), drop_path=0.1)
     train_state = TrainState(model, recipe, ComputeOptions(), device, precision)
-    batches = data.train_batches(
+    batches = train_batches(
         VarianceComponents(8 * setting.batch, short_side(setting.resolution)),
         recipe.augmentation,
         setting.resolution,
@@ -312,7 +311,7 @@ def _study(
                 (side, side)
             )
             image.save(root / name / f"{number:04}.jpg")
-    dataset = data.load(f"imagefolder:{root}", root)
+    dataset = datasets.load(f"imagefolder:{root}", root)
     with contextlib.redirect_stderr(io.StringIO()):  # decoding says what it does
         stores = open_stores(dataset, folder / "cache", short_side(setting.resolution))
     regime = get_regime(setting.regime)

@@ -11,7 +11,8 @@ from ablations import PAPER, get_regime, paper_row
 from benchmarks.jobs import Finding
 from benchmarks.measure import VarianceComponents, interleaved
 from benchmarks.timm_loop import timm_step
-from data import Augmentation, train_batches
+from data.augmentation import Augmentation
+from data.loader import train_batches
 from models.builder import build
 from models.complexity import architecture_complexity
 from training.autotune import Work, choose

@@ -27,7 +27,9 @@ import torch
 from PIL import Image
 
 from benchmarks.photographs import write
-from data import Augmentation, ImageStore, open_store, train_batches
+from data.augmentation import Augmentation
+from data.image_store import ImageStore, open_store
+from data.loader import train_batches
 from data.splits import Files, Split
 from training.device import code_version, device_name, keep_memory
 from training.spec import short_side

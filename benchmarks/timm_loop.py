@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
-from data.batches import Batch
+from data.loader import Batch
 from models.builder import build
 from training.autotune import Work, choose
 from training.device import autocast, set_up, threads

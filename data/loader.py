@@ -1,26 +1,83 @@
-"""Batches for training and evaluation. Which images, in which order, changed how: a function of
-(seed, epoch)."""
+"""Batches for training and evaluation. Their images, order and augmentation are a function of
+(seed, epoch).
+
+A batch is prepared as uint8 images, by this process between two updates or by workers, and finished
+as floats on the device.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import signal
+import warnings
 from collections import deque
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from data import randomness
-from data.augment import augment_batch, centre_crop, draw, draw_mix
+from data.augment import Draws, Mix, augment_batch, centre_crop, draw, draw_mix, finish
 from data.augmentation import Augmentation
-from data.batches import Batch, Place, Prepared, PreparedImages, Work
-from data.workers import here, in_workers
+from data.processes import end_with
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images of R x R pixels.
+
+    images: float32 (B, 3, R, R), channels_last, normalised, mixed. labels, partner_labels: int64
+    (B,). weight: float32 (B,), the share of `labels`; 1 - weight is the share of `partner_labels`.
+    indices: int64 (valid,), on the CPU: which images of their split the first rows are. The others
+    pad the last batch of an evaluation and are to be ignored.
+    """
+
+    images: Tensor
+    labels: Tensor
+    partner_labels: Tensor
+    weight: Tensor
+    indices: Tensor
+
+    @property
+    def valid(self) -> int:
+        """Number of real rows."""
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch as a worker sends it: a quarter of the bytes of the finished one."""
+
+    images: Tensor  # uint8 (B, R, R, 3)
+    labels: Tensor
+    indices: npt.NDArray[np.int64]
+    draws: Draws | None = None
+    mix: Mix | None = None
+
+    def pin_memory(self) -> Prepared:
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
+    def finish(self, device: torch.device) -> Batch:
+        images, labels = (part.to(device, non_blocking=True) for part in (self.images, self.labels))
+        normalised = finish(images, self.draws, self.mix)
+        partner_labels, weight = labels, torch.ones(len(labels), device=device)
+        if self.mix is not None:
+            pairs = len(labels) // 2 * 2
+            partner_labels = labels.clone()
+            partner_labels[:pairs] = labels[:pairs].view(-1, 2).flip(1).flatten()
+            weight[:pairs] = self.mix.weight
+        return Batch(normalised, labels, partner_labels, weight, torch.from_numpy(self.indices))
+
+
+Place = tuple[int, int]
+"""Epoch, and number of a micro-batch in it."""
 
 
 class Images(Protocol):
@@ -78,23 +135,21 @@ def train_batches(
     micro_batches: int = 1,
     workers: int = 0,
     device: torch.device | str = "cpu",
-    kept: PreparedImages | None = None,
 ) -> Generator[Batch, None, None]:
     """The training batches of `epochs` epochs, from batch number `start` of `epoch` on; ragged last
     ones are dropped.
 
-    Workers go on into the next epoch while the last batches of one are used, so that no epoch
-    begins with a wait.
+    Workers go on into the next epoch while the last batches of one are used. Close the iterator to
+    stop its workers early.
 
-    batch_size counts the images of one optimizer update over all processes. A batch is made of
-    `micro_batches` equal parts, of which process `rank` of `world` is handed its share (`share`)
-    one by one; put together, the parts are the batch in one piece, byte for byte. The last touches
-    (normalise, erase, mix) and the result are on `device`. Close the iterator to stop its workers
-    early. Without workers, `kept` spares work already done.
+    batch_size counts the images of one optimizer update over all processes. A batch consists of
+    `micro_batches` equal parts. Process `rank` of `world` gets its share (`share`) of them one by
+    one; together, the parts are the batch in one piece, byte for byte. The last steps (normalise,
+    erase, mix) run on `device`.
 
     Raises ValueError, before anything is read, when the parts cannot be equal, when mixing would
-    part a pair, when there are fewer parts than processes, or when the store holds less than one
-    batch.
+    separate a pair, when there are fewer parts than processes, or when the store holds less than
+    one batch.
     """
     count = batches_per_epoch(len(store), batch_size)
     pair = 2 if micro_batches > 1 and augmentation.mixes else 1
@@ -118,7 +173,7 @@ def train_batches(
         for batch in range(start if each == epoch else 0, count)
         for part in share(micro_batches, rank, world)
     )
-    return _batches(work, places, workers, torch.device(device), kept if workers == 0 else None)
+    return _batches(work, places, workers, torch.device(device))
 
 
 def eval_batches(
@@ -130,13 +185,12 @@ def eval_batches(
     world: int = 1,
     workers: int = 0,
     device: torch.device | str = "cpu",
-    kept: PreparedImages | None = None,
 ) -> Generator[Batch, None, None]:
     """The store in its own order: short side to resolution / 0.875, centre crop, normalise; the
     last batch padded.
 
-    Process `rank` of `world` is handed its share (`share`) of the batches, which are the same for
-    any number of them. `kept` spares the work already done, and the workers too if all of it is.
+    Process `rank` of `world` gets its share (`share`) of the batches, which are the same for any
+    number of processes.
     """
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
@@ -145,9 +199,7 @@ def eval_batches(
         _Evaluation(store, resolution, batch_size),
         [(0, number) for number in share(count, rank, world)],
     )
-    if kept is not None and kept.has(work, places):
-        workers = 0
-    return _batches(work, places, workers, torch.device(device), kept)
+    return _batches(work, places, workers, torch.device(device))
 
 
 @dataclass(frozen=True)
@@ -199,21 +251,18 @@ class _Evaluation(Dataset[Prepared]):
 
 
 def _batches(
-    work: Work,
-    places: Iterable[Place],
-    workers: int,
-    device: torch.device,
-    kept: PreparedImages | None,
+    work: Dataset[Prepared], places: Iterable[Place], workers: int, device: torch.device
 ) -> Generator[Batch, None, None]:
     pin = device.type == "cuda"
-    unfinished = (
-        in_workers(work, places, workers, pin, kept) if workers else here(work, places, pin, kept)
-    )
+    if workers:
+        unfinished = _in_workers(work, places, workers, pin)
+    else:
+        unfinished = (work[place].pin_memory() if pin else work[place] for place in places)
     if not pin:
         for batch in unfinished:
             yield batch.finish(device)
         return
-    # On a stream of its own, so that copying and finishing a batch overlap the training on the one
+    # On a separate stream, so that copying and finishing a batch overlap the training on the one
     # before.
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     training = torch.cuda.current_stream(device)
@@ -230,3 +279,65 @@ def _batches(
         used.append(training.record_event())
         if len(used) > 2:
             used.popleft().synchronize()
+
+
+def _in_workers(
+    work: Dataset[Prepared], places: Iterable[Place], workers: int, pin: bool
+) -> Iterator[Prepared]:
+    with warnings.catch_warnings():  # more workers than cores are slow, but the user's choice
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = DataLoader(
+            _Careful(work),
+            batch_size=None,
+            sampler=places,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=pin,
+            worker_init_fn=partial(_become_worker, parent=os.getpid()),
+        )
+        batches = iter(loader)
+    failure = None
+    for batch in batches:
+        if isinstance(batch, Exception):
+            failure = batch
+            break
+        yield batch
+    del batches, loader  # ends the workers now, not when the failure's traceback is forgotten
+    if failure is not None:
+        raise failure
+
+
+@dataclass(frozen=True)
+class _Careful(Dataset["Prepared | Exception"]):
+    """Returns an exception as it is: DataLoader would wrap its message in the worker's
+    traceback."""
+
+    work: Dataset[Prepared]
+
+    def __getitem__(self, place: Place) -> Prepared | Exception:
+        try:
+            prepared = self.work[place]
+        except Exception as failure:
+            return failure
+        try:
+            # DataLoader would do the same in a thread, and wait forever for what fails there.
+            for part in (prepared.images, prepared.labels):
+                part.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            return OSError(
+                f"a worker could not hand over its images ({error}): give the machine more shared "
+                "memory (/dev/shm, in docker --shm-size), or give --workers 0"
+            )
+        return prepared
+
+
+def _become_worker(_: int, parent: int) -> None:
+    """End with the training process, and leave Ctrl-C and SIGTERM, which reach the whole process
+    group, to it."""
+    end_with(parent)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch

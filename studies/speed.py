@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from data.augmentation import Augmentation
-from data.batches import Batch
-from data.loader import train_batches
+from data.loader import Batch, train_batches
 from data.sizes import Sizes
 from studies.study import read_result
 from training.device import is_out_of_memory, threads, wait_for

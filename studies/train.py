@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import data
 from ablations import get_regime
 from ablations.designs import Design, Variant
 from ablations.fitting import check_file
+from data import datasets
 from data.datasets import Located
 from data.sizes import Sizes, sizes
 from studies import launch, run_queue
@@ -29,7 +29,7 @@ from training.interrupt import DONE, StopRequest
 from training.recipe import StudyConfig
 from training.spec import short_side
 from training.train import record_initial_weights
-from utils.files import require_folder
+from utils.files import require_folder, require_writable
 from utils.text import first_few, left_out, listed, one_line
 
 _DATASETS = Path(__file__).parents[1] / "datasets"
@@ -204,7 +204,7 @@ def _check_folders(options: TrainOptions) -> tuple[Located, Path, Path]:
     data_dir = data_folder(options)
     if options.data_dir:
         require_folder(data_dir, "the data folder")
-    dataset = data.check(options.config.dataset, data_dir, create_root=options.data_dir is None)
+    dataset = datasets.check(options.config.dataset, data_dir, create_root=options.data_dir is None)
     cache = options.cache_dir or data_dir / "cache"
     what = "the folder of decoded images (--cache-dir)"
     require_folder(cache, what, may_be_missing=options.cache_dir is None)
@@ -216,7 +216,7 @@ def _estimate(task: _Task) -> CostEstimate:
     small."""
     request = task.request
     if task.sizes.cache and task.cache.exists():
-        data.require_writable(task.cache, "the folder of decoded images (--cache-dir)")
+        require_writable(task.cache, "the folder of decoded images (--cache-dir)")
     estimate = CostEstimate(task.runs, task.sizes, task.execution, request.overwrite)
     if request.others != "refuse":
         print(estimate.expectation, estimate, sep="\n", flush=True)
@@ -232,9 +232,8 @@ def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:
     """Fetch and decode the images, create the study, train its runs."""
     request, study = task.request, task.runs[0].study
     dataset = task.dataset.load()
-    trainers = launch.workers_here() * torchrun.rank_info().local_count
     skip = request.options.skip_unreadable
-    stores = open_stores(dataset, task.cache, _short_side(study.config), skip, trainers)
+    stores = open_stores(dataset, task.cache, _short_side(study.config), skip)
     dataset = dataset.without(stores.skipped)
     if dataset.skipped:
         print(one_line(f"left out: {left_out(dataset.skipped)}"), file=sys.stderr)

@@ -12,7 +12,6 @@ import torch
 import runner
 from studies import run_queue
 from tests.conftest import files
-from training import execution
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -214,13 +213,3 @@ def test_a_damaged_cache_is_refused(place, tmp_path, capsys) -> None:
     for pixels in (tmp_path / "data/cache").rglob("images.bin"):
         pixels.write_bytes(pixels.read_bytes()[:100])
     assert "is damaged" in refused(["train", "4", *place], capsys, 1)
-
-
-def test_the_memory_of_augmented_images_is_a_share_of_what_is_free(place, monkeypatch) -> None:
-    monkeypatch.setattr(execution, "free_memory", lambda: 4000)
-    limits = []
-    monkeypatch.setattr(
-        run_queue, "train", lambda run, stores, *_: limits.append(stores.augmented.limit)
-    )
-    runner.main(["train", "3", *place])
-    assert limits == [1000]

@@ -16,7 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from data import Batch
+from data.loader import Batch
 from models import Architecture, SwinArchitecture
 from models.builder import build
 from training.device import allow_tf32, empty_cache, is_out_of_memory, threads, wait_for

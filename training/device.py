@@ -179,20 +179,6 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def free_memory() -> int | None:
-    """Bytes of main memory that this process may still use; None where the system does not say."""
-    limits = []
-    with contextlib.suppress(OSError, ValueError):
-        entries = Path("/proc/meminfo").read_text().splitlines()
-        amounts = {line.split()[0]: line.split()[1] for line in entries}
-        limits.append(1024 * int(amounts.get("MemAvailable:", "")))
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no container, or no limit
-        used = int((group / "memory.current").read_text())
-        limits.append(int((group / "memory.max").read_text()) - used)
-    return min(limits, default=None)
-
-
 def device_name(device: torch.device, processes: int = 1) -> str:
     """The GPU's name, or the processor's and its default number of threads.
 

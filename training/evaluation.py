@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.batches import Batch
+from data.loader import Batch
 from training.device import autocast
 from training.interrupt import Stopped
 from training.processes import ALONE, Processes

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data import Dataset, ImageStore, PreparedImages, open_store
+from data.image_store import ImageStore, open_store
+from data.splits import Dataset
 from models.convolution import rewrite
-from training.device import free_memory
 from training.processes import ALONE, Processes
 
 
@@ -96,10 +96,6 @@ class Stores:
     validation: ImageStore
     test: ImageStore
     classes: tuple[str, ...]
-    augmented: PreparedImages = field(default_factory=PreparedImages)
-    """The training images as last augmented, for the next run to reuse."""
-    evaluated: PreparedImages = field(default_factory=PreparedImages)
-    """The validation images as evaluation prepares them, for the next epoch to reuse."""
 
     @property
     def skipped(self) -> dict[str, tuple[str, ...]]:
@@ -109,16 +105,11 @@ class Stores:
 
 
 def open_stores(
-    dataset: Dataset, cache: Path, short_side: int, skip_unreadable: bool = False, trainers: int = 1
+    dataset: Dataset, cache: Path, short_side: int, skip_unreadable: bool = False
 ) -> Stores:
-    """Open the data set's splits, decoded into `cache` where needed (`data.open_store`).
-
-    Each of the machine's `trainers` may keep its part of the prepared images in memory.
-    """
+    """Open the data set's splits, decoded into `cache` where needed."""
     train, validation, test = (
         open_store(split, cache, short_side, skip_unreadable=skip_unreadable)
         for split in dataset.splits.values()
     )
-    free = free_memory() or 2**62
-    limits = (min(2**30, free // part // trainers) for part in (4, 8))
-    return Stores(train, validation, test, dataset.classes, *map(PreparedImages, limits))
+    return Stores(train, validation, test, dataset.classes)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from data import ImageStore, PreparedImages
+from data.image_store import ImageStore
 from training.device import before_cuda, find_device, is_out_of_memory
 from training.execution import Execution, Stores
 from training.interrupt import DONE, FAILED, STOPPED, Stopped, StopRequest
@@ -14,16 +14,15 @@ from training.spec import RunSpec
 from training.torchrun import RankInfo
 from training.train import NonFinite, train
 
-_Images = tuple[tuple[Path, ...], tuple[str, ...], tuple[int, int]]
-"""Folders of the decoded splits, names of the classes, limits of prepared images in memory."""
+_Images = tuple[tuple[Path, ...], tuple[str, ...]]
+"""Folders of the decoded splits, names of the classes."""
 _Task = tuple[RunSpec, _Images, Execution]
 
 
 def announce(run: RunSpec, stores: Stores, execution: Execution) -> None:
     """Send the next run to the helpers, from the first process."""
     folders = tuple(store.folder for store in (stores.train, stores.validation, stores.test))
-    limits = stores.augmented.limit, stores.evaluated.limit
-    task: _Task = run, (folders, stores.classes, limits), replace(execution, processes=ALONE)
+    task: _Task = run, (folders, stores.classes), replace(execution, processes=ALONE)
     execution.processes.from_first(lambda: task)
 
 
@@ -79,7 +78,7 @@ def _nothing() -> _Task | None:
 
 
 @lru_cache(maxsize=1)
-def _open(folders: tuple[Path, ...], classes: tuple[str, ...], limits: tuple[int, int]) -> Stores:
-    """Open the splits that the first process has decoded; cached for the images they keep."""
+def _open(folders: tuple[Path, ...], classes: tuple[str, ...]) -> Stores:
+    """Open the splits that the first process has decoded."""
     train, validation, test = map(ImageStore, folders)
-    return Stores(train, validation, test, classes, *map(PreparedImages, limits))
+    return Stores(train, validation, test, classes)

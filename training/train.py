@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from data import ImageStore, PreparedImages, eval_batches, randomness, train_batches
-from data.loader import batches_per_epoch
+from data import randomness
+from data.image_store import ImageStore
+from data.loader import batches_per_epoch, eval_batches, train_batches
 from models import naming, weights
 from models.builder import build
 from training import checkpoint, records
@@ -124,7 +125,6 @@ class Trainer:
             world=self.processes.count,
             workers=self.execution.workers,
             device=self.execution.device,
-            kept=self.stores.augmented,
         )
         done = state.epoch * self.updates + state.batch
         silent = not self.processes.is_first
@@ -171,7 +171,7 @@ class Trainer:
 
         with train_state.clock("backward"):
             train_state.monitor.drain()
-        validation = self.evaluate(self.stores.validation, self.stores.evaluated)
+        validation = self.evaluate(self.stores.validation)
         self.check_lock()
         if self.processes.is_first:
             after = train_state.clock.read()
@@ -234,7 +234,7 @@ class Trainer:
         self.progress.log(f"top-1 {test.top1:.2f} % on {len(test.labels):,} test images in {took}")
         return result
 
-    def evaluate(self, split: ImageStore, kept: PreparedImages | None = None) -> Evaluation:
+    def evaluate(self, split: ImageStore) -> Evaluation:
         """Evaluate the network on `split`. Raises Stopped between two batches."""
         recipe, device = self.run.recipe, self.execution.device
         batch_size = _EVALUATION_BATCH
@@ -248,7 +248,6 @@ class Trainer:
             world=self.processes.count,
             workers=self.execution.workers,
             device=device,
-            kept=kept,
         )
         model, precision = self.train_state.eval_model, self.run.precision
         with self.train_state.clock("evaluation"):

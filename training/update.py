@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from data import Batch, randomness
+from data import randomness
+from data.loader import Batch
 from training.device import autocast
 from training.execution import ComputeOptions
 from training.monitor import Clock, LossMonitor

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import FashionMNIST, Food101
 
-import data
 import runner
 from data import datasets, fashion_mnist, folders, pocket
+from data.image_store import open_store
 from data.splits import Files, Split, hold_out
 
 
@@ -38,13 +38,13 @@ def refused(name: str, root: Path) -> str:
     """The message of a refusal, which is one line and writes nothing."""
     before = sorted(root.rglob("*")) if root.is_dir() else []
     with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
-        data.check(name, root)
+        datasets.check(name, root)
     assert (sorted(root.rglob("*")) if root.is_dir() else []) == before
     return str(caught.value)
 
 
 def test_food101_is_what_torchvision_reads(root: Path) -> None:
-    dataset = data.load("food101", root)
+    dataset = datasets.load("food101", root)
     official = Food101(root, split="test")
     assert dataset.classes == tuple(official.classes)
     assert sorted(dataset.test.labels) == sorted(official._labels)
@@ -69,17 +69,17 @@ def test_held_out_images_depend_on_names_only() -> None:
 
 
 def test_the_fingerprint_changes_with_the_images(root: Path) -> None:
-    first = data.load("food101", root).fingerprint
-    assert data.load("food101", root).fingerprint == first
+    first = datasets.load("food101", root).fingerprint
+    assert datasets.load("food101", root).fingerprint == first
     Image.new("RGB", (60, 60)).save(next((root / "food-101/images").rglob("*.jpg")))
-    assert data.load("food101", root).fingerprint != first
+    assert datasets.load("food101", root).fingerprint != first
 
 
 def test_a_check_does_not_import_torch(root: Path) -> None:
     program = (
-        "import sys, data; data.check('food101', sys.argv[1]); sys.exit('torch' in sys.modules)"
+        "import sys, data; datasets.check('food101', sys.argv[1]); sys.exit('torch' in sys.modules)"
     )
-    home = Path(data.__file__).parents[1]
+    home = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", program, root], cwd=home, check=True)
 
 
@@ -104,8 +104,8 @@ def test_an_unusable_data_folder_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "is not a folder" in refused(name, tmp_path / "file")
     with pytest.raises(ValueError, match="cannot be written to"):
-        data.check(name, Path("/proc/deep/datasets"), create_root=True)
-    data.check(name, tmp_path / "deep" / "datasets", create_root=True)
+        datasets.check(name, Path("/proc/deep/datasets"), create_root=True)
+    datasets.check(name, tmp_path / "deep" / "datasets", create_root=True)
     assert not (tmp_path / "deep").exists()
 
 
@@ -143,21 +143,21 @@ def test_food101_is_downloaded_and_verified_on_first_use(
     monkeypatch.setattr(folders, "FOOD101_BYTES", 1_000_000)
     monkeypatch.setattr(Food101, "_URL", f"{address}/{archive.name}")
     monkeypatch.setattr(Food101, "_MD5", "0" * 32)
-    data.check("food101", tmp_path)
+    datasets.check("food101", tmp_path)
     assert not list(tmp_path.iterdir())
     with pytest.raises(OSError, match=r"^Food-101 could not be downloaded [^\n]*$"):
-        data.load("food101", tmp_path)
+        datasets.load("food101", tmp_path)
     assert not (tmp_path / "food-101").exists()
     monkeypatch.setattr(Food101, "_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
     # The folder that a killed attempt leaves behind is not taken for the data set.
     (tmp_path / "food-101.part/food-101/images").mkdir(parents=True)
     (tmp_path / "food-101.part/food-101/meta").mkdir()
-    assert len(data.load("food101", tmp_path).test) == 10
+    assert len(datasets.load("food101", tmp_path).test) == 10
     assert {path.name for path in tmp_path.iterdir()} == {"food-101"}
 
 
 def test_images_left_out_are_counted_and_change_the_fingerprint(root: Path) -> None:
-    dataset = data.load("food101", root)
+    dataset = datasets.load("food101", root)
     bad = {"train": dataset.train.ids[:2], "validation": (), "test": dataset.test.ids[3:4]}
     less = dataset.without(bad)
     assert [len(split) for split in less.splits.values()] == [88, 10, 39]
@@ -186,7 +186,7 @@ def test_an_image_folder_is_split_80_10_10(tmp_path: Path) -> None:
     (tmp_path / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "cat" / "._1.png").write_text("left by a Mac")
     name = f"imagefolder:{tmp_path}"
-    dataset = data.load(name, tmp_path)
+    dataset = datasets.load(name, tmp_path)
     assert dataset.name == name
     assert dataset.classes == ("cat", "dog")
     assert [len(split) for split in dataset.splits.values()] == [48, 6, 6]
@@ -204,7 +204,7 @@ def test_given_splits_are_kept(tmp_path: Path, validation: str | None) -> None:
     for part, count in counts.items():
         for name in ("cat", "dog"):
             write_images(tmp_path / part / name / "deep", count)
-    dataset = data.load(f"imagefolder:{tmp_path}", tmp_path)
+    dataset = datasets.load(f"imagefolder:{tmp_path}", tmp_path)
     assert len(dataset.test) == 8
     assert all(name.startswith("test/") for name in dataset.test.ids)
     assert [len(dataset.train), len(dataset.validation)] == ([40, 6] if validation else [36, 4])
@@ -221,9 +221,9 @@ def test_an_unusable_image_folder_is_refused(tmp_path: Path) -> None:
     write_images(mine / "dog", 1)
     expected = "class 'dog' in .* has too few images in train: 1, but at least 3 are needed"
     with pytest.raises(ValueError, match=expected):
-        data.check(f"imagefolder:{mine}", tmp_path)
+        datasets.check(f"imagefolder:{mine}", tmp_path)
     write_images(mine / "dog", 3)
-    data.check(f"imagefolder:{mine}", tmp_path)
+    datasets.check(f"imagefolder:{mine}", tmp_path)
     for place in ("train/cat", "train/dog"):
         write_images(parts / place, 2)
     assert "but not both train and test" in refused(f"imagefolder:{parts}", tmp_path)
@@ -238,7 +238,7 @@ def test_two_folders_of_the_same_name_are_two_data_sets(tmp_path: Path) -> None:
     for place in ("here", "there"):
         for name in ("cat", "dog"):
             write_images(tmp_path / place / "pets" / name, 3)
-        loaded.append(data.load(f"imagefolder:{tmp_path / place / 'pets'}", tmp_path))
+        loaded.append(datasets.load(f"imagefolder:{tmp_path / place / 'pets'}", tmp_path))
     assert loaded[0].train.name != loaded[1].train.name
     assert loaded[0].fingerprint == loaded[1].fingerprint
 
@@ -249,12 +249,12 @@ def test_odd_names_of_classes_stay_names(tmp_path: Path, capsys) -> None:
     for name in odd:
         write_images(tmp_path / "own" / name, 4)
         (tmp_path / "own" / name / "0.png").write_bytes(b"")
-    dataset = data.load(f"imagefolder:{tmp_path / 'own'}", tmp_path)
+    dataset = datasets.load(f"imagefolder:{tmp_path / 'own'}", tmp_path)
     assert set(dataset.classes) == set(odd)
     messages = []
     for split in dataset.splits.values():
         try:
-            data.open_store(split, tmp_path / "cache", 8)
+            open_store(split, tmp_path / "cache", 8)
         except ValueError as error:
             messages.append(str(error))
     assert messages
@@ -284,9 +284,9 @@ def test_fashion_mnist_is_downloaded_verified_and_padded(
     sums = [(file.name, hashlib.md5(file.read_bytes()).hexdigest()) for file in folder.iterdir()]
     monkeypatch.setattr(FashionMNIST, "resources", [(name, "0" * 32) for name, _ in sums])
     with pytest.raises(OSError, match=r"^Fashion-MNIST could not be downloaded [^\n]*$"):
-        data.load("fashion-mnist", tmp_path)
+        datasets.load("fashion-mnist", tmp_path)
     monkeypatch.setattr(FashionMNIST, "resources", sums)
-    dataset = data.load("fashion-mnist", tmp_path)
+    dataset = datasets.load("fashion-mnist", tmp_path)
     assert [len(split) for split in dataset.splits.values()] == [54_000, 6_000, 10_000]
     assert {dataset.validation.labels.count(label) for label in range(10)} == {600}
     assert dataset.classes == tuple(FashionMNIST.classes)
@@ -298,7 +298,7 @@ def test_fashion_mnist_is_downloaded_verified_and_padded(
     # The same files in Debian's folder are the same data set, with nothing written.
     monkeypatch.setattr(fashion_mnist, "DEBIAN", folder)
     other = tmp_path / "other"
-    assert data.load("fashion-mnist", other).fingerprint == dataset.fingerprint
+    assert datasets.load("fashion-mnist", other).fingerprint == dataset.fingerprint
     labels = tmp_path / "FashionMNIST/raw/train-labels-idx1-ubyte.gz"
     labels.write_bytes(labels.read_bytes()[:100])
     assert "is damaged or half downloaded" in refused("fashion-mnist", tmp_path)

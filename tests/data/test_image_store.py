@@ -15,13 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-import data
 from data.decode import read_image, resize, resized_shape
 from data.image_store import ImageStore, open_store
 from data.splits import Files, Split
 
 COUNT, SIDE = 40, 24
-ROOT = Path(data.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BUILD = """
 import os, pickle, resource, signal, sys
 import data.splits

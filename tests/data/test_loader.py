@@ -14,11 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from data import workers as workers_module
 from data.augment import centre_crop, finish
 from data.augmentation import Augmentation
-from data.batches import Batch, PreparedImages
-from data.loader import batches_per_epoch, epoch_order, eval_batches, train_batches
+from data.loader import (
+    Batch,
+    batches_per_epoch,
+    epoch_order,
+    eval_batches,
+    train_batches,
+)
 
 FULL = Augmentation()
 TENSORS = ("images", "labels", "partner_labels", "weight", "indices")
@@ -337,85 +341,3 @@ def test_a_worker_that_cannot_hand_over_its_images_is_not_waited_for(store: Stor
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     assert multiprocessing.active_children() == []
-
-
-def test_places_that_torch_pinned_as_lists_are_remembered(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        workers_module, "_unchanged", lambda item: (list(item[0]), item[1])
-    )  # as pinning did in older releases
-    kept, first = PreparedImages(), list(eval_batches(store, 32, batch_size=32))
-    for _ in range(2):
-        assert_same(list(eval_batches(store, 32, batch_size=32, workers=1, kept=kept)), first)
-
-
-class Counting(Store):
-    """Notes how often an image is read."""
-
-    reads = 0
-
-    def __getitem__(self, index: int) -> Tensor:
-        self.reads += 1
-        return super().__getitem__(index)
-
-
-def test_kept_images_give_the_same_bytes_and_read_every_image_once(epoch: list[Batch]) -> None:
-    counting, kept = Counting(70), PreparedImages()
-    for _ in range(3):
-        assert_same(
-            list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)),
-            epoch,
-        )
-    assert counting.reads == 64
-    rest = list(
-        train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, start=3, kept=kept)
-    )
-    assert_same(rest, epoch[3:])
-    assert counting.reads == 64
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_evaluation_that_is_kept_asks_neither_images_nor_workers_again(
-    store: Store, workers: int
-) -> None:
-    kept, first = PreparedImages(), list(eval_batches(store, 32, batch_size=32))
-    assert_same(list(eval_batches(store, 32, batch_size=32, workers=workers, kept=kept)), first)
-    again = eval_batches(store, 32, batch_size=32, workers=workers, kept=kept)
-    assert_same([next(again)], first[:1])
-    assert multiprocessing.active_children() == []
-    assert_same(list(again), first[1:])
-    counting = Counting(70)
-    for _ in range(2):
-        assert_same(list(eval_batches(counting, 32, batch_size=32, kept=kept)), first)
-    assert counting.reads == 70
-
-
-def test_kept_images_never_answer_for_another_seed_epoch_or_augmentation(store: Store) -> None:
-    kept = PreparedImages()
-    for augmentation, seed, number in (
-        (FULL, 0, 0),
-        (FULL, 1, 0),
-        (FULL, 1, 1),
-        (OFF, 1, 1),
-        (FULL, 0, 0),
-    ):
-        fresh = list(train_batches(store, augmentation, 48, seed=seed, epoch=number, batch_size=16))
-        assert_same(
-            list(
-                train_batches(
-                    store, augmentation, 48, seed=seed, epoch=number, batch_size=16, kept=kept
-                )
-            ),
-            fresh,
-        )
-
-
-def test_no_more_is_kept_than_the_limit(epoch: list[Batch]) -> None:
-    counting, kept = Counting(70), PreparedImages(limit=2 * 16 * 48 * 48 * 3)  # two of four batches
-    for _ in range(2):
-        assert_same(
-            list(train_batches(counting, FULL, 48, seed=3, epoch=2, batch_size=16, kept=kept)),
-            epoch,
-        )
-    assert counting.reads == 64 + 32

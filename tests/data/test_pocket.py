@@ -7,17 +7,16 @@ import pytest
 import torch
 from torchvision.datasets import Food101
 
-import data
-from data import pocket
-from data.splits import Split
+from data import datasets, pocket
+from data.splits import Dataset, Split
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> data.Dataset:
-    return data.load("pocket", tmp_path_factory.mktemp("pocket"))
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return datasets.load("pocket", tmp_path_factory.mktemp("pocket"))
 
 
-def test_the_counts_and_sizes_are_those_of_a_study(dataset: data.Dataset) -> None:
+def test_the_counts_and_sizes_are_those_of_a_study(dataset: Dataset) -> None:
     assert [len(split) for split in dataset.splits.values()] == [2160, 240, 900]
     assert len(set().union(*(split.ids for split in dataset.splits.values()))) == 3300
     assert dataset.synthetic
@@ -30,7 +29,7 @@ def test_the_counts_and_sizes_are_those_of_a_study(dataset: data.Dataset) -> Non
         assert dataset.train.read(index).shape == (*size, 3)
 
 
-def test_an_image_is_a_function_of_its_number(dataset: data.Dataset) -> None:
+def test_an_image_is_a_function_of_its_number(dataset: Dataset) -> None:
     backwards = dataset.test.take(range(19, -1, -1), "backwards")
     images = [dataset.test.read(index) for index in range(20)]
     for index, image in enumerate(images):
@@ -47,7 +46,7 @@ def histograms(split: Split, count: int) -> torch.Tensor:
     return torch.tensor(np.array(rows), dtype=torch.float32).sqrt()
 
 
-def test_colors_alone_do_not_tell_the_class(dataset: data.Dataset) -> None:
+def test_colors_alone_do_not_tell_the_class(dataset: Dataset) -> None:
     """A linear classifier of color histograms is not far from chance, which is 0.1."""
     train, test = histograms(dataset.train, 1000), histograms(dataset.test, 500)
     truth = torch.nn.functional.one_hot(torch.tensor(dataset.train.labels[:1000])).float()
@@ -59,6 +58,6 @@ def test_colors_alone_do_not_tell_the_class(dataset: data.Dataset) -> None:
 
 def test_written_images_are_a_food101_folder(tmp_path: Path) -> None:
     pocket.write(tmp_path / "food-101", train=3, test=1)
-    dataset = data.load("food101", tmp_path)
+    dataset = datasets.load("food101", tmp_path)
     assert [len(split) for split in dataset.splits.values()] == [20, 10, 10]
     assert len(Food101(tmp_path, split="test")) == 10

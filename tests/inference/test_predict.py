@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import data
 import runner
+from data import datasets
 from inference.explain import _last_map, grad_cam
 from inference.predictor import load
 from training.spec import ABOUT
@@ -24,7 +24,7 @@ def test_predictions_are_those_of_the_runs_own_evaluation(convnext, images) -> N
     """The images are larger than the run's image store keeps them, so they are resized twice."""
     with (convnext / "predictions.csv").open() as file:
         rows = {row["image"]: row for row in csv.DictReader(file)}
-    test = data.load(f"imagefolder:{images}", images.parent).test
+    test = datasets.load(f"imagefolder:{images}", images.parent).test
     predictor = load(convnext)
     answers = predictor.predict([test.source.paths[i] for i in range(len(test))])
     for name, best in zip(test.ids, answers, strict=True):

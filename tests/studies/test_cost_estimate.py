@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import data
 from ablations import PAPER, get_regime
+from data import datasets
 from data.augmentation import Augmentation
 from data.sizes import Sizes, sizes
 from models.builder import empty
@@ -183,7 +183,7 @@ def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
 
 
 def test_what_a_data_set_takes_is_known_before_it_is_there(images, tmp_path) -> None:
-    known = sizes(data.check("food101", tmp_path), tmp_path / "cache", 256)
+    known = sizes(datasets.check("food101", tmp_path), tmp_path / "cache", 256)
     assert (known.train, known.validation, known.test, known.classes) == (
         68_175,
         7_575,
@@ -192,7 +192,7 @@ def test_what_a_data_set_takes_is_known_before_it_is_there(images, tmp_path) -> 
     )
     assert known.download > 5e9
     assert known.cache == 101_000 * 256 * 341 * 3
-    found = data.check(f"imagefolder:{images}", tmp_path)
+    found = datasets.check(f"imagefolder:{images}", tmp_path)
     dataset = found.load()
     before = sizes(found, tmp_path / "cache", 37)
     assert (before.train, before.validation, before.test) == tuple(

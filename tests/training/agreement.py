@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ablations import PAPER, REGIMES
-from data import Batch, eval_batches, train_batches
+from data.loader import Batch, eval_batches, train_batches
 from models.builder import build
 from training.evaluation import evaluate
 from training.execution import ComputeOptions

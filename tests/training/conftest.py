@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import data
 from ablations import PAPER, get_regime
+from data import datasets
+from data.image_store import open_store
+from data.splits import Dataset
 from studies.run import Run
 from studies.study import open_study
 from training.execution import Execution, Stores
@@ -21,19 +23,19 @@ MakeRun = Callable[..., Run]
 
 
 @pytest.fixture(scope="session")
-def dataset(images: Path) -> data.Dataset:
-    return data.load(f"imagefolder:{images}", images.parent)
+def dataset(images: Path) -> Dataset:
+    return datasets.load(f"imagefolder:{images}", images.parent)
 
 
 @pytest.fixture(scope="session")
-def stores(dataset: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Stores:
+def stores(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Stores:
     cache = tmp_path_factory.mktemp("cache")
-    opened = [data.open_store(split, cache, 37) for split in dataset.splits.values()]
+    opened = [open_store(split, cache, 37) for split in dataset.splits.values()]
     return Stores(*opened, dataset.classes)
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, dataset: data.Dataset) -> MakeRun:
+def make_run(tmp_path: Path, dataset: Dataset) -> MakeRun:
     """make_run(step, seed=0, study="study", **changes of the recipe) -> Run."""
 
     def make(step: str = "13", seed: int = 0, study: str = "study", **changes: object) -> Run:

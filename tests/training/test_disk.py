@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 import runner
-from data import image_store, open_store, pocket
+from data import image_store, pocket
+from data.image_store import open_store
 from inference import export
 from inference.output import plot
 from report import page

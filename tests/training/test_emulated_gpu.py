@@ -9,9 +9,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ablations import PAPER, get_regime
-from data import Augmentation, augment
+from data import augment
 from data.augment import Mix, draw
-from data.batches import Prepared
+from data.augmentation import Augmentation
+from data.loader import Prepared
 from models.builder import build
 from models.convolution import rewrite
 

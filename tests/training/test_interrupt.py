@@ -93,7 +93,8 @@ def test_a_stop_between_two_runs_begins_no_other(make_run, stores, execution, ca
 
 WORKERS = """
 import multiprocessing, torch
-from data import Augmentation, train_batches
+from data.augmentation import Augmentation
+from data.loader import train_batches
 class Store:
     labels = torch.zeros(640, dtype=torch.int64)
     def __len__(self): return 640

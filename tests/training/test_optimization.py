@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, SequentialLR
 
 from ablations import PAPER, REGIMES
-from data.batches import Batch
+from data.loader import Batch
 from models.builder import build
 from training.recipe import CLASSIC, Recipe, StudyConfig, follow
 from training.update import learning_rate, loss_function, make_optimizer, parameter_groups

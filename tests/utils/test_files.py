@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import data
 from utils.files import read_bytes, write_atomically
 
 
@@ -18,7 +17,7 @@ def test_processes_that_write_the_same_file_wait_for_each_other(tmp_path: Path) 
         "for _ in range(30):\n"
         "    write_atomically(pathlib.Path(sys.argv[1]), sys.argv[2].encode() * 200_000)\n"
     )
-    path, house = tmp_path / "file", Path(data.__file__).parents[1]
+    path, house = tmp_path / "file", Path(__file__).parents[2]
     write_atomically(path, b"a" * 200_000)
     writers = [
         subprocess.Popen([sys.executable, "-c", program, path, letter], cwd=house)
