@@ -79,12 +79,13 @@ class DesignSummary:
         return {one.effect.name: self._by_plan(one) for one in judged}
 
     def _by_plan(self, one: Judgement) -> Judgement:
-        """Replace a comparison that the plan analyses several times by the plan's verdict."""
+        """Take points and answers from the plan if it analyses the comparison several times."""
         planned = self.summary.judgements.get(one.effect.pair) if one.effect.pair else None
         repeated = {family.name for family in self.summary.plan.families if family.sequential}
         if planned is None or planned.family not in repeated:
             return one
-        return replace(planned, effect=one.effect)
+        own = replace(one.estimate, points=planned.points)
+        return replace(one, estimated=own, answers=planned.answers, analyses=planned.analyses)
 
     @cached_property
     def rows(self) -> pd.DataFrame:

@@ -3,7 +3,6 @@ files have."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ import pandas as pd
 import ablations
 from ablations import PaperRow, Step
 from ablations.roadmap import ends
-from report.agreement import RankCorrelation, Side, SignAgreement, rank_correlation, sign_agreement
+from report.agreement import RankCorrelation, SignAgreement, rank_correlation, sign_agreement
 from report.collect import SECONDS, RunRecord, StudyRecord, measure
 from report.judgement import Answer, Judgement
 from report.sequential import judge
@@ -163,73 +162,35 @@ class Summary:
         before = ablations.paper_row(self.paper_regime, step.after) if mine and step.after else None
         return None if mine is None or before is None else mine.top1 - before.top1
 
-    @cached_property
+    @property
     def rank_of_levels(self) -> RankCorrelation | None:
-        """The steps' accuracies here and in the paper."""
-        rows = [
-            (step, paper)
+        """Compare the steps' accuracies with the paper's."""
+        both = [
+            (self.correct[step.name].mean(), paper.top1)
             for step in self.study.steps
-            if step.name in self.runs_of_variants and (paper := self.paper(step))
+            if step.name in self.correct and (paper := self.paper(step))
         ]
-        components = self.components
-        if components is None or not rows:
-            return None
-        known = np.full(len(components.means), np.nan)
-        if components.df:
-            known = np.sqrt(np.maximum(0, np.diag(components.covariance_of_means("new"))))
-        place = {name: index for index, name in enumerate(components.runs.variants)}
-        here = [place[step.name] for step, _ in rows]
-        theirs = Side(
-            np.array([paper.top1 for _, paper in rows]),
-            np.array([_error(paper) for _, paper in rows]),
-        )
-        return rank_correlation(Side(components.means[here], known[here]), theirs)
-
-    @cached_property
-    def rank_of_differences(self) -> RankCorrelation | None:
-        ours, paper = self._both_differences
-        return rank_correlation(ours, paper)
-
-    @cached_property
-    def signs(self) -> SignAgreement:
-        """Of the steps that are a gain or a loss here."""
-        (ours, paper), clear = (
-            self._both_differences,
-            [one.sign != 0 for one in self._with_paper.values()],
-        )
-        return sign_agreement(ours.values[clear], paper.values[clear])
-
-    @cached_property
-    def _with_paper(self) -> dict[str, Judgement]:
-        steps = {step.name: step for step in self.study.steps}
-        return {
-            name: one
-            for name, one in self.differences.items()
-            if self.paper_difference(steps[name]) is not None
-        }
+        return rank_correlation(*np.array(both).reshape(-1, 2).T)
 
     @property
-    def _both_differences(self) -> tuple[Side, Side]:
-        steps = {step.name: step for step in self.study.steps}
-        shown = self._with_paper
-        errors = [one.answer.standard_error if one.answer else math.nan for one in shown.values()]
-        rows = [
-            (self.paper(steps[name]), ablations.paper_row(self.paper_regime, one.pair[1]))
-            for name, one in shown.items()
+    def rank_of_differences(self) -> RankCorrelation | None:
+        """Compare the steps' differences with the paper's."""
+        return rank_correlation(*self._differences_with_paper(resolved=False))
+
+    @property
+    def signs(self) -> SignAgreement:
+        """Compare the signs of the steps that are a gain or a loss here."""
+        return sign_agreement(*self._differences_with_paper(resolved=True))
+
+    def _differences_with_paper(self, *, resolved: bool) -> np.ndarray:
+        """(2, steps): our differences and the paper's, of all steps or of the resolved ones."""
+        both = [
+            (one.points, paper)
+            for step in self.study.steps
+            if (one := self.differences.get(step.name)) and (one.sign or not resolved)
+            if (paper := self.paper_difference(step)) is not None
         ]
-        return (
-            Side(np.array([one.points for one in shown.values()]), np.array(errors)),
-            Side(
-                np.array([self.paper_difference(steps[name]) for name in shown], dtype=float),
-                np.array(
-                    [
-                        np.hypot(_error(mine), _error(before))
-                        for mine, before in rows
-                        if mine and before
-                    ]
-                ),
-            ),
-        )
+        return np.array(both, dtype=float).reshape(-1, 2).T
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -334,18 +295,6 @@ class Summary:
         return pd.DataFrame(
             rows, columns=["step", "seed", *keys, *(f"seconds_{key}" for key in SECONDS)]
         )
-
-
-PAPER_DEVIATION = 0.09
-"""Points: the paper's seeds, pooled over its steps with three of them; for its steps with one."""
-
-
-def _error(paper: PaperRow) -> float:
-    """Standard error of a row of the paper, for its seeds and two printed digits."""
-    seeds = (PAPER_DEVIATION if paper.top1_std is None else paper.top1_std) / (
-        paper.seeds or 1
-    ) ** 0.5
-    return float(np.hypot(seeds, 0.01 / 12**0.5))
 
 
 def _bounds(name: str, answer: Answer | None) -> dict[str, float | str]:

@@ -111,12 +111,12 @@ def test_ece_is_the_distance_of_confidence_and_accuracy(summary: Summary) -> Non
 def test_a_calibrated_networks_ece_is_small_and_its_interval_covers_a_larger_sample() -> None:
     rng = np.random.default_rng(1)
     confidence = rng.uniform(0.2, 1, 20_000)
-    calibrated = calibration.Bins.of(confidence, rng.uniform(size=20_000) < confidence)
-    assert calibrated.ece < 0.015
-    doubtful = calibration.Bins.of(
+    calibrated = calibration.bin_run(confidence, rng.uniform(size=20_000) < confidence)
+    assert calibrated.terms.mean() < 0.015
+    doubtful = calibration.bin_run(
         confidence, rng.uniform(size=20_000) < np.minimum(1, confidence + 0.1)
     )
-    low, high = calibration.interval(np.array([doubtful.ece]), doubtful.terms[None])
+    low, high = calibration.interval(doubtful.terms[None])
     assert low < np.minimum(0.1, 1 - np.linspace(0.2, 1, 100_001)).mean() < high
     assert high - low < 0.03
 
