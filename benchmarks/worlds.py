@@ -10,7 +10,7 @@ import numpy as np
 from scipy import optimize, special
 
 from ablations.designs import Design, DesignSpec, build_design
-from ablations.designs.orders import orders
+from ablations.designs.kinds import orders
 from ablations.presets import REGIMES
 from ablations.roadmaps import PAPER
 from report.statistics import Measurements

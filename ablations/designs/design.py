@@ -20,14 +20,14 @@ class Variant:
     """A network and recipe of a design."""
 
     name: str
-    """Of its folder, and in tables."""
+    """In tables, and of its folder."""
     description: str
     decisions: frozenset[str] = frozenset()
     """The steps whose changes it has."""
     step: Step | None = None
-    """The step of the roadmap that it is, if it is one."""
+    """The step of the roadmap that it equals, if any."""
     of: str | None = None
-    """Of a sweep: the variant that it is but for `setting`."""
+    """In a sweep: the variant from which it differs by `setting`."""
     setting: Setting | None = None
 
     @property
@@ -37,52 +37,44 @@ class Variant:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a weighted sum of variants' accuracies says of a decision."""
+    """A weighted sum of variants' accuracies, which measures a decision."""
 
     name: str
-    """Of the decision, or of the two that interact."""
+    """The decision, or the two that interact."""
     description: str
     weights: Mapping[str, float]
-    """Variant to weight; they add up to 0."""
+    """Variant to weight; the weights add up to 0."""
     sampled: tuple[Mapping[str, float], ...] = ()
-    """Where it is the average over orders drawn at random: the weights in each of them."""
-
-    @classmethod
-    def between(cls, name: str, variant: Variant, base: Variant, description: str) -> "Effect":
-        return cls(name, description, {variant.name: 1.0, base.name: -1.0})
+    """The weights in each order, where the effect is the average over random orders."""
 
     @property
     def pair(self) -> tuple[str, str] | None:
-        """(variant, what it is compared with), where it is a difference of two."""
+        """(variant, its base), where the effect is the difference of two variants."""
         ends = {weight: variant for variant, weight in self.weights.items()}
-        return (
-            (ends[1.0], ends[-1.0])
-            if len(self.weights) == 2 and ends.keys() == {1.0, -1.0}
-            else None
-        )
+        if len(self.weights) == 2 and ends.keys() == {1.0, -1.0}:
+            return ends[1.0], ends[-1.0]
+        return None
 
 
 @dataclass(frozen=True)
 class DesignSpec:
-    """A design as it is asked for, and as study.json records it.
+    """A design as it is requested, and as study.json records it.
 
     Raises:
-        ValueError: an impossible value, in one sentence.
+        ValueError: an impossible value.
     """
 
     kind: Kind = "cumulative"
     base: str | None = None
-    """The step that the design starts from, whose changes every variant has; the roadmap's first
-    step if none is given."""
+    """The step whose changes every variant has; by default the roadmap's first."""
     factors: tuple[str, ...] = ()
-    """Of a factorial or of orders: groups or steps, several as one with +."""
+    """For factorial and orders: groups or steps; + joins several into one factor."""
     fraction: int = 1
-    """Of a factorial: only one in so many of all combinations, 2, 4, 8 ..."""
+    """For factorial: train one in so many combinations, 2, 4, 8 ..."""
     variants_at_most: int | None = None
-    """Of orders: networks that may be trained; orders are drawn at random where all would be
-    more."""
+    """For orders: the most networks to train; orders are drawn at random where all need more."""
     sweep: Sweep | None = None
-    """Values of a field of the recipe that every variant is trained with in turn."""
+    """Values of a field of the recipe with which every variant is trained."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -102,51 +94,50 @@ class DesignSpec:
 
 @dataclass(frozen=True)
 class Design:
-    """Rows to train and effects to read off them."""
+    """Variants to train and effects to read off them."""
 
     spec: DesignSpec
     roadmap: Roadmap
     variants: tuple[Variant, ...]
     effects: tuple[Effect, ...]
     aliases: tuple[str, ...] = ()
-    """Of a fraction: "a = b x c" for each effect that cannot be told from another."""
+    """In a fraction: "a = b x c" for effects that cannot be distinguished."""
     notes: tuple[str, ...] = ()
-    """What a reader has to know of it."""
+    """What a reader has to know of the design."""
     orders: int = 0
     """How many orders were drawn at random; 0 where all are counted."""
 
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.variants if variant.name == name)
 
-    def find(self, asked: str) -> Variant:
-        """The variant of that name, or the step of that number.
+    def find(self, requested: str) -> Variant:
+        """Return the variant of that name, or the step of that number.
 
         Raises:
-            ValueError: there is none, in one sentence that says which there are.
+            ValueError: there is no such variant.
         """
         for variant in self.variants:
-            if asked in (variant.name, str(variant.number)):
+            if requested in (variant.name, str(variant.number)):
                 return variant
         if self.spec.kind == "cumulative":
-            self.roadmap.step(asked)
-        hint = did_you_mean(asked, [variant.name for variant in self.variants], after=" ")
-        known = ", ".join(variant.name for variant in self.variants)
+            self.roadmap.step(requested)
+        names = [variant.name for variant in self.variants]
+        hint = did_you_mean(requested, names, after=" ")
         raise ValueError(
-            f"the design {self.spec.kind} has no variant {asked!r}: {hint}choose among {known}"
+            f"the design {self.spec.kind} has no variant {requested!r}: {hint}choose among "
+            f"{', '.join(names)}"
         )
 
     def settings(self, variant: Variant) -> tuple[Variant, ...]:
-        """Of a sweep: the variants that are `variant` but for one value."""
+        """Return the variants of a sweep that differ from `variant` by one value."""
         return tuple(other for other in self.variants if other.of == variant.name)
 
     @property
     def record(self) -> dict[str, Any]:
-        """What study.json says of it, and `recorded` makes it of again."""
-        spec = {
-            name: value
-            for name, value in asdict(self.spec).items()
-            if (name, value) != ("sweep", None)
-        }
+        """What study.json records of the design; `recorded` reads it."""
+        spec = asdict(self.spec)
+        if self.spec.sweep is None:
+            del spec["sweep"]
         return {"roadmap": roadmaps.record(self.roadmap), **spec}
 
     @property
@@ -157,12 +148,11 @@ class Design:
     def setup(
         self, variant: Variant, regime: Regime, config: StudyConfig, num_classes: int | None = None
     ) -> Setup:
-        """The network and recipe of a variant. Raises ValueError where there can be none, in one
-        sentence."""
+        """Return the network and recipe of a variant. Raises ValueError if they are impossible."""
         if variant.of is not None and variant.setting is not None:
-            own = self.setup(self.variant(variant.of), regime, config, num_classes)
+            base = self.setup(self.variant(variant.of), regime, config, num_classes)
             try:
-                return variant.setting.of(own)
+                return variant.setting.apply(base)
             except ValueError as error:
                 raise ValueError(
                     f"--sweep {variant.setting} of the variant {variant.of!r}: {error}"
@@ -172,19 +162,15 @@ class Design:
         return self.roadmap.combine(variant.decisions, regime, config, num_classes)
 
     def check(self, variants: Collection[Variant], regime: Regime, config: StudyConfig) -> None:
-        """Raise ValueError as `setup` if a variant cannot be, or where two values of a sweep are
-        the same for a variant."""
+        """Raise ValueError if a variant is impossible, or two values of a sweep are the same for a
+        variant."""
         self.roadmap.check(regime, config)
         known: dict[tuple[str | None, Setup], Variant] = {}
         for variant in variants:
-            twin = (
-                known.setdefault((variant.of, self.setup(variant, regime, config)), variant)
-                if variant.of
-                else variant
-            )
+            setup = self.setup(variant, regime, config)
+            twin = known.setdefault((variant.of, setup), variant) if variant.of else variant
             if twin is not variant:
                 raise ValueError(
                     f"--sweep {twin.setting} and {variant.setting} are the same for the variant "
-                    f"{variant.of!r}: "
-                    "give plain values, or other --steps"
+                    f"{variant.of!r}: give plain values, or other --steps"
                 )

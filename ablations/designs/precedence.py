@@ -1,8 +1,7 @@
-"""Orders of decisions: the sets that can come about, and how often each decision is the next one.
+"""Orders of decisions that need others before them.
 
-Decisions need others before them, so not every set can be reached and not every order is allowed. A
-set is a whole number whose bit i says whether decision i is in it. The average effect of a decision
-over all allowed orders is its Shapley value under precedence (Faigle and Kern, 1992).
+A set of decisions is a whole number: bit i says whether decision i is in it. The average effect of
+a decision over all allowed orders is its Shapley value under precedence (Faigle and Kern, 1992).
 """
 
 import random
@@ -11,18 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _MOST_SETS = 50_000
-"""Counting all orders takes a second or two for so many sets."""
-
-Transition = tuple[int, int]
-"""(a decision, the set that it is added to)."""
+"""Counting the orders of so many sets takes a second or two."""
 
 
 @dataclass(frozen=True)
 class Orders:
-    """Orders of n decisions; each is as likely as any other that its needs allow."""
+    """The allowed orders of n decisions, each as likely as any other."""
 
     needs: tuple[int, ...]
-    """Of each decision, the set of those that have to come before it."""
+    """For each decision, the set of those that have to come before it."""
 
     @property
     def everything(self) -> int:
@@ -30,18 +26,18 @@ class Orders:
 
     @property
     def sets(self) -> tuple[int, ...]:
-        """All sets that an order can pass through, the empty and the whole one among them."""
+        """All sets that an order can pass through, from the empty to the whole one."""
         return tuple(sorted(self._after))
 
     def following(self, done: int) -> Iterator[int]:
-        """The decisions that can come next."""
+        """Yield the decisions that can come next."""
         for decision, needed in enumerate(self.needs):
             if not done >> decision & 1 and needed & ~done == 0:
                 yield decision
 
     @cached_property
     def _after(self) -> dict[int, int]:
-        """Of each set, in how many orders the decisions that are not in it can follow.
+        """For each set, the number of orders in which the other decisions can follow.
 
         Raises:
             ValueError: there are too many sets.
@@ -60,11 +56,11 @@ class Orders:
             after[done] = sum(after[done | 1 << decision] for decision in self.following(done))
         return after
 
-    def exact(self) -> dict[Transition, float]:
-        """The share of all orders in which a decision is added to just this set."""
+    def exact(self) -> dict[tuple[int, int], float]:
+        """Return, for (a decision, a set), the share of orders that add the decision to the set."""
         after = self._after
         before, total = {0: 1}, after[0]
-        shares: dict[Transition, float] = {}
+        shares: dict[tuple[int, int], float] = {}
         for done in sorted(after, key=int.bit_count):
             for decision in self.following(done):
                 larger = done | 1 << decision
@@ -73,7 +69,7 @@ class Orders:
         return shares
 
     def draw(self, count: int, seed: int = 0) -> list[tuple[int, ...]]:
-        """So many orders at random, each as likely as any other."""
+        """Return `count` random orders, each as likely as any other."""
         after = self._after
         chance, drawn = random.Random(seed), list[tuple[int, ...]]()
         for _ in range(count):
@@ -89,19 +85,19 @@ class Orders:
         return drawn
 
     def within(self, most_sets: int, seed: int = 0) -> list[tuple[int, ...]]:
-        """As many orders at random, the first of an endless sequence of draws, as pass through so
-        many sets at the most."""
+        """Return the first of an endless sequence of random orders, as many as pass through at most
+        so many sets."""
         orders, passed = list[tuple[int, ...]](), set[int]()
         for order in self.draw(max(most_sets, 1), seed):
-            if len(passed | set(passing(order))) > most_sets:
-                break
             passed |= set(passing(order))
+            if len(passed) > most_sets:
+                break
             orders.append(order)
         return orders
 
 
 def passing(order: Sequence[int]) -> list[int]:
-    """The sets that an order passes through, from the empty to the whole one."""
+    """Return the sets that an order passes through, from the empty to the whole one."""
     sets = [0]
     for decision in order:
         sets.append(sets[-1] | 1 << decision)
