@@ -19,7 +19,7 @@ BINS = 15
 class Bins(NamedTuple):
     """A run's images by confidence, (BINS,) each: their number, mean confidence and accuracy."""
 
-    count: np.ndarray
+    images: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
     terms: np.ndarray
@@ -62,7 +62,7 @@ def table(summary: Summary) -> pd.DataFrame:
     for name, runs in _bins(summary).items():
         terms = 100 * np.stack([run.terms for run in runs])
         low, high = interval(terms)
-        over = [np.average(run.confidence - run.accuracy, weights=run.count) for run in runs]
+        over = [np.average(run.confidence - run.accuracy, weights=run.images) for run in runs]
         rows.append((name, len(runs), terms.mean(), low, high, 100 * float(np.mean(over))))
     return pd.DataFrame(rows, columns=["name", "runs", "ece", "low", "high", "overconfidence"])
 
@@ -90,7 +90,7 @@ def reliability(summary: Summary) -> pd.DataFrame:
     """One row for each step and bin that holds images, over all its seeds; 0 to 1."""
     rows = []
     for name, runs in _bins(summary).items():
-        counts = np.array([run.count for run in runs])
+        counts = np.array([run.images for run in runs])
         total = np.maximum(counts.sum(axis=0), 1)
         confidence, accuracy = (
             (counts * np.array([getattr(run, part) for run in runs])).sum(axis=0) / total
