@@ -1,32 +1,45 @@
 # Every target sets up what it needs: `make demo` and `make test` work in a fresh clone.
 #
-#   PYTHON       the Python that makes the virtual environment (3.11 or later)
-#   TORCH_INDEX  package index to take torch and torchvision from, e.g. PyTorch's index of small CPU-only builds
+#   PYTHON       the Python that creates the virtual environment (3.11 or later)
+#   TORCH_INDEX  package index for torch and torchvision, such as PyTorch's index of small CPU-only builds
 #   VENV         the virtual environment's folder
 PYTHON ?= python3
 VENV ?= .venv
 
-# Any other variable given to make is an option of the runner, which reads it from make itself (command_line.from_make):
-# PRESET=pocket SEEDS="0 1" EPOCHS=3 LR=1e-3 ..., and DRY_RUN=yes or no. PRESET SEED SEEDS DEVICE count in the
-# environment too.
-RUNNER = @$(VENV)/bin/python runner.py --from-make
-# Of `make ablation-step 3 GPUS=8`: as many processes, which share the run.
+# Any other variable on make's command line is an option: EPOCHS=20 is --epochs=20, SEEDS="0 1" --seeds 0 1, DRY_RUN=yes
+# --dry-run, DRY_RUN=no --no-dry-run. PRESET counts in the environment too. Values are quoted; only LISTS are split.
+LISTS = SEEDS STEPS OVERWRITE FACTORS SBATCH IMAGES %BETAS %CROP_SCALE
+GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
+quote = '$(subst ','\'',$1)'
+split = $(foreach word,$1,$(call quote,$(word)))
+name = $(shell echo '--$1' | tr A-Z_ a-z-)
+list = $(if $(filter $(LISTS),$1),$(call name,$1) $(call split,$(value $1)))
+yes = $(if $(filter yes,$(value $1)),$(call name,$1))
+no = $(if $(filter no,$(value $1)),$(shell echo '$(call name,$1)' | sed -E 's/^(--|.*[.])/&no-/'))
+option = $(or $(call list,$1),$(call yes,$1),$(call no,$1),$(call name,$1)=$(call quote,$(value $1)))
+FROM_ENVIRONMENT = $(if $(filter environment,$(origin PRESET)),$(call option,PRESET))
+OPTIONS = $(foreach v,$(filter-out PYTHON VENV TORCH_INDEX N IMAGE RUN $1,$(GIVEN)),$(call option,$v)) \
+  $(foreach run,$(value RUN),--run $(call quote,$(run)))
+RUNNER = @$(VENV)/bin/python runner.py
+# Not exported: make would expand a $ in their values.
+unexport $(GIVEN)
+
+# `make ablation-step 3 GPUS=8`: as many processes, which share the run.
 TORCHRUN = $(if $(GPUS),$(if $(filter-out 1,$(words $(GPUS)))$(filter-out $(shell seq 1024),$(GPUS)),$(error \
-  GPUS is $(GPUS): give how many processes are to share the run, one for each GPU))-m torch.distributed.run \
+  GPUS is $(GPUS): give how many processes share the run, one for each GPU))-m torch.distributed.run \
   --standalone --nproc-per-node=$(GPUS))
-# Not exported one by one as well: make would take a $ in their values for variables of its own.
-$(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$(eval unexport $v)))
 
 TARGETS = help demo ablation-step all-ablations ablation status report pack unpack merge steps show check predict \
-  export test test-slurm lint clean
+  export test test-all test-slurm lint clean
 # `make ablation-step 3`: the words after these targets are words of the command, not targets.
 ifneq (,$(filter ablation-step show check pack unpack merge,$(firstword $(MAKECMDGOALS))))
-export WORDS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
-$(if $(filter $(TARGETS),$(WORDS)),$(error $(filter $(TARGETS),$(WORDS)) is a target of this Makefile: \
+GOALS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+$(if $(filter $(TARGETS),$(GOALS)),$(error $(filter $(TARGETS),$(GOALS)) is a target of this Makefile: \
   python runner.py $(firstword $(MAKECMDGOALS)) takes it as a name))
-.PHONY: $(WORDS)
-$(foreach word,$(WORDS),$(eval $(word): ; @:))
+.PHONY: $(GOALS)
+$(foreach goal,$(GOALS),$(eval $(goal): ; @:))
 endif
+WORDS = $(call split,$(GOALS) $(value N) $(foreach image,$(value IMAGE),$(or $(wildcard $(image)),$(image))))
 
 .DEFAULT_GOAL := help
 .PHONY: $(TARGETS)
@@ -35,51 +48,54 @@ help:  ## this list
 	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/run.stamp  ## train all 18 networks on the embedded images, minutes on a CPU, then write the report
-	$(RUNNER) all --preset pocket
+demo: $(VENV)/run.stamp  ## train all 18 networks on drawn images, minutes on a CPU, then write the report
+	$(RUNNER) all --preset pocket $(OPTIONS)
 
-ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=3, or a name; GPUS=8: on so many at once
-	@$(VENV)/bin/python $(TORCHRUN) runner.py --from-make train
+ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=3, or a name; GPUS=8: on 8 GPUs at once
+	@$(VENV)/bin/python $(TORCHRUN) runner.py train $(WORDS) $(FROM_ENVIRONMENT) $(call OPTIONS,GPUS)
 
 all-ablations: $(VENV)/run.stamp  ## train every step (SEEDS="0 1 2"), skip what is finished, then write the report
-	$(RUNNER) all
+	$(RUNNER) all $(FROM_ENVIRONMENT) $(OPTIONS)
 
 ablation: $(VENV)/run.stamp  ## any roadmap and design: make ablation ROADMAP=recipe DESIGN=leave-one-out PRESET=pocket
-	$(RUNNER) all
+	$(RUNNER) all $(FROM_ENVIRONMENT) $(OPTIONS)
 
-status: $(VENV)/run.stamp  ## how far a study is: queued, running, done, failed and why (WATCH=yes, FORMAT=json)
-	$(RUNNER) status
+status: $(VENV)/run.stamp  ## a study's progress: queued, running, done, failed and why (WATCH=yes, FORMAT=json)
+	$(RUNNER) status $(FROM_ENVIRONMENT) $(OPTIONS)
 
 report: $(VENV)/run.stamp  ## write the report of whatever runs exist
-	$(RUNNER) report
+	$(RUNNER) report $(FROM_ENVIRONMENT) $(OPTIONS)
 
 pack: $(VENV)/run.stamp  ## a study in one small file for its report, no weights: make pack pocket
-	$(RUNNER) pack
+	$(RUNNER) pack $(WORDS) $(OPTIONS)
 
-unpack: $(VENV)/run.stamp  ## a study's folder of a pack, to go on with it here: make unpack both.pack
-	$(RUNNER) unpack
+unpack: $(VENV)/run.stamp  ## a study's folder from a pack, to continue it here: make unpack both.pack
+	$(RUNNER) unpack $(WORDS) $(OPTIONS)
 
 merge: $(VENV)/run.stamp  ## parts of a study from several machines in one: make merge A.pack B.pack OUT=both.pack
-	$(RUNNER) merge
+	$(RUNNER) merge $(WORDS) $(OPTIONS)
 
-steps: $(VENV)/run.stamp  ## the roadmap with parameters and FLOPs beside the paper's
-	$(RUNNER) steps
+steps: $(VENV)/run.stamp  ## the roadmap with parameters and FLOPs next to the paper's
+	$(RUNNER) steps $(OPTIONS)
 
-show: $(VENV)/run.stamp  ## one step's network beside the step before: make show 5, or N=5
-	$(RUNNER) show
+show: $(VENV)/run.stamp  ## one step's network next to the step before: make show 5, or N=5
+	$(RUNNER) show $(WORDS) $(OPTIONS)
 
-check: $(VENV)/run.stamp  ## what is wrong with a roadmap of your own: make check my.toml
-	$(RUNNER) check
+check: $(VENV)/run.stamp  ## check a roadmap file: make check my.toml
+	$(RUNNER) check $(WORDS) $(FROM_ENVIRONMENT) $(OPTIONS)
 
-predict: $(VENV)/run.stamp  ## what a network sees: make predict IMAGE=photo.jpg [RUN="runs/STUDY/STEP/seed-0 ..."]
-	$(RUNNER) predict
+predict: $(VENV)/run.stamp  ## classify images: make predict IMAGE=photo.jpg [RUN="runs/STUDY/STEP/seed-0 ..."]
+	$(RUNNER) predict $(WORDS) $(OPTIONS)
 
 export: $(VENV)/run.stamp  ## a network for use elsewhere: make export OUT=folder FORMAT=safetensors [RUN=...]
-	$(RUNNER) export
+	$(RUNNER) export $(OPTIONS)
 
-test: $(VENV)/dev.stamp  ## all tests, on all cores
-	@# Processes by the hundred import the same modules: what they compile is kept, whatever the environment says.
-	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n auto --dist worksteal
+test: $(VENV)/dev.stamp  ## the quick tests, on all cores
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-all: $(VENV)/dev.stamp  ## all tests: kills, browser, Slurm (Debian: slurm-wlm, munge) and the slow ones too
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
+	$(MAKE) test-slurm
 
 test-slurm: $(VENV)/dev.stamp  ## a study on a Slurm that is started for it (Debian: slurm-wlm, munge), minutes
 	$(VENV)/bin/python -W ignore -m tests.torture.slurm

@@ -1,45 +1,32 @@
-"""The command line: steps, show, check, train, all, status, report, pack, unpack, merge, predict,
-export.
+"""From ResNet to ConvNeXt step by step: the ablation study of 'A ConvNet for the 2020s', runnable.
 
-`python runner.py --help` lists them, `python runner.py COMMAND --help` explains each one.
+`python runner.py COMMAND --help` lists a command's options.
 
-Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 stopped on request and resumable.
+Exit codes: 0 done, 1 a run failed, 2 the request was wrong, 75 stopped on request and resumable.
 """
 
+import contextlib
 import errno
-import gc
+import functools
+import io
+import operator
 import os
-import shlex
+import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Annotated, Any, Literal, TextIO, cast
 
-import command_line
+import tyro
+
 from ablations import REGIMES, Roadmap, get_regime, get_roadmap
-from ablations.designs import DesignSpec, build_design
+from ablations.designs import DesignSpec, Kind, build_design
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
-from commands import (
-    COMMANDS,
-    LAUNCHING,
-    All,
-    Check,
-    Command,
-    Export,
-    Merge,
-    Pack,
-    Predict,
-    Report,
-    Show,
-    Status,
-    Steps,
-    Train,
-    Training,
-    Unpack,
-)
+from studies import status as study_status
+from studies.options import StudyOptions, TrainOptions
 from studies.plan import ANALYSES, planned
 from studies.study import study_folder
 from training import torchrun
@@ -49,96 +36,390 @@ from training.torchrun import RankInfo
 from utils.streams import Patient
 from utils.text import one_line, readable_bytes
 
-GARBAGE = (700, 10, 200)
-"""Python's thresholds for looking for garbage. A full search, of which importing torch causes five,
-looks at 300,000 objects that stay: done as rarely as this, commands that train start a second
-sooner (docs/decisions.md#garbage)."""
-
-
 SPINS = "10000"
-"""Of GOMP_SPINCOUNT: torch's CPU threads wait for each other by spinning, and spinning long makes a
-run 20 times slower as soon as another program wants a core (docs/decisions.md#spin). Read when
-torch is imported, so it is set before."""
+"""GOMP_SPINCOUNT: torch's CPU threads wait for each other by spinning, and long spins make a run 20
+times slower as soon as another program wants a core (docs/decisions.md#spin). It is read when torch
+is imported."""
+
+RegimeName = Literal["tiny", "base", "small", "pocket"]
+
+
+@dataclass(frozen=True)
+class RoadmapOptions:
+    """Options of every command about a roadmap."""
+
+    roadmap: str = "paper"
+    """paper, recipe (ResNet's recipe to the modern one), beyond (after the paper), or a .toml or
+    .py file."""
+    network: str | None = None
+    """Only for the roadmap recipe: the step of the paper's roadmap whose network it trains;
+    default: the baseline."""
+
+    def load_roadmap(self) -> Roadmap:
+        """The roadmap. Raises ValueError where there is none."""
+        return get_roadmap(self.roadmap, self.network)
+
+
+@dataclass(frozen=True)
+class Steps(RoadmapOptions):
+    """Print the roadmap: parameters and FLOPs of every step next to the paper's."""
+
+    regime: RegimeName = "tiny"
+    """Model size: ResNet-50 to ConvNeXt-T, ResNet-200 to ConvNeXt-B, or networks for a laptop."""
+    format: Literal["table", "csv", "json"] = "table"
+    """Output format."""
+    resolution: int = 224
+    """Side of the image that FLOPs are counted for, in pixels."""
+
+
+@dataclass(frozen=True)
+class Show(RoadmapOptions):
+    """Draw one step's network next to the step before, with parameters and FLOPs per stage."""
+
+    step: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STEP")] = tyro.MISSING
+    """Number or name of the step (see the command steps)."""
+    regime: RegimeName = "tiny"
+    """Model size."""
+    resolution: int = 224
+    """Side of the image that FLOPs are counted for, in pixels."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Check a roadmap: print its steps, or the first error. Nothing is trained or written."""
+
+    roadmap: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")] = tyro.MISSING
+    """The .toml or .py file, or the name of a roadmap."""
+    preset: str = "food101"
+    """The preset whose recipes its steps change."""
+
+
+@dataclass(frozen=True)
+class Train(RoadmapOptions, TrainOptions):
+    """Train one step of the roadmap. A finished run is skipped, an unfinished one is resumed."""
+
+    step: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STEP")] = tyro.MISSING
+    """Number or name of the step (see the command steps)."""
+    seed: int = 0
+    """Seed of the run."""
+    overwrite: str | None = None
+    """Name of the step: discard its run, finished or not, and train it again."""
+
+
+@dataclass(frozen=True)
+class All(RoadmapOptions, TrainOptions):
+    """Train every variant of a design, then write the report. Finished runs are skipped, unfinished
+    ones resumed."""
+
+    design: Kind = "cumulative"
+    """The path step by step; the last network without each decision; the first network with each;
+    the average effect of each over the orders in which they can be taken; two or more groups of
+    decisions, each on and off with the others."""
+    base: str | None = None
+    """The step that a design other than cumulative starts from; all its variants have that step's
+    changes."""
+    factors: tuple[str, ...] = ()
+    """For orders and factorial: groups or steps to take as one decision each, joined by +."""
+    fraction: int = 1
+    """For factorial: train only one in 2, 4, 8 ... of all combinations; the report lists what is
+    then confounded."""
+    runs_at_most: int | None = None
+    """For orders: draw as many random orders as so many runs, over all seeds, allow; with
+    --until-resolved: the limit of runs."""
+    seeds: tuple[int, ...] = ()
+    """Seeds, such as --seeds 0 1 2; default: 0, or 0 to 9 with --until-resolved."""
+    until_resolved: bool = False
+    """Begin with two seeds; add seeds only to comparisons that are still open and may yet be
+    resolved."""
+    margin: float | None = None
+    """Smallest difference that matters, in points of top-1; default: the study's plan, or 0.3."""
+    sweep: str | None = None
+    """Train every variant with each value of a field of its recipe: lr=0.5x,1x,2x for multiples of
+    its own value, weight_decay=0.05,0.3 for values."""
+    mixed_code: bool = False
+    """Report runs of different versions of this code together, instead of leaving the rarer ones
+    out."""
+    steps: tuple[str, ...] = ()
+    """Numbers or names of variants; default: all."""
+    overwrite: tuple[str, ...] = ()
+    """Names of steps: discard their runs, finished or not, and train them again."""
+    dry_run: bool = False
+    """Print the plan and what it would cost, then stop."""
+    jobs: int = 1
+    """Number of processes: each has a GPU or, without GPUs, a group of cores; with Slurm: jobs at
+    once."""
+    worker: bool = False
+    """Leave when other processes train all that is left, and write no report (used by --jobs and
+    --launcher)."""
+    launcher: Literal["local", "slurm"] = "local"
+    """slurm: submit an array of --jobs jobs that share the runs, and one job for the report."""
+    time_limit: str | None = None
+    """For Slurm, such as 08:00:00; two minutes before it a job saves its run and requeues
+    itself."""
+    partition: str | None = None
+    """For Slurm: the partition."""
+    gpus: int | None = None
+    """For Slurm: GPUs of a job."""
+    sbatch: tuple[str, ...] = ()
+    """For Slurm: any other option of sbatch, without dashes: --sbatch account=mine mem=32G."""
+
+
+@dataclass(frozen=True)
+class Status(StudyOptions):
+    """Print a study's progress: runs queued, running (where, how far, time left), done, failed and
+    why."""
+
+    format: Literal["table", "json"] = "table"
+    """Output format."""
+    watch: bool = False
+    """Print it every two seconds until all is done or failed, or Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Report(StudyOptions):
+    """Write a study's report from whatever runs exist."""
+
+    source: tyro.conf.Positional[Path | None] = None
+    """A pack or a study's folder, instead of --study."""
+    roadmap: str | None = None
+    """Name of one of the study's roadmaps; default: the first."""
+    mixed_code: bool = False
+    """Report runs of different versions of this code together, instead of leaving the rarer ones
+    out."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Write all that a study's report needs, without weights, into one small file."""
+
+    study: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STUDY")] = tyro.MISSING
+    """Name of the study, or its folder."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    out: Path | None = None
+    """The file; default: the study's folder with .pack after it."""
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """Create a study's folder from a pack. Its runs count as finished, but have no weights."""
+
+    pack: tyro.conf.Positional[Path] = tyro.MISSING
+    """The file."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    study: str | None = None
+    """Name of the study's folder; default: the pack's name."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Merge the runs of one study from several machines into one pack."""
+
+    studies: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Two or more packs or studies' folders."""
+    out: Path = tyro.MISSING
+    """The pack to write."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify images with trained networks; several runs (--run A --run B) are compared."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Images, and folders of images."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="run"), tyro.conf.UseAppendAction] = ()
+    """A run's folder, such as runs/food101/depthwise/seed-0; default: the best run on validation
+    images."""
+    top: int = 5
+    """Number of classes to print."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    plot: Path | None = None
+    """Also draw each image with its best classes into this file (.png, .svg, .pdf)."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's network for use elsewhere, with config.json and a model card. Its logits are
+    compared with ours."""
+
+    run: Path | None = None
+    """A run's folder, such as runs/food101/depthwise/seed-0; default: the best run on validation
+    images."""
+    out: Path = tyro.MISSING
+    """The folder to create."""
+    format: Literal["safetensors", "torchvision", "onnx", "torch-export"] = "safetensors"
+    """safetensors (this project's names), torchvision (its names), onnx, or torch-export (.pt2)."""
+    fold_layer_scale: bool = False
+    """Multiply layer scale into the convolution before it."""
+    images: tuple[Path, ...] = ()
+    """Images, or folders of images, to compare the logits on; default: noise."""
+    license: str = "other"
+    """Licence that the model card names, such as cc-by-4.0."""
+
+
+Command = (
+    Steps | Show | Check | Train | All | Status | Report | Pack | Unpack | Merge | Predict | Export
+)
+COMMANDS: dict[str, type[Command]] = {
+    "steps": Steps,
+    "show": Show,
+    "check": Check,
+    "train": Train,
+    "all": All,
+    "status": Status,
+    "report": Report,
+    "pack": Pack,
+    "unpack": Unpack,
+    "merge": Merge,
+    "predict": Predict,
+    "export": Export,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command and return its exit code."""
+    """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     place = torchrun.rank_info()
     try:
         with stop_on_signals(alone=place.count == 1) as stop:
-            if arguments[:1] == ["--from-make"]:
-                arguments = command_line.from_make(COMMANDS, arguments[1:], os.environ)
-                if place.rank == 0:
-                    print(f"runner.py {shlex.join(arguments)}", file=sys.stderr, flush=True)
-            command = _parse(arguments)
+            command = parse(arguments)
             if place.count > 1:
-                return share(command, arguments, stop, place)
-            return run_all(command, arguments, stop)
-    except _FAILURES as failure:
-        code, said = _answer(failure)
+                return run_with_ranks(command, arguments, stop, place)
+            return run(command, arguments, stop)
+    except FAILURES as failure:
         if place.rank == 0:
-            _tell(f"runner.py: {said}")
-        return code
+            log(f"runner.py: {message(failure)}")
+        return exit_code(failure)
 
 
-_FAILURES = (ValueError, OSError, KeyboardInterrupt)
-"""What ends a command in a sentence."""
+FAILURES = (ValueError, OSError, KeyboardInterrupt)
+"""Exceptions that end a command with one line."""
 
 
-def _answer(failure: BaseException) -> tuple[int, str]:
-    """The exit code for one of these, and what to say of it."""
+def exit_code(failure: BaseException) -> int:
+    """The exit code of a command that ended with one of FAILURES."""
     if isinstance(failure, KeyboardInterrupt):
-        return STOPPED, "stopped; the same command begins again, with what is done already"
-    if not isinstance(failure, OSError):
-        return REFUSED, str(failure)
-    what = failure.filename or "a file"
-    said = (
-        f"{what} could not be read or written ({failure.strerror})"
-        if failure.strerror
-        else str(failure)
-    )
-    return REFUSED if failure.errno == errno.ENAMETOOLONG else FAILED, said
+        return STOPPED
+    is_request = not isinstance(failure, OSError) or failure.errno == errno.ENAMETOOLONG
+    return REFUSED if is_request else FAILED
 
 
-def run_all(command: Command, arguments: Sequence[str], stop: StopRequest) -> int:
-    """Carry out a command, which these words gave, and return its exit code."""
-    match command:
-        case Steps():
-            return steps(command)
-        case Check():
-            return check(command)
-        case Train():
-            return train(command, stop)
-        case All():
-            return train_all(command, arguments, stop)
-        case Status():
-            return status(command)
-        case Report():
-            return report(command)
-        case Pack():
-            return pack(command)
-        case Unpack():
-            return unpack(command)
-        case Merge():
-            return merge(command)
-        case Show():
-            return show(command)
-        case Predict():
-            return predict(command)
-        case Export():
-            return export(command)
+def message(failure: BaseException) -> str:
+    """The line to print for one of FAILURES."""
+    if isinstance(failure, KeyboardInterrupt):
+        return "stopped; the same command begins again, with what is done already"
+    if isinstance(failure, OSError) and failure.strerror:
+        file = failure.filename or "a file"
+        return f"{file} could not be read or written ({failure.strerror})"
+    return str(failure)
 
 
-def share(command: Command, arguments: Sequence[str], stop: StopRequest, place: RankInfo) -> int:
-    """Carry out a command that torchrun has started several times: the first process does, the
-    others help it train."""
+def log(text: object) -> None:
+    """Print one line on standard error."""
+    print(one_line(text), file=sys.stderr, flush=True)
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command with its options; the preset's values are the defaults.
+
+    Raises:
+        ValueError: a wrong request, in one line.
+        SystemExit: help was requested.
+    """
+    preset = _preset(arguments)
+    config = get_preset(preset)
+    kinds = []
+    for word, kind in COMMANDS.items():
+        default = kind(preset=preset, config=config) if issubclass(kind, TrainOptions) else kind()
+        kinds.append(Annotated[kind, tyro.conf.subcommand(word, default=default)])
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            union: Any = functools.reduce(operator.or_, kinds)
+            command: Command = tyro.cli(
+                union, args=list(arguments), prog="runner.py", description=__doc__
+            )
+    except SystemExit as refusal:
+        if not refusal.code:
+            raise
+        raise ValueError(refusal_line(errors.getvalue())) from None
+    if isinstance(command, TrainOptions):
+        return replace(command, config=_scale_classic(command, arguments))
+    return command
+
+
+def _preset(arguments: Sequence[str]) -> str:
+    name = TrainOptions.preset
+    for word, following in zip(arguments, [*arguments[1:], name]):
+        option, equals, value = word.partition("=")
+        if option == "--preset":
+            name = value if equals else following
+    return name
+
+
+def _scale_classic(command: TrainOptions, arguments: Sequence[str]) -> Any:
+    """The study's config, where the classic recipe's length and batch follow the modern recipe's
+    unless they are options."""
+    config, default = command.config, get_preset(command.preset).recipe
+    options = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    given = {
+        name: getattr(config.classic, name)
+        for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
+        if f"--classic.{name.replace('_', '-')}" in options
+    }
+    try:
+        classic = replace(follow(config.classic, default, config.recipe), **given)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--", "--classic.")) from None
+    return replace(config, classic=classic)
+
+
+def refusal_line(box: str) -> str:
+    """One line from the box in which tyro prints a refusal."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip("│| ")
+        if not text.strip("─╭╮╰╯+-"):
+            sections.append([])
+        elif not text.startswith(("╭", "+-")):
+            sections[-1].append(text)
+    messages: list[str] = []
+    for section in (" ".join(lines) for lines in sections if lines):
+        if section.startswith("Perhaps you meant:"):
+            options = sorted(set(re.findall(r"--[\w.-]+", section)) - {"--help"}, key=len)
+            if not any(f" {option} " in messages[0] for option in options):
+                messages.append(f"did you mean {' or '.join(options[:2])}?")
+        elif not section.startswith(("For full help", "Argument help", "Arguments are applied")):
+            messages.append(section)
+    line = "; ".join(messages)
+    line = re.sub(r"Error parsing __\S*\.classic\S*: --", "--classic.", line)
+    return re.sub(r"Error parsing __\S*: ", "", line)
+
+
+def run(command: Command, arguments: Sequence[str], stop: StopRequest) -> int:
+    """Run a command, which `arguments` requested, and return its exit code."""
+    if isinstance(command, Train):
+        return train(command, stop)
+    if isinstance(command, All):
+        return train_all(command, arguments, stop)
+    if isinstance(command, Status):
+        return status(command)
+    _PRINTING[type(command)](command)
+    return DONE
+
+
+def run_with_ranks(
+    command: Command, arguments: Sequence[str], stop: StopRequest, place: RankInfo
+) -> int:
+    """Run a command in one of torchrun's processes: the first runs it, the others help it train."""
     if not isinstance(command, Train | All):
-        return run_all(command, arguments, stop) if place.rank == 0 else DONE
+        return run(command, arguments, stop) if place.rank == 0 else DONE
     if isinstance(command, All) and (command.jobs != 1 or command.launcher != "local"):
         raise ValueError(
-            "--jobs and --launcher start processes of their own: give them without torchrun (GPUS)"
+            "--jobs and --launcher start processes themselves: give them without torchrun (GPUS)"
         )
     from training.helper import dismiss, help_with_runs
     from training.processes import joined
@@ -146,203 +427,152 @@ def share(command: Command, arguments: Sequence[str], stop: StopRequest, place: 
     with joined(place) as processes:
         try:
             if place.rank > 0:
-                return help_with_runs(place, processes, stop, prepare=lambda: _roadmap(command))
-            code = run_all(command, arguments, stop)
+                return help_with_runs(place, processes, stop, prepare=command.load_roadmap)
+            code = run(command, arguments, stop)
             dismiss(processes)
             return code
-        except (
-            _FAILURES
-        ) as failure:  # said before the others learn of it: torchrun ends all soon after the first
-            code, said = _answer(failure)
-            _tell(
-                "runner.py: "
-                f"{f'process {place.rank} of {place.count}: ' if place.rank else ''}{said}"
-            )
-            raise SystemExit(code) from failure
+        except FAILURES as failure:
+            # Logged before the other processes notice: torchrun ends all soon after the first.
+            rank = f"process {place.rank} of {place.count}: " if place.rank else ""
+            log(f"runner.py: {rank}{message(failure)}")
+            raise SystemExit(exit_code(failure)) from failure
 
 
-def _parse(arguments: Sequence[str]) -> Command:
-    """The command, with the asked preset's values as defaults. Wrong requests become one-sentence
-    ValueErrors."""
-
-    def defaults(given: command_line.Given) -> dict[str, Command]:
-        name = given.get("--preset", ["food101"])[-1]
-        config = get_preset(name)
-        return {
-            word: kind(preset=name, config=config) if issubclass(kind, Training) else kind()
-            for word, kind in COMMANDS.items()
-        }
-
-    command: Command
-    command, given = command_line.parse(COMMANDS, arguments, defaults, description=__doc__)
-    if isinstance(command, Train | All):
-        before, after = get_preset(command.preset).recipe, command.config.recipe
-        own = {
-            name: getattr(command.config.classic, name)
-            for name in ("epochs", "step_epochs", "batch_size", "micro_batches")
-            if f"--classic.{name.replace('_', '-')}" in given
-        }
-        try:
-            classic = replace(follow(command.config.classic, before, after), **own)
-        except ValueError as error:
-            raise ValueError(str(error).replace("--", "--classic.")) from None
-        command = replace(command, config=replace(command.config, classic=classic))
-    return command
-
-
-def steps(command: Steps) -> int:
-    """Print the roadmap, counted."""
+def steps(command: Steps) -> None:
+    """Print the roadmap's parameters and FLOPs."""
     regime = get_regime(command.regime, command.resolution)
     from ablations import table
 
-    rows = list(table.count_steps(_roadmap(command), regime, command.resolution))
-    print(
-        {"table": table.as_text, "csv": table.as_csv, "json": table.as_json}[command.format](rows),
-        end="",
-    )
-    return DONE
+    rows = list(table.count_steps(command.load_roadmap(), regime, command.resolution))
+    formats = {"table": table.as_text, "csv": table.as_csv, "json": table.as_json}
+    print(formats[command.format](rows), end="")
 
 
-def check(command: Check) -> int:
-    """Try every row of a roadmap in every regime."""
+def show(command: Show) -> None:
+    """Draw one step."""
+    regime = get_regime(command.regime, command.resolution)
+    roadmap = command.load_roadmap()
+    step = roadmap.step(command.step, regime)
+    from ablations import diagram
+
+    print(diagram.show(roadmap, regime, step, command.resolution), end="")
+
+
+def check(command: Check) -> None:
+    """Check every step of a roadmap in every regime."""
     roadmap, config = get_roadmap(command.roadmap), get_preset(command.preset)
     for regime in REGIMES.values():
         roadmap.check(regime, config)
     regime = get_regime(config.regime)
     for step in roadmap.steps_in(regime):
         changes = roadmap.difference(step, regime, config)
-        said = (
-            ", ".join(f"{name} {old} to {new}" for name, (old, new) in changes.items())
-            or "changes nothing here"
-        )
-        print(f"{step.name}: {said if step.after else step.description}")
+        fields = [f"{name} {old} to {new}" for name, (old, new) in changes.items()]
+        text = ", ".join(fields) or "changes nothing here"
+        print(f"{step.name}: {text if step.after else step.description}")
     print(f"{command.roadmap} is sound (regime {regime.name}, preset {command.preset})")
-    return DONE
 
 
 def train(command: Train, stop: StopRequest) -> int:
     """Train one step."""
     regime = get_regime(command.config.regime, command.config.resolution)
-    roadmap = _roadmap(command)
+    roadmap = command.load_roadmap()
     step = roadmap.step(command.step, regime)
     if command.overwrite not in (None, step.name):
-        raise ValueError(
-            f"--overwrite names {command.overwrite!r} and the step is {step.name!r}: name the "
-            "same step"
-        )
-    path = build_design(roadmap, regime, DesignSpec())
-    overwrite = {step.name} if command.overwrite else set[str]()
+        raise ValueError(f"--overwrite is {command.overwrite!r}: give the step's name, {step.name}")
+    design = build_design(roadmap, regime, DesignSpec())
     command.check()
     from studies.train import Request
-    from studies.train import train as train_request
+    from studies.train import train as run_request
 
-    variant = path.variant(step.name)
-    request = Request(command, path, [variant], [command.seed], overwrite, others="refuse")
-    return train_request(request, stop)
+    overwrite = {step.name} if command.overwrite else set[str]()
+    variant = design.variant(step.name)
+    request = Request(command, design, [variant], [command.seed], overwrite, others="refuse")
+    return run_request(request, stop)
 
 
 def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
-    """Train every row of a design, then write the report; or have other processes do so, which
-    `arguments` start."""
+    """Train every variant of a design, or start workers that do, then write the report."""
     command.check()
-    from studies import launch
-    from studies.train import Request, check_choice, train_until_resolved
-    from studies.train import train as train_request
-
+    if command.launcher != "slurm":
+        _refuse_slurm_options(command)
     seeds = command.seeds or (tuple(range(ANALYSES[-1])) if command.until_resolved else (0,))
-    check_choice(["any"], seeds)
-    sweep = None if command.sweep is None else Sweep.parse(command.sweep)
-    if sweep and (command.until_resolved or command.margin is not None):
+    regime = get_regime(command.config.regime, command.config.resolution)
+    design = build_design(command.load_roadmap(), regime, _design_spec(command, len(seeds)))
+    requested = [design.find(name) for name in command.steps]
+    variants = [each for variant in requested for each in (variant, *design.settings(variant))]
+    variants = variants or list(design.variants)
+    names = [variant.name for variant in variants]
+    if unknown := set(command.overwrite) - set(names):
         raise ValueError(
-            "--until-resolved and --margin belong to a study's plan, which a --sweep leaves as it "
-            "is"
+            f"--overwrite names {', '.join(sorted(unknown))}: give names of steps to be trained"
         )
-    most = (
-        None
-        if command.until_resolved or command.runs_at_most is None
-        else command.runs_at_most // len(seeds)
-    )
-    spec = DesignSpec(command.design, command.base, command.factors, command.fraction, most, sweep)
-    design = build_design(
-        _roadmap(command), get_regime(command.config.regime, command.config.resolution), spec
-    )
-    asked = [design.find(row) for row in command.steps]
-    chosen = [each for row in asked for each in (row, *design.settings(row))] or list(
-        design.variants
-    )
-    overwrite = set(command.overwrite)
-    if strange := overwrite - {row.name for row in chosen}:
-        raise ValueError(
-            f"--overwrite names {', '.join(sorted(strange))}: give names of the steps that are to "
-            "be trained"
-        )
-    folder = command.folder
-    judging = (
-        None
-        if sweep
-        else planned(
-            folder,
+    plan = None
+    if command.sweep is None:
+        plan = planned(
+            command.folder,
             design,
             command.config,
-            [row.name for row in chosen],
+            names,
             seeds,
             until_resolved=command.until_resolved,
             margin=command.margin,
             runs_at_most=command.runs_at_most,
         )
-    )
+    from studies import launch
+    from studies.train import Request, check_choice, train_until_resolved
+    from studies.train import train as run_request
+
+    check_choice(names, seeds)
     if command.worker:
         launch.end_with_parent()
-    slurms = {
-        "--time-limit": command.time_limit,
-        "--partition": command.partition,
-        "--gpus": command.gpus,
-        "--sbatch": command.sbatch,
-    }
-    if command.launcher != "slurm" and (given := [name for name, value in slurms.items() if value]):
-        raise ValueError(
-            f"{given[0]} was given, which Slurm is told: add --launcher slurm, or leave it out"
-        )
-    if command.launcher == "slurm" and not command.dry_run:
-        return _start_workers(command, arguments, stop)
-    if (
-        command.jobs != 1
-        and not command.dry_run
-        and (code := _start_workers(command, arguments, stop)) != DONE
-    ):
-        return code
+    if (command.launcher == "slurm" or command.jobs != 1) and not command.dry_run:
+        code = _start_workers(command, arguments, stop)
+        if command.launcher == "slurm" or code != DONE:
+            return code
     request = Request(
         command,
         design,
-        chosen,
+        variants,
         seeds,
-        overwrite,
-        judging,
+        command.overwrite,
+        plan,
         # Workers of --until-resolved wait: the next round needs the others' results.
         others="leave" if command.worker and not command.until_resolved else "wait",
         estimate=not command.worker,
         dry_run=command.dry_run,
         mixed_code=command.mixed_code,
     )
-    if judging and command.until_resolved:
+    if plan and command.until_resolved:
         from report.sequential import missing_seeds
 
-        code = train_until_resolved(
-            request,
-            lambda: missing_seeds(folder, judging, design, mixed_code=command.mixed_code),
-            stop,
+        needed = functools.partial(
+            missing_seeds, command.folder, plan, design, mixed_code=command.mixed_code
         )
+        code = train_until_resolved(request, needed, stop)
     else:
-        code = train_request(request, stop)
-    if code not in (DONE, FAILED) or command.dry_run or command.worker:
-        return code
-    try:
-        print("report:", _write_report(folder, design.roadmap.name, command.mixed_code), flush=True)
-    except ValueError as nothing_to_report:
-        if code == DONE:
-            raise
-        _tell(f"runner.py: {nothing_to_report}")
+        code = run_request(request, stop)
+    if code in (DONE, FAILED) and not command.dry_run and not command.worker:
+        _report_all(command, code)
     return code
+
+
+def _design_spec(command: All, seeds: int) -> DesignSpec:
+    sweep = None if command.sweep is None else Sweep.parse(command.sweep)
+    if sweep and (command.until_resolved or command.margin is not None):
+        raise ValueError("--until-resolved and --margin are not for a --sweep: leave them out")
+    orders = None
+    if command.runs_at_most is not None and not command.until_resolved:
+        orders = command.runs_at_most // seeds
+    return DesignSpec(
+        command.design, command.base, command.factors, command.fraction, orders, sweep
+    )
+
+
+def _refuse_slurm_options(command: All) -> None:
+    for name in ("time_limit", "partition", "gpus", "sbatch"):
+        if getattr(command, name):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is for Slurm: add --launcher slurm, or leave it out")
 
 
 def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
@@ -354,16 +584,12 @@ def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) ->
     from training.device import code_version
 
     if command.overwrite:
-        raise ValueError(
-            "--overwrite was given with --jobs or --launcher slurm: it is for one process"
-        )
-    words = command_line.without(arguments, LAUNCHING)
+        raise ValueError("--overwrite is for one process: leave out --jobs and --launcher")
+    arguments = [*arguments, *WORKER_OPTIONS]
     if command.launcher == "local":
-        return launch.run_workers(words, command.jobs, command.device, stop)
+        return launch.run_workers(arguments, command.jobs, command.device, stop)
     if command.gpus and command.gpus > 1:
-        raise ValueError(
-            f"--gpus is {command.gpus}: a job trains on one GPU, give --gpus 1 and more --jobs"
-        )
+        raise ValueError(f"--gpus is {command.gpus}: a job has one GPU, give --gpus 1, more --jobs")
     folder = command.folder
     given = {
         "job-name": folder.name,
@@ -375,10 +601,10 @@ def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) ->
     find_study(folder, with_init_weights(command))
     refuse_other_code(folder, code_version())
     if command.data_dir is None:
-        words += ["--data-dir", str(data_folder(command))]
+        arguments += ["--data-dir", str(data_folder(command))]
     roadmap = Path(command.roadmap) if Path(command.roadmap).is_file() else None
     place, array, closing = launch.submit(
-        folder, words, command.jobs, options, code_version(), roadmap, data_folder(command)
+        folder, arguments, command.jobs, options, code_version(), roadmap, data_folder(command)
     )
     print(
         f"submitted: job {array}, {command.jobs} at once, and job {closing}, which trains what "
@@ -388,36 +614,63 @@ def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) ->
     return DONE
 
 
-def status(command: Status) -> int:
-    """Say how far a study is."""
-    from studies import status
+WORKER_OPTIONS = (
+    *("--jobs", "1", "--launcher", "local", "--time-limit", "None", "--partition", "None"),
+    *("--gpus", "None", "--sbatch"),
+)
+"""Options of a process that --jobs or --launcher starts. They override the command's own."""
 
-    folder = command.folder
-    say = {"table": status.as_table, "json": status.as_json}[command.format]
+
+def status(command: Status) -> int:
+    """Print a study's progress."""
+    render = {"table": study_status.as_table, "json": study_status.as_json}[command.format]
     while True:
-        now = status.read_status(folder)
+        now = study_status.read_status(command.folder)
         clear = "\x1b[H\x1b[2J" if command.watch and sys.stdout.isatty() else ""
-        print(clear + say(now), end="", flush=True)
+        print(clear + render(now), end="", flush=True)
         if not command.watch or len(now.of("done") + now.of("failed")) == len(now.runs):
             return DONE
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             time.sleep(2)
-        except KeyboardInterrupt:
-            return DONE
+            continue
+        return DONE
 
 
-def report(command: Report) -> int:
+def report(command: Report) -> None:
     """Write the report of a study."""
     if command.source and command.study:
         raise ValueError(
             f"both {command.source} and --study {command.study} were given: give one of them"
         )
     source = command.source or _source(command.study or command.preset, command.runs)
-    print("report:", _write_report(source, command.roadmap, command.mixed_code))
-    return DONE
+    print("report:", write_report(source, command.roadmap, command.mixed_code), flush=True)
 
 
-def pack(command: Pack) -> int:
+def _report_all(command: All, code: int) -> None:
+    """Write the report at the end of `all`; a run that failed may leave nothing to report."""
+    try:
+        roadmap = command.load_roadmap().name
+        print("report:", write_report(command.folder, roadmap, command.mixed_code), flush=True)
+    except ValueError as nothing_to_report:
+        if code == DONE:
+            raise
+        log(f"runner.py: {nothing_to_report}")
+
+
+def write_report(source: Path, roadmap: str | None, mixed_code: bool) -> Path:
+    """Write the report of a study's folder or pack and return its page."""
+    if not source.is_file() and not (source / "study.json").exists():
+        raise ValueError(
+            f"{source} holds no study: train a step first, or name another with --study or --preset"
+        )
+    from report.page import write
+
+    return Path(
+        write(source, roadmap, mixed_code=mixed_code, tell=lambda odd: log(f"report: {odd}"))
+    )
+
+
+def pack(command: Pack) -> None:
     """Write a study into one file."""
     from studies import pack
 
@@ -425,44 +678,36 @@ def pack(command: Pack) -> int:
     out = command.out or study.with_name(f"{study.name}.pack")
     pack.pack(study, out)
     print(f"pack: {out} ({readable_bytes(out.stat().st_size)})")
-    return DONE
 
 
-def unpack(command: Unpack) -> int:
-    """Make a study's folder of a pack."""
+def unpack(command: Unpack) -> None:
+    """Create a study's folder from a pack."""
     from studies import pack
 
     study = study_folder(command.study or command.pack.stem, command.runs)
     finished, left_out = pack.unpack(command.pack, study)
     rest = f"; {left_out} unfinished left out" if left_out else ""
     print(f"study: {study} ({finished} finished runs, without weights{rest})")
-    return DONE
 
 
-def merge(command: Merge) -> int:
-    """Put parts of a study together."""
+def merge(command: Merge) -> None:
+    """Merge parts of a study."""
     from studies import pack
 
     if len(command.studies) < 2:
         raise ValueError("one study cannot be merged: give two or more packs or studies' folders")
     pack.merge(command.studies, command.out)
     print(f"pack: {command.out} ({readable_bytes(command.out.stat().st_size)})")
-    return DONE
 
 
-def show(command: Show) -> int:
-    """Draw one step."""
-    regime = get_regime(command.regime, command.resolution)
-    roadmap = _roadmap(command)
-    step = roadmap.step(command.step, regime)
-    from ablations import diagram
-
-    print(diagram.show(roadmap, regime, step, command.resolution), end="")
-    return DONE
+def _source(study: str, runs: Path) -> Path:
+    """The study's folder or pack: a path, or the name of a folder in `runs`."""
+    path = Path(study)
+    return path if path.is_file() or (path / "study.json").exists() else study_folder(study, runs)
 
 
-def predict(command: Predict) -> int:
-    """Ask trained networks about images."""
+def predict(command: Predict) -> None:
+    """Classify images."""
     from inference.output import answer
     from inference.predictor import best_run
 
@@ -471,14 +716,11 @@ def predict(command: Predict) -> int:
         command.images, runs, top=command.top, as_json=command.json, plot_into=command.plot
     )
     if not command.runs:
-        _tell(
-            f"{runs[0]} was asked, the best of its study on validation images; --run names another"
-        )
+        log(f"{runs[0]} is used, the best of its study on validation images; --run names another")
     print(text, end="")
-    return DONE
 
 
-def export(command: Export) -> int:
+def export(command: Export) -> None:
     """Write a run's network for use elsewhere."""
     from inference.export import write
     from inference.predictor import best_run
@@ -493,40 +735,23 @@ def export(command: Export) -> int:
         license=command.license,
     )
     if not command.run:
-        _tell(
-            f"{run} was exported, the best of its study on validation images; --run names another"
-        )
+        log(f"{run} is exported, the best of its study on validation images; --run names another")
     print(f"export: {command.out} (largest difference of a logit {difference:.1e} of the largest)")
-    return DONE
 
 
-def _write_report(folder: Path, roadmap: str | None, mixed_code: bool = False) -> str:
-    if not folder.is_file() and not (folder / "study.json").exists():
-        raise ValueError(
-            f"{folder} holds no study: train a step first, or name another with --study or --preset"
-        )
-    from report.page import write
-
-    return str(
-        write(folder, roadmap, mixed_code=mixed_code, tell=lambda odd: _tell(f"report: {odd}"))
-    )
-
-
-def _roadmap(command: Training | Steps | Show) -> Roadmap:
-    return get_roadmap(command.roadmap, command.network)
-
-
-def _tell(complaint: object) -> None:
-    print(one_line(complaint), file=sys.stderr)
-
-
-def _source(study: str, runs: Path) -> Path:
-    """The study's folder or pack that `study` names: a path, or the name of one in `runs`."""
-    path = Path(study)
-    return path if path.is_file() or (path / "study.json").exists() else study_folder(study, runs)
+_PRINTING: dict[type, Any] = {
+    Steps: steps,
+    Show: show,
+    Check: check,
+    Report: report,
+    Pack: pack,
+    Unpack: unpack,
+    Merge: merge,
+    Predict: predict,
+    Export: export,
+}
 
 
 if __name__ == "__main__":
-    gc.set_threshold(*GARBAGE)
     sys.stdout, sys.stderr = cast(TextIO, Patient(sys.stdout)), cast(TextIO, Patient(sys.stderr))
     sys.exit(main())

@@ -1,11 +1,6 @@
-"""Real images, few and small, that the tests of training and of the command line share.
-
-What takes seconds to import is imported where it is used: the process that only hands out the tests
-    reads this too.
-"""
+"""Fixtures that tests share: few small images, and a study of one finished run."""
 
 import collections
-import gc
 import os
 import re
 import shutil
@@ -16,7 +11,6 @@ if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # processes that share the cores; read when torch is imported
     os.environ["OMP_NUM_THREADS"] = "1"
-    gc.disable()  # until all is imported: a second of looking through what stays
 
 import numpy as np
 import pytest
@@ -26,7 +20,7 @@ import runner
 
 os.environ.setdefault("GOMP_SPINCOUNT", runner.SPINS)  # as in a command
 
-MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+BuildOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_configure() -> None:
@@ -66,30 +60,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
 
-def pytest_collection_finish() -> None:
-    """Full searches for garbage pass over what has been imported by now, and are as rare as in a
-    command."""
-    from training.device import code_version
-
-    gc.enable()
-    gc.freeze()
-    gc.set_threshold(*runner.GARBAGE)
-    code_version()  # found once: a test may take git from the PATH
-
-
-def pytest_unconfigure() -> None:
-    """At its end Python clears away everything, or libraries complain of leaks."""
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
-def own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes what this user's runs remember."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_and_coarse() -> Iterator[None]:
+def fast_settings() -> Iterator[None]:
     """What is timed is timed as seldom, and what is drawn is as coarse, as may be: few tests ask
     how fast or fine."""
     from report import plots
@@ -105,7 +83,7 @@ def quick_and_coarse() -> Iterator[None]:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures of reports are drawn and not written, where something else is asked of a
     command."""
     from report import page
@@ -118,8 +96,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """made_once(name, make): a folder that `make` has filled, once for all processes of this
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
+    """build_once(name, make): a folder that `make` has filled, once for all processes of this
     session. To be read."""
     from utils.files import one_writer
 
@@ -142,7 +120,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 
 
 @pytest.fixture(scope="session")
-def images(made_once: MadeOnce) -> Path:
+def images(build_once: BuildOnce) -> Path:
     """A folder with one folder a class: 3 classes of 30 JPEGs, told apart by the direction of their
     stripes."""
 
@@ -160,7 +138,7 @@ def images(made_once: MadeOnce) -> Path:
                     root / name / f"{i:02}.jpg"
                 )
 
-    return made_once("images", draw)
+    return build_once("images", draw)
 
 
 def files(folder: Path) -> set[str]:
@@ -214,11 +192,11 @@ STUDY = [
     "--workers",
     "0",
 ]
-"""A request for the study that `house` holds, without its places."""
+"""A request for the study that `finished_study` holds, without its places."""
 
 
 @pytest.fixture(scope="session")
-def house(made_once: MadeOnce, images: Path) -> Path:
+def finished_study(build_once: BuildOnce, images: Path) -> Path:
     """A folder with a study of one finished run, and decoded images. Not to be changed."""
 
     def train(root: Path) -> None:
@@ -232,14 +210,14 @@ def house(made_once: MadeOnce, images: Path) -> Path:
         ]
         assert runner.main(["all", *STUDY, *options, "--no-trial"]) == 0
 
-    return made_once("house", train)
+    return build_once("finished_study", train)
 
 
 @pytest.fixture
-def house_place(house: Path, images: Path, tmp_path: Path) -> list[str]:
-    """The options that place the study in `tmp_path`/house, a copy of `house` to be spoilt."""
-    shutil.copytree(house, tmp_path / "house")
-    root = tmp_path / "house"
+def study_places(finished_study: Path, images: Path, tmp_path: Path) -> list[str]:
+    """Options of a copy of `finished_study` that a test may damage."""
+    shutil.copytree(finished_study, tmp_path / "finished_study")
+    root = tmp_path / "finished_study"
     return [
         "--dataset",
         f"imagefolder:{images}",

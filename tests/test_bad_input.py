@@ -13,14 +13,14 @@ import runner
 from studies import run_queue
 from tests.conftest import files
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture
-def own(tmp_path: Path, images: Path, place: list[str]) -> Path:
+def own(tmp_path: Path, images: Path, quick_study: list[str]) -> Path:
     """A copy of the images, to be spoilt, in the place of them."""
     folder = Path(shutil.copytree(images, tmp_path / "own"))
-    place[place.index("--dataset") + 1] = f"imagefolder:{folder}"
+    quick_study[quick_study.index("--dataset") + 1] = f"imagefolder:{folder}"
     return folder
 
 
@@ -35,9 +35,12 @@ def refused(arguments: list[str], capsys, code: int) -> str:
     return complaints[0]
 
 
-def test_dry_run_tells_the_bill_and_writes_nothing(place, tmp_path, capsys) -> None:
+def test_dry_run_tells_the_bill_and_writes_nothing(quick_study, tmp_path, capsys) -> None:
     before = files(tmp_path)
-    assert runner.main(["all", *place, "--steps", "3", "13", "--dry-run", "--seeds", "0", "1"]) == 0
+    assert (
+        runner.main(["all", *quick_study, "--steps", "3", "13", "--dry-run", "--seeds", "0", "1"])
+        == 0
+    )
     out = capsys.readouterr().out
     assert "4 runs, 4 to train" in out
     assert "72 a run in training, 288 in all" in out  # 72 of 90 images are trained on, in one epoch
@@ -51,15 +54,15 @@ def test_dry_run_tells_the_bill_and_writes_nothing(place, tmp_path, capsys) -> N
     assert files(tmp_path) == before
 
 
-def test_after_each_run_the_forecast_is_corrected(place, capsys) -> None:
-    assert runner.main(["all", *place, "--steps", "3", "4"]) == 0
+def test_after_each_run_the_forecast_is_corrected(quick_study, capsys) -> None:
+    assert runner.main(["all", *quick_study, "--steps", "3", "4"]) == 0
     out = capsys.readouterr().out
     assert (
         out.index("expected in total")
         < out.index("1 run left, about ")
         < out.index("all 2 runs are finished")
     )
-    assert runner.main(["all", *place, "--steps", "3", "4", "5", "--dry-run"]) == 0
+    assert runner.main(["all", *quick_study, "--steps", "3", "4", "5", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "3 runs, 2 finished, 1 to train" in out
     assert out.count("measured now") == 1
@@ -77,10 +80,10 @@ def test_after_each_run_the_forecast_is_corrected(place, capsys) -> None:
     ],
 )
 def test_an_impossible_batch_is_refused_before_anything_is_written(
-    command, options, message, place, tmp_path, capsys
+    command, options, message, quick_study, tmp_path, capsys
 ) -> None:
     before = files(tmp_path)
-    assert message in refused([*command.split(), *place, *options], capsys, 2)
+    assert message in refused([*command.split(), *quick_study, *options], capsys, 2)
     assert files(tmp_path) == before
 
 
@@ -97,18 +100,20 @@ def test_an_impossible_batch_is_refused_before_anything_is_written(
     ids=["gpu", "python", "cpu"],
 )
 def test_memory_that_runs_out_in_a_run_fails_it_with_the_next_batch_to_try(
-    failure, place, capsys, monkeypatch
+    failure, quick_study, capsys, monkeypatch
 ) -> None:
     def train(*_: object) -> None:
         raise failure
 
     monkeypatch.setattr(run_queue, "train", train)
-    said = refused(["train", "13", *place], capsys, 1)
+    said = refused(["train", "13", *quick_study], capsys, 1)
     assert "separate-downsampling seed 0 ran out of memory: 24 images" in said
     assert "give --micro-batches 2, parts of 12" in said
 
 
-def test_the_next_batch_is_tried_when_the_failed_run_is_gone(place, capsys, monkeypatch) -> None:
+def test_the_next_batch_is_tried_when_the_failed_run_is_gone(
+    quick_study, capsys, monkeypatch
+) -> None:
     class Network:
         """Stands for all that the failed run had on its device."""
 
@@ -125,49 +130,51 @@ def test_the_next_batch_is_tried_when_the_failed_run_is_gone(place, capsys, monk
 
     monkeypatch.setattr(run_queue, "train", train)
     monkeypatch.setattr(run_queue, "micro_batches_that_fit", try_batches)
-    refused(["train", "13", *place], capsys, 1)
+    refused(["train", "13", *quick_study], capsys, 1)
     assert networks
     assert left[-1] == 0
 
 
-def test_a_worker_that_was_killed_is_one_sentence(place, capsys, monkeypatch) -> None:
+def test_a_worker_that_was_killed_is_one_sentence(quick_study, capsys, monkeypatch) -> None:
     def train(*_: object) -> None:
         raise RuntimeError(
             "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."
         )
 
     monkeypatch.setattr(run_queue, "train", train)
-    said = refused(["train", "13", *place], capsys, 1)
+    said = refused(["train", "13", *quick_study], capsys, 1)
     assert "(DataLoader worker (pid 7) is killed by signal: Bus error)" in said
     assert "--shm-size" in said
 
 
-def test_another_error_of_torch_is_not_taken_for_memory(place, monkeypatch) -> None:
+def test_another_error_of_torch_is_not_taken_for_memory(quick_study, monkeypatch) -> None:
     def train(*_: object) -> None:
         raise RuntimeError("shape mismatch")
 
     monkeypatch.setattr(run_queue, "train", train)
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        runner.main(["train", "13", *place])
+        runner.main(["train", "13", *quick_study])
 
 
 def test_too_little_disk_for_images_and_runs_is_refused_first(
-    place, tmp_path, capsys, monkeypatch
+    quick_study, tmp_path, capsys, monkeypatch
 ) -> None:
     before = files(tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    said = refused(["train", "3", *place], capsys, 1)
+    said = refused(["train", "3", *quick_study], capsys, 1)
     assert "needs" in said
     assert "1.0 kB free" in said
     assert files(tmp_path) == before
 
 
-def test_unreadable_images_are_named_and_can_be_left_out(place, own, tmp_path, capsys) -> None:
+def test_unreadable_images_are_named_and_can_be_left_out(
+    quick_study, own, tmp_path, capsys
+) -> None:
     (own / "down" / "03.jpg").write_bytes(b"")
     (own / "across" / "11.jpg").write_text("no image")
     capsys.readouterr()
-    assert runner.main(["train", "3", *place]) == 2
+    assert runner.main(["train", "3", *quick_study]) == 2
     said = capsys.readouterr().err
     named = {
         name
@@ -178,7 +185,7 @@ def test_unreadable_images_are_named_and_can_be_left_out(place, own, tmp_path, c
     assert not (tmp_path / "runs").exists()
     assert said.count("\n") == said.count("Decoding ") + 1  # one sentence, whatever else is told
     capsys.readouterr()
-    assert runner.main(["all", "--steps", "3", *place, "--skip-unreadable"]) == 0
+    assert runner.main(["all", "--steps", "3", *quick_study, "--skip-unreadable"]) == 0
     told = capsys.readouterr().err
     study = json.loads((tmp_path / "runs/quick/study.json").read_text())["dataset"]
     run = json.loads((tmp_path / "runs/quick/patchify-stem/seed-0/environment.json").read_text())
@@ -196,20 +203,20 @@ def test_unreadable_images_are_named_and_can_be_left_out(place, own, tmp_path, c
         f"{study['train']} training, {study['validation']} validation, {study['test']} test" in page
     )
     # Later commands must go on asking for it: it never passes silently for the whole.
-    assert "unreadable images" in refused(["train", "4", *place], capsys, 2)
+    assert "unreadable images" in refused(["train", "4", *quick_study], capsys, 2)
 
 
-def test_images_changed_under_their_cache_are_refused(place, own, capsys) -> None:
-    assert runner.main(["train", "3", *place]) == 0
+def test_images_changed_under_their_cache_are_refused(quick_study, own, capsys) -> None:
+    assert runner.main(["train", "3", *quick_study]) == 0
     for path in own.rglob("*.jpg"):
         shutil.copy(own / "down" / "00.jpg", path) if path.name != "00.jpg" else None
-    said = refused(["train", "4", *place], capsys, 2)
+    said = refused(["train", "4", *quick_study], capsys, 2)
     assert "changed since" in said
     assert "to build it again" in said
 
 
-def test_a_damaged_cache_is_refused(place, tmp_path, capsys) -> None:
-    assert runner.main(["train", "3", *place]) == 0
+def test_a_damaged_cache_is_refused(quick_study, tmp_path, capsys) -> None:
+    assert runner.main(["train", "3", *quick_study]) == 0
     for pixels in (tmp_path / "data/cache").rglob("images.bin"):
         pixels.write_bytes(pixels.read_bytes()[:100])
-    assert "is damaged" in refused(["train", "4", *place], capsys, 1)
+    assert "is damaged" in refused(["train", "4", *quick_study], capsys, 1)

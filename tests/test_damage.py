@@ -11,15 +11,15 @@ from studies import run_queue
 from tests.conftest import STUDY
 from training.interrupt import Stopped
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 RUN = "patchify-stem/seed-0"
 
 
 @pytest.fixture
-def study(house_place, tmp_path: Path) -> Path:
+def study(study_places, tmp_path: Path) -> Path:
     """A copy of a study with one finished run."""
-    return tmp_path / "house/runs/s"
+    return tmp_path / "finished_study/runs/s"
 
 
 def complaints(capsys: pytest.CaptureFixture) -> list[str]:
@@ -54,9 +54,9 @@ def spoil(file: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["torn", "no fields", "not a number", "deep", "a pipe"])
-def test_a_finished_runs_result_that_is_damaged(damage, study, house_place, capsys) -> None:
+def test_a_finished_runs_result_that_is_damaged(damage, study, study_places, capsys) -> None:
     spoil(study / RUN / "result.json", damage)
-    command = ["all", *STUDY, *house_place, "--no-trial"]
+    command = ["all", *STUDY, *study_places, "--no-trial"]
     capsys.readouterr()
     assert runner.main(command) == 1
     first, *others = complaints(capsys)
@@ -66,11 +66,11 @@ def test_a_finished_runs_result_that_is_damaged(damage, study, house_place, caps
 
 
 @pytest.mark.parametrize("damage", ["torn", "a list", "no fields", "deep", "a pipe", "a folder"])
-def test_a_study_json_that_is_damaged(damage, study, house_place, capsys) -> None:
+def test_a_study_json_that_is_damaged(damage, study, study_places, capsys) -> None:
     spoil(study / "study.json", damage)
     before = sorted(study.rglob("*"))
     for command in (
-        ["all", *STUDY, *house_place],
+        ["all", *STUDY, *study_places],
         ["report", "--study", str(study)],
         ["export", "--run", str(study / RUN), "--out", str(study / "out")],
     ):
@@ -89,15 +89,15 @@ def test_a_study_json_that_is_damaged(damage, study, house_place, capsys) -> Non
 
 @pytest.mark.parametrize("damage", ["torn", "a list", "deep", "a pipe"])
 def test_measured_speeds_that_are_damaged_are_measured_again(
-    damage, study, house_place, capsys
+    damage, study, study_places, capsys
 ) -> None:
     spoil(study / "speeds.json", damage)
-    assert runner.main(["all", *STUDY, *house_place, "--steps", "4", "--dry-run"]) == 0
+    assert runner.main(["all", *STUDY, *study_places, "--steps", "4", "--dry-run"]) == 0
     assert "measured now" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["empty", "torn", "a pipe"])
-def test_weights_that_are_damaged(damage, study, house_place, images, tmp_path, capsys) -> None:
+def test_weights_that_are_damaged(damage, study, study_places, images, tmp_path, capsys) -> None:
     spoil(study / RUN / "model.safetensors", damage)
     image = str(images / "down/01.jpg")
     for command in (
@@ -111,7 +111,7 @@ def test_weights_that_are_damaged(damage, study, house_place, images, tmp_path, 
         assert ("holds no weights" if damage == "a pipe" else "restore it") in said
     # An unfinished run that would end with them says so at once.
     (study / RUN / "result.json").unlink()
-    assert runner.main(["all", *STUDY, *house_place, "--no-trial"]) == 1
+    assert runner.main(["all", *STUDY, *study_places, "--no-trial"]) == 1
     assert "model.safetensors, the weights of the best epoch, is damaged" in complaints(capsys)[0]
 
 
@@ -131,23 +131,23 @@ def test_a_changed_bit_of_the_weights_is_found(study, images, capsys) -> None:
 
 @pytest.mark.parametrize("damage", ["binary", "missing", "a pipe"])
 def test_metrics_of_an_unfinished_run_are_restored_from_its_checkpoint(
-    damage, study, house_place
+    damage, study, study_places
 ) -> None:
     (study / RUN / "result.json").unlink()
     file = study / RUN / "metrics.jsonl"
     good = file.read_bytes()
     file.unlink() if damage == "missing" else spoil(file, damage)
-    assert runner.main(["all", *STUDY, *house_place, "--no-trial"]) == 0
+    assert runner.main(["all", *STUDY, *study_places, "--no-trial"]) == 0
     assert file.read_bytes() == good
 
 
 def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
-    study, house_place, capsys, monkeypatch
+    study, study_places, capsys, monkeypatch
 ) -> None:
     command = [
         "all",
         *STUDY,
-        *house_place,
+        *study_places,
         "--no-trial",
         "--steps",
         "3",
@@ -179,8 +179,8 @@ def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
     assert (study / RUN / "result.json").stat().st_mtime_ns > made
 
 
-def test_another_runs_checkpoint_is_not_gone_on_with(study, house_place, capsys) -> None:
-    command = ["all", *STUDY, *house_place, "--no-trial", "--steps", "3", "--seeds", "1"]
+def test_another_runs_checkpoint_is_not_gone_on_with(study, study_places, capsys) -> None:
+    command = ["all", *STUDY, *study_places, "--no-trial", "--steps", "3", "--seeds", "1"]
     (study / "patchify-stem/seed-1").mkdir()
     shutil.copy(study / RUN / "checkpoint.pt", study / "patchify-stem/seed-1")
     capsys.readouterr()

@@ -9,7 +9,7 @@ import pytest
 import runner
 from tests.conftest import STUDY
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 def edit(file: Path, **changes: object) -> None:
@@ -17,10 +17,10 @@ def edit(file: Path, **changes: object) -> None:
 
 
 @pytest.fixture
-def another(house_place, tmp_path: Path) -> Path:
+def another(study_places, tmp_path: Path) -> Path:
     """The finished run of a study's step, as it would be if that step had been made with GELU
     then."""
-    run = tmp_path / "house/runs/s/patchify-stem/seed-0"
+    run = tmp_path / "finished_study/runs/s/patchify-stem/seed-0"
     config = json.loads((run / "config.json").read_text())
     architecture = config["architecture"] | {"activation": "gelu"}
     edit(
@@ -35,7 +35,7 @@ def another(house_place, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 def test_another_network_under_the_steps_name_is_neither_skipped_nor_resumed(
-    state, another: Path, house_place, tmp_path, capsys
+    state, another: Path, study_places, tmp_path, capsys
 ) -> None:
     if state == "unfinished":
         (another / "result.json").unlink()
@@ -47,7 +47,7 @@ def test_another_network_under_the_steps_name_is_neither_skipped_nor_resumed(
             else [word for word in STUDY if word not in ("--steps", "3")] + ["3"]
         )
         capsys.readouterr()
-        assert runner.main([command, *options, *house_place, "--no-trial"]) == 2
+        assert runner.main([command, *options, *study_places, "--no-trial"]) == 2
         said = capsys.readouterr()
         assert said.err.count("\n") == 1
         assert "architecture.activation was 'gelu', is 'relu'" in said.err
@@ -57,29 +57,29 @@ def test_another_network_under_the_steps_name_is_neither_skipped_nor_resumed(
 
 
 def test_a_result_of_another_digest_is_not_taken_where_the_config_is_lost(
-    another: Path, house_place, capsys
+    another: Path, study_places, capsys
 ) -> None:
     (another / "config.json").write_text("torn")
-    assert runner.main(["all", *STUDY, *house_place, "--no-trial"]) == 2
+    assert runner.main(["all", *STUDY, *study_places, "--no-trial"]) == 2
     assert "its digest was another, is " in capsys.readouterr().err
 
 
-def test_overwriting_puts_the_asked_network_in_its_place(another: Path, house_place) -> None:
-    command = ["all", *STUDY, *house_place, "--no-trial", "--overwrite", "patchify-stem"]
+def test_overwriting_puts_the_asked_network_in_its_place(another: Path, study_places) -> None:
+    command = ["all", *STUDY, *study_places, "--no-trial", "--overwrite", "patchify-stem"]
     (another / ".made-again").touch()  # a command that was interrupted before the step was changed
     assert runner.main(command) == 0
     for name in ("config.json", "result.json"):
         assert json.loads((another / name).read_text())["digest"] not in ("another", None)
-    assert runner.main(["all", *STUDY, *house_place, "--no-trial"]) == 0
+    assert runner.main(["all", *STUDY, *study_places, "--no-trial"]) == 0
 
 
 SHARE = [word for word in STUDY if word not in ("--steps", "3")] + ["--steps", "patchify-stem"]
 
 
 @pytest.fixture
-def elsewhere(house_place, tmp_path: Path) -> Path:
+def elsewhere(study_places, tmp_path: Path) -> Path:
     """The finished run of patchify-stem, under the name of a row that another design gave it."""
-    study = tmp_path / "house/runs/s"
+    study = tmp_path / "finished_study/runs/s"
     (study / "patchify-stem").rename(study / "without-depthwise")
     for name in ("config.json", "result.json"):
         edit(study / "without-depthwise/seed-0" / name, step="without-depthwise")
@@ -87,9 +87,9 @@ def elsewhere(house_place, tmp_path: Path) -> Path:
 
 
 def test_what_another_row_has_made_is_taken_and_not_made_again(
-    elsewhere, house_place, images, capsys
+    elsewhere, study_places, images, capsys
 ) -> None:
-    command = ["all", *SHARE, *house_place, "--no-trial"]
+    command = ["all", *SHARE, *study_places, "--no-trial"]
     before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
     assert runner.main([*command, "--dry-run"]) == 0
     assert "1 run, 1 shared" in capsys.readouterr().out
@@ -107,9 +107,9 @@ def test_what_another_row_has_made_is_taken_and_not_made_again(
     assert (mine / "result.json").exists()
 
 
-def test_what_another_row_has_begun_is_finished_there(elsewhere, house_place, capsys) -> None:
+def test_what_another_row_has_begun_is_finished_there(elsewhere, study_places, capsys) -> None:
     (elsewhere / "result.json").unlink()
-    assert runner.main(["all", *SHARE, *house_place, "--no-trial"]) == 0
+    assert runner.main(["all", *SHARE, *study_places, "--no-trial"]) == 0
     out = capsys.readouterr().out
     assert "2 runs, 1 shared, 1 to resume" in out
     assert "patchify-stem seed 0: the run of without-depthwise, top-1 " in out
@@ -117,18 +117,18 @@ def test_what_another_row_has_begun_is_finished_there(elsewhere, house_place, ca
 
 
 def test_a_damaged_result_of_another_row_is_named_with_that_row(
-    elsewhere, house_place, capsys
+    elsewhere, study_places, capsys
 ) -> None:
     (elsewhere / "result.json").write_text("{}")
-    assert runner.main(["all", *SHARE, *house_place, "--no-trial"]) == 1
+    assert runner.main(["all", *SHARE, *study_places, "--no-trial"]) == 1
     assert "without-depthwise/seed-0/result.json is damaged" in capsys.readouterr().err
 
 
 def test_naming_a_row_in_overwrite_leaves_anothers_run_alone(
-    elsewhere, house_place, capsys
+    elsewhere, study_places, capsys
 ) -> None:
     before = (elsewhere / "result.json").stat().st_mtime_ns
-    command = ["all", *SHARE, *house_place, "--no-trial", "--overwrite", "patchify-stem"]
+    command = ["all", *SHARE, *study_places, "--no-trial", "--overwrite", "patchify-stem"]
     assert runner.main(command) == 0
     assert "(--overwrite without-depthwise makes it again)" in capsys.readouterr().out
     assert (elsewhere / "result.json").stat().st_mtime_ns == before

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data import pocket
-from tests.conftest import MadeOnce
+from tests.conftest import BuildOnce
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -22,9 +22,9 @@ QUICK = f"--dataset food101 --resolution 32 --epochs {EPOCHS} --warmup-epochs 0 
 
 
 @pytest.fixture(scope="module")
-def few_images(made_once: MadeOnce) -> Path:
+def few_images(build_once: BuildOnce) -> Path:
     """The first pocket images, eight a class."""
-    return made_once("few-pocket", lambda root: pocket.write(root / "food-101", train=6, test=2))
+    return build_once("few-pocket", lambda root: pocket.write(root / "food-101", train=6, test=2))
 
 
 @pytest.fixture

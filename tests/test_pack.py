@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def study(house: Path, tmp_path: Path) -> Path:
+def study(finished_study: Path, tmp_path: Path) -> Path:
     """A copy of a study with one finished run."""
-    shutil.copytree(house / "runs/s", tmp_path / "runs/s")
+    shutil.copytree(finished_study / "runs/s", tmp_path / "runs/s")
     return tmp_path / "runs/s"
 
 
@@ -40,7 +40,7 @@ def test_a_study_is_packed_and_reported_from_its_pack(study: Path, tmp_path: Pat
 
 
 def test_a_study_goes_on_from_its_pack(
-    study: Path, tmp_path: Path, house_place: list[str], capsys, monkeypatch
+    study: Path, tmp_path: Path, study_places: list[str], capsys, monkeypatch
 ) -> None:
     unfinished = study / "patchify-stem/seed-7"
     shutil.copytree(study / "patchify-stem/seed-0", unfinished)
@@ -48,8 +48,8 @@ def test_a_study_goes_on_from_its_pack(
     for record in unfinished.glob("*.json"):
         record.write_text(record.read_text().replace('"digest": "', '"digest": "7'))
     assert runner.main(["pack", str(study)]) == 0
-    shutil.rmtree(tmp_path / "house/runs/s")
-    runs = house_place[house_place.index("--runs") + 1]
+    shutil.rmtree(tmp_path / "finished_study/runs/s")
+    runs = study_places[study_places.index("--runs") + 1]
     assert runner.main(["unpack", str(study.with_name("s.pack")), "--runs", runs]) == 0
     assert "(1 finished runs, without weights; 1 unfinished left out)" in capsys.readouterr().out
     shutil.rmtree(unfinished)
@@ -57,11 +57,11 @@ def test_a_study_goes_on_from_its_pack(
         assert runner.main(["report", "--study", str(folder)]) == 0
     assert files(study / "report") == files(Path(runs) / "s/report")
 
-    monkeypatch.chdir(tmp_path / "house")
+    monkeypatch.chdir(tmp_path / "finished_study")
     assert runner.main(["predict", str(ROOT / "docs/images/pocket.jpg")]) == 2
     assert "holds no finished one with weights" in capsys.readouterr().err
     before = files(Path(runs) / "s/patchify-stem/seed-0")
-    assert runner.main(["all", *STUDY, *house_place, "--seeds", "0", "1", "--no-trial"]) == 0
+    assert runner.main(["all", *STUDY, *study_places, "--seeds", "0", "1", "--no-trial"]) == 0
     assert "2 runs, 1 finished, 1 to train" in capsys.readouterr().out
     assert files(Path(runs) / "s/patchify-stem/seed-0") == before
     assert collect.read(Path(runs) / "s").seeds == (0, 1)

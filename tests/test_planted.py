@@ -17,7 +17,7 @@ import runner
 from tests.conftest import STUDY
 from training import checkpoint
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 class Trap:
@@ -107,8 +107,8 @@ def test_weights_to_start_from(name, trap, tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint.pt.previous"])
-def test_an_unfinished_runs_checkpoint(name, house_place, trap, tmp_path, capsys) -> None:
-    run = tmp_path / "house" / RUN
+def test_an_unfinished_runs_checkpoint(name, study_places, trap, tmp_path, capsys) -> None:
+    run = tmp_path / "finished_study" / RUN
     for kind in KINDS:
         (run / "result.json").unlink(missing_ok=True)
         for other in ("checkpoint.pt", "checkpoint.pt.previous"):
@@ -121,7 +121,7 @@ def test_an_unfinished_runs_checkpoint(name, house_place, trap, tmp_path, capsys
                     "train",
                     "3",
                     *[w for w in STUDY if w not in ("--steps", "3")],
-                    *house_place,
+                    *study_places,
                     "--no-trial",
                 ]
             )
@@ -134,8 +134,8 @@ def test_an_unfinished_runs_checkpoint(name, house_place, trap, tmp_path, capsys
         assert not trap.place.exists()
 
 
-def test_a_runs_weights_and_records(house_place, images, trap, tmp_path, capsys) -> None:
-    run, study = tmp_path / "house" / RUN, tmp_path / "house/runs/s"
+def test_a_runs_weights_and_records(study_places, images, trap, tmp_path, capsys) -> None:
+    run, study = tmp_path / "finished_study" / RUN, tmp_path / "finished_study/runs/s"
     image = str(images / "down/01.jpg")
     requests = {
         "model.safetensors": [
@@ -144,10 +144,10 @@ def test_a_runs_weights_and_records(house_place, images, trap, tmp_path, capsys)
         ],
         "result.json": [
             ["export", "--run", str(run), "--out", str(tmp_path / "no")],
-            ["all", *STUDY, *house_place],
+            ["all", *STUDY, *study_places],
         ],
         "config.json": [["export", "--run", str(run), "--out", str(tmp_path / "no")]],
-        "study.json": [["report", "--study", str(study)], ["all", *STUDY, *house_place]],
+        "study.json": [["report", "--study", str(study)], ["all", *STUDY, *study_places]],
     }
     for name, commands in requests.items():
         file = study / name if name == "study.json" else run / name
@@ -179,29 +179,29 @@ def test_a_runs_weights_and_records(house_place, images, trap, tmp_path, capsys)
         (run / name).write_bytes(good)
 
 
-def test_what_the_house_remembers(house_place, trap, tmp_path, capsys) -> None:
+def test_what_the_house_remembers(study_places, trap, tmp_path, capsys) -> None:
     """Decoded images, measured speeds."""
-    root = tmp_path / "house"
+    root = tmp_path / "finished_study"
     for name in ("index.npz", "ids.json", "meta.json"):
         for file in root.glob(f"cache/*-train-*/{name}"):
             good = file.read_bytes()
             for kind in (as_pickle, as_torch, as_numpy):
                 kind(file, trap)
                 capsys.readouterr()
-                assert runner.main(["all", *STUDY, *house_place]) == 1
+                assert runner.main(["all", *STUDY, *study_places]) == 1
                 said = capsys.readouterr().err
                 assert said.count("\n") == 1, said
                 assert "is damaged" in said
                 assert not trap.place.exists()
             file.write_bytes(good)
     as_pickle(root / "runs/s/speeds.json", trap)
-    assert runner.main(["all", *STUDY, *house_place, "--steps", "3", "4"]) == 0
+    assert runner.main(["all", *STUDY, *study_places, "--steps", "3", "4"]) == 0
     assert not trap.place.exists()
     assert json.loads((root / "runs/s/speeds.json").read_text())
 
 
-def test_images(trap, images, house_place, tmp_path, capsys) -> None:
-    run = str(tmp_path / "house" / RUN)
+def test_images(trap, images, study_places, tmp_path, capsys) -> None:
+    run = str(tmp_path / "finished_study" / RUN)
     for suffix in ("jpg", "png", "gif", "tif", "webp"):
         for kind in KINDS:
             kind(tmp_path / f"x.{suffix}", trap)

@@ -59,11 +59,11 @@ def test_check_says_what_each_step_changes_in_a_preset(mine, capsys) -> None:
     "command", [["check"], ["all", "--roadmap"], ["train", "1", "--roadmap"]], ids=lambda c: c[0]
 )
 def test_a_wrong_roadmap_is_refused_and_nothing_written(
-    mine, place, command, old, new, said, tmp_path, capsys
+    mine, quick_study, command, old, new, said, tmp_path, capsys
 ) -> None:
     Path(mine).write_text(MINE.replace(old, new))
-    place = place if command != ["check"] else []
-    assert runner.main([*command, mine, *place]) == 2
+    options = [] if command == ["check"] else quick_study
+    assert runner.main([*command, mine, *options]) == 2
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
@@ -71,10 +71,10 @@ def test_a_wrong_roadmap_is_refused_and_nothing_written(
 
 
 def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(
-    mine, place, tmp_path, capsys
+    mine, quick_study, tmp_path, capsys
 ) -> None:
     study = tmp_path / "runs/quick"
-    assert runner.main(["all", "--roadmap", mine, *place]) == 0
+    assert runner.main(["all", "--roadmap", mine, *quick_study]) == 0
     out = capsys.readouterr().out
     assert "no-layer-scale         seed 0 shared" in out  # the preset has none: nothing to train
     assert not (study / "no-layer-scale/seed-0/result.json").exists()
@@ -84,7 +84,7 @@ def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(
     assert "changes nothing here" in page
     assert "| 0 | as-in-the-paper" in page.replace("  ", " ").replace("  ", " ")
 
-    assert runner.main(["train", "separate-downsampling", *place]) == 0
+    assert runner.main(["train", "separate-downsampling", *quick_study]) == 0
     assert (
         "the run of as-in-the-paper" in capsys.readouterr().out
     )  # one network and recipe, one run
@@ -101,9 +101,9 @@ def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(
 
 
 def test_the_recipe_roadmap_makes_no_run_for_what_a_preset_switches_off(
-    place, tmp_path, capsys
+    quick_study, tmp_path, capsys
 ) -> None:
-    request = ["all", "--roadmap", "recipe", *place, "--dry-run"]
+    request = ["all", "--roadmap", "recipe", *quick_study, "--dry-run"]
     assert runner.main(request) == 0
     out = capsys.readouterr().out
     assert "13 runs" in out

@@ -36,29 +36,31 @@ def test_steps_prints_every_row_in_three_formats(capsys) -> None:
         assert row["name"] in printed["table"]
 
 
-def test_train_makes_a_run_then_leaves_it_alone_until_it_is_named(place, tmp_path, capsys) -> None:
-    assert runner.main(["train", "4", *place]) == 0
+def test_train_makes_a_run_then_leaves_it_alone_until_it_is_named(
+    quick_study, tmp_path, capsys
+) -> None:
+    assert runner.main(["train", "4", *quick_study]) == 0
     result = tmp_path / "runs/quick/depthwise/seed-0/result.json"
     first = result.read_bytes()
-    assert runner.main(["train", "depthwise", *place]) == 0
+    assert runner.main(["train", "depthwise", *quick_study]) == 0
     assert result.read_bytes() == first
     assert "finished, top-1" in capsys.readouterr().out
-    assert runner.main(["train", "4", *place, "--overwrite", "gelu"]) == 2
+    assert runner.main(["train", "4", *quick_study, "--overwrite", "gelu"]) == 2
     assert result.read_bytes() == first
-    assert runner.main(["train", "4", *place, "--overwrite", "depthwise"]) == 0
+    assert runner.main(["train", "4", *quick_study, "--overwrite", "depthwise"]) == 0
     assert result.read_bytes() != first
 
 
 def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(
-    place, tmp_path, capsys
+    quick_study, tmp_path, capsys
 ) -> None:
-    runner.main(["train", "4", *place])
+    runner.main(["train", "4", *quick_study])
     capsys.readouterr()
     chosen = ["--steps", "3", "depthwise", "swin-small"]
-    assert runner.main(["all", *place, *chosen, "--dry-run"]) == 0
+    assert runner.main(["all", *quick_study, *chosen, "--dry-run"]) == 0
     assert "3 runs, 1 finished, 2 to train" in capsys.readouterr().out
     assert not (tmp_path / "runs/quick/patchify-stem").exists()
-    assert runner.main(["all", *place, *chosen]) == 0
+    assert runner.main(["all", *quick_study, *chosen]) == 0
     out = capsys.readouterr().out
     assert out.index("1 finished, 2 to train") < out.index("\nreport:")
     report = (tmp_path / "runs/quick/report/report.md").read_text()
@@ -67,15 +69,15 @@ def test_all_prints_its_plan_skips_what_is_finished_and_ends_with_the_report(
         assert (tmp_path / f"runs/quick/{name}/seed-0/result.json").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_design_shares_the_runs_of_others_and_is_noted(place, tmp_path, capsys) -> None:
-    runner.main(["train", "layer-norm", *place])
+@pytest.mark.usefixtures("no_figures")
+def test_a_design_shares_the_runs_of_others_and_is_noted(quick_study, tmp_path, capsys) -> None:
+    runner.main(["train", "layer-norm", *quick_study])
     capsys.readouterr()
     noted = json.loads((tmp_path / "runs/quick/study.json").read_text())
     assert [design["kind"] for design in noted["designs"]] == ["cumulative"]
     request = [
         "all",
-        *place,
+        *quick_study,
         "--design",
         "leave-one-out",
         "--steps",
@@ -95,9 +97,11 @@ def test_a_design_shares_the_runs_of_others_and_is_noted(place, tmp_path, capsys
     assert (noted["roadmap"], noted["kind"]) == ("paper", "leave-one-out")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_how_a_study_is_judged_is_written_before_its_first_result(place, tmp_path, capsys) -> None:
-    request = ["all", *place, "--steps", "3", "depthwise", "--no-trial", "--margin", "0.5"]
+@pytest.mark.usefixtures("no_figures")
+def test_how_a_study_is_judged_is_written_before_its_first_result(
+    quick_study, tmp_path, capsys
+) -> None:
+    request = ["all", *quick_study, "--steps", "3", "depthwise", "--no-trial", "--margin", "0.5"]
     assert runner.main([*request, "--dry-run"]) == 0
     assert not (tmp_path / "runs/quick").exists()
     assert runner.main(request) == 0
@@ -123,9 +127,9 @@ def test_how_a_study_is_judged_is_written_before_its_first_result(place, tmp_pat
     assert "edited by hand" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) -> None:
-    request = ["all", *place, "--steps", "3", "depthwise", "--no-trial", "--until-resolved"]
+@pytest.mark.usefixtures("no_figures")
+def test_seeds_are_added_until_the_study_is_resolved(quick_study, tmp_path, capsys) -> None:
+    request = ["all", *quick_study, "--steps", "3", "depthwise", "--no-trial", "--until-resolved"]
     assert (
         runner.main([*request, "--margin", "99"]) == 0
     )  # nothing differs by so much, and a few seeds show it
@@ -167,12 +171,12 @@ def test_seeds_are_added_until_the_study_is_resolved(place, tmp_path, capsys) ->
     assert len(list((tmp_path / "runs/other").glob("*/*/result.json"))) <= 6
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("no_figures")
 def test_runs_of_another_version_of_the_code_are_told_before_more_are_trained(
-    place, tmp_path, capsys
+    quick_study, tmp_path, capsys
 ) -> None:
     study = tmp_path / "runs/quick"
-    request = ["all", *place, "--steps", "3", "depthwise", "--no-trial"]
+    request = ["all", *quick_study, "--steps", "3", "depthwise", "--no-trial"]
     assert runner.main(request) == 0
     for path in study.glob("*/seed-*/result.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"code_version": "abc"}))
@@ -193,10 +197,10 @@ def test_runs_of_another_version_of_the_code_are_told_before_more_are_trained(
     assert "4 finished runs" in (study / "report/report.md").read_text()
 
 
-def test_another_config_in_the_same_study_is_refused(place, tmp_path, capsys) -> None:
-    runner.main(["train", "4", *place])
+def test_another_config_in_the_same_study_is_refused(quick_study, tmp_path, capsys) -> None:
+    runner.main(["train", "4", *quick_study])
     before = files(tmp_path)
-    assert runner.main(["train", "4", *place, "--lr", "0.5"]) == 2
+    assert runner.main(["train", "4", *quick_study, "--lr", "0.5"]) == 2
     assert "lr (0.008 there, 0.5 here)" in capsys.readouterr().err
     assert files(tmp_path) == before
 
@@ -304,9 +308,9 @@ def test_help_and_refusals_import_nothing_heavy(request_line) -> None:
 
 @pytest.mark.slow
 def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(
-    place, tmp_path
+    quick_study, tmp_path
 ) -> None:
-    command = [sys.executable, "runner.py", "train", "1", *place, "--epochs", "200"]
+    command = [sys.executable, "runner.py", "train", "1", *quick_study, "--epochs", "200"]
     folder = tmp_path / "runs/quick/training-recipe/seed-0"
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while not (folder / "metrics.jsonl").exists() and process.poll() is None:

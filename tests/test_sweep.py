@@ -6,19 +6,19 @@ import pytest
 import runner
 from tests.conftest import STUDY
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 SWEEP = ["all", *STUDY, "--no-trial", "--sweep", "lr=0.5x,1x"]
 
 
 def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
-    house_place, tmp_path, capsys
+    study_places, tmp_path, capsys
 ) -> None:
-    assert runner.main([*SWEEP, *house_place, "--dry-run"]) == 0
+    assert runner.main([*SWEEP, *study_places, "--dry-run"]) == 0
     assert "3 runs, 1 finished, 1 shared, 1 to train" in capsys.readouterr().out
-    assert not (tmp_path / "house/runs/s/patchify-stem-lr-0.5x").exists()
-    assert runner.main([*SWEEP, *house_place]) == 0
-    study = tmp_path / "house/runs/s"
+    assert not (tmp_path / "finished_study/runs/s/patchify-stem-lr-0.5x").exists()
+    assert runner.main([*SWEEP, *study_places]) == 0
+    study = tmp_path / "finished_study/runs/s"
     assert (study / "patchify-stem-lr-0.5x/seed-0/result.json").exists()
     assert not (study / "patchify-stem-lr-1x/seed-0/result.json").exists()
     values = (study / "report/sweep_1_lr_values.csv").read_text().splitlines()
@@ -34,7 +34,7 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
     # The study's plan is as it was, and the same command finds nothing left to do.
     assert "was planned" not in page
     capsys.readouterr()
-    assert runner.main([*SWEEP, *house_place]) == 0
+    assert runner.main([*SWEEP, *study_places]) == 0
     assert "3 runs, 2 finished, 1 shared\n" in capsys.readouterr().out.replace(
         ", 0 to resume, 0 to train", ""
     )
@@ -49,10 +49,10 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
     ],
 )
 def test_what_cannot_be_swept_is_refused_and_nothing_written(
-    words, said, house_place, tmp_path, capsys
+    words, said, study_places, tmp_path, capsys
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    assert runner.main(["all", *STUDY, *house_place, *words]) == 2
+    assert runner.main(["all", *STUDY, *study_places, *words]) == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert said in complaint

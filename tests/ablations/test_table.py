@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from ablations import PAPER, get_regime, paper_row, table
-from tests.conftest import MadeOnce
+from tests.conftest import BuildOnce
 
 CONTRADICTED = {"layer-norm", "separate-downsampling"}
 """Rows of the smaller regime for which the paper prints two different numbers."""
 
 
 @pytest.fixture(scope="module", params=["tiny", "base"])
-def counted(request, made_once: MadeOnce):
+def counted(request, build_once: BuildOnce):
     def count(folder: Path) -> None:
         rows = table.count_steps(PAPER, get_regime(request.param))
         (folder / "rows").write_bytes(pickle.dumps({row.name: row for row in rows}))
 
-    return pickle.loads((made_once(f"counted-{request.param}", count) / "rows").read_bytes())
+    return pickle.loads((build_once(f"counted-{request.param}", count) / "rows").read_bytes())
 
 
 @pytest.mark.slow  # it counts for the others, which would wait for it

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 import runner
-from tests.conftest import MadeOnce
+from tests.conftest import BuildOnce
 
 
 @pytest.fixture(scope="session")
-def images(made_once: MadeOnce, images: Path) -> Path:
+def images(build_once: BuildOnce, images: Path) -> Path:
     """The striped images at three times the size: larger than a study's cache keeps them."""
 
     def enlarge(root: Path) -> None:
@@ -21,11 +21,11 @@ def images(made_once: MadeOnce, images: Path) -> Path:
                     root / path.relative_to(images)
                 )
 
-    return made_once("large-images", enlarge)
+    return build_once("large-images", enlarge)
 
 
 @pytest.fixture(scope="session")
-def study(made_once: MadeOnce, images: Path) -> Path:
+def study(build_once: BuildOnce, images: Path) -> Path:
     """A study on striped images with the steps depthwise and separate-downsampling (with layer
     scale)."""
 
@@ -60,7 +60,7 @@ def study(made_once: MadeOnce, images: Path) -> Path:
         for step in ("4", "13"):
             assert runner.main(["train", step, *place]) == 0
 
-    return made_once("study", train) / "runs/s"
+    return build_once("study", train) / "runs/s"
 
 
 @pytest.fixture(scope="session")

@@ -59,9 +59,9 @@ def released(tmp_path: Path) -> Path:
 
 
 def test_a_run_starts_from_the_file_and_its_study_says_so(
-    place, released, tmp_path, capsys
+    quick_study, released, tmp_path, capsys
 ) -> None:
-    tuned = [*place, "--study", "tuned", "--init-weights", str(released)]
+    tuned = [*quick_study, "--study", "tuned", "--init-weights", str(released)]
     assert runner.main(["train", "13", *tuned]) == 0
     said = capsys.readouterr().err
     assert (
@@ -78,7 +78,7 @@ def test_a_run_starts_from_the_file_and_its_study_says_so(
     assert study["config"]["init_weights"]["name"] == "convnext.pth"
     assert len(study["config"]["init_weights"]["sha256"]) == 64
 
-    assert runner.main(["train", "13", *place, "--study", "tuned"]) == 2
+    assert runner.main(["train", "13", *quick_study, "--study", "tuned"]) == 2
     assert "init_weights" in capsys.readouterr().err
     torch.save({"model": {k: v + 1 for k, v in start.items()}}, released)
     assert runner.main(["train", "13", *tuned]) == 2
@@ -86,12 +86,15 @@ def test_a_run_starts_from_the_file_and_its_study_says_so(
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_step_that_would(
-    place, released, tmp_path, capsys
+    quick_study, released, tmp_path, capsys
 ) -> None:
-    assert runner.main(["train", "4", *place, "--init-weights", str(released)]) == 2
+    assert runner.main(["train", "4", *quick_study, "--init-weights", str(released)]) == 2
     said = capsys.readouterr().err
     assert "step depthwise" in said
     assert "they fit separate-downsampling in regime pocket" in said
-    assert runner.main(["train", "13", *place, "--init-weights", str(tmp_path / "none.pth")]) == 2
+    assert (
+        runner.main(["train", "13", *quick_study, "--init-weights", str(tmp_path / "none.pth")])
+        == 2
+    )
     assert "do not exist" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

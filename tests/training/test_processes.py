@@ -18,7 +18,7 @@ import runner
 from ablations import PAPER, REGIMES
 from data.loader import eval_batches
 from models.builder import build
-from tests.conftest import MadeOnce
+from tests.conftest import BuildOnce
 from training import checkpoint, device
 from training.device import find_device, find_workers
 from training.evaluation import NotOnce, evaluate
@@ -78,7 +78,7 @@ AGREEMENT = Path(__file__).with_name("agreement.py")
 
 
 @pytest.fixture(scope="module")
-def alone(made_once: MadeOnce) -> dict[str, str]:
+def alone(build_once: BuildOnce) -> dict[str, str]:
     """What one process makes of an update of every step; see agreement.py."""
     from tests.training import agreement
 
@@ -88,7 +88,7 @@ def alone(made_once: MadeOnce) -> dict[str, str]:
         (folder / "alone.json").write_text(json.dumps(agreement.all_steps()))
         torch.set_num_threads(threads)
 
-    made: dict[str, str] = json.loads((made_once("alone", make) / "alone.json").read_text())
+    made: dict[str, str] = json.loads((build_once("alone", make) / "alone.json").read_text())
     return made
 
 
@@ -163,12 +163,12 @@ def left(folder: Path) -> dict[str, object]:
 
 
 def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_process_alone(
-    house, house_place, tmp_path
+    finished_study, study_places, tmp_path
 ) -> None:
     """By two processes, then four, then three; on batch norm, with mixing, stochastic depth and an
     average."""
-    words = ["train", "depthwise", *REQUEST, *house_place]
-    folder = tmp_path / "house/runs/shared/depthwise/seed-0"
+    words = ["train", "depthwise", *REQUEST, *study_places]
+    folder = tmp_path / "finished_study/runs/shared/depthwise/seed-0"
     last = folder / "checkpoint.pt"
 
     def meet(processes: int, number: signal.Signals) -> str:
@@ -203,7 +203,7 @@ def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_pr
         report = said(torchrun)
         assert torchrun.returncode == 0, report
     assert report.count("top-1") == 1
-    whole = [*words[:2], *REQUEST, *house_place[:-1], str(tmp_path / "alone")]
+    whole = [*words[:2], *REQUEST, *study_places[:-1], str(tmp_path / "alone")]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     assert runner.main(whole) == 0
@@ -211,12 +211,12 @@ def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_pr
     assert left(folder) == left(tmp_path / "alone/shared/depthwise/seed-0")
 
 
-def test_more_processes_than_parts_are_refused_in_one_sentence(house_place, tmp_path) -> None:
+def test_more_processes_than_parts_are_refused_in_one_sentence(study_places, tmp_path) -> None:
     words = [
         "train",
         "3",
         *REQUEST,
-        *house_place[:-1],
+        *study_places[:-1],
         str(tmp_path / "none"),
         "--micro-batches",
         "1",
@@ -233,8 +233,8 @@ def test_more_processes_than_parts_are_refused_in_one_sentence(house_place, tmp_
     assert not (tmp_path / "none").exists()
 
 
-def test_other_commands_are_carried_out_once(house) -> None:
-    words = ["status", "--study", "s", "--runs", str(house / "runs"), "--format", "json"]
+def test_other_commands_are_carried_out_once(finished_study) -> None:
+    words = ["status", "--study", "s", "--runs", str(finished_study / "runs"), "--format", "json"]
     with started(2, "runner.py", *words) as torchrun:
         report = said(torchrun)
     assert torchrun.returncode == 0, report

@@ -17,10 +17,10 @@ def test_processes_that_write_the_same_file_wait_for_each_other(tmp_path: Path) 
         "for _ in range(30):\n"
         "    write_atomically(pathlib.Path(sys.argv[1]), sys.argv[2].encode() * 200_000)\n"
     )
-    path, house = tmp_path / "file", Path(__file__).parents[2]
+    path, finished_study = tmp_path / "file", Path(__file__).parents[2]
     write_atomically(path, b"a" * 200_000)
     writers = [
-        subprocess.Popen([sys.executable, "-c", program, path, letter], cwd=house)
+        subprocess.Popen([sys.executable, "-c", program, path, letter], cwd=finished_study)
         for letter in "abc"
     ]
     while any(writer.poll() is None for writer in writers):
