@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO, cast
+from unittest.mock import patch
 
 import tyro
 
@@ -335,10 +336,12 @@ def parse(arguments: Sequence[str]) -> Command:
     for word, kind in COMMANDS.items():
         default = kind(preset=preset, config=config) if issubclass(kind, TrainOptions) else kind()
         kinds.append(Annotated[kind, tyro.conf.subcommand(word, default=default)])
+    union: Any = functools.reduce(operator.or_, kinds)
     errors = io.StringIO()
+    # A refusal is not wrapped, help is.
+    width = {} if {"-h", "--help"} & set(arguments) else {"COLUMNS": "10000"}
     try:
-        with contextlib.redirect_stderr(errors):
-            union: Any = functools.reduce(operator.or_, kinds)
+        with contextlib.redirect_stderr(errors), patch.dict(os.environ, width):
             command: Command = tyro.cli(
                 union, args=list(arguments), prog="runner.py", description=__doc__
             )
@@ -380,12 +383,12 @@ def _scale_classic(command: TrainOptions, arguments: Sequence[str]) -> Any:
 def refusal_line(box: str) -> str:
     """One line from the box in which tyro prints a refusal."""
     sections: list[list[str]] = [[]]
-    for line in box.splitlines():
-        text = line.strip("│| ")
-        if not text.strip("─╭╮╰╯+-"):
-            sections.append([])
-        elif not text.startswith(("╭", "+-")):
+    for line in box.splitlines()[1:]:  # the first is a title
+        text = line.strip("│ ")
+        if text.strip("─╰╯-"):
             sections[-1].append(text)
+        else:
+            sections.append([])
     messages: list[str] = []
     for section in (" ".join(lines) for lines in sections if lines):
         if section.startswith("Perhaps you meant:"):
