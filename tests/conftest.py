@@ -147,7 +147,7 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, images: Path) -> list[str]:
+def quick_study(tmp_path: Path, images: Path) -> list[str]:
     """Options that put everything of a quick study on small images under tmp_path."""
     (tmp_path / "data").mkdir()
     return [
