@@ -12,6 +12,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -24,8 +25,7 @@ import torch
 import report.page  # noqa: F401  so that forked processes have it already
 from benchmarks.measure import write
 from data import pocket
-from tests.torture.chaos import COMMON, MIXED, Process
-from tests.torture.chaos_compare import content
+from tests.torture.chaos import COMMON, MIXED, content, start
 
 SAME = (
     "config.json",
@@ -43,6 +43,7 @@ def request(root: Path, steps: list[str], seeds: int, more: tuple[str, ...] = ()
     return [
         "all",
         *COMMON,
+        *("--dataset", "food101"),
         *MIXED,
         *more,
         "--steps",
@@ -58,6 +59,24 @@ def request(root: Path, steps: list[str], seeds: int, more: tuple[str, ...] = ()
         "--device",
         "cpu",
     ]
+
+
+class Process:
+    """A worker, forked from this process."""
+
+    def __init__(self, words: list[str], log: Path) -> None:
+        self.pid, self.code = start(words, log), None
+
+    def ended(self) -> bool:
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code is not None
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        while not self.ended():
+            time.sleep(0.001)
 
 
 def place(root: Path, images: Path) -> Path:
@@ -100,9 +119,7 @@ def share(
 
     Returns what went wrong, as far as their own words tell, and how many were killed.
     """
-    processes = [
-        Process(words, root / f"worker-{number}.txt", plain=False) for number in range(workers)
-    ]
+    processes = [Process(words, root / f"worker-{number}.txt") for number in range(workers)]
     victims = dict(
         zip(
             rng.sample(range(workers), kills), sorted(rng.uniform(0, seconds) for _ in range(kills))
