@@ -159,7 +159,7 @@ def _outcome(work: Work, options: ComputeOptions) -> list[Tensor]:
     """The loss and all gradients of a few images, in true float32.
 
     Batch norm is in eval mode: by its statistics over few images rounding would move the gradients
-    by several percent (docs/decisions.md#trial).
+    by several percent (docs/decisions.md#autotune).
     """
     allow_tf32(False)
     try:

@@ -40,37 +40,35 @@ def help_with_runs(
 
     Raises:
         ValueError: this machine has no device for this process.
-        OSError: this process ran out of memory or lost the others.
+        OSError: this process ran out of memory.
     """
     prepared, code = False, DONE
     with stop.handled():
-        while True:
-            try:
-                task = processes.from_first(_nothing)
-            except Disconnected:  # the first process has failed, and says why
-                return FAILED
-            if task is None:
-                return code
-            run, images, execution = task
-            if not prepared:
-                prepare()
-                before_cuda(execution.deterministic)
-                prepared = True
-            device = find_device(execution.device.type, rank)
-            own = replace(execution, device=device, processes=processes)
-            try:
-                train(run, _open(*images), own, stop)
-            except Stopped:
-                code = STOPPED
-            except (NonFinite, Elsewhere):  # the first process reports it
-                continue
-            except (RuntimeError, MemoryError) as failure:
-                if not is_out_of_memory(failure):
-                    raise
-                raise OSError(
-                    f"{run.title} ran out of memory: give more --micro-batches, or fewer processes "
-                    "per device"
-                ) from failure
+        try:
+            while task := processes.from_first(_nothing):
+                run, images, execution = task
+                if not prepared:
+                    prepare()
+                    before_cuda(execution.deterministic)
+                    prepared = True
+                device = find_device(execution.device.type, rank)
+                own = replace(execution, device=device, processes=processes)
+                try:
+                    train(run, _open(*images), own, stop)
+                except Stopped:
+                    code = STOPPED
+                except (NonFinite, Elsewhere):  # the first process reports it
+                    continue
+                except (RuntimeError, MemoryError) as failure:
+                    if not is_out_of_memory(failure):
+                        raise
+                    raise OSError(
+                        f"{run.title} ran out of memory: give more --micro-batches, or fewer "
+                        "processes per device"
+                    ) from failure
+        except Disconnected:  # the first process reports it, or torchrun that it died
+            return FAILED
+    return code
 
 
 def _nothing() -> _Task | None:

@@ -1,6 +1,7 @@
 """How a network is trained: every choice that can change the result, as data. No torch here."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,11 +16,10 @@ Schedule = Literal["cosine", "step"]
 Init = Literal["he", "truncated-normal"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-
 LARGEST = 4096
-"""Pixels of an image's side."""
+"""Largest side of an image, in pixels."""
 _MOST = 1_000_000
-"""Of anything that is counted: more is a slip of the keyboard."""
+"""Largest count of anything: more is a typing error."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Recipe:
     and Table 5.
 
     Raises:
-        ValueError: a value, or two values together, that no training can use, in one sentence.
+        ValueError: a value, or two values together, that no training can use.
     """
 
     epochs: int = 300
@@ -36,19 +36,15 @@ class Recipe:
     batch_size: int = 4096
     """Images per optimizer update (Table 5)."""
     micro_batches: int = 1
-    """Equal parts of a batch, worked through one by one to fit in memory, or shared by processes
-    (torchrun); batch norm sees one part at a time.
-
-    The paper's batch is accumulated likewise where it does not fit (its released commands'
-    --update_freq).
-    """
+    """Equal parts of a batch, computed one by one to fit in memory, or shared by processes
+    (torchrun); batch norm sees one part at a time, as with the paper's --update_freq."""
     optimizer: Optimizer = "adamw"
-    """adamw (Table 5; Loshchilov and Hutter, 2019) or sgd without Nesterov's momentum, as ResNet-50
+    """adamw (Table 5; Loshchilov and Hutter, 2019) or sgd without Nesterov momentum, as ResNet-50
     was trained (He et al., 2016)."""
     lr: float = 4e-3
     """Highest learning rate, for `lr_batch` images per update (Table 5)."""
     lr_batch: int = 4096
-    """The batch that `lr` is meant for: another batch_size scales the rate in proportion (Goyal et
+    """The batch that `lr` is meant for: the rate is scaled in proportion to batch_size (Goyal et
     al., 2017)."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of its two moments (Table 5)."""
@@ -57,8 +53,7 @@ class Recipe:
     weight_decay: float = 0.05
     """Decoupled for adamw, added to the gradient for sgd (Table 5)."""
     decay_all: bool = False
-    """Whether biases and other parameters of one dimension are decayed too (the paper's code: no;
-    ResNet: yes)."""
+    """Decay biases and other one-dimensional parameters too (the paper's code: no; ResNet: yes)."""
     schedule: Schedule = "cosine"
     """After the warm-up: cosine to min_lr (Table 5; Loshchilov and Hutter, 2017), or a step by
     step_factor every step_epochs (He et al., 2016)."""
@@ -69,14 +64,14 @@ class Recipe:
     step_epochs: int = 30
     """Epochs between two steps of the step schedule (He et al., 2016)."""
     step_factor: float = 0.1
-    """What a step multiplies the learning rate by (He et al., 2016)."""
+    """Factor of a step (He et al., 2016)."""
     label_smoothing: float = 0.1
     """Share of the target that is spread over all classes (Table 5)."""
     drop_path: float = 0.1
     """Stochastic depth of the last block, rising linearly from 0 at the first (Table 5: 0.1 for T,
     0.5 for B)."""
     layer_scale: float | None = 1e-6
-    """Initial value of the learnt factor on each residual branch (Table 5); None for no factor."""
+    """Initial value of the learned factor on each residual branch (Table 5); None for no factor."""
     init: Init = "truncated-normal"
     """Initial weights: truncated-normal 0.02 (Table 5) or he, as ResNet-50 had."""
     augmentation: Annotated[Augmentation, tyro.conf.arg(name="")] = Augmentation()
@@ -86,41 +81,7 @@ class Recipe:
     (Table 5: off)."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batches", "lr_batch", "step_epochs"):
-            require_option(self, name, 1 <= getattr(self, name) <= _MOST, f"give 1 to {_MOST:,}")
-        for name in ("lr", "step_factor"):
-            require_option(self, name, 0 < getattr(self, name) < math.inf, "give a number above 0")
-        for name in ("min_lr", "weight_decay", "warmup_epochs"):
-            require_option(self, name, 0 <= getattr(self, name) < math.inf, "give 0 or more")
-        for name in ("momentum", "label_smoothing", "drop_path"):
-            require_option(
-                self, name, 0 <= getattr(self, name) < 1, "give 0 or more and less than 1"
-            )
-        require_option(
-            self,
-            "betas",
-            all(0 <= beta < 1 for beta in self.betas),
-            "give two numbers from 0 to below 1",
-        )
-        if self.layer_scale is not None:
-            require_option(
-                self,
-                "layer_scale",
-                0 < self.layer_scale < math.inf,
-                "give a number above 0, or None",
-            )
-        if self.ema is not None:
-            require_option(
-                self,
-                "ema",
-                0 < self.ema < 1,
-                "give a number above 0 and below 1, such as 0.9999, or None",
-            )
-        for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("init", Init)):
-            choices = get_args(allowed)
-            require_option(
-                self, name, getattr(self, name) in choices, f"give {' or '.join(choices)}"
-            )
+        self._check_values()
         if not self.peak_lr < math.inf:
             raise ValueError(
                 f"--lr is {self.lr:g}: with this --batch-size the rate is infinite, give a lower "
@@ -129,48 +90,58 @@ class Recipe:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"--warmup-epochs is {self.warmup_epochs} and --epochs is {self.epochs}: the "
-                "warm-up must end before "
-                "the training does, give fewer --warmup-epochs or more --epochs"
+                "warm-up must end before the training does, give fewer --warmup-epochs or more "
+                "--epochs"
             )
         if self.schedule == "cosine" and self.min_lr > self.peak_lr:
             raise ValueError(
                 f"--min-lr is {self.min_lr:g} and the highest learning rate is {self.peak_lr:g} "
-                "(lr x batch_size / "
-                "lr_batch): give a --min-lr below it"
+                "(lr x batch_size / lr_batch): give a --min-lr below it"
             )
-        if self.batch_size % self.micro_batches:
+        rows, rest = divmod(self.batch_size, self.micro_batches)
+        parts = f"--micro-batches is {self.micro_batches} and --batch-size is {self.batch_size}"
+        if rest:
+            raise ValueError(f"{parts}: give --micro-batches that divide the batch")
+        if self.micro_batches > 1 and self.augmentation.mixes and rows % 2:
             raise ValueError(
-                f"--micro-batches is {self.micro_batches}, which does not divide --batch-size "
-                f"{self.batch_size}: give "
-                "one that does"
-            )
-        if (
-            self.micro_batches > 1
-            and self.augmentation.mixes
-            and self.batch_size // self.micro_batches % 2
-        ):
-            raise ValueError(
-                f"--micro-batches is {self.micro_batches} and --batch-size is {self.batch_size}, "
-                "which makes parts of "
-                f"{self.batch_size // self.micro_batches} images: mixing pairs neighbours, give "
-                "parts of an even "
-                "number, or switch --mixup and --cutmix off"
+                f"{parts}, which makes parts of {rows} images: mixing pairs neighbors, give parts "
+                "of an even number, or switch --mixup and --cutmix off"
             )
 
+    def _check_values(self) -> None:
+        """Check each field by itself."""
+
+        def require(names: str, holds: Callable[[Any], bool], remedy: str) -> None:
+            for name in names.split():
+                require_option(self, name, holds(getattr(self, name)), remedy)
+
+        counts = "epochs batch_size micro_batches lr_batch step_epochs"
+        require(counts, lambda n: 1 <= n <= _MOST, f"give 1 to {_MOST:,}")
+        require("lr step_factor", lambda x: 0 < x < math.inf, "give a number above 0")
+        rates = "min_lr weight_decay warmup_epochs"
+        require(rates, lambda x: 0 <= x < math.inf, "give 0 or more")
+        shares = "momentum label_smoothing drop_path"
+        require(shares, lambda x: 0 <= x < 1, "give 0 or more and less than 1")
+        pair = "give two numbers from 0 to below 1"
+        require("betas", lambda betas: all(0 <= beta < 1 for beta in betas), pair)
+        scale = "give a number above 0, or None"
+        require("layer_scale", lambda x: x is None or 0 < x < math.inf, scale)
+        decay = "give a number above 0 and below 1, such as 0.9999, or None"
+        require("ema", lambda x: x is None or 0 < x < 1, decay)
+        for name, allowed in (("optimizer", Optimizer), ("schedule", Schedule), ("init", Init)):
+            choices = get_args(allowed)
+            require(name, choices.__contains__, f"give {' or '.join(choices)}")
+
     def values(self) -> dict[str, Any]:
-        """Every field's value, its own and its augmentation's."""
+        """The values of all fields, with those of the augmentation."""
         flat: dict[str, Any] = {**vars(self), **vars(self.augmentation)}
         del flat["augmentation"]
         return flat
 
     def change(self, **values: Any) -> "Recipe":
-        """With other values of fields, its own or its augmentation's by their names. Raises
-        ValueError as `Recipe`."""
-        images = {
-            field.name: values.pop(field.name)
-            for field in fields(Augmentation)
-            if field.name in values
-        }
+        """A copy with other values of fields, its own or its augmentation's. Raises ValueError."""
+        names = {field.name for field in fields(Augmentation)} & values.keys()
+        images = {name: values.pop(name) for name in names}
         augmentation = replace(values.pop("augmentation", self.augmentation), **images)
         return replace(self, augmentation=augmentation, **values)
 
@@ -180,8 +151,7 @@ class Recipe:
         return self.lr * self.batch_size / self.lr_batch
 
     def images_seen(self, images: int) -> int:
-        """Training images that a run looks at if there are so many, each counted as often as it is
-        seen."""
+        """Training images that a run of so many `images` sees, repetitions counted."""
         return self.epochs * (images // self.batch_size) * self.batch_size
 
 
@@ -203,14 +173,12 @@ CLASSIC = Recipe(
         rand_augment_magnitude=0.0, color_jitter=0.0, random_erasing=0.0, mixup=0.0, cutmix=0.0
     ),
 )
-"""ResNet-50's own recipe, for step 0: SGD, batch 256, 90 epochs, steps by 0.1 (He et al., 2016;
-torchvision)."""
+"""ResNet-50's recipe, for step 0 (He et al., 2016; torchvision)."""
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The file that a study's networks start from, told by its contents: where it lies does not
-    matter."""
+    """The weight file that a study's networks start from, identified by its content."""
 
     name: str
     sha256: str
@@ -218,16 +186,17 @@ class InitialWeights:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What all runs of a study share: whatever can change a result, except the step and the seed.
+    """What all runs of a study share: all that can change a result, except the step and the seed.
 
     Raises:
-        ValueError: a value that no study can use, in one sentence.
+        ValueError: a value that no study can use.
     """
 
     dataset: Annotated[
-        str, tyro.conf.arg(help=f"{', '.join(NAMES)}; PATH holds your own, one folder a class.")
+        str,
+        tyro.conf.arg(help=f"{', '.join(NAMES)}; PATH: images of your own, a folder per class."),
     ] = "food101"
-    """As `data.datasets` knows it."""
+    """A name in `data.datasets`."""
     regime: str = "tiny"
     """Size of the networks: tiny (ResNet-50 to ConvNeXt-T), base (ResNet-200 to ConvNeXt-B), small
     (for 32 pixels) or pocket."""
@@ -236,13 +205,11 @@ class StudyConfig:
     precision: Precision = "auto"
     """auto is bf16 autocast on CUDA (fp16 where it has no bf16) and fp32 elsewhere."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
-    """The modern recipe, which a roadmap's steps take whole or in parts."""
+    """The modern recipe, which the steps take whole or in part."""
     classic: Recipe = CLASSIC
-    """The recipe that a roadmap begins with. Unless set, its epochs and its batch follow the modern
-    recipe's."""
+    """The recipe that a roadmap begins with; its epochs and batch follow the modern recipe's."""
     init_weights: Annotated[InitialWeights | None, tyro.conf.Suppress] = None
-    """What every run starts from instead of random weights; None, the study proper, is not part of
-    the hash."""
+    """Start of every run in place of random weights; None is not part of the hash."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.resolution <= LARGEST:
@@ -254,11 +221,8 @@ class StudyConfig:
 
 
 def follow(classic: Recipe, before: Recipe, after: Recipe) -> Recipe:
-    """`classic` with epochs and batch changed in the proportion in which the modern recipe was,
-    `before` to `after`.
-
-    So that a study made shorter or longer by one option stays a comparison of equals.
-    """
+    """Change epochs and batch of `classic` in proportion to the modern recipe's change, `before`
+    to `after`, so that a shorter or longer study stays a comparison of equals."""
     scale = after.epochs / before.epochs
     changed: dict[str, Any] = {}
     if scale != 1:

@@ -39,6 +39,9 @@ print(before, faults())
 '''
 
 
+CPU = torch.device("cpu")
+
+
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
@@ -49,7 +52,7 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("bf16", True), ("fp32", False), ("fp16", True)])
-def test_tf32_follows_the_precision_and_can_be_asked_for_by_its_old_and_new_names(
+def test_tf32_follows_the_precision_and_can_be_read_by_its_old_and_new_names(
     precision, tf32
 ) -> None:
     set_up(torch.device("cuda"), precision)
@@ -73,57 +76,50 @@ def test_a_gpu_is_fed_by_the_cores_that_the_process_may_use(monkeypatch) -> None
     for have, workers in ((1, 1), (4, 4), (64, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, have=have: set(range(have)))
         assert find_workers(None, torch.device("cuda")) == workers
-    assert find_workers(None, torch.device("cpu")) == 0
+    assert find_workers(None, CPU) == 0
 
 
-def test_the_device_asked_for_is_the_current_one(monkeypatch) -> None:
+def test_the_requested_device_is_the_current_one(monkeypatch) -> None:
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     set_up(torch.device("cuda:1"), "fp32")
     assert current == [torch.device("cuda:1")]
 
 
-@pytest.mark.parametrize("room", ["cuda", "mps"])
-def test_clocks_wait_for_what_the_device_still_computes(room, monkeypatch) -> None:
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_clocks_wait_for_what_the_device_still_computes(kind, monkeypatch) -> None:
     waited = []
-    monkeypatch.setattr(getattr(torch, room), "synchronize", lambda *device: waited.append(device))
-    for name in ("cpu", room):
+    monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda *device: waited.append(device))
+    for name in ("cpu", kind):
         wait_for(torch.device(name))
     assert len(waited) == 1
 
 
-def test_a_device_has_one_name_whatever_the_layout() -> None:
-    name = device_name(torch.device("cpu"))
+def test_a_device_has_one_name_whatever_the_options() -> None:
+    name = device_name(CPU)
     with threads(3), threads(1):
-        assert device_name(torch.device("cpu")) == name
-    with threads(1):
-        assert device_name(torch.device("cpu")) == name
-    assert (
-        device_name(torch.device("cpu"), 4) == f"4 x {name}"
-    )  # four processes have a time of their own
-
-
-def test_mps_is_no_cpu() -> None:
-    assert device_name(torch.device("mps")) != device_name(torch.device("cpu"))
+        assert device_name(CPU) == name
+    assert device_name(CPU, 4) == f"4 x {name}", "four processes take another time than one"
+    assert device_name(torch.device("mps")) != name
 
 
 def test_the_cpu_is_left_alone() -> None:
-    set_up(torch.device("cpu"), "bf16")
+    set_up(CPU, "bf16")
     assert torch.get_float32_matmul_precision() == "highest"
-    assert environment(torch.device("cpu"))["tf32"] is False
+    assert environment(CPU)["tf32"] is False
 
 
-def test_deterministic_asks_for_kernels_that_always_round_alike() -> None:
-    for asked in (True, False):
-        set_up(torch.device("cuda"), "fp32", deterministic=asked)
-        assert torch.are_deterministic_algorithms_enabled() is asked
-        assert torch.is_deterministic_algorithms_warn_only_enabled() or not asked
-        assert torch.backends.cudnn.deterministic is asked
-        assert torch.backends.cudnn.benchmark is not asked
+def test_deterministic_selects_kernels_that_always_round_alike() -> None:
+    for requested in (True, False):
+        set_up(torch.device("cuda"), "fp32", deterministic=requested)
+        assert torch.are_deterministic_algorithms_enabled() is requested
+        assert torch.is_deterministic_algorithms_warn_only_enabled() or not requested
+        assert torch.backends.cudnn.deterministic is requested
+        assert torch.backends.cudnn.benchmark is not requested
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="a setting of glibc")
-def test_memory_that_was_freed_is_used_again_without_asking_the_system() -> None:
+def test_memory_that_was_freed_is_used_again_without_the_system() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=root, capture_output=True, text=True, check=True

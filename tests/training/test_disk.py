@@ -13,21 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import runner
 from data import image_store, pocket
 from data.image_store import open_store
-from inference import export
-from inference.output import plot
 from report import page
 from studies import run_queue
 from studies.study import read_json
-from training import checkpoint, records
-from training import train as loop
+from training import checkpoint, records, train
 from training.interrupt import StopRequest
 from utils.files import write_json
 
+pytestmark = pytest.mark.slow
 _INSIDE = "CONVNEXT_TESTS_MAY_MOUNT"
 _IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
@@ -83,7 +80,7 @@ class Disk:
             shutil.rmtree(path)
 
     def heal(self) -> None:
-        """As it was, with room on it."""
+        """As it was, with free space."""
         while call("umount", "--lazy", self.root):
             pass
         assert call("mount", "--bind", self.kept, self.root)
@@ -165,65 +162,37 @@ def outcome(folder: Path) -> dict[str, object]:
     }
 
 
+FULL = "No space left"
 EVENTS = {
-    "full at events": (
-        (records, "open_events", 1),
-        lambda d: d.fill(),
-        "events.out",
-        "No space left",
-    ),
-    "full at weights": (
-        (records, "save_weights", 1),
-        lambda d: d.fill(12_288),
-        "model.safetensors",
-        "No space left",
-    ),
-    "full at metrics": (
-        (loop, "write_atomically", 2),
-        lambda d: d.fill(),
-        "metrics.jsonl",
-        "No space left",
-    ),
-    "full at checkpoint": (
-        (checkpoint, "save", 2),
-        lambda d: d.fill(12_288),
-        "checkpoint.pt",
-        "No space left",
-    ),
-    "full at result": (
-        (records, "architecture_complexity", 1),
-        lambda d: d.fill(),
-        "result.json",
-        "No space left",
-    ),
-    "no names left": (
-        (checkpoint, "save", 2),
-        lambda d: d.use_all_names(),
-        "checkpoint.pt",
-        "No space left",
-    ),
-    "read-only": ((loop, "evaluate", 2), lambda d: d.make_read_only(), "", "Read-only file system"),
-    "vanished": ((loop, "evaluate", 2), lambda d: d.vanish(), "", "No such file"),
-    "deleted": ((loop, "evaluate", 2), lambda d: d.delete(), "", "No such file"),
+    "full at events": ((records, "open_events", 1), Disk.fill, "", FULL),
+    "full at weights": ((records, "save_weights", 1), Disk.fill, "model.safetensors", FULL),
+    "full at metrics": ((train, "write_atomically", 2), Disk.fill, "metrics.jsonl", FULL),
+    "full at checkpoint": ((checkpoint, "save", 2), Disk.fill, "checkpoint.pt", FULL),
+    "full at result": ((records, "architecture_complexity", 1), Disk.fill, "result.json", FULL),
+    "no names left": ((checkpoint, "save", 2), Disk.use_all_names, "checkpoint.pt", FULL),
+    "read-only": ((train, "evaluate", 2), Disk.make_read_only, "", "Read-only file system"),
+    "vanished": ((train, "evaluate", 2), Disk.vanish, "", "No such file"),
+    "deleted": ((train, "evaluate", 2), Disk.delete, "", "No such file"),
 }
+"""Before which call of a function it happens, what happens, the file and the reason named."""
 NOTHING_SAVED = ("full at events", "full at weights", "deleted")
 WHOLE: list[dict[str, object]] = []
 """The outcome of the same run on a disk that did not fail, made once."""
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed(
+def test_a_failing_disk_is_one_line_and_the_run_ends_as_if_it_had_not_failed(
     event, disk, make_run, stores, execution, monkeypatch
 ) -> None:
-    (room, name, number), happens, file, reason = EVENTS[event]
+    (module, name, number), happens, file, reason = EVENTS[event]
     run = make_run("13", study="disk/study", epochs=2)
     with monkeypatch.context() as patch:
-        patch.setattr(room, name, once(getattr(room, name), number, lambda: happens(disk)))
+        patch.setattr(module, name, once(getattr(module, name), number, lambda: happens(disk)))
         with pytest.raises(
             OSError, match=rf"^{run.title} was stopped by its disk: [^\n]*{file}[^\n]* \({reason}"
-        ) as said:
+        ) as caught:
             run_queue.run_all([run], stores, execution, StopRequest())
-    assert said.value.errno is None  # a sentence, and exit code 1 (runner.main)
+    assert caught.value.errno is None  # a message, and exit code 1 (runner.main)
     disk.heal()
     # What was saved is whole, and there is no half written file.
     saved = checkpoint.load_latest(run.folder / checkpoint.NAME, torch.device("cpu"))
@@ -241,39 +210,17 @@ def test_a_failing_disk_is_one_sentence_and_the_run_ends_as_if_it_had_not_failed
 def test_through_the_command_line_it_is_exit_code_1_and_the_same_command_goes_on(
     disk, images, tmp_path, capsys, monkeypatch
 ) -> None:
-    command = [
-        "all",
-        "--preset",
-        "pocket",
-        "--dataset",
-        f"imagefolder:{images}",
-        "--data-dir",
-        str(tmp_path),
-        "--runs",
-        str(disk.root),
-        "--study",
-        "s",
-        "--steps",
-        "3",
-        "--resolution",
-        "32",
-        "--epochs",
-        "2",
-        "--warmup-epochs",
-        "0",
-        "--batch-size",
-        "24",
-        "--device",
-        "cpu",
-        "--no-trial",
-    ]
+    options = "--preset pocket --study s --resolution 32 --epochs 2 --warmup-epochs 0 --device cpu"
+    places = ["--data-dir", str(tmp_path), "--runs", str(disk.root)]
+    data = ["--dataset", f"imagefolder:{images}", "--steps", "3", "--batch-size", "24"]
+    command = ["all", *options.split(), *data, *places, "--no-trial"]
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", once(checkpoint.save, 2, lambda: disk.fill(4096)))
         assert runner.main(command) == 1
-    said = capsys.readouterr().err
-    assert said.count("runner.py: ") == 1
-    assert "patchify-stem seed 0 was stopped by its disk" in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert printed.count("runner.py: ") == 1
+    assert "patchify-stem seed 0 was stopped by its disk" in printed
+    assert "Traceback" not in printed
     disk.heal()
     assert runner.main(command) == 0
     assert "to resume" in capsys.readouterr().out
@@ -283,7 +230,7 @@ def test_through_the_command_line_it_is_exit_code_1_and_the_same_command_goes_on
 def finished(disk, make_run, stores, execution) -> Path:
     """A finished run of one epoch, on the disk."""
     run = make_run("13", study="disk/study", epochs=2)
-    loop.train(run.spec, stores, execution, loop.StopRequest())
+    train.train(run.spec, stores, execution, StopRequest())
     return run.folder
 
 
@@ -309,8 +256,8 @@ def test_a_report_that_does_not_fit_leaves_the_one_before(finished, disk, capsys
     before = contents(study / "report")
     disk.fill(30_000)
     assert runner.main(["report", "--study", str(study)]) == 1
-    assert "the report of" in (said := capsys.readouterr().err)
-    assert "could not be written (No space left on device)" in said
+    assert "the report of" in (printed := capsys.readouterr().err)
+    assert "could not be written (No space left on device)" in printed
     assert contents(study / "report") == before
     assert not list(study.glob(".report*"))
 
@@ -321,24 +268,13 @@ def test_an_export_that_does_not_fit_leaves_nothing(form, finished, disk, capsys
     before = sorted(disk.root.iterdir())
     out = disk.root / "out"
     assert runner.main(["export", "--run", str(finished), "--out", str(out), "--format", form]) == 1
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
         f"the export {out} could not be written (No space left on device); nothing was left there"
-        in said
+        in printed
     )
-    assert "Traceback" not in said
+    assert "Traceback" not in printed
     assert sorted(disk.root.iterdir()) == before
-
-
-def test_a_figure_that_does_not_fit_leaves_the_file_that_was_there(finished, images, disk) -> None:
-    predictor = export.load(finished)
-    image, file = images / "down/01.jpg", disk.root / "mine.png"
-    file.write_bytes(b"my own")
-    disk.fill()
-    with pytest.raises(OSError, match="No space left"):
-        plot(file, [image], [predictor], [predictor.predict([image])])
-    assert file.read_bytes() == b"my own"
-    assert load_file(finished / "model.safetensors")
 
 
 def test_a_cache_that_does_not_fit_after_all_is_built_again(
@@ -359,33 +295,14 @@ def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(
 ) -> None:
     pocket.write(disk.root / "food-101", train=3, test=1)
     disk.make_read_only()
-    command = [
-        "train",
-        "3",
-        "--preset",
-        "pocket",
-        "--dataset",
-        "food101",
-        "--data-dir",
-        str(disk.root),
-        "--runs",
-        str(tmp_path / "runs"),
-        "--resolution",
-        "32",
-        "--epochs",
-        "1",
-        "--warmup-epochs",
-        "0",
-        "--batch-size",
-        "10",
-        "--device",
-        "cpu",
-        "--no-trial",
-    ]
+    options = "--preset pocket --dataset food101 --resolution 32 --epochs 1 --warmup-epochs 0"
+    places = ["--data-dir", str(disk.root), "--runs", str(tmp_path / "runs")]
+    command = ["train", "3", *options.split(), *places, "--batch-size", "10", "--device", "cpu"]
+    command.append("--no-trial")
     assert runner.main(command) == 2
-    said = capsys.readouterr().err
-    assert "the folder of decoded images (--cache-dir)" in said
-    assert "Read-only file system" in said
+    printed = capsys.readouterr().err
+    assert "the folder of decoded images (--cache-dir)" in printed
+    assert "Read-only file system" in printed
     assert not (tmp_path / "runs").exists()
     (tmp_path / "cache").mkdir()
     assert runner.main([*command, "--cache-dir", str(tmp_path / "cache")]) == 0

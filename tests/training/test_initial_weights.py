@@ -12,45 +12,22 @@ from ablations import PAPER, get_regime
 from models import weights
 from models.builder import build
 
-QUICK = [
-    "--regime",
-    "pocket",
-    "--resolution",
-    "32",
-    "--epochs",
-    "1",
-    "--warmup-epochs",
-    "0",
-    "--batch-size",
-    "24",
-    "--lr",
-    "1e-9",
-    "--min-lr",
-    "0",
-    "--device",
-    "cpu",
-]
+OPTIONS = (
+    "--preset pocket --regime pocket --resolution 32 --epochs 1 --warmup-epochs 0 --batch-size 24 "
+    "--lr 1e-9 --min-lr 0 --device cpu"
+)
 
 
 @pytest.fixture
-def place(tmp_path: Path, images: Path) -> list[str]:
+def quick_study(tmp_path: Path, images: Path) -> list[str]:
     (tmp_path / "data").mkdir()
-    return [
-        "--preset",
-        "pocket",
-        "--dataset",
-        f"imagefolder:{images}",
-        "--runs",
-        str(tmp_path / "runs"),
-        "--data-dir",
-        str(tmp_path / "data"),
-        *QUICK,
-    ]
+    places = ["--runs", str(tmp_path / "runs"), "--data-dir", str(tmp_path / "data")]
+    return [*OPTIONS.split(), "--dataset", f"imagefolder:{images}", *quick_studys]
 
 
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
-    """A small ConvNeXt in the authors' layout, for 1000 classes."""
+    """A small ConvNeXt in the authors' names, for 1000 classes."""
     regime = get_regime("pocket")
     torch.manual_seed(5)
     model = build(PAPER.architecture("13", regime), layer_scale=0.5)
@@ -63,11 +40,8 @@ def test_a_run_starts_from_the_file_and_its_study_says_so(
 ) -> None:
     tuned = [*quick_study, "--study", "tuned", "--init-weights", str(released)]
     assert runner.main(["train", "13", *tuned]) == 0
-    said = capsys.readouterr().err
-    assert (
-        "convnext.pth knows 1,000 classes and this data set has 3: the classifier starts from random weights"
-        in said
-    )
+    printed = capsys.readouterr().err
+    assert "convnext.pth knows 1,000 classes and this data set has 3" in printed
     trained = load_file(tmp_path / "runs/tuned/separate-downsampling/seed-0/model.safetensors")
     start = torch.load(released, weights_only=True)["model"]
     torch.testing.assert_close(
@@ -89,9 +63,9 @@ def test_weights_that_do_not_fit_are_refused_with_the_step_that_would(
     quick_study, released, tmp_path, capsys
 ) -> None:
     assert runner.main(["train", "4", *quick_study, "--init-weights", str(released)]) == 2
-    said = capsys.readouterr().err
-    assert "step depthwise" in said
-    assert "they fit separate-downsampling in regime pocket" in said
+    printed = capsys.readouterr().err
+    assert "step depthwise" in printed
+    assert "they fit separate-downsampling in regime pocket" in printed
     assert (
         runner.main(["train", "13", *quick_study, "--init-weights", str(tmp_path / "none.pth")])
         == 2

@@ -128,7 +128,7 @@ def test_the_loss_is_cross_entropy_to_mixed_and_smoothed_targets() -> None:
         ({"drop_path": 1.0}, "less than 1"),
         ({"mixup": -1.0}, "mixup is -1.0: give 0 or more"),
         ({"random_erasing": 1.5}, "probability"),
-        ({"micro_batches": 3}, "does not divide"),
+        ({"micro_batches": 3}, "that divide the batch"),
         ({"crop_scale": (0.5, 0.2)}, "two rising shares"),
         ({"optimizer": "adam"}, "adamw or sgd"),
         ({"layer_scale": -1.0}, "above 0, or None"),
