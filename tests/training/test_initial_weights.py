@@ -22,7 +22,7 @@ OPTIONS = (
 def quick_study(tmp_path: Path, images: Path) -> list[str]:
     (tmp_path / "data").mkdir()
     places = ["--runs", str(tmp_path / "runs"), "--data-dir", str(tmp_path / "data")]
-    return [*OPTIONS.split(), "--dataset", f"imagefolder:{images}", *quick_studys]
+    return [*OPTIONS.split(), "--dataset", f"imagefolder:{images}", *places]
 
 
 @pytest.fixture
