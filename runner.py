@@ -581,7 +581,7 @@ def _refuse_slurm_options(command: All) -> None:
 def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     """Have local processes or Slurm jobs train what `arguments` request. Returns the exit code."""
     from studies import launch
-    from studies.run_locks import refuse_other_code
+    from studies.run_queue import refuse_other_code
     from studies.study import find_study
     from studies.train import data_folder, with_init_weights
     from training.device import code_version

@@ -17,7 +17,7 @@ from data.augment import centre_crop, finish
 from data.decode import UnreadableImage, read_image, resize, resized_shape
 from models import Architecture, SwinArchitecture, weights
 from models.builder import empty
-from studies.index import Index
+from studies.run import Index
 from training.spec import ABOUT, WEIGHTS
 from utils.files import read_bytes
 
@@ -108,7 +108,7 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
         raise ValueError(f"there is no run {run}: give a run's folder, {example}")
     path = run / WEIGHTS
     if not path.is_file():  # another variant may have trained it
-        path = Index(run.parent.parent).home(run) / WEIGHTS
+        path = Index(run.parent.parent).result_dir(run) / WEIGHTS
     if not path.is_file():
         raise ValueError(
             f"{run} holds no weights ({WEIGHTS}): give a run with a finished epoch, {example}"

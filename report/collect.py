@@ -20,7 +20,7 @@ import ablations
 from ablations import designs
 from report.statistics import Measurements
 from studies.identity import difference
-from studies.index import Index, run_folders
+from studies.run import Index, run_folders
 from studies.plan import Plan, plans_of
 from studies.study import read_json
 from utils.files import read_bytes
@@ -312,7 +312,7 @@ def _read_runs(
         try:
             if step not in order:
                 raise OddRun(f"{step!r} is not a step of the study's regime")
-            home = index.home(folder)
+            home = index.result_dir(folder)
             run = read_run(home, step, seed, study, shared)
             runs.append(run if home == folder else replace(run, alias_of=home.parent.name))
         except OddRun as odd:

@@ -1,39 +1,68 @@
-"""What a study will cost, said before it starts and corrected as its runs end: runs, images, disk,
-hours."""
+"""What a study costs in time and disk, estimated first and corrected as its runs finish."""
 
+import contextlib
+import math
+import time
+from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
+from statistics import mean
 from typing import get_args
 
 import torch
 
-from data.loader import batches_per_epoch
+from data.augmentation import Augmentation
+from data.loader import batches_per_epoch, train_batches
 from data.sizes import Sizes
 from models import Architecture
-from models.builder import build
-from studies import speed
-from studies.index import RunState
-from studies.run import Run
-from studies.speed import Speed
-from training.device import device_name, is_out_of_memory, set_up
+from models.builder import empty
+from studies.run import Run, RunState
+from studies.study import read_result
+from training.autotune import Work, micro_batches_that_fit
+from training.device import (
+    device_name,
+    empty_cache,
+    is_out_of_memory,
+    set_up,
+    threads,
+    wait_for,
+)
 from training.execution import ComputeOptions, Execution
 from training.recipe import Recipe
-from training.spec import RESULT
-from training.update import TrainState, noise
+from training.update import gradients, step
 from utils.files import require_free
 from utils.text import duration, plural, readable_bytes
 
+_TRIES = 3
+"""How often each network is timed, in turn with the others; a busy moment spoils one try of few."""
+_TRY_SECONDS = 1.5
+"""What one update may take in a try. Where it would take longer, fewer images are timed."""
+_IMAGES_SECONDS = 0.1
+"""How long the augmentation is timed."""
 _FORWARD_SHARE = 3
-"""Evaluation is a forward pass, a training step about three of them."""
-
+"""An update costs about three times the forward pass that evaluation needs."""
 _DONE: tuple[RunState, ...] = ("finished", "shared")
-"""Standings of runs that are not to be trained."""
+"""States of runs that are not going to be trained."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a network trains."""
+
+    images_per_second: float
+    source: str
+    """measured now, estimated now (by fewer images at once than the run has), or from a finished
+    run"""
 
 
 class CostEstimate:
-    """The cost of the runs that are still to be made, to be corrected by `finished` as they end."""
+    """The cost of the runs that are still to be trained.
+
+    Rows with finished runs take as long as these did. Other rows take what is estimated by timed
+    updates, times the ratio of actual to estimated time that finished runs of this command had.
+    """
 
     def __init__(
         self,
@@ -42,144 +71,136 @@ class CostEstimate:
         execution: Execution,
         overwrite: Collection[str] = (),
     ) -> None:
-        """Look at what is finished or remembered, and measure the rest (at most seconds a network).
-
-        `runs` are of one study and will be made as `execution` says.
+        """Read what finished runs of this study and device took, and time updates of other rows.
 
         Raises:
-            ValueError: a network does not fit into the device's memory, or the
-                training images are fewer than a batch; the sentence says what would do.
+            ValueError: the images of a micro-batch do not fit into the device's memory, or there
+                are fewer training images than a batch. The message says what would do.
         """
         study, device = runs[0].study, execution.device
-        precision, resolution = study.config.precision, study.config.resolution
-        self.processes = execution.processes.count
-        set_up(device, precision)  # as runs do, before they are measured
-        self.sizes, self.device_name, self.runs = (
-            sizes,
-            device_name(device, self.processes),
-            list(runs),
-        )
-        self.standings = [run.standing(overwrite) for run in runs]
-        self.done = [
-            1.0 if what in _DONE else run.done_share if what == "to resume" else 0.0
-            for run, what in zip(runs, self.standings, strict=True)
-        ]
-        self.speeds: dict[str, Speed] = {}
+        set_up(device, study.config.precision)  # as runs do
+        self.runs, self.sizes, self.processes = list(runs), sizes, execution.processes.count
+        self.device_name = device_name(device, self.processes)
+        self.states = [run.state(overwrite) for run in runs]
+        partly = {"finished": 1.0, "shared": 1.0, "to train": 0.0}
+        self.done = [partly.get(state, run.done_share) for run, state in zip(runs, self.states)]
+        self.rates: dict[str, Rate] = {}
         self.params: dict[str, int] = {}
-        remembered = speed.remembered(study.folder, self.device_name)
-        measured: dict[object, Speed] = {}
-        for run in {run.step: run for run in runs}.values():
-            recipe = run.recipe
-            batches_per_epoch(sizes.train, recipe.batch_size)
-            if all(
-                what in _DONE for other, what in zip(runs, self.standings) if other.step == run.step
-            ):
-                continue
-            try:
-                model = _train_state(run, device, execution.options).model
-                self.params[run.step] = sum(parameter.numel() for parameter in model.parameters())
-                self.speeds[run.step] = (
-                    (
-                        None
-                        if run.step in overwrite
-                        else speed.of_a_finished_run(study.folder, run.step, self.device_name)
-                    )
-                    or remembered.get(run.step)
-                    or measured.get(_cost(run))
-                    or measured.setdefault(_cost(run), _measure(run, execution))
-                )
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise ValueError(
-                    f"{run.step} runs out of memory, even with two images: choose a lower "
-                    "--resolution or another device"
-                ) from None
-        rates = {
-            augmentation: speed.measure_images(augmentation, resolution, sizes)
-            for augmentation in dict.fromkeys(run.recipe.augmentation for run in runs)
-        }
-        self.image_rate = min(rates.values())
-        shared: set[tuple[Recipe, int]] = set()
-        self.expected = []
+        self.took: defaultdict[str, list[float]] = defaultdict(list)
+        self._compared: list[tuple[float, float]] = []
+        """Estimated and actual seconds of runs that finished under this estimate."""
+        to_time: dict[object, list[Run]] = {}
+        unfinished = [run for run, state in zip(runs, self.states) if state not in _DONE]
+        for run in {run.step: run for run in unfinished}.values():
+            batches_per_epoch(sizes.train, run.recipe.batch_size)
+            if run.step not in overwrite and self._read_finished(study.folder / run.step):
+                self.params[run.step] = _count_params(run)
+            else:
+                to_time.setdefault(_cost(run), []).append(run)
+        self._time(to_time, execution)
+        augmentations = dict.fromkeys(run.recipe.augmentation for run in runs)
+        preparing = {each: self._images_per_second(each) for each in augmentations}
+        self.image_rate = min(preparing.values())
+        self.expected, prepared = [], set[tuple[Recipe, int]]()
         for run in runs:
-            first = (run.recipe, run.seed) not in shared
-            shared.add((run.recipe, run.seed))
-            self.expected.append(
-                self._seconds(run, rates[run.recipe.augmentation], execution.workers, first)
-            )
-        self.factor = 1.0
-        self._actual: dict[str, list[float]] = {}
-        self._told: list[
-            tuple[float, float]
-        ] = []  # expected and taken, of the runs made under this bill
+            first = (run.recipe, run.seed) not in prepared
+            prepared.add((run.recipe, run.seed))
+            rate = preparing[run.recipe.augmentation]
+            self.expected.append(self._seconds(run, rate, execution.workers, first))
+
+    def _read_finished(self, folder: Path) -> bool:
+        """Note what finished runs in a row's folder took on this device, if there are any."""
+        for path in sorted(folder.glob("seed-*/result.json")):
+            with contextlib.suppress(ValueError):  # a damaged result is reported by its run
+                result = read_result(path.parent)
+                if result and result.get("device") == self.device_name:
+                    self.took[folder.name].append(result["seconds"]["total"])
+                    rate = result["images_per_second"]
+                    self.rates[folder.name] = Rate(rate, "from a finished run")
+        return folder.name in self.rates
+
+    def _time(self, to_time: dict[object, list[Run]], execution: Execution) -> None:
+        """Time updates of a run of each kind: the best of several tries spread over all kinds."""
+        best: dict[object, Rate] = {}
+        for _ in range(_TRIES):
+            for kind, (run, *_others) in to_time.items():
+                rate = _time_updates(run, execution)
+                if kind not in best or rate.images_per_second > best[kind].images_per_second:
+                    best[kind] = rate
+        for kind, runs in to_time.items():
+            params = _count_params(runs[0])
+            for run in runs:
+                self.rates[run.step], self.params[run.step] = best[kind], params
+
+    def _images_per_second(self, augmentation: Augmentation) -> float:
+        """Training images that one process prepares from decoded images of the data set's size."""
+        resolution, count, started = self.runs[0].study.config.resolution, 0, time.perf_counter()
+        image = torch.randint(0, 256, (self.sizes.height, self.sizes.width, 3), dtype=torch.uint8)
+        store = _GreyImages(image, torch.zeros(4096, dtype=torch.int64))
+        for _ in train_batches(store, augmentation, resolution, seed=0, epoch=0, batch_size=16):
+            count += 16
+            if time.perf_counter() - started > _IMAGES_SECONDS:
+                break
+        return count / (time.perf_counter() - started)
 
     def _seconds(self, run: Run, image_rate: float, workers: int, first: bool) -> float:
-        """Seconds of the whole run."""
-        known = self.speeds.get(run.step)
-        if known is None:
+        """Estimated seconds of a whole run; `first` to prepare its images."""
+        if run.step not in self.rates:
             return 0.0
-        if known.per_run is not None:
-            return known.per_run
-        made = run.recipe.images_seen(self.sizes.train)
-        training = made / known.images_per_second
-        preparing = made / image_rate / self.processes
+        rate = self.rates[run.step].images_per_second
+        images = run.recipe.images_seen(self.sizes.train)
+        training, preparing = images / rate, images / image_rate / self.processes
+        fits = images * run.study.config.resolution**2 * 3 <= 2**30
         if workers:
             training = max(training, preparing / workers)
-        elif (
-            first or made * run.study.config.resolution**2 * 3 > 2**30
-        ):  # else runs before left them in memory
+        elif first or not fits:  # later runs find the prepared images in memory
             training += preparing
         evaluated = run.recipe.epochs * self.sizes.validation + self.sizes.test
-        return training + evaluated / (_FORWARD_SHARE * known.images_per_second)
+        return training + evaluated / (_FORWARD_SHARE * rate)
+
+    @property
+    def ratio(self) -> float:
+        """Actual over estimated time of the runs that finished under this estimate."""
+        expected, actual = (sum(column) for column in zip(*self._compared, (0.0, 0.0)))
+        return actual / expected if expected else 1.0
 
     def seconds_left(self) -> float:
-        """Of the runs that are not finished, by the latest correction."""
-        return sum(self._left(index) for index in range(len(self.runs)))
+        """Seconds that the unfinished runs will take."""
+        return sum(map(self._left, range(len(self.runs))))
 
     def _left(self, index: int) -> float:
-        actual = self._actual.get(self.runs[index].step)
-        whole = sum(actual) / len(actual) if actual else self.expected[index] * self.factor
+        took = self.took.get(self.runs[index].step)
+        whole = mean(took) if took else self.expected[index] * self.ratio
         return whole * (1 - self.done[index])
 
-    def finished(self, step: str, seed: int, seconds: float) -> str:
-        """Note that a run ended after `seconds` in this process; the corrected forecast as a
-        sentence."""
-        mine = next(i for i, run in enumerate(self.runs) if (run.step, run.seed) == (step, seed))
-        share = 1 - self.done[mine]
-        self._told.append((self.expected[mine] * share, seconds))
-        for index, run in enumerate(self.runs):  # other processes may have finished some meanwhile
-            if index == mine or (
-                self.standings[index] not in _DONE and (run.folder / RESULT).exists()
-            ):
-                self.done[index], self.standings[index] = 1.0, "finished"
-        if share == 1:
-            self._actual.setdefault(step, []).append(seconds)
-        expected, taken = (sum(column) for column in zip(*self._told, strict=True))
-        self.factor = taken / expected if expected else 1.0
-        left = sum(what not in _DONE for what in self.standings)
+    def progress(self) -> str:
+        """Note which runs have finished, in any process, and say how many are left."""
+        for index, run in enumerate(self.runs):
+            with contextlib.suppress(ValueError):
+                if self.states[index] not in _DONE and (result := read_result(run.folder)):
+                    seconds = result["seconds"]["total"]
+                    if result.get("device") == self.device_name:
+                        self.took[run.step].append(seconds)
+                        self._compared.append((self.expected[index], seconds))
+                    self.states[index], self.done[index] = "finished", 1.0
+        left = sum(state not in _DONE for state in self.states)
         if not left:
-            return (
-                "the run is finished"
-                if len(self.standings) == 1
-                else f"all {len(self.standings)} runs are finished"
-            )
+            return "the run is finished" if len(self.runs) == 1 else "all runs are finished"
         return (
             f"{plural(left, 'run')} left, about {duration(self.seconds_left())} "
-            f"(runs take {self.factor:.2f} times what was forecast)"
+            f"(runs take {self.ratio:.2f} times what was estimated)"
         )
 
     def disk(self) -> int:
-        """Bytes that the unfinished runs will write: weights, two checkpoints and one being
-        written."""
-        total = 0
-        for run, what in zip(self.runs, self.standings, strict=True):
-            if what not in _DONE:
-                total += run_bytes(self.params[run.step], run.recipe, self.sizes.test)
-        return total
+        """Bytes that the unfinished runs will write."""
+        return sum(
+            run_bytes(self.params[run.step], run.recipe, self.sizes.test)
+            for run, state in zip(self.runs, self.states)
+            if state not in _DONE
+        )
 
     def require_disk(self, data_dir: Path, cache: Path, runs: Path) -> None:
-        """Raise OSError unless the disks of images and of runs can take what is to be written."""
+        """Raise OSError unless the disks have room for the data set, its cache and the runs."""
         needs: dict[int, list[tuple[Path, int, str]]] = {}
         for path, amount, what in (
             (data_dir, self.sizes.download, "the data set"),
@@ -188,122 +209,143 @@ class CostEstimate:
         ):
             place = next(p for p in (path, *path.absolute().parents) if p.exists())
             needs.setdefault(place.stat().st_dev, []).append((place, amount, what))
-        for shared in needs.values():
-            what = shared[0][2] if len(shared) == 1 else "the study (images and runs)"
-            require_free(shared[-1][0], sum(amount for _, amount, _ in shared), what)
+        for on_disk in needs.values():
+            what = on_disk[0][2] if len(on_disk) == 1 else "the study (images and runs)"
+            require_free(on_disk[-1][0], sum(amount for _, amount, _ in on_disk), what)
 
     @property
     def expectation(self) -> str:
-        """For who begins: what is trained, how long it takes and where the report will be, in a
-        line."""
-        runs, config, left = self.runs, self.runs[0].study.config, self.seconds_left()
-        networks = len({(run.architecture, run.recipe) for run in runs})
-        what = (
-            f"{networks} network{'s' * (networks != 1)} on {self.sizes.train:,} images of "
-            f"{config.dataset}"
-        )
-        time = (
-            f"about {duration(left)} of training on this machine{self._sureness()}"
-            if left
-            else "all trained"
-        )
+        """One line: what is trained, how long it takes and where the report will be."""
+        config, left = self.runs[0].study.config, self.seconds_left()
+        networks = plural(len({(run.architecture, run.recipe) for run in self.runs}), "network")
+        time_left = f"about {duration(left)} of training on this machine" if left else "all trained"
         return (
-            f"{what}, {config.resolution}x{config.resolution}: {time}; the report: "
-            f"{runs[0].study.folder / 'report'}"
+            f"{networks} on {self.sizes.train:,} images of {config.dataset}, "
+            f"{config.resolution}x{config.resolution}: {time_left}; the report: "
+            f"{self.runs[0].study.folder / 'report'}"
         )
 
     def __str__(self) -> str:
-        sizes, runs = self.sizes, self.runs
-        lines = [f"{runs[0].study.folder}: {plural(len(runs), 'run')}, {self._totals()}"]
-        by_recipe = {run.recipe: run.recipe.images_seen(sizes.train) for run in runs}
-        per_run = " or ".join(f"{made:,}" for made in dict.fromkeys(by_recipe.values()))
-        to_come = sum(
-            round(by_recipe[run.recipe] * (1 - done))
-            for run, done in zip(runs, self.done, strict=True)
-        )
-        lines.append(f"images: {per_run} a run in training, {to_come:,} in all still to come")
-        lines.append(
-            f"disk: {_amount(sizes.download)} of data set to come, {_amount(sizes.cache)} of "
-            "decoded images, "
-            f"{_amount(self.disk())} of weights and checkpoints"
-        )
-        lines.append(
-            f"device: {self.device_name}; one process prepares {self.image_rate:,.0f} images/s"
-        )
-        for step in dict.fromkeys(run.step for run in runs):
-            mine = [index for index, run in enumerate(runs) if run.step == step]
-            states = ", ".join(f"seed {runs[index].seed} {self.standings[index]}" for index in mine)
-            known = self.speeds.get(step)
-            rate = (
-                ""
-                if known is None
-                else f"{known.images_per_second:>9,.1f} images/s {known.source:<19} "
-            )
-            rest = sum(self._left(index) for index in mine)
-            lines.append(f"  {step:<22} {rate}{duration(rest) + ', ' if rest else ''}{states}")
-        lines.append(f"expected in total: {duration(self.seconds_left())}{self._sureness()}")
-        return "\n".join(lines)
-
-    def _sureness(self) -> str:
-        """How wrong the total may be, in words. What is wrong with one rate is with the others, so
-        errors add up."""
-        left = [
-            (run.step, seconds)
-            for index, run in enumerate(self.runs)
-            if (seconds := self._left(index))
+        """A table: images, disk, device, and for each row its rate, time left and runs."""
+        counts = ((self.states.count(state), state) for state in get_args(RunState))
+        total = ", ".join(f"{count} {state}" for count, state in counts if count)
+        images = [run.recipe.images_seen(self.sizes.train) for run in self.runs]
+        to_come = sum(round(count * (1 - done)) for count, done in zip(images, self.done))
+        lines = [
+            f"{self.runs[0].study.folder}: {plural(len(self.runs), 'run')}, {total}",
+            f"images: {' or '.join(f'{count:,}' for count in dict.fromkeys(images))} a run in "
+            f"training, {to_come:,} in all still to come",
+            f"disk: {readable_bytes(self.sizes.download)} of data set to come, "
+            f"{readable_bytes(self.sizes.cache)} of decoded images, "
+            f"{readable_bytes(self.disk())} of weights and checkpoints",
+            f"device: {self.device_name}; one process prepares {self.image_rate:,.0f} images/s",
         ]
-        if not left:
-            return ""
-        error = sum(seconds * self.speeds[step].error for step, seconds in left) / sum(
-            seconds for _, seconds in left
-        )
-        steps = {step for step, _ in left}
-        rough = sum(self.speeds[step].source == "estimated now" for step in steps)
-        why = (
-            f"; {rough} of {len(steps)} rates are estimated, for their batches take too long to try"
-            if rough
-            else ""
-        )
-        return f", give or take {error:.0%}{why}"
-
-    def _totals(self) -> str:
-        counts = ((self.standings.count(what), what) for what in get_args(RunState))
-        return ", ".join(f"{count} {what}" for count, what in counts if count)
+        for name in dict.fromkeys(run.step for run in self.runs):
+            of_row = [index for index, run in enumerate(self.runs) if run.step == name]
+            states = [f"seed {self.runs[index].seed} {self.states[index]}" for index in of_row]
+            speed, left = "", sum(map(self._left, of_row))
+            if rate := self.rates.get(name):
+                speed = f"{rate.images_per_second:>9,.1f} images/s {rate.source:<19} "
+            time_left = f"{duration(left)}, " if left else ""
+            lines.append(f"  {name:<22} {speed}{time_left}{', '.join(states)}")
+        return "\n".join([*lines, f"expected in total: {duration(self.seconds_left())}"])
 
 
 def run_bytes(params: int, recipe: Recipe, test_images: int) -> int:
-    """Bytes of a run's folder at its largest: the weights twice, three checkpoints of weights,
-    average and moments."""
+    """Bytes of a run's folder at its largest: the weights twice, and three checkpoints of weights,
+    their average and the optimizer's moments."""
     copies = 2 + 3 * ((3 if recipe.optimizer == "adamw" else 2) + (recipe.ema is not None))
     return params * 4 * copies + 60 * test_images
 
 
-def _amount(count: int) -> str:
-    return readable_bytes(count) if count else "nothing"
+@dataclass(frozen=True)
+class _GreyImages:
+    """Images of one size, to time the augmentation on."""
+
+    image: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> torch.Tensor:
+        return self.image
+
+
+def memory_advice(run: Run, device: torch.device) -> str:
+    """What to do where the images of one part of a batch do not fit into memory, found by trying.
+
+    To be called when nothing holds the memory of the failed attempt any more.
+    """
+    recipe, config = run.recipe, run.study.config
+    images = f"{recipe.batch_size // recipe.micro_batches} images at once do not fit"
+    parts = micro_batches_that_fit(Work.of(run.spec, device))
+    if parts is None:
+        return f"{images}, nor does any smaller part: choose a lower --resolution or another device"
+    # The batch belongs to the modern recipe or to the classic one, not to the step.
+    batch = recipe.batch_size, recipe.micro_batches
+    modern = batch == (config.recipe.batch_size, config.recipe.micro_batches)
+    option = "--micro-batches" if modern else "--classic.micro-batches"
+    return f"{images}: give {option} {parts}, parts of {recipe.batch_size // parts}"
 
 
 def _cost(run: Run) -> object:
-    """What an update costs: equal for rows that differ by a learning rate or the like."""
+    """What the time of an update depends on: equal for rows that differ by a learning rate."""
     recipe = run.recipe
     arithmetic = recipe.optimizer, recipe.drop_path, recipe.layer_scale is None, recipe.ema is None
     return run.architecture, recipe.batch_size, recipe.micro_batches, arithmetic
 
 
-def _train_state(run: Run, device: torch.device, layout: ComputeOptions) -> TrainState:
-    torch.manual_seed(0)
-    recipe = replace(run.recipe, micro_batches=1)
-    model = build(
-        run.architecture, drop_path=recipe.drop_path, layer_scale=recipe.layer_scale, init="he"
-    )
-    return TrainState(model, recipe, layout, device, run.study.config.precision)
+def _count_params(run: Run) -> int:
+    model = empty(run.architecture, layer_scale=run.recipe.layer_scale)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _measure(run: Run, execution: Execution) -> Speed:
-    device = execution.device
-    layouts = [execution.options]
+def _time_updates(run: Run, execution: Execution) -> Rate:
+    """One try: the rate with the faster of the compute options that the run is likely to get."""
+    options = [execution.options]
     if execution.trial and isinstance(run.architecture, Architecture):
-        layouts.append(ComputeOptions(rewritten=True))
-    train_states = (_train_state(run, device, layout) for layout in layouts)
-    resolution, classes = run.study.config.resolution, run.architecture.num_classes
-    images = partial(noise, resolution=resolution, classes=classes, device=device)
-    return speed.measure(train_states, run.recipe, images, execution.processes.count)
+        options.append(ComputeOptions(rewritten=True))
+    try:
+        rates = [_time_with(run, execution, each) for each in options]
+        return max(rates, key=lambda rate: rate.images_per_second)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    finally:
+        empty_cache(execution.device)
+    advice = memory_advice(run, execution.device)
+    raise ValueError(f"{run.step} ran out of memory: {advice}")
+
+
+def _time_with(run: Run, execution: Execution, options: ComputeOptions) -> Rate:
+    """The rate of updates on random images: two images first, then a part of the batch, or as many
+    of it as can be timed."""
+    work, device = Work.of(run.spec, execution.device), execution.device
+    train_state = work.train_state(options, work.precision)
+    for group in train_state.optimizer.param_groups:
+        group["lr"] = 0.0  # weights that diverge make numbers that are slow to compute with
+
+    def update(count: int) -> tuple[float, float]:
+        """Seconds of the gradients of `count` images, and of the optimizer's step."""
+        batch = work.noise(count)
+        wait_for(device)
+        started = time.perf_counter()
+        gradients(train_state, 0, repeat(batch))
+        wait_for(device)
+        between = time.perf_counter()
+        step(train_state)
+        wait_for(device)
+        return between - started, time.perf_counter() - between
+
+    count = min(2, work.images)
+    with threads(options.threads):
+        seconds, stepping = min(update(count), update(count))
+        affordable = count * _TRY_SECONDS / max(seconds, 1e-9)
+        if work.images > count:
+            largest = 2 ** max(1, int(math.log2(affordable + 1)))
+            count = work.images if work.images <= affordable else min(largest, work.images)
+            seconds, stepping = min(update(count), update(count))
+    parts = math.ceil(run.recipe.micro_batches / execution.processes.count)
+    rate = run.recipe.batch_size / (parts * seconds * work.images / count + stepping)
+    return Rate(rate, "measured now" if count == work.images else "estimated now")

@@ -1,5 +1,4 @@
-"""What a run is: all that can change its result, and the digest of it by which the run is known. No
-torch here."""
+"""All that can change the result of a run, and its digest, by which the run is known. No torch."""
 
 import hashlib
 import json
@@ -14,7 +13,7 @@ from training.recipe import Precision, Recipe
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run is. Two runs with the same digest compute the same result, up to rounding."""
+    """All that defines a run. Runs of equal digest compute equal results, up to rounding."""
 
     architecture: Architecture | SwinArchitecture
     recipe: Recipe
@@ -26,9 +25,8 @@ class Identity:
     """sha256 of the file that the weights start from; None where they are random."""
     seed: int | None
     """None where the seed is left open, as for `variant_digest`."""
-    own_parts: Mapping[str, str] = field(default_factory=dict)
-    """Where parts of the network are the user's own: field of the architecture to a digest of the
-    part's source."""
+    custom_parts: Mapping[str, str] = field(default_factory=dict)
+    """Field of the architecture to a digest of the source, for parts that the user wrote."""
 
     @cached_property
     def digest(self) -> str:
@@ -36,19 +34,15 @@ class Identity:
 
     @cached_property
     def variant_digest(self) -> str:
-        """The digest without the seed: runs that share it may be averaged."""
+        """The digest without the seed. Runs that share it may be averaged."""
         return replace(self, seed=None).digest
 
     def record(self) -> dict[str, Any]:
-        """For config.json: the digests and what they are of."""
+        """The digests, and all that they are computed from, for config.json."""
         return {"digest": self.digest, "variant_digest": self.variant_digest, **asdict(self)}
 
     def difference(self, recorded: Mapping[str, Any]) -> list[str]:
-        """What a `record` states that is not so here, each as "architecture.activation was 'relu',
-        is 'gelu'".
-
-        Empty where the record is of this very run.
-        """
+        """How a `record` differs from this run, see `difference`; empty for the same run."""
         return difference(recorded, self.record())
 
 
@@ -56,38 +50,35 @@ PARTS = tuple(field.name for field in fields(Identity))
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two records state differently, each as "architecture.activation was 'relu', is
-    'gelu'"."""
+    """The differences of two records, each as "architecture.activation was 'relu', is 'gelu'"."""
     same = before.get("digest") == now.get("digest")
     parts = [name for name in PARTS if name in before and name in now]
     old, new = (
         dict(_flat(json.loads(json.dumps({part: record[part] for part in parts}))))
         for record in (before, now)
     )
-    # Under one digest, what only one of the two has is a field that was new or went, at its
-    # default.
+    # Under one digest, a field of only one record is one that was added or removed, at its default.
     names = [name for name in {**new, **old} if not same or (name in new and name in old)]
-    found = [
+    different = [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
         for name in names
         if old.get(name) != new.get(name)
     ]
     return (
-        found
-        if found or same
+        different
+        if different or same
         else [f"its digest was {before.get('digest')}, is {now.get('digest')}"]
     )
 
 
 def essence(value: Any) -> Any:
-    """`value` as JSON holds it, without the fields of dataclasses that are at their defaults.
+    """`value` as JSON, without the fields of dataclasses that are at their defaults.
 
-    So a new field with a default leaves every digest as it was. Equal numbers come out equal, 4 and
-    4.0 too.
+    A new field with a default therefore leaves every digest as it was. 4 and 4.0 are equal.
     """
     if is_dataclass(value):
-        own = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: essence(inner) for field, inner in own if not _is_default(field, inner)}
+        pairs = ((field, getattr(value, field.name)) for field in fields(value))
+        return {each.name: essence(inner) for each, inner in pairs if not _is_default(each, inner)}
     if isinstance(value, Mapping):
         return {str(key): essence(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

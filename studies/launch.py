@@ -16,7 +16,7 @@ from typing import TextIO
 import torch
 
 from data.processes import cores, end_with
-from studies.run_locks import LAUNCH
+from studies.study import LAUNCH
 from training.device import find_device
 from training.interrupt import DONE, STOPPED, StopRequest
 from utils.text import one_line

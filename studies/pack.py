@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from studies import compact
-from studies.index import Index, run_folders, standing_of
 from studies.plan import merged_plans, plans_of
+from studies.run import Index, run_folders, state_of
 from studies.study import read_json
 from utils.files import read_bytes, write_atomically
 
@@ -87,7 +87,7 @@ def unpack(source: Path, study: Path) -> tuple[int, int]:
         raise ValueError(f"{study} is there already: give the study another name with --study")
     with opened(source) as folder:
         runs, index = run_folders(folder), Index(folder)
-        left_out = [run for run in runs if standing_of(index.home(run)) != "finished"]
+        left_out = [run for run in runs if state_of(index.result_dir(run)) != "finished"]
         for run in left_out:
             shutil.rmtree(run)
         study.parent.mkdir(parents=True, exist_ok=True)

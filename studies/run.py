@@ -1,24 +1,33 @@
-"""What one run is: a network of a study, a seed, a recipe, the images, and the machine it is
-carried out on."""
+"""One run of a study, and which runs a study's folder already holds. Needs no torch.
 
+Rows that are the same network under the same recipe share a run: it is trained in the folder of one
+of them, and the others are its aliases.
+"""
+
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from models import Architecture, SwinArchitecture, parts
+from models import parts
+from models.architecture import Architecture, SwinArchitecture
 from studies.identity import Identity
-from studies.index import Index, KnownRun, RunState, standing_of
-from studies.study import Study, must_begin_anew, read_records, read_result
+from studies.study import OVERWRITTEN, Study, read_records
 from training.recipe import Recipe
-from training.spec import RunSpec, short_side
+from training.spec import CONFIG, RESULT, RunSpec, short_side
+from utils.files import recall
 from utils.text import first_few
+
+RunState = Literal["finished", "shared", "to resume", "to train"]
+"""shared: the results are, or will be, another row's."""
+_SEED = re.compile(r"seed-(\d{1,10})")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One network of a study, to be trained once: planned, being made or finished."""
+    """One network of a study, to be trained once."""
 
     study: Study
     step: str
@@ -27,10 +36,9 @@ class Run:
     architecture: Architecture | SwinArchitecture
     recipe: Recipe
     init_weights: Path | None = None
-    """Where the file lies that the study's config names as its start."""
-    made_as: str | None = None
-    """The step whose folder holds the results, where another row than this one made the run, or is
-    to."""
+    """The file of initial weights that the study's config describes."""
+    alias_of: str | None = None
+    """The step in whose folder the run is, where it is not this one's."""
 
     @cached_property
     def identity(self) -> Identity:
@@ -70,7 +78,7 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """By which the run is known (see `studies.identity`)."""
+        """The digest by which the run is known (see `studies.identity`)."""
         return self.identity.digest
 
     @property
@@ -78,101 +86,132 @@ class Run:
         return self.study.run_folder(self.step, self.seed)
 
     @property
-    def home(self) -> Path:
-        """Where its results are, most often in its own folder."""
-        return self.study.run_folder(self.maker, self.seed)
+    def maker(self) -> str:
+        """The step in whose folder the run is."""
+        return self.alias_of or self.step
 
     @property
-    def maker(self) -> str:
-        """The step under whose name the run is made, its own most often."""
-        return self.made_as or self.step
+    def result_dir(self) -> Path:
+        return self.study.run_folder(self.maker, self.seed)
 
     @property
     def title(self) -> str:
         return f"{self.step} seed {self.seed}"
 
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """result.json of a finished run, else None."""
-        return read_result(self.home)
+    def from_scratch(self, overwrite: Collection[str]) -> bool:
+        """Whether a command with this `overwrite` discards what the run's folder holds."""
+        if self.step not in overwrite:
+            return False
+        return not (self.folder / OVERWRITTEN).exists() or bool(self._differences())
 
-    def begins_anew(self, overwrite: Collection[str]) -> bool:
-        """Whether a command with this `overwrite` is to throw away what the run's folder holds."""
-        return self.step in overwrite and (
-            must_begin_anew(self.folder) or bool(self._differences())
-        )
-
-    def check_records(self, overwrite: Collection[str] = ()) -> None:
-        """Raise ValueError, in a sentence that names what differs, where the run's folder holds
-        another run.
-
-        One that a command with this `overwrite` throws away is no obstacle.
-        """
-        begun = standing_of(self.folder) != "to train"
-        if begun and (found := self._differences()) and not self.begins_anew(overwrite):
-            raise ValueError(
-                f"{self.folder} holds another run: {first_few(found)}; make it again with "
-                f"--overwrite {self.step}, or "
-                "give this study a name of its own with --study NAME"
-            )
-
-    def check_parts(self, processes: int) -> None:
-        """Raise ValueError where so many processes cannot share the parts of a batch."""
-        parts = self.recipe.micro_batches
-        if processes > parts:
-            raise ValueError(
-                f"{processes} processes are to share the parts of a batch, and {self.step} has "
-                f"{parts} "
-                f"(--micro-batches): start {parts} or fewer, or give --micro-batches {processes} "
-                "or more, which makes "
-                "it a study of its own (--study NAME)"
-            )
-
-    def _differences(self) -> list[str]:
-        """What the records in the run's folder state that is not so of this run."""
-        return next(filter(None, map(self.identity.difference, read_records(self.folder))), [])
-
-    def standing(self, overwrite: Collection[str] = ()) -> RunState:
-        """What a command with this `overwrite` finds."""
-        if self.made_as:
+    def state(self, overwrite: Collection[str] = ()) -> RunState:
+        """The state of the run for a command with this `overwrite`."""
+        if self.alias_of:
             return "shared"
-        return "to train" if self.begins_anew(overwrite) else standing_of(self.folder)
+        return "to train" if self.from_scratch(overwrite) else state_of(self.folder)
 
     @property
     def done_share(self) -> float:
-        """How much of an unfinished run is done: epochs in its metrics."""
+        """The share of an unfinished run that is done, by the epochs in its metrics."""
         path = self.folder / "metrics.jsonl"
-        return (
-            min(1.0, len(path.read_bytes().splitlines()) / self.recipe.epochs)
-            if path.is_file()
-            else 0.0
-        )
+        epochs = len(path.read_bytes().splitlines()) if path.is_file() else 0
+        return min(1.0, epochs / self.recipe.epochs)
+
+    def check_records(self, overwrite: Collection[str] = ()) -> None:
+        """Raise ValueError where the run's folder holds another run that `overwrite` keeps."""
+        begun = state_of(self.folder) != "to train"
+        different = self._differences() if begun else []
+        if different and not self.from_scratch(overwrite):
+            raise ValueError(
+                f"{self.folder} holds another run: {first_few(different)}; train it from scratch "
+                f"with --overwrite {self.step}, or give this study a name of its own with --study "
+                "NAME"
+            )
+
+    def _differences(self) -> list[str]:
+        """What the records in the run's folder state otherwise than this run."""
+        return next(filter(None, map(self.identity.difference, read_records(self.folder))), [])
+
+    def check_processes(self, count: int) -> None:
+        """Raise ValueError where so many processes cannot share the parts of a batch."""
+        if count > self.recipe.micro_batches:
+            raise ValueError(
+                f"{count} processes are to share the parts of a batch, and {self.step} has "
+                f"{self.recipe.micro_batches} (--micro-batches): start so many or fewer, or give "
+                f"--micro-batches {count} or more, which makes it a study of its own (--study NAME)"
+            )
 
 
-def share(runs: Sequence[Run], overwrite: Collection[str] = ()) -> list[Run]:
-    """`runs`, none of them to be trained that is one of the others or is in their study already,
-    under whatever row.
+def run_folders(study: Path) -> list[Path]:
+    """All folders of a study that are named as a run's, by step and seed."""
+    matches = [
+        (folder.parent.name, int(match[1]), folder)
+        for folder in study.glob("*/seed-*")
+        if (match := _SEED.fullmatch(folder.name)) and folder.is_dir()
+    ]
+    return [folder for _, _, folder in sorted(matches)]
 
-    A run that another row has made or begun, or that a row before it asks for, gets that row's name
-    in `made_as`. A row that has begun it and was not asked is put before it. Steps named in
+
+def state_of(folder: Path) -> RunState:
+    """How far the run in a folder is."""
+    if (folder / RESULT).exists():
+        return "finished"
+    begun = any((folder / name).exists() for name in ("checkpoint.pt", "checkpoint.pt.previous"))
+    return "to resume" if begun else "to train"
+
+
+class Index:
+    """The runs in a study's folder by digest, but for runs whose records contradict each other."""
+
+    def __init__(self, study: Path) -> None:
+        self._digests: dict[Path, str] = {}
+        self._folders: dict[str, list[Path]] = {}
+        for folder in run_folders(study):
+            digests = {str(record.get("digest")) for record in read_records(folder)}
+            if len(digests) == 1:
+                self._digests[folder] = digest = digests.pop()
+                self._folders.setdefault(digest, []).append(folder)
+
+    def find(self, digest: str, step: str = "", overwrite: Collection[str] = ()) -> Path | None:
+        """The folder of a run that has begun: a finished one first, then `step`'s.
+
+        Runs that a command with this `overwrite` discards do not count.
+        """
+        best = None
+        for folder in self._folders.get(digest, ()):
+            name, state = folder.parent.name, state_of(folder)
+            discarded = name in overwrite and not (folder / OVERWRITTEN).exists()
+            if state != "to train" and not discarded:
+                order = state != "finished", name != step
+                best = min(best or (order, folder), (order, folder))
+        return best and best[1]
+
+    def result_dir(self, folder: Path) -> Path:
+        """The folder with the results of the run whose records are in `folder`, most often the same
+        one."""
+        digest = self._digests.get(folder)
+        if digest is None or state_of(folder) == "finished":
+            return folder
+        found = self.find(digest)
+        return found if found and state_of(found) == "finished" else folder
+
+
+def deduplicate(runs: Sequence[Run], overwrite: Collection[str] = ()) -> list[Run]:
+    """Mark as aliases those of `runs` that are the same as earlier ones, or as runs in their study.
+
+    A row that has begun such a run and was not requested is put before its alias. Runs of steps in
     `overwrite` have nothing to share yet.
     """
-    index, makers, asked = (
-        Index(runs[0].study.folder),
-        dict[str, str](),
-        dict[tuple[str, int], Run](),
-    )
-
-    def stays(found: KnownRun) -> bool:
-        return not (found.step in overwrite and must_begin_anew(found.folder))
-
+    index = Index(runs[0].study.folder)
+    makers, unique = dict[str, str](), dict[tuple[str, int], Run]()
     for run in runs:
-        found = index.find(run.digest, run.step, stays)
-        if found and found.standing == "finished":
-            maker = found.step
+        match = index.find(run.digest, run.step, overwrite)
+        if match and state_of(match) == "finished":
+            maker = match.parent.name
         else:
-            maker = makers.setdefault(run.digest, found.step if found else run.step)
-            if found and found.step == maker:
-                asked.setdefault((maker, run.seed), replace(run, step=maker, number=found.number))
-        asked[run.step, run.seed] = run if maker == run.step else replace(run, made_as=maker)
-    return list(asked.values())
+            maker = makers.setdefault(run.digest, match.parent.name if match else run.step)
+            if match and match.parent.name == maker:
+                number = recall(match / CONFIG).get("number")
+                unique.setdefault((maker, run.seed), replace(run, step=maker, number=number))
+        unique[run.step, run.seed] = run if maker == run.step else replace(run, alias_of=maker)
+    return list(unique.values())

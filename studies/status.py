@@ -10,9 +10,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal, get_args
 
-from studies.index import run_folders, standing_of
-from studies.run_locks import LOCK, read_failure
-from studies.study import read_json, read_result
+from studies.run import run_folders, state_of
+from studies.study import LOCK, read_failure, read_json, read_result
 from utils.files import one_writer, write_atomically
 from utils.locks import TIMEOUT, read_lock
 from utils.text import duration, plural
@@ -128,7 +127,7 @@ def _run_status(step: str, seed: int, folder: Path | None) -> RunStatus:
         )
     if failure.get("final"):
         return RunStatus(step, seed, "failed", reason=failure["reason"])
-    if vanished or failure or standing_of(folder) == "to resume":
+    if vanished or failure or state_of(folder) == "to resume":
         reason = failure.get("reason", vanished)
         return RunStatus(step, seed, "stopped", epoch=_epochs(folder), reason=reason)
     return RunStatus(step, seed, "queued")

@@ -1,4 +1,22 @@
-"""A study's folder: the config all its runs share, and where each run lives. No torch here."""
+"""A study's folder: its files, their formats, and the config that all its runs share. No torch.
+
+study.json             format, name, hash, config, images (fingerprint), dataset (summary),
+                       designs (as requested), plans (how the study is evaluated)
+.requested.json        step -> seeds of the runs that were requested
+.jobs/TIME/            script, code and logs of a launch on Slurm
+report/                report.md, report.html, tables, figures
+STEP/seed-K/           one run:
+    config.json        digest and variant of the run, and all that they are computed from
+    environment.json   machine and versions
+    metrics.jsonl      one line an epoch; events.* has the same for TensorBoard
+    checkpoint.pt      state to resume from; checkpoint.pt.previous
+    model.safetensors  best weights
+    predictions.csv    of the test images
+    result.json        top-1 and all else that is measured; its presence: the run is finished
+    failure.json       why the last attempt failed
+    .lock              who trains the run, with a heartbeat and the progress
+    .overwritten       --overwrite has discarded the earlier run, its command is not done yet
+"""
 
 import contextlib
 import json
@@ -11,20 +29,26 @@ from typing import Any
 
 from studies.identity import hexdigest
 from training.recipe import StudyConfig
-from utils.files import one_writer, read_bytes, write_json
+from training.spec import CONFIG, RESULT
+from utils.files import one_writer, read_bytes, recall, write_json
 from utils.text import first_few, flat
 
+FORMAT = 2
+"""Version of all file formats of a study."""
+STUDY, LOCK, FAILURE, OVERWRITTEN = "study.json", ".lock", "failure.json", ".overwritten"
+LAUNCH = "ABLATIONS_LAUNCH"
+"""Environment variable of workers that were started together: a name of their launch."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study, made already or yet to be."""
+    """A study, which may not exist on disk yet."""
 
     folder: Path
     config: StudyConfig
     images: str
-    """The data set's fingerprint; empty where the study is not made yet."""
+    """Fingerprint of the data set; empty where the study does not exist yet."""
 
     @property
     def name(self) -> str:
@@ -32,28 +56,16 @@ class Study:
 
     @property
     def hash(self) -> str:
-        """Of the config and the images, wherever they lie: two runs may be compared only if theirs
-        are equal."""
+        """Digest of the config and the images, wherever they are. Runs are comparable only if
+        theirs are equal."""
         return hexdigest({"config": replace(self.config, dataset=""), "images": self.images})
 
     def run_folder(self, step: str, seed: int) -> Path:
-        """Where the run of a step and a seed lives."""
         return self.folder / step / f"seed-{seed}"
 
 
-MADE_AGAIN = ".made-again"
-"""In a run's folder while a command with --overwrite that has begun it anew is not done."""
-
-
-def must_begin_anew(run: Path) -> bool:
-    """Whether a command that names the run in --overwrite is to throw it away, or has done so
-    before."""
-    return not (run / MADE_AGAIN).exists()
-
-
 def study_folder(name: str, runs: Path) -> Path:
-    """The folder in `runs` of the study of that name. Raises ValueError unless it can be a folder's
-    name everywhere."""
+    """The folder in `runs` of a study. Raises ValueError unless its name can be a folder's."""
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"the study's name is {name!r}: give up to 100 letters, digits, dots, dashes and "
@@ -75,128 +87,140 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_format(study: Mapping[str, Any], path: Path) -> None:
+    """Raise ValueError where the study.json at `path` has another format than this version's."""
+    if (found := study.get("format", 1)) != FORMAT:
+        raise ValueError(
+            f"{path} has format {found} and this version of the code reads format {FORMAT}: use "
+            "the version that trained the study, or choose another --study"
+        )
+
+
 def read_result(run: Path) -> dict[str, Any] | None:
-    """The result.json of a finished run, None of another. Raises ValueError, with what to do, where
-    it is damaged."""
-    path = run / "result.json"
+    """The result.json of a finished run, else None. Raises ValueError, with what to do, where it is
+    damaged."""
+    path = run / RESULT
     if not os.path.lexists(path):
         return None
-    again = f"restore it, or make the run again with --overwrite {run.parent.name}"
+    remedy = f"restore it, or train the run from scratch with --overwrite {run.parent.name}"
     try:
         result = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{str(error).partition(': restore')[0]}: {again}") from None
+        raise ValueError(f"{str(error).partition(': restore')[0]}: {remedy}") from None
     match result:
         case {
             "top1": int() | float() as top1,
             "images_per_second": int() | float(),
             "seconds": {"total": int() | float()},
-        }:
-            if 0 <= top1 <= 100:
-                return result
-    raise ValueError(f"{path} is damaged, a number in it is missing or impossible: {again}")
+        } if 0 <= top1 <= 100:
+            return result
+    raise ValueError(f"{path} is damaged, a number in it is missing or impossible: {remedy}")
 
 
 def read_records(run: Path) -> Iterator[dict[str, Any]]:
-    """config.json and result.json of a run, as far as they are there and whole; who needs the
-    others says so."""
-    for read, place in ((read_json, run / "config.json"), (read_result, run)):
+    """config.json and result.json of a run, those of them that exist and are not damaged."""
+    for read, path in ((read_json, run / CONFIG), (read_result, run)):
         with contextlib.suppress(ValueError):
-            if (record := read(place)) is not None:
+            if (record := read(path)) is not None:
                 yield record
 
 
+def note_failure(run: Path, reason: str, *, final: bool) -> None:
+    """Write why a run ended without a result; `final` if it would do so again, anywhere."""
+    write_json(run / FAILURE, {"reason": reason, "final": final, "launch": os.environ.get(LAUNCH)})
+
+
+def read_failure(run: Path) -> dict[str, Any] | None:
+    """What `note_failure` wrote, if the last attempt of the run failed."""
+    record = recall(run / FAILURE)
+    return record if isinstance(record.get("reason"), str) else None
+
+
 def find_study(folder: Path, config: StudyConfig) -> Study:
-    """The study of `config` in `folder`, made already or yet to be. Writes nothing.
+    """The study of `config` in `folder`, which may not exist yet. Writes nothing.
 
     `config.precision` may still be "auto", which agrees with any.
 
     Raises:
-        ValueError: the folder holds a study of another config; the message names what differs.
+        ValueError: the folder holds something else, or a study of another config or format; the
+            message names what differs.
     """
-    path = folder / "study.json"
+    path = folder / STUDY
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: choose another --study")
     if not path.exists():
-        left = [entry.name for entry in folder.iterdir()] if folder.exists() else []
-        # The lock on making a study, and a study.json that was not finished, are no reason not to
-        # make it.
-        if any(not name.startswith(".") and name != "study.json.part" for name in left):
+        names = [entry.name for entry in folder.iterdir()] if folder.exists() else []
+        # A process that creates the study now, or was killed then, leaves these.
+        if any(not name.startswith(".") and name != f"{STUDY}.part" for name in names):
             raise ValueError(
-                f"{folder} holds files but no study.json: choose another --study, or an empty "
-                "folder"
+                f"{folder} holds files but no {STUDY}: choose another --study, or an empty folder"
             )
         return Study(folder, config, "")
-    study, here = read_json(path), json.loads(json.dumps(asdict(config)))
-    there = study.get("config")
-    if not isinstance(there, dict) or not all(
-        isinstance(there.get(part), dict) for part in ("recipe", "classic")
-    ):
+    study, requested = read_json(path), json.loads(json.dumps(asdict(config)))
+    check_format(study, path)
+    existing = study.get("config")
+    parts = ("recipe", "classic")
+    if not isinstance(existing, dict) or not all(isinstance(existing.get(p), dict) for p in parts):
         raise ValueError(
             f"{path} is damaged, it states no config: restore it, or choose another --study"
         )
-    pairs = [
-        (f"{part}.{key}" if part == "classic" else key, flat(there.get(part, {})).get(key), value)
-        for part in ("recipe", "classic")
-        for key, value in flat(here[part]).items()
-    ]
-    pairs += [
-        (key, there.get(key), here[key]) for key in ("dataset", "regime", "resolution", "precision")
-    ]
-    before, now = (
-        (part.get("init_weights") or {}).get("sha256", "none")[:12] for part in (there, here)
-    )
-    pairs.append(("init_weights", before, now))
+    before, now = _options(existing), _options(requested)
     different = [
-        f"{key} ({old} there, {new} here)"
-        for key, old, new in pairs
-        if old != new and (key, new) != ("precision", "auto")
+        f"{key} ({before.get(key)} there, {value} here)"
+        for key, value in now.items()
+        if before.get(key) != value and (key, value) != ("precision", "auto")
     ]
     if different:
         raise ValueError(
-            f"{folder} was made by another config: {first_few(different)}; give this one a name "
-            "of its own with "
-            "--study NAME, or ask for the same config"
+            f"{folder} holds a study of another config: {first_few(different)}; give this one a "
+            "name of its own with --study NAME, or request the same config"
         )
     return Study(folder, config, str(study.get("images", "")))
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config, by the names of their options."""
+    fields = dict(flat(config["recipe"]))
+    fields |= {f"classic.{key}": value for key, value in flat(config["classic"]).items()}
+    fields |= {key: config.get(key) for key in ("dataset", "regime", "resolution", "precision")}
+    weights = config.get("init_weights") or {}
+    return fields | {"init_weights": weights.get("sha256", "none")[:12]}
 
 
 def open_study(
     folder: Path, config: StudyConfig, dataset: Mapping[str, Any], fingerprint: str
 ) -> Study:
-    """Make `folder` a study of `config` on `dataset` (its summary for readers), or find that it is
-    one already.
+    """Create the study of `config` on `dataset` (a summary for readers) in `folder`, or check the
+    one that is there.
 
     Raises:
-        ValueError: the folder holds a study of another config, or of the same data set with other
-            contents.
+        ValueError: the folder holds a study of another config, or of other images.
     """
     find_study(folder, config)
     study = Study(folder, config, fingerprint)
-    path = folder / "study.json"
+    path = folder / STUDY
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as lock:
-        if not path.exists():
-            lock.enter_context(one_writer(path))
-        if not path.exists():
-            content = {"name": study.name, "hash": study.hash, "config": asdict(config)}
-            write_json(path, {**content, "images": fingerprint, "dataset": dataset})
-    there = find_study(folder, config)  # another process may have made it
-    if there != study or read_json(path).get("hash") != study.hash:
+    if not path.exists():
+        with one_writer(path):
+            if not path.exists():
+                record = {"format": FORMAT, "name": study.name, "hash": study.hash}
+                record |= {"config": asdict(config), "images": fingerprint, "dataset": dataset}
+                write_json(path, record)
+    existing = find_study(folder, config)  # another process may have created it
+    if existing != study or read_json(path).get("hash") != study.hash:
         raise ValueError(
-            f"{folder} was made on other images: data set {config.dataset!r} has changed since; "
-            "restore it, or give "
-            "this study a name of its own with --study NAME"
+            f"{folder} holds a study of other images: data set {config.dataset!r} has changed "
+            "since; restore it, or give this study a name of its own with --study NAME"
         )
     return study
 
 
 def note_design(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write into study.json that a design was asked for, unless it says so already."""
-    path = folder / "study.json"
+    """Write into study.json that a design was requested, unless it says so already."""
+    path = folder / STUDY
     with one_writer(path):
         study = read_json(path)
-        noted = study.setdefault("designs", [])
-        if (record := json.loads(json.dumps(record))) not in noted:
-            noted.append(record)
+        designs = study.setdefault("designs", [])
+        if (record := json.loads(json.dumps(record))) not in designs:
+            designs.append(record)
             write_json(path, study)

@@ -18,8 +18,8 @@ from studies import launch, run_queue
 from studies.cost_estimate import CostEstimate
 from studies.options import TrainOptions
 from studies.plan import Plan, note_plan
-from studies.run import Run, share
-from studies.run_locks import other_versions, refuse_other_code
+from studies.run import Run, deduplicate
+from studies.run_queue import other_versions, refuse_other_code
 from studies.status import note_requested
 from studies.study import find_study, note_design, open_study
 from training import processes, torchrun
@@ -168,7 +168,7 @@ def _plan(request: Request) -> _Task:
     runs.sort(key=lambda run: request.seeds.index(run.seed))
     for run in runs:
         run.check_records(request.overwrite)
-        run.check_parts(rank.count)
+        run.check_processes(rank.count)
     execution = Execution(
         device,
         find_workers(options.workers, device, launch.workers_here() * rank.local_count),
@@ -177,7 +177,7 @@ def _plan(request: Request) -> _Task:
         deterministic=options.deterministic,
         processes=processes.here(),
     )
-    runs = share(runs, request.overwrite)
+    runs = deduplicate(runs, request.overwrite)
     return _Task(request, runs, execution, dataset, data_dir, cache, images)
 
 
@@ -242,7 +242,7 @@ def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:
     if request.plan is not None:
         note_plan(study.folder, request.plan)
     runs = [replace(run, study=study) for run in task.runs]
-    note_requested(study.folder, [(run.step, run.seed) for run in runs if run.made_as is None])
+    note_requested(study.folder, [(run.step, run.seed) for run in runs if run.alias_of is None])
     shown = estimate if request.others != "refuse" else None
     return run_queue.run_all(
         runs,
@@ -250,6 +250,6 @@ def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:
         task.execution,
         stop,
         request.overwrite,
-        shown.finished if shown else None,
+        shown,
         request.others,
     )

@@ -71,13 +71,13 @@ def fast_settings() -> Iterator[None]:
     """What is timed is timed as seldom, and what is drawn is as coarse, as may be: few tests ask
     how fast or fine."""
     from report import plots
-    from studies import speed
+    from studies import cost_estimate
     from training import records
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "_TIMING_SECONDS", 0.0)
-        patch.setattr(speed, "_COUNTED_SECONDS", 0.0)
-        patch.setattr(speed, "_IMAGES_SECONDS", 0.0)
+        patch.setattr(cost_estimate, "_TRIES", 1)
+        patch.setattr(cost_estimate, "_IMAGES_SECONDS", 0.0)
         patch.setattr(plots, "_DPI", 40)
         yield
 

@@ -87,15 +87,6 @@ def test_a_study_json_that_is_damaged(damage, study, study_places, capsys) -> No
         assert sorted(study.rglob("*")) == before
 
 
-@pytest.mark.parametrize("damage", ["torn", "a list", "deep", "a pipe"])
-def test_measured_speeds_that_are_damaged_are_measured_again(
-    damage, study, study_places, capsys
-) -> None:
-    spoil(study / "speeds.json", damage)
-    assert runner.main(["all", *STUDY, *study_places, "--steps", "4", "--dry-run"]) == 0
-    assert "measured now" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("damage", ["empty", "torn", "a pipe"])
 def test_weights_that_are_damaged(damage, study, study_places, images, tmp_path, capsys) -> None:
     spoil(study / RUN / "model.safetensors", damage)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import runner
+from studies.study import OVERWRITTEN
 from tests.conftest import STUDY
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -66,7 +67,7 @@ def test_a_result_of_another_digest_is_not_taken_where_the_config_is_lost(
 
 def test_overwriting_puts_the_asked_network_in_its_place(another: Path, study_places) -> None:
     command = ["all", *STUDY, *study_places, "--no-trial", "--overwrite", "patchify-stem"]
-    (another / ".made-again").touch()  # a command that was interrupted before the step was changed
+    (another / OVERWRITTEN).touch()  # a command that was interrupted before the step was changed
     assert runner.main(command) == 0
     for name in ("config.json", "result.json"):
         assert json.loads((another / name).read_text())["digest"] not in ("another", None)
@@ -130,5 +131,5 @@ def test_naming_a_row_in_overwrite_leaves_anothers_run_alone(
     before = (elsewhere / "result.json").stat().st_mtime_ns
     command = ["all", *SHARE, *study_places, "--no-trial", "--overwrite", "patchify-stem"]
     assert runner.main(command) == 0
-    assert "(--overwrite without-depthwise makes it again)" in capsys.readouterr().out
+    assert "(--overwrite without-depthwise trains it from scratch)" in capsys.readouterr().out
     assert (elsewhere / "result.json").stat().st_mtime_ns == before

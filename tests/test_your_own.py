@@ -68,5 +68,5 @@ def test_a_reader_who_does_what_the_page_says_has_two_reports(checkout) -> None:
     assert "does a norm need the mean" in (study / "report/rms/report.md").read_text()
     assert (study / "report/report.html").exists()
     made = json.loads((study / "rms-norm/seed-0/config.json").read_text())
-    assert (made["architecture"]["norm"], list(made["own_parts"])) == ("rms", ["norm"])
+    assert (made["architecture"]["norm"], list(made["custom_parts"])) == ("rms", ["norm"])
     assert "convnext seed 1: finished" in said.partition("rms-norm")[2]  # not made again

@@ -1,7 +1,6 @@
-"""The forecast of a study, and its correction."""
+"""The cost of a study, estimated first and corrected by its finished runs."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from data import datasets
 from data.augmentation import Augmentation
 from data.sizes import Sizes, sizes
 from models.builder import empty
-from studies import speed
-from studies.cost_estimate import CostEstimate, run_bytes
+from studies import cost_estimate
+from studies.cost_estimate import CostEstimate, Rate, memory_advice, run_bytes
 from studies.run import Run
-from studies.speed import Speed
 from studies.study import Study
 from training.execution import Execution, open_stores
 from training.recipe import CLASSIC, Recipe, StudyConfig
@@ -24,7 +22,6 @@ from training.spec import short_side
 from training.update import make_optimizer
 
 CPU = torch.device("cpu")
-FIFTY = Speed(50.0, "measured now")
 RECIPE = Recipe(
     epochs=4,
     batch_size=12,
@@ -40,127 +37,118 @@ SIZES = Sizes(
 def planned(folder: Path, step: str, seed: int = 0) -> Run:
     study = Study(folder, StudyConfig("pocket", "pocket", 32, "fp32", RECIPE), "")
     found = PAPER.step(step)
-    return Run(
-        study, step, found.number, seed, PAPER.architecture(found, get_regime("pocket"), 3), RECIPE
-    )
+    architecture = PAPER.architecture(found, get_regime("pocket"), 3)
+    return Run(study, step, found.number, seed, architecture, RECIPE)
 
 
-def make(*runs: Run) -> CostEstimate:
+def estimate(*runs: Run) -> CostEstimate:
     return CostEstimate(runs, SIZES, Execution(CPU))
 
 
-def test_the_forecast_is_corrected_by_what_runs_took(tmp_path) -> None:
-    bill = make(
-        planned(tmp_path, "depthwise"), planned(tmp_path, "gelu"), planned(tmp_path, "depthwise", 1)
+def finish(run: Run, seconds: float, device: str) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    result = {"top1": 50.0, "images_per_second": 7.0, "seconds": {"total": seconds}}
+    (run.folder / "result.json").write_text(json.dumps(result | {"device": device}))
+
+
+@pytest.fixture
+def timed(monkeypatch) -> list[str]:
+    """The steps whose updates are timed, all at 50 images a second."""
+    steps: list[str] = []
+    rate = Rate(50.0, "measured now")
+    monkeypatch.setattr(cost_estimate, "_TRIES", 1)
+    monkeypatch.setattr(
+        cost_estimate, "_time_updates", lambda run, _: (steps.append(run.step), rate)[1]
     )
-    first, second, third = bill.expected
+    return steps
+
+
+def test_the_time_left_follows_the_finished_runs_row_by_row(tmp_path, timed) -> None:
+    runs = [planned(tmp_path, "depthwise", seed) for seed in (0, 1)]
+    other = planned(tmp_path, "gelu")
+    cost = estimate(runs[0], other, runs[1])
+    first, second, third = cost.expected
     assert min(first, second, third) > 0
-    assert bill.seconds_left() == pytest.approx(first + second + third)
-    said = bill.finished("depthwise", 0, 3 * first)
-    # The other step by the factor seen, the same step by what it really took.
-    assert bill.seconds_left() == pytest.approx(3 * second + 3 * first)
-    assert "2 runs left" in said
-    assert "3.00 times what was forecast" in said
-    bill.finished("gelu", 0, second)
-    assert bill.finished("depthwise", 1, 1.0) == "all 3 runs are finished"
-    assert bill.seconds_left() == 0
+    assert cost.seconds_left() == pytest.approx(first + second + third)
+    finish(runs[0], 3 * first, cost.device_name)
+    message = cost.progress()
+    # The other row by the ratio seen so far, the same row by what its run took.
+    assert cost.seconds_left() == pytest.approx(3 * second + 3 * first)
+    assert "2 runs left" in message
+    assert "3.00 times what was estimated" in message
+    finish(other, second, cost.device_name)
+    finish(runs[1], 1.0, cost.device_name)  # by another process
+    assert cost.progress() == "all runs are finished"
+    assert cost.seconds_left() == 0
 
 
-def test_the_first_line_says_what_is_trained_how_long_and_where_the_report_will_be(
+def test_the_best_of_several_tries_counts_and_equal_work_is_timed_once(
     tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(speed, "measure", lambda *_: FIFTY)
-    runs = [planned(tmp_path, step, seed) for step in ("depthwise", "gelu") for seed in (0, 1)]
-    assert re.fullmatch(
-        r"2 networks on 100 images of pocket, 32x32: about \d+ s of training on this machine, "
-        r"give or take 15%; "
-        rf"the report: {re.escape(str(tmp_path / 'report'))}",
-        make(*runs).expectation,
-    )
+    tries: list[str] = []
 
+    def slow_at_first(run: Run, _: Execution) -> Rate:
+        tries.append(run.step)
+        return Rate(10.0 if len(tries) <= 2 else 30.0, "measured now")
 
-def test_rows_that_differ_by_a_rate_alone_are_measured_once(tmp_path, monkeypatch) -> None:
-    measured = []
-    monkeypatch.setattr(speed, "measure", lambda *_: measured.append(1) or FIFTY)
+    monkeypatch.setattr(cost_estimate, "_TRIES", 3)
+    monkeypatch.setattr(cost_estimate, "_time_updates", slow_at_first)
     run = planned(tmp_path, "depthwise")
-    other = replace(run, step="depthwise-lr-0.5x", recipe=run.recipe.change(lr=2e-3))
-    assert make(
-        run, other, replace(other, step="larger", recipe=RECIPE.change(batch_size=24))
-    ).speeds.keys() == {"depthwise", "depthwise-lr-0.5x", "larger"}
-    assert len(measured) == 2
+    same = replace(run, step="depthwise-lr-0.5x", recipe=run.recipe.change(lr=2e-3))
+    cost = estimate(run, same, replace(run, step="larger", recipe=RECIPE.change(batch_size=24)))
+    assert tries == ["depthwise", "larger"] * 3  # spread over the rows
+    assert {step: rate.images_per_second for step, rate in cost.rates.items()} == {
+        "depthwise": 30.0,
+        "depthwise-lr-0.5x": 30.0,
+        "larger": 30.0,
+    }
 
 
-def test_a_finished_run_is_taken_instead_of_a_measurement(tmp_path, monkeypatch) -> None:
-    """Of the same device; and its whole time, evaluation included."""
-    measured = []
-    monkeypatch.setattr(speed, "measure", lambda *_: measured.append(1) or FIFTY)
-    device = make(planned(tmp_path, "gelu")).device_name
-    assert len(measured) == 1
-    for step, name in (("gelu", device), ("depthwise", "another device")):
-        (tmp_path / step / "seed-0").mkdir(parents=True)
-        result = {
-            "device": name,
-            "top1": 50.0,
-            "images_per_second": 7.0,
-            "seconds": {"total": 1234.0},
-        }
-        (tmp_path / step / "seed-0/result.json").write_text(json.dumps(result))
-    bill = make(
-        *(planned(tmp_path, step, seed) for step in ("gelu", "depthwise") for seed in (0, 1))
-    )
-    assert len(measured) == 2
-    assert bill.expected[1] == 1234.0
-    assert bill.speeds["depthwise"].images_per_second == 50.0
-    assert bill.standings == ["finished", "to train", "finished", "to train"]
-    assert bill.seconds_left() == pytest.approx(1234.0 + bill.expected[3])
+def test_a_finished_run_of_this_device_replaces_the_timing(tmp_path, timed) -> None:
+    device = estimate(planned(tmp_path, "gelu")).device_name
+    assert timed == ["gelu"]
+    finish(planned(tmp_path, "gelu"), 1234.0, device)
+    finish(planned(tmp_path, "depthwise"), 99.0, "another device")
+    runs = [planned(tmp_path, step, seed) for step in ("gelu", "depthwise") for seed in (0, 1)]
+    cost = estimate(*runs)
+    assert timed == ["gelu", "depthwise"]
+    assert cost.states == ["finished", "to train", "finished", "to train"]
+    assert cost.seconds_left() == pytest.approx(1234.0 + cost.expected[3])
+    assert "from a finished run" in str(cost)
 
 
-def test_an_unfinished_run_counts_for_what_is_left_of_it(tmp_path) -> None:
-    folder = tmp_path / "gelu/seed-0"
-    folder.mkdir(parents=True)
-    (folder / "checkpoint.pt").touch()
-    (folder / "metrics.jsonl").write_text("{}\n" * 3)
-    bill = make(planned(tmp_path, "gelu"))
-    assert bill.standings == ["to resume"]
-    assert bill.seconds_left() == pytest.approx(bill.expected[0] / 4)
+def test_an_unfinished_run_counts_for_the_rest_of_its_epochs(tmp_path, timed) -> None:
+    run = planned(tmp_path, "gelu")
+    run.folder.mkdir(parents=True)
+    (run.folder / "checkpoint.pt").touch()
+    (run.folder / "metrics.jsonl").write_text("{}\n" * 3)
+    cost = estimate(run)
+    assert cost.states == ["to resume"]
+    assert cost.seconds_left() == pytest.approx(cost.expected[0] / 4)
 
 
-def test_what_other_processes_finished_is_not_left(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(speed, "measure", lambda *_: FIFTY)
-    bill = make(*(planned(tmp_path, "gelu", seed) for seed in (0, 1, 2)))
-    done = tmp_path / "gelu/seed-1/result.json"
-    done.parent.mkdir(parents=True)
-    done.write_text("{}")
-    assert bill.finished("gelu", 0, 5.0).startswith("1 run left, about 5 s")
+def test_real_updates_are_timed_with_all_images_of_a_part_or_with_fewer(
+    tmp_path, monkeypatch
+) -> None:
+    run = planned(tmp_path, "gelu")
+    assert estimate(run).rates["gelu"].source == "measured now"
+    monkeypatch.setattr(cost_estimate, "_TRY_SECONDS", 0.0)
+    rate = estimate(run).rates["gelu"]
+    assert rate.source == "estimated now"
+    assert rate.images_per_second > 0
 
 
 @pytest.mark.parametrize(
     "text", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"]
 )
-def test_a_device_without_room_for_two_images_is_told(text, tmp_path, monkeypatch) -> None:
-    def full(*_: object) -> int:
+def test_a_batch_that_does_not_fit_is_refused_when_it_is_tried(text, tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> None:
         raise RuntimeError(text)
 
-    monkeypatch.setattr(speed, "measure", full)
-    with pytest.raises(
-        ValueError,
-        match="^gelu runs out of memory, even with two images: choose a lower --resolution",
-    ):
-        make(planned(tmp_path, "gelu"))
-
-
-def test_measurements_are_remembered_by_a_study_only(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(speed, "measure", lambda *_: FIFTY)
-    first = make(planned(tmp_path, "gelu"))
-    speed.remember(tmp_path, first.device_name, first.speeds)
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "study.json").write_text("{}")
-    speed.remember(tmp_path, first.device_name, first.speeds)
-    monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("measured again"))
-    assert make(planned(tmp_path, "gelu")).speeds["gelu"].source == "remembered"
-    (tmp_path / "speeds.json").write_text("torn")
-    monkeypatch.setattr(speed, "measure", lambda *_: Speed(60.0, "measured now"))
-    assert make(planned(tmp_path, "gelu")).speeds["gelu"].images_per_second == 60.0
+    monkeypatch.setattr(cost_estimate, "gradients", full)
+    message = "^gelu ran out of memory: 12 images at once do not fit: give --micro-batches 2,"
+    with pytest.raises(ValueError, match=message):
+        estimate(planned(tmp_path, "gelu"))
 
 
 @pytest.mark.parametrize(
@@ -182,36 +170,25 @@ def test_disk_is_what_weights_and_checkpoints_take(recipe, tmp_path) -> None:
     assert run_bytes(params, recipe, 0) == pytest.approx(expected, rel=0.1)
 
 
-def test_what_a_data_set_takes_is_known_before_it_is_there(images, tmp_path) -> None:
+def test_the_size_of_a_data_set_is_known_before_it_is_there(images, tmp_path) -> None:
     known = sizes(datasets.check("food101", tmp_path), tmp_path / "cache", 256)
-    assert (known.train, known.validation, known.test, known.classes) == (
-        68_175,
-        7_575,
-        25_250,
-        101,
-    )
+    assert (known.train, known.validation, known.test) == (68_175, 7_575, 25_250)
     assert known.download > 5e9
     assert known.cache == 101_000 * 256 * 341 * 3
-    found = datasets.check(f"imagefolder:{images}", tmp_path)
-    dataset = found.load()
-    before = sizes(found, tmp_path / "cache", 37)
-    assert (before.train, before.validation, before.test) == tuple(
-        len(s) for s in dataset.splits.values()
-    )
+    located = datasets.check(f"imagefolder:{images}", tmp_path)
+    before = sizes(located, tmp_path / "cache", 37)
     assert list(tmp_path.iterdir()) == []
-    stores = open_stores(dataset, tmp_path / "cache", short_side(32, (0.5, 1.0)))  # 37
-    assert before.cache == sum(
-        store.nbytes for store in (stores.train, stores.validation, stores.test)
-    )
-    assert sizes(found, tmp_path / "cache", 37).cache == 0
+    stores = open_stores(located.load(), tmp_path / "cache", short_side(32, (0.5, 1.0)))  # 37
+    splits = stores.train, stores.validation, stores.test
+    assert before.cache == sum(store.nbytes for store in splits)
+    assert sizes(located, tmp_path / "cache", 37).cache == 0
 
 
-def test_the_total_says_how_sure_it_is(tmp_path, monkeypatch) -> None:
-    found = iter([Speed(50.0, "measured now", error=0.1), Speed(50.0, "estimated now", error=0.5)])
-    monkeypatch.setattr(speed, "measure", lambda *_: next(found))
-    said = str(make(planned(tmp_path, "depthwise"), planned(tmp_path, "gelu")))
-    last = said.splitlines()[-1]
-    assert last.endswith("; 1 of 2 rates are estimated, for their batches take too long to try")
-    error = re.search(r", give or take (\d+)%", last)
-    assert error
-    assert 10 < int(error[1]) < 50  # between the two, weighed by their seconds
+def test_the_advice_for_too_large_a_batch_is_for_the_recipe_of_the_step(tmp_path) -> None:
+    modern = planned(tmp_path, "gelu")
+    advice = memory_advice(modern, CPU)
+    assert advice == "12 images at once do not fit: give --micro-batches 2, parts of 6"
+    classic = replace(modern, recipe=RECIPE.change(batch_size=18))
+    assert "give --classic.micro-batches 2, parts of 9" in memory_advice(classic, CPU)
+    pair = replace(modern, recipe=RECIPE.change(batch_size=2, mixup=0.2))
+    assert "choose a lower --resolution or another device" in memory_advice(pair, CPU)

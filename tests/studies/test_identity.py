@@ -14,7 +14,7 @@ from training import device
 from training.recipe import CLASSIC, Recipe
 
 RECORD = Path(__file__).with_name("record.json")
-"""Of `RUN`, written on 2026-11-25."""
+"""The record of `RUN` on 2026-11-25, with the digests of format 2."""
 RUN = Identity(Architecture(), Recipe(), "abc", 224, "bf16", None, 0)
 CHANGES: list[dict[str, Any]] = [
     {"architecture": Architecture(activation="gelu")},
@@ -25,7 +25,7 @@ CHANGES: list[dict[str, Any]] = [
     {"resolution": 256},
     {"precision": "fp32"},
     {"init_weights": "0" * 64},
-    {"own_parts": {"norm": "0" * 16}},
+    {"custom_parts": {"norm": "0" * 16}},
 ]
 
 
@@ -40,9 +40,8 @@ def test_runs_that_differ_by_their_seed_are_of_one_variant() -> None:
     assert replace(RUN, seed=1).variant_digest == RUN.variant_digest
 
 
-def test_a_run_made_long_ago_is_known() -> None:
-    """A default that is changed would give old runs the digests of new ones: it needs a field of
-    another name."""
+def test_a_run_recorded_before_fields_were_added_is_known() -> None:
+    """A changed default would give old runs the digests of new ones, so it needs a new field."""
     assert RUN.difference(json.loads(RECORD.read_text())) == []
 
 

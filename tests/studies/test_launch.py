@@ -46,7 +46,7 @@ def test_lines_of_workers_are_numbered_and_a_request_to_stop_reaches_each_once(c
         while "".join(output).count("of") < 2:
             time.sleep(0.1)
             output.append(capfd.readouterr().out)
-        stop.asked = True
+        stop.requested = True
 
     assert launch.workers_here() == 1
     threading.Thread(target=stop_when_started).start()

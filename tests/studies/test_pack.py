@@ -64,9 +64,9 @@ def test_a_pack_holds_every_file_that_a_report_reads_as_it_was_and_no_other(
     study: StudyFolder, tmp_path: Path
 ) -> None:
     before = contents(study.root)
-    for name in ("model.safetensors", "checkpoint.pt", "events.out.tfevents.1", ".lease"):
+    for name in ("model.safetensors", "checkpoint.pt", "events.out.tfevents.1", ".lock"):
         (study.folder("width") / name).write_bytes(b"much")
-    (study.root / "speeds.json").write_text("{}")
+    (study.root / ".requested.json").write_text("{}")
     pack.pack(study.root, tmp_path / "s.pack")
     with pack.opened(tmp_path / "s.pack") as folder:
         after = contents(folder)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from studies.plan import Family, Plan, deviations, merged_plans, note_plan, read_plans, revised
+from studies.plan import Plan, deviations, merged_plans, note_plan, read_plans, revised
 
 STEPS, OTHERS = {"steps": (("b", "a"),)}, {"others": (("d", "a"),)}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from studies import run_queue
-from studies.run_locks import FAILURE, LAUNCH, LOCK, note_failure, refuse_other_code
-from studies.study import MADE_AGAIN
+from studies.run_queue import refuse_other_code
+from studies.study import FAILURE, LAUNCH, LOCK, OVERWRITTEN, note_failure, read_result
 from training import train as loop
 from training.interrupt import StopRequest
 from utils.locks import Busy, Lock, Lost
@@ -40,7 +40,7 @@ def another_process(folder: Path, code: str = "same"):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch) -> None:
-    monkeypatch.setattr(run_queue, "_LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(run_queue, "POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_run_that_another_process_trains_is_named_and_left_to_it(
 ) -> None:
     theirs, ours = make_run("12", epochs=2), make_run("13", epochs=2)
     with another_process(theirs.folder) as holder:
-        (theirs.folder / MADE_AGAIN).touch()  # as if that process makes it again
+        (theirs.folder / OVERWRITTEN).touch()  # as if that process makes it again
         steps = {theirs.step, ours.step}
         assert run_all([theirs, ours], overwrite=steps, others="leave") == 0
         with pytest.raises(Busy, match=f"is being trained by process {holder.pid} on "):
@@ -65,10 +65,10 @@ def test_a_run_that_another_process_trains_is_named_and_left_to_it(
         f"left to other processes: 1 run, among them layer-norm seed 0 (process {holder.pid} on "
         in said
     )
-    assert ours.result
-    assert not theirs.result
-    assert (theirs.folder / MADE_AGAIN).exists()
-    assert not (ours.folder / MADE_AGAIN).exists()
+    assert read_result(ours.folder)
+    assert not read_result(theirs.folder)
+    assert (theirs.folder / OVERWRITTEN).exists()
+    assert not (ours.folder / OVERWRITTEN).exists()
 
 
 def test_a_run_whose_process_dies_is_waited_for_and_taken_over(make_run, run_all, capsys) -> None:
@@ -83,7 +83,7 @@ def test_a_run_whose_process_dies_is_waited_for_and_taken_over(make_run, run_all
     )
     assert f"layer-norm seed 0: process {holder.pid} on " in said
     assert "which trained it, has vanished; going on with it" in said
-    assert theirs.result
+    assert read_result(theirs.folder)
     assert not (theirs.folder / LOCK).exists()
 
 
@@ -158,7 +158,7 @@ def test_a_run_that_was_lost_to_another_process_is_waited_for(
         "was taken over by process 7 on node3 while this process gave no sign of life"
         in capsys.readouterr().err
     )
-    assert run.result
+    assert read_result(run.folder)
 
 
 def test_a_failure_is_kept_and_not_repeated_by_the_processes_beside(

@@ -11,8 +11,8 @@ import pytest
 
 import runner
 from studies import run_queue
-from studies.run_locks import LOCK, note_failure
 from studies.status import RunStatus, as_table, note_requested, read_status
+from studies.study import LOCK, note_failure
 from training.interrupt import StopRequest
 from utils.locks import Lock
 

@@ -1,4 +1,4 @@
-"""A study's folder belongs to one config, and a run's folder to one process."""
+"""A study's folder belongs to one config and one format."""
 
 import contextlib
 import errno
@@ -22,52 +22,48 @@ def test_the_same_config_opens_the_same_study(tmp_path) -> None:
     assert first.run_folder("gelu", 2) == tmp_path / "s/gelu/seed-2"
 
 
-def test_a_study_is_told_by_what_differs_from_the_defaults_and_by_its_images(tmp_path) -> None:
+def test_the_hash_depends_on_the_config_and_the_images_but_not_on_their_folder(tmp_path) -> None:
     study = find_study(tmp_path / "s", CONFIG)
-    assert study.hash == "dbb1025caae08ae1"
-    others = [
-        replace(study, config=replace(CONFIG, **change))
-        for change in ({"recipe": Recipe(ema=0.9999)}, {"classic": Recipe()}, {"resolution": 96})
-    ]
-    assert (
-        len({study.hash, replace(study, images="abc").hash, *(other.hash for other in others)}) == 5
-    )
+    assert study.hash == "ca42154f9a9e92e9"
+    changes = {"recipe": Recipe(ema=0.9999)}, {"classic": Recipe()}, {"resolution": 96}
+    others = [replace(study, config=replace(CONFIG, **change)) for change in changes]
+    others.append(replace(study, images="abc"))
+    assert len({study.hash, *(other.hash for other in others)}) == 5
+    places = [replace(CONFIG, dataset=f"imagefolder:/{place}") for place in "ab"]
+    assert len({Study(tmp_path, config, "abc").hash for config in places}) == 1
 
 
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (replace(CONFIG, recipe=Recipe(lr=1e-3)), r"lr \(0.004 there, 0.001 here\)"),
-        (
-            replace(CONFIG, classic=replace(CLASSIC, epochs=9)),
-            r"classic.epochs \(90 there, 9 here\)",
-        ),
-        (replace(CONFIG, regime="tiny"), r"regime \(pocket there, tiny here\)"),
-        (replace(CONFIG, precision="bf16"), r"precision \(fp32 there, bf16 here\)"),
+        ({"recipe": Recipe(lr=1e-3)}, r"lr \(0.004 there, 0.001 here\)"),
+        ({"classic": replace(CLASSIC, epochs=9)}, r"classic.epochs \(90 there, 9 here\)"),
+        ({"regime": "tiny"}, r"regime \(pocket there, tiny here\)"),
+        ({"precision": "bf16"}, r"precision \(fp32 there, bf16 here\)"),
     ],
 )
 def test_another_config_is_refused_and_named(tmp_path, other, named) -> None:
     open_study(tmp_path / "s", CONFIG, {}, "abc")
-    with pytest.raises(ValueError, match=named):
-        find_study(tmp_path / "s", other)
-
-
-def test_precision_auto_agrees_with_what_the_study_has(tmp_path) -> None:
-    open_study(tmp_path / "s", CONFIG, {}, "abc")
     find_study(tmp_path / "s", replace(CONFIG, precision="auto"))
-
-
-def test_the_same_images_elsewhere_are_the_same_study(tmp_path) -> None:
-    here, there = (
-        Study(tmp_path, replace(CONFIG, dataset=f"imagefolder:/{place}"), "abc") for place in "ab"
-    )
-    assert here.hash == there.hash
+    with pytest.raises(ValueError, match=named):
+        find_study(tmp_path / "s", replace(CONFIG, **other))
 
 
 def test_other_images_are_refused(tmp_path) -> None:
     open_study(tmp_path / "s", CONFIG, {}, "abc")
     with pytest.raises(ValueError, match="other images"):
         open_study(tmp_path / "s", CONFIG, {}, "def")
+
+
+def test_a_study_of_an_older_format_is_refused_with_what_to_do(tmp_path) -> None:
+    open_study(tmp_path / "s", CONFIG, {}, "abc")
+    path = tmp_path / "s/study.json"
+    study = json.loads(path.read_text())
+    del study["format"]
+    path.write_text(json.dumps(study))
+    message = "has format 1 and .* reads format 2: use the version that trained the study, or"
+    with pytest.raises(ValueError, match=message):
+        open_study(tmp_path / "s", CONFIG, {}, "abc")
 
 
 def test_a_folder_that_is_no_study_is_left_alone(tmp_path) -> None:
@@ -85,8 +81,8 @@ def test_a_name_that_is_no_folder_name_is_refused(name, tmp_path) -> None:
         study_folder(name, tmp_path)
 
 
-def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(locks, "UNSIGNED", 0.3)
+def test_a_study_whose_creation_was_killed_can_be_created(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(locks, "EMPTY_TIMEOUT", 0.3)
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "study.json.part").write_text("{")
@@ -99,8 +95,6 @@ def test_what_a_kill_left_of_making_a_study_is_no_obstacle(tmp_path, monkeypatch
 def test_a_disk_without_locks_is_no_obstacle_and_a_failing_one_is(
     number, tmp_path, monkeypatch
 ) -> None:
-    """Such disks are mounted over a network; there is none to test on."""
-
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
