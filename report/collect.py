@@ -20,8 +20,8 @@ import ablations
 from ablations import designs
 from report.statistics import Measurements
 from studies.identity import difference
-from studies.run import Index, run_folders
 from studies.plan import Plan, plans_of
+from studies.run import Index, run_folders
 from studies.study import read_json
 from utils.files import read_bytes
 from utils.text import first_few
