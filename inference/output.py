@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from data.decode import read_image
+from data.folders import IMAGE_SUFFIXES, images_below
 from inference.predictor import Predictor, load
-from utils.files import IMAGE_SUFFIXES, images_below, write_atomically
+from utils.files import write_atomically
 from utils.text import printable
 
 Best = Sequence[tuple[str, float]]

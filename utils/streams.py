@@ -1,36 +1,33 @@
-"""What is told while a run goes on, to a reader who may leave."""
+"""Output of a command that goes on when its reader has left (`runner.py all | head -1`)."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 
 class Patient:
-    """A stream of text that goes on when its reader has left (`runner.py all | head -1`); what
-    comes then is dropped.
-
-    A study of days does not end because the terminal or the pipe that showed its progress is gone.
-    """
+    """A text stream that drops its output once its pipe or terminal is gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, text: str) -> int:
+    @contextlib.contextmanager
+    def _drop_when_closed(self) -> Iterator[None]:
         try:
-            return self._stream.write(text)
+            yield
         except BrokenPipeError:
-            self._drop()
-            return len(text)
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def write(self, text: str) -> int:
+        with self._drop_when_closed():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        try:
+        with self._drop_when_closed():
             self._stream.flush()
-        except BrokenPipeError:
-            self._drop()
-
-    def _drop(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -1,4 +1,4 @@
-"""Words for messages: names, numbers and complaints as a reader is told them."""
+"""Text of messages: names, numbers, hints."""
 
 import difflib
 import re
@@ -7,36 +7,33 @@ from typing import Any
 
 
 def require_option(values: object, name: str, holds: bool, remedy: str) -> None:
-    """Raise ValueError, naming the option of field `name` and what to do, unless its value
-    `holds`."""
+    """Raise ValueError, which names the option of field `name`, unless its value `holds`."""
     if not holds:
         raise ValueError(f"--{name.replace('_', '-')} is {getattr(values, name)}: {remedy}")
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested fields side by side; those of an inner record keep their own name where it is free."""
-    side_by_side: dict[str, Any] = {}
+    """Flatten nested mappings. An inner key keeps its name where that is free, else it becomes
+    'outer.inner'."""
+    flattened: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            for name, inner in flat(value).items():
-                side_by_side[
-                    name if name not in side_by_side and name not in values else f"{key}.{name}"
-                ] = inner
-        else:
-            side_by_side[key] = value
-    return side_by_side
+        if not isinstance(value, Mapping):
+            flattened[key] = value
+            continue
+        for name, inner in flat(value).items():
+            taken = name in flattened or name in values
+            flattened[f"{key}.{name}" if taken else name] = inner
+    return flattened
 
 
 def did_you_mean(word: object, known: Iterable[str], before: str = "", after: str = "") -> str:
-    """The question "did you mean 'this'?" between `before` and `after`, or nothing if no known word
-    is near."""
+    """The question "did you mean 'this'?", or nothing if no known word is near."""
     near = difflib.get_close_matches(str(word).lower(), list(known), 1, 0.5)
     return f"{before}did you mean {near[0]!r}?{after}" if near else ""
 
 
 def printable(name: object) -> str:
-    """A name from outside as it may be shown on a terminal: what cannot be printed as Python would
-    escape it."""
+    """Escape the unprintable characters of a name from outside, for a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
@@ -53,46 +50,40 @@ def plural(count: int, word: str) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """Words as English lists them: a, b and c; none."""
+    """'a, b and c', or 'none'."""
     *most, last = list(words) or ["none"]
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def of_fields(said: object) -> str:
-    """What a recipe says of its fields, which it names as options (--min-lr), with their own names
-    (min_lr)."""
-    return re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(said))
+def of_fields(message: object) -> str:
+    """A message with names of fields (min_lr) in place of options (--min-lr)."""
+    return re.sub(r"--([a-z-]+)", lambda option: option[1].replace("-", "_"), str(message))
 
 
 def left_out(unreadable: Mapping[str, Sequence[str]]) -> str:
-    """Which images were left out, by split: '4 train images that cannot be read (a, b, c and 1
-    more)'."""
+    """Left-out images by split: '4 train images that cannot be read (a, b, c and 1 more)'."""
     return "; ".join(
-        f"{len(names):,} {part} image{'s' * (len(names) != 1)} that cannot be read "
-        f"({first_few(names)})"
+        f"{plural(len(names), f'{part} image')} that cannot be read ({first_few(names)})"
         for part, names in unreadable.items()
     )
 
 
 def one_line(text: object, most: int = 1000) -> str:
-    """`text` without line breaks and other control characters, and without the middle if it is very
-    long."""
+    """`text` without control characters, and without its middle if it is very long."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
     return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
 def readable_bytes(count: int) -> str:
-    """`count` bytes for a reader: '812 bytes', '3.2 MB', '19.8 GB' (decimal units)."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError
+    """'812 bytes', '3.2 MB', '19.8 GB' (decimal units)."""
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def duration(seconds: float) -> str:
-    """'42 s', '12 min', '3 h 20 min', for a reader."""
+    """'42 s', '12 min', '3 h 20 min'."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
