@@ -1,72 +1,48 @@
-"""Which steps a set of weights fits: for the one sentence that refuses weights of another
+"""Name the steps that a set of weights fits, for the message that refuses weights of another
 architecture."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from ablations.presets import REGIMES, Regime
 from ablations.roadmap import Setup
 from ablations.roadmaps import PAPER
-from ablations.step import Step
-from models import Architecture, SwinArchitecture
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from models import Architecture, SwinArchitecture, weights
+from models.builder import build
 
 
-def steps_that_fit(state: "Mapping[str, Tensor]") -> list[tuple[Regime, Step]]:
-    """The steps, of any regime, whose network has the keys and shapes of `state` (under any known
-    names).
-
-    The number of classes is left aside. Steps that differ in nothing that has weights (an
-    activation, say) all fit.
-    """
-    fitting = []
-    for regime in REGIMES.values():
-        for step in PAPER.steps_in(regime):
-            try:
-                _translate(state, PAPER.architecture(step, regime))
-            except ValueError:
-                continue
-            fitting.append((regime, step))
-    return fitting
-
-
-def _translate(
-    state: "Mapping[str, Tensor]", architecture: Architecture | SwinArchitecture
-) -> None:
-    import torch
-
-    from models import weights
-    from models.builder import build
-
+def _translate(state: Mapping[str, Tensor], architecture: Architecture | SwinArchitecture) -> None:
+    """Raise ValueError unless `state` has the names and shapes of the network, whatever its
+    classes."""
     with torch.device("meta"):
         model = build(architecture)
     weights.translate(model, state, new_classifier=True)
 
 
-def explain(state: "Mapping[str, Tensor]", error: ValueError, what: str) -> ValueError:
-    """`error` of `models.weights` about the weights `what`, as one sentence that also says which
-    steps they fit."""
-    groups: dict[str, list[str]] = {}
-    for regime, step in steps_that_fit(state):
-        groups.setdefault(regime.name, []).append(step.name)
-    fitting = " or ".join(
-        f"{', '.join(steps)} in regime {regime}" for regime, steps in groups.items()
-    )
-    return ValueError(
-        f"{what} cannot be loaded: {error} (they fit {fitting or 'no step of any regime'})"
-    )
+def explain(state: Mapping[str, Tensor], error: ValueError, what: str) -> ValueError:
+    """Return `error` of `models.weights` about the weights `what`, with the steps that they fit."""
+    fitting = []
+    for regime in REGIMES.values():
+        names = []
+        for step in PAPER.steps_in(regime):
+            try:
+                _translate(state, PAPER.architecture(step, regime))
+            except ValueError:
+                continue
+            names.append(step.name)
+        if names:
+            fitting.append(f"{', '.join(names)} in regime {regime.name}")
+    fit = " or ".join(fitting) or "no step of any regime"
+    return ValueError(f"{what} cannot be loaded: {error} (they fit {fit})")
 
 
-def check_file(path: Path, regime: Regime, rows: Mapping[str, Setup]) -> None:
-    """Raise ValueError, in one sentence that says which steps would fit, unless the weights in
-    `path` fit all rows."""
-    from models import weights
-
+def check_file(path: Path, regime: Regime, setups: Mapping[str, Setup]) -> None:
+    """Raise ValueError unless the weights in `path` fit the networks of all these steps."""
     state = weights.read(path)
-    for name, setup in rows.items():
+    for name, setup in setups.items():
         try:
             _translate(state, setup.architecture)
         except ValueError as error:
