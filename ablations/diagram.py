@@ -205,6 +205,8 @@ def _sizes(roadmap: Roadmap, regime: Regime, step: Step, resolution: int) -> str
     rows.append(["all", *_millions(totals), ""])
     header = ["", *(cell for each in both for cell in (f"{each.name}: params", "FLOPs")), ""]
     align = ("left", *["right"] * (2 * len(both)), "left")
+    if len(both) == 1:  # nothing to mark
+        header, align, rows = header[:-1], align[:-1], [row[:-1] for row in rows]
     text: str = tabulate(rows, header, "simple", disable_numparse=True, colalign=align)
     return text
 

@@ -1,5 +1,5 @@
-"""What the paper measured: its two tables of the roadmap (appendix C, tables 10 and 11), recounted
-in paper.csv."""
+"""The paper's measurements: its two tables of the roadmap (appendix C, tables 10 and 11), with our
+recount, in paper.csv."""
 
 import csv
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class PaperRow:
     gflops_printed: str
     """As the paper prints it, with its digits."""
     gflops_recount: float | None
-    """Our own count of the paper's description, convolutions and classifier only."""
+    """Our count of the network that the paper describes, convolutions and classifier only."""
     note: str
     """Where the paper contradicts itself."""
 
@@ -28,13 +28,9 @@ class PaperRow:
         return float(self.gflops_printed)
 
     def agrees(self, gflops: float) -> bool:
-        """Whether `gflops` rounds to what the paper prints."""
+        """Return whether `gflops` rounds to what the paper prints."""
         digits = len(self.gflops_printed.partition(".")[2])
         return f"{gflops:.{digits}f}" == self.gflops_printed
-
-
-def _optional(text: str) -> float | None:
-    return float(text) if text else None
 
 
 @cache
@@ -43,10 +39,10 @@ def _rows() -> dict[tuple[str, str], PaperRow]:
         return {
             (row["regime"], row["step"]): PaperRow(
                 top1=float(row["top1"]),
-                top1_std=_optional(row["top1_std"]),
+                top1_std=float(row["top1_std"]) if row["top1_std"] else None,
                 seeds=int(row["seeds"]) if row["seeds"] else None,
                 gflops_printed=row["gflops"],
-                gflops_recount=_optional(row["gflops_recount"]),
+                gflops_recount=float(row["gflops_recount"]) if row["gflops_recount"] else None,
                 note=row["note"],
             )
             for row in csv.DictReader(file)
@@ -54,6 +50,5 @@ def _rows() -> dict[tuple[str, str], PaperRow]:
 
 
 def paper_row(regime: str, step: str) -> PaperRow | None:
-    """The paper's figures for a step of a regime; None where the paper has none (regime
-    `pocket`)."""
+    """Return the paper's figures for a step; None where the paper has none."""
     return _rows().get((regime, step))

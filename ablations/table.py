@@ -1,4 +1,4 @@
-"""The roadmap counted: every step's parameters and FLOPs beside what the paper prints."""
+"""Count every step's parameters and FLOPs, beside what the paper prints."""
 
 import csv
 import io
@@ -15,13 +15,26 @@ from ablations.roadmaps import PAPER
 from models import Architecture
 from models.complexity import architecture_complexity
 
-_PAPER_RESOLUTION = 224
-_PAPER_CLASSES = 1000
+_OF_THE_PAPER = (224, 1000)
+"""Resolution and classes."""
+_CSV = (
+    "regime",
+    "number",
+    "name",
+    "params",
+    "gflops_fvcore",
+    "gflops_paper_convention",
+    "gflops_paper",
+    "agrees",
+    "note",
+)
+_TEXT = ("N", "step", "change", "params", "GFLOPs", "conv+fc", "paper", "agrees", "paper top-1")
+_AGREES = {True: "yes", False: "no", None: ""}
 
 
 @dataclass(frozen=True)
 class CountedStep:
-    """One step's row; GFLOPs for one image, one multiply-add counted as one."""
+    """The size of one step; GFLOPs for one image, one multiply-add counted as one."""
 
     regime: str
     number: int | None
@@ -33,42 +46,36 @@ class CountedStep:
     gflops_fvcore: float
     """All operators that fvcore counts."""
     gflops_paper_convention: float
-    """Convolutions and linear layers only (and, for Swin, attention products)."""
+    """Convolutions and linear layers only (and attention products for Swin)."""
     gflops_paper: str | None
     """As the paper prints it, with its digits; None where it has no such row."""
     top1_paper: float | None
     """Percent, ImageNet-1K."""
     agrees: bool | None
-    """Whether our count in the paper's convention rounds to what it prints; None where that cannot
-    be asked."""
+    """Whether our count in the paper's convention rounds to what it prints; None where the two
+    cannot be compared."""
     note: str
 
 
 def count_steps(
-    roadmap: Roadmap,
-    regime: Regime,
-    resolution: int = _PAPER_RESOLUTION,
-    num_classes: int = _PAPER_CLASSES,
+    roadmap: Roadmap, regime: Regime, resolution: int = 224, num_classes: int = 1000
 ) -> Iterator[CountedStep]:
-    """Count the roadmap's rows in a regime, one after the other (a second each in the larger
-    regime)."""
+    """Count the roadmap's steps in a regime one by one (a second each in the larger regime)."""
+    comparable = (resolution, num_classes) == _OF_THE_PAPER
     for step in roadmap.steps_in(regime):
         architecture = roadmap.architecture(step, regime, num_classes)
         released = step.released_with_layer_scale
         size = architecture_complexity(architecture, resolution, layer_scale=released)
         gflops = size.flops_paper_convention / 1e9
         paper = paper_row(regime.name, step.name) if roadmap.name == PAPER.name else None
-        comparable = (resolution, num_classes) == (_PAPER_RESOLUTION, _PAPER_CLASSES)
-        agrees = (
-            paper.agrees(gflops)
-            if paper and comparable and isinstance(architecture, Architecture)
-            else None
-        )
-        notes = [paper.note] if paper and comparable and paper.note else []
+        agrees, notes = None, []
+        if paper and comparable:
+            notes = [paper.note] if paper.note else []
+            agrees = paper.agrees(gflops) if isinstance(architecture, Architecture) else None
         if released:
-            scaled = size.params - architecture_complexity(architecture, 32).params
+            scale = size.params - architecture_complexity(architecture, 32).params
             notes.append(
-                f"parameters include the {scaled:,} of the recipe's layer scale, as in the "
+                f"parameters include the {scale:,} of the recipe's layer scale, as in the "
                 "released network"
             )
         yield CountedStep(
@@ -88,70 +95,43 @@ def count_steps(
         )
 
 
-_CSV = (
-    "regime",
-    "number",
-    "name",
-    "params",
-    "gflops_fvcore",
-    "gflops_paper_convention",
-    "gflops_paper",
-    "agrees",
-    "note",
-)
-_AGREES = {True: "yes", False: "no", None: ""}
-
-
-def as_csv(rows: list[CountedStep]) -> str:
-    """Comma-separated, with a header; empty cells where there is nothing to say."""
+def as_csv(steps: list[CountedStep]) -> str:
+    """Return comma-separated values with a header; unknown values are empty."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_CSV)
-    for row in rows:
-        cells = {**vars(row), "agrees": _AGREES[row.agrees]}
-        cells["gflops_fvcore"] = f"{row.gflops_fvcore:.4f}"
-        cells["gflops_paper_convention"] = f"{row.gflops_paper_convention:.4f}"
-        writer.writerow(cells[name] for name in _CSV)
+    writer = csv.DictWriter(file, _CSV, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for step in steps:
+        counts = {name: f"{getattr(step, name):.4f}" for name in _CSV[4:6]}
+        writer.writerow({**vars(step), **counts, "agrees": _AGREES[step.agrees]})
     return file.getvalue()
 
 
-def as_json(rows: list[CountedStep]) -> str:
-    """A list of objects with every field of `CountedStep`."""
-    return json.dumps([vars(row) for row in rows], indent=2) + "\n"
+def as_json(steps: list[CountedStep]) -> str:
+    """Return a list of objects with every field of `CountedStep`."""
+    return json.dumps([vars(step) for step in steps], indent=2) + "\n"
 
 
-def as_text(rows: list[CountedStep]) -> str:
-    """Columns for a terminal, notes below."""
-    header = (
-        "N",
-        "step",
-        "change",
-        "params",
-        "GFLOPs",
-        "conv+fc",
-        "paper",
-        "agrees",
-        "paper top-1",
-    )
+def as_text(steps: list[CountedStep]) -> str:
+    """Return columns for a terminal, with the notes below."""
     notes: dict[str, str] = {}
-    table = []
-    for row in rows:
-        mark = notes.setdefault(row.note, f"[{len(notes) + 1}]") if row.note else ""
-        table.append(
+    rows = []
+    for step in steps:
+        mark = notes.setdefault(step.note, f"[{len(notes) + 1}]") if step.note else ""
+        rows.append(
             (
-                row.number,
-                row.name,
-                row.change,
-                f"{row.params / 1e6:.2f} M",
-                f"{row.gflops_fvcore:.3f}",
-                f"{row.gflops_paper_convention:.3f}",
-                row.gflops_paper,
-                f"{_AGREES[row.agrees]} {mark}".strip(),
-                None if row.top1_paper is None else f"{row.top1_paper:.2f}",
+                step.number,
+                step.name,
+                step.change,
+                f"{step.params / 1e6:.2f} M",
+                f"{step.gflops_fvcore:.3f}",
+                f"{step.gflops_paper_convention:.3f}",
+                step.gflops_paper,
+                f"{_AGREES[step.agrees]} {mark}".strip(),
+                None if step.top1_paper is None else f"{step.top1_paper:.2f}",
             )
         )
     align = ("right", "left", "left", "right", "right", "right", "right", "left", "right")
-    text = tabulate(table, header, tablefmt="simple", colalign=align, disable_numparse=True)
+    text = tabulate(rows, _TEXT, tablefmt="simple", colalign=align, disable_numparse=True)
     footer = [
         "",
         "GFLOPs: all that fvcore counts; conv+fc: the paper's convention; one multiply-add is one "
