@@ -1,70 +1,70 @@
-"""A study in one small file, to publish, commit or merge: all that its report needs, no weights."""
+"""A study in one small file, to publish, commit or merge: all that its report reads, no weights.
 
-from __future__ import annotations
+A pack is a tar.bz2 of the study's own JSON files. Its predictions are kept by column: for each list
+of test images `predictions-<n>.images.csv` has names and classes, and `.top1.csv` and `.p_top1.csv`
+have a line for each run with a value for each image. So they compress to a quarter, without the
+columns that no report reads.
+"""
 
+import bz2
 import contextlib
-import hashlib
+import csv
 import io
 import json
-import lzma
 import os
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from studies import compact
 from studies.plan import merged_plans, plans_of
 from studies.run import Index, run_folders, state_of
 from studies.study import read_json
+from training.spec import CONFIG, ENVIRONMENT, METRICS, RESULT
 from utils.files import read_bytes, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 PREDICTIONS = "predictions.csv"
-FILES = ("config.json", "environment.json", "metrics.jsonl", "result.json")
-"""Of a run, beside its predictions, which are kept in another form."""
+_FILES = (CONFIG, ENVIRONMENT, METRICS, RESULT)
+_ABOUT = "pack.json"
+_IMAGES, _VALUES = ("image", "label"), ("p_top1", "top1")
+_OLD_MAGIC = b"\xfd7zXZ"
 
-_MAGIC = b"\xfd7zXZ\x00"
-_MOST = 2**31
-"""Bytes that a pack may unfold to."""
-# Few long repetitions, much that is skewed: a short search and no context do as well as lzma's
-# best, in a third of the time (docs/decisions.md#pack).
-_FILTERS = [
-    {"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 0, "pb": 0, "nice_len": 16, "depth": 4}
-]
+Columns = tuple[tuple[str, ...], ...]
+"""image, label, p_top1 and top1 of predictions.csv, as text."""
 
 
 def pack(study: Path, out: Path) -> None:
-    """Write the study in a folder, finished or not, into the file `out`.
+    """Write the study in a folder, finished or not, to the file `out`.
 
     Raises:
-        ValueError: the folder is no study's, or `out` is a file that is no pack.
+        ValueError: the folder holds no study, or `out` is a file but no pack.
         OSError: a file cannot be read or written.
     """
-    _require_place(out)
+    _require_free(out)
     with opened(study) as folder:
         runs = {_name(run): run for run in run_folders(folder)}
         _write(out, read_json(folder / "study.json"), runs)
 
 
 def merge(sources: Sequence[Path], out: Path) -> None:
-    """Write the runs of several packs or folders of one study into the file `out`.
+    """Write the runs of several packs or folders of one study to the file `out`.
 
-    Of a run that several have, the one that is further is taken.
+    Where several have a run, the one with more epochs is taken.
 
     Raises:
-        ValueError: they are of different studies, or have a run that came out differently.
+        ValueError: they are of different studies, or a run has different results in them.
         OSError: a file cannot be read or written.
     """
-    _require_place(out)
+    _require_free(out)
     with contextlib.ExitStack() as stack:
-        folders = {source: stack.enter_context(opened(source)) for source in sources}
         study: dict[str, Any] = {}
         runs: dict[str, Path] = {}
-        for source, folder in folders.items():
-            study = _joined(study, read_json(folder / "study.json"), sources[0], source)
+        for source in sources:
+            folder = stack.enter_context(opened(source))
+            study = _merged_study(study, read_json(folder / "study.json"), sources[0], source)
             for run in run_folders(folder):
                 name = _name(run)
                 runs[name] = _further(runs[name], run, source) if name in runs else run
@@ -72,13 +72,12 @@ def merge(sources: Sequence[Path], out: Path) -> None:
 
 
 def unpack(source: Path, study: Path) -> tuple[int, int]:
-    """Make the folder `study` of a pack, to go on with it: how many finished runs it has, and how
-    many were left out.
+    """Create the folder `study` from a pack; return its finished runs and those left out.
 
-    A run that is not finished is left out, for a pack has no checkpoint from which it could go on.
+    Unfinished runs are left out, because a pack has no checkpoint to resume them from.
 
     Raises:
-        ValueError: `study` is there already, or `source` is no pack.
+        ValueError: `study` exists, or `source` is no pack.
         OSError: a file cannot be read or written.
     """
     if not source.is_file():
@@ -87,23 +86,22 @@ def unpack(source: Path, study: Path) -> tuple[int, int]:
         raise ValueError(f"{study} is there already: give the study another name with --study")
     with opened(source) as folder:
         runs, index = run_folders(folder), Index(folder)
-        left_out = [run for run in runs if state_of(index.result_dir(run)) != "finished"]
-        for run in left_out:
+        unfinished = [run for run in runs if state_of(index.result_dir(run)) != "finished"]
+        for run in unfinished:
             shutil.rmtree(run)
         study.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=study.parent) as place:
-            shutil.copytree(folder, Path(place) / study.name)
-            (Path(place) / study.name).rename(study)
-    return len(runs) - len(left_out), len(left_out)
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=study.parent) as work:
+            shutil.copytree(folder, Path(work) / study.name)
+            (Path(work) / study.name).rename(study)
+    return len(runs) - len(unfinished), len(unfinished)
 
 
 @contextlib.contextmanager
 def opened(source: Path) -> Iterator[Path]:
-    """The study's folder that `source` is, or that a pack is unfolded into for as long as the block
-    lasts.
+    """Yield the study's folder `source`, or a temporary folder with the contents of a pack.
 
     Raises:
-        ValueError: `source` is neither, or a pack that is cut or was changed. One sentence.
+        ValueError: `source` is neither, or a damaged pack.
     """
     if not source.is_file():
         if not (source / "study.json").exists():
@@ -113,24 +111,28 @@ def opened(source: Path) -> Iterator[Path]:
             )
         yield source
         return
-    files = _read(source)
-    with tempfile.TemporaryDirectory(prefix="study-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="study-") as work:
+        folder = Path(work)
         try:
-            kept = {
-                name: content for name, content in files.items() if name.startswith("predictions/")
-            }
-            for name, content in (*(files.items() - kept.items()), *_named(compact.decode(kept))):
-                path = folder / _checked(name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            content = read_bytes(source)
+            if content.startswith(_OLD_MAGIC):
+                raise ValueError("it is of an older version")
+            with tarfile.open(fileobj=io.BytesIO(bz2.decompress(content))) as archive:
+                archive.extractall(folder, filter="data")
+            version = json.loads((folder / _ABOUT).read_bytes())["format"]
+            if version == FORMAT:
+                _restore_predictions(folder)
+        except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).partition("\n")[0].replace(f"{folder}/", "")
+            raise ValueError(f"{source} is damaged or no pack of a study ({reason})") from None
+        if version != FORMAT:
             raise ValueError(
-                f"{source} is no pack of a study: it holds what no study has ({error})"
-            ) from None
+                f"{source} is a pack of format {version}, and this version reads {FORMAT}: use the "
+                "version that wrote it"
+            )
         try:
             yield folder
-        except ValueError as error:  # who asked knows nothing of the folder
+        except ValueError as error:  # the caller knows the pack, not the temporary folder
             raise ValueError(str(error).replace(str(folder), str(source))) from None
 
 
@@ -138,38 +140,20 @@ def _name(run: Path) -> str:
     return f"{run.parent.name}/{run.name}"
 
 
-def _named(predictions: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-    return ((f"{run}/{PREDICTIONS}", content) for run, content in predictions)
-
-
-def _checked(name: str) -> str:
-    """`name` if it is one of a study's files; nothing else is ever written."""
-    parts = PurePosixPath(name).parts
-    run = len(parts) == 3 and parts[1].startswith("seed-") and parts[2] in (*FILES, PREDICTIONS)
-    if "/".join(parts) != name or {"..", "/"} & set(parts) or not (run or name == "study.json"):
-        raise ValueError(repr(name))
-    return name
-
-
-def _require_place(out: Path) -> None:
-    """Raise ValueError rather than write over something that is no pack."""
-    if out.is_file():
-        with out.open("rb") as file:
-            if file.read(len(_MAGIC)) == _MAGIC:
-                return
-    if out.exists():
+def _require_free(out: Path) -> None:
+    if out.exists() and not (out.is_file() and tarfile.is_tarfile(out)):
         raise ValueError(f"{out} exists and is no pack: give another file with --out")
 
 
-def _joined(
+def _merged_study(
     one: Mapping[str, Any], other: dict[str, Any], first: Path, source: Path
 ) -> dict[str, Any]:
-    """study.json of two parts of one study, with the designs and the plans of both."""
+    """Merge study.json of two parts of one study, with the designs and plans of both."""
     if not one:
         return other
     for key in sorted({*one, *other} - {"name", "designs", "plans"}):
         if key == "config" and one.get("hash") == other.get("hash"):
-            continue  # they differ by where the images lie at most
+            continue  # they differ at most in where the images are
         if one.get(key) != other.get(key):
             raise ValueError(
                 f"{first} and {source} are of different studies: their {key} differs in study.json"
@@ -178,108 +162,92 @@ def _joined(
         plans = [plan.as_json() for plan in merged_plans(plans_of(one), plans_of(other))]
     except ValueError as error:
         raise ValueError(f"{first} and {source} cannot be one study: their plans {error}") from None
-    designs = one.get("designs", [])
-    designs = [*designs, *(design for design in other.get("designs", []) if design not in designs)]
+    designs = list(one.get("designs", []))
+    designs += [design for design in other.get("designs", []) if design not in designs]
     both = {"designs": designs, "plans": plans}
     return {**one, **{key: value for key, value in both.items() if value}}
 
 
 def _further(one: Path, other: Path, source: Path) -> Path:
-    """Of two folders of one run the one that is further; the first where they are alike."""
-    states = [
-        tuple(map(_content(run).get, ("config.json", "result.json", PREDICTIONS)))
-        for run in (one, other)
-    ]
-    digests = [json.loads(config or b"{}").get("digest") for config, _, _ in states]
-    finished = [result is not None for _, result, _ in states]
-    if digests[0] != digests[1] or (all(finished) and states[0][2] != states[1][2]):
+    """Return the folder of a run that has more of it; the first where both have the same.
+
+    Raises:
+        ValueError: they are different runs, or finished with different predictions.
+    """
+    digests = [read_json(run / CONFIG).get("digest") for run in (one, other)]
+    finished = [(run / RESULT).exists() for run in (one, other)]
+    differ = "" if digests[0] == digests[1] else "digest"
+    if not differ and all(finished) and _predictions(one) != _predictions(other):
+        differ = "predictions"
+    if differ:
         raise ValueError(
-            f"{source} and another part both have {_name(other)}, and they differ in "
-            f"{'what the run is' if digests[0] != digests[1] else 'their predictions'}: leave it "
-            "out of one of them"
+            f"{source} and another part both have {_name(other)} and differ in its {differ}: "
+            "leave it out of one of them"
         )
-    epochs = [len(_content(run).get("metrics.jsonl", b"").splitlines()) for run in (one, other)]
+    metrics = [run / METRICS for run in (one, other)]
+    epochs = [len(read_bytes(path).splitlines()) if path.exists() else 0 for path in metrics]
     return other if (finished[1], epochs[1]) > (finished[0], epochs[0]) else one
 
 
-def _content(run: Path) -> dict[str, bytes]:
-    """The files of a run by name. Raises OSError for one that cannot be read, such as a pipe."""
-    return {
-        name: read_bytes(run / name)
-        for name in (*FILES, PREDICTIONS)
-        if os.path.lexists(run / name)
-    }
+def _predictions(run: Path) -> Columns | None:
+    path = run / PREDICTIONS
+    if not os.path.lexists(path):
+        return None
+    header, *rows = _read_csv(path) or [[]]
+    try:
+        places = [header.index(name) for name in (*_IMAGES, *_VALUES)]
+        return tuple(tuple(row[place] for row in rows) for place in places)
+    except (ValueError, IndexError):
+        raise ValueError(f"{path} lacks a column or a value: restore it") from None
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    text = read_bytes(path).decode(errors="surrogateescape")
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+def _csv(rows: Iterable[Iterable[str]]) -> bytes:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue().encode(errors="surrogateescape")
 
 
 def _write(out: Path, study: Mapping[str, Any], runs: Mapping[str, Path]) -> None:
-    files = {"study.json": (json.dumps(study, indent=2) + "\n").encode()}
-
-    def predictions() -> Iterator[tuple[str, bytes]]:
-        for name, run in sorted(runs.items()):
-            content = _content(run)
-            files.update({f"{name}/{file}": content[file] for file in FILES if file in content})
-            if PREDICTIONS in content:
-                yield name, content[PREDICTIONS]
-
-    files |= compact.encode(predictions())
     files = {
-        "pack.json": json.dumps({"format": FORMAT, "sha256": _sha256(files)}).encode(),
-        **files,
+        _ABOUT: json.dumps({"format": FORMAT}).encode(),
+        "study.json": (json.dumps(study, indent=2) + "\n").encode(),
     }
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        # pack.json, then files of one kind side by side: they resemble each other.
-        for name in sorted(
-            files, key=lambda name: (name != "pack.json", name.rpartition("/")[2], name)
-        ):
+    groups: dict[bytes, dict[str, Columns]] = {}
+    for name, run in sorted(runs.items()):
+        present = [file for file in _FILES if os.path.lexists(run / file)]
+        files |= {f"{name}/{file}": read_bytes(run / file) for file in present}
+        if (columns := _predictions(run)) is not None:
+            images = _csv([_IMAGES, *zip(*columns[:2], strict=True)])
+            groups.setdefault(images, {})[name] = columns
+    for number, (images, group) in enumerate(groups.items()):
+        files[f"predictions-{number}.images.csv"] = images
+        for place, column in enumerate(_VALUES, start=len(_IMAGES)):
+            lines = ((name, *columns[place]) for name, columns in group.items())
+            files[f"predictions-{number}.{column}.csv"] = _csv(lines)
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in sorted(files, key=lambda name: (name.rpartition("/")[2], name)):
             member = tarfile.TarInfo(name)
             member.size = len(files[name])
             archive.addfile(member, io.BytesIO(files[name]))
-    write_atomically(
-        out, lzma.compress(plain.getvalue(), check=lzma.CHECK_SHA256, filters=_FILTERS)
-    )
+    write_atomically(out, bz2.compress(content.getvalue()))
 
 
-def _read(path: Path) -> dict[str, bytes]:
-    """The files in a pack. Raises ValueError, in one sentence, where it is none, cut or changed."""
-    content = read_bytes(path)
-    if not content.startswith(_MAGIC):
-        raise ValueError(
-            f"{path} is no pack of a study: give a file that runner.py pack wrote, or a study's "
-            "folder"
-        )
-    whole, files = lzma.LZMADecompressor(lzma.FORMAT_XZ), dict[str, bytes]()
-    try:
-        plain = whole.decompress(content, _MOST)
-        if not whole.eof or whole.unused_data:
-            raise ValueError("it ends too early, or too late")
-        with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as archive:
-            for member in archive:
-                file = archive.extractfile(member)
-                if file is None or member.name in files:
-                    raise ValueError(f"{member.name} is no file, or is there twice")
-                files[member.name] = file.read()
-        about = json.loads(files.pop("pack.json"))
-        made, sha256 = about["format"], about["sha256"]
-    except (lzma.LZMAError, tarfile.TarError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is cut, damaged or no pack of a study ({error}): fetch it again, or pack the "
-            "study again"
-        ) from None
-    if made != FORMAT:
-        raise ValueError(
-            f"{path} is a pack of format {made}, and this program reads {FORMAT}: use the one it "
-            "is from"
-        )
-    if sha256 != _sha256(files):
-        raise ValueError(
-            f"{path} was changed after it was packed: fetch it again, or pack the study again"
-        )
-    return files
-
-
-def _sha256(files: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for name, content in sorted(files.items()):
-        digest.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape") + content)
-    return digest.hexdigest()
+def _restore_predictions(folder: Path) -> None:
+    """Write each run's predictions.csv and remove the files that the pack had instead."""
+    runs = {_name(run): run for run in run_folders(folder)}
+    for path in sorted(folder.glob("predictions-*.images.csv")):
+        images = _read_csv(path)[1:]
+        others = [path.with_name(path.name.replace("images", column)) for column in _VALUES]
+        for (name, *p_top1), (_, *top1) in zip(*map(_read_csv, others), strict=True):
+            rows = zip(images, p_top1, top1, strict=True)
+            content = _csv([(*_IMAGES, *_VALUES), *((*image, p, top) for image, p, top in rows)])
+            (runs[name] / PREDICTIONS).write_bytes(content)
+        for file in (path, *others):
+            file.unlink()
+    (folder / _ABOUT).unlink()

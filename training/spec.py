@@ -67,8 +67,6 @@ def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -
 HEADER = ("image", "label", "p_label", "p_top1")
 DIGITS = 4
 """Significant digits of a probability (docs/decisions.md#pack)."""
-Predictions = tuple[list[str], list[int], list[float], list[float], list[list[int]]]
-"""Image names, classes, probabilities of the class and of the best one, the best classes."""
 
 
 def predictions_csv(
@@ -85,14 +83,3 @@ def predictions_csv(
     for image, label, p, best, top in zip(ids, labels, p_labels, p_tops, tops, strict=True):
         writer.writerow([image, label, f"{p:.{DIGITS}g}", f"{best:.{DIGITS}g}", *top])
     return file.getvalue().encode(errors="surrogateescape")
-
-
-def read_predictions(content: bytes) -> Predictions:
-    """Invert `predictions_csv`. Raises ValueError for content of another form."""
-    header, *rows = csv.reader(io.StringIO(content.decode(errors="surrogateescape"), newline=""))
-    if not rows or any(len(row) != len(header) for row in rows) or len(header) <= len(HEADER):
-        raise ValueError("the rows are not of one length")
-    images, labels, p_labels, p_tops, *_ = zip(*rows, strict=True)
-    tops = [list(map(int, row[len(HEADER) :])) for row in rows]
-    numbers = list(map(float, p_labels)), list(map(float, p_tops))
-    return list(images), list(map(int, labels)), *numbers, tops
