@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -16,10 +15,9 @@ from report import (
     calibration,
     classes,
     collect,
-    cost_plots,
     costs,
     design_sections,
-    difference_plots,
+    detail_plots,
     differences,
     facts,
     hparams,
@@ -36,13 +34,13 @@ from utils.text import plural
 FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "steps": ("Top-1 accuracy step by step", plots.steps),
     "accuracy_vs_gflops": ("Accuracy against GFLOPs", plots.accuracy_vs_gflops),
-    "costs": ("Accuracy against what it costs", cost_plots.accuracy_vs_costs),
+    "costs": ("Accuracy against what it costs", detail_plots.accuracy_vs_costs),
     "differences": ("What each step changes", plots.differences),
     "learning_curves": ("Learning curves on the validation images", plots.learning_curves),
-    "classes": ("Change of each class at each step", difference_plots.class_changes),
-    "confusion": ("What the last step confuses", difference_plots.confusion),
-    "reliability": ("Accuracy against confidence", difference_plots.reliability),
-    "changed_predictions": ("Changed predictions", difference_plots.changed_predictions),
+    "classes": ("Change of each class at each step", detail_plots.class_changes),
+    "confusion": ("What the last step confuses", detail_plots.confusion),
+    "reliability": ("Accuracy against confidence", detail_plots.reliability),
+    "changed_predictions": ("Changed predictions", detail_plots.changed_predictions),
 }
 
 _BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability", "changed_predictions")
@@ -63,7 +61,7 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "recipe": facts.recipe,
     "time": facts.time,
 }
-"""Each is written as CSV and as JSON, with full precision."""
+"""Each is written as CSV with full precision."""
 
 
 def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
@@ -133,11 +131,12 @@ def write(
     try:
         names = _save(drawn(summary), work)
         for name, table in tables(summary).items():
-            _write_table(table, work / name)
+            # The shortest repr of a float, which pandas writes, reads back as the same number.
+            table.to_csv(work / f"{name}.csv", index=False, lineterminator="\n")
         hparams.write(summary, work / hparams.FOLDER)
         page = render(summary, names)
         (work / "report.md").write_text(page, encoding="utf-8")
-        (work / "report.html").write_text(web.to_html(page, summary, work), encoding="utf-8")
+        (work / "report.html").write_text(web.to_html(page, study.name, work), encoding="utf-8")
         with one_writer(whole):  # processes that share a study end it at the same moment
             target.mkdir(parents=True, exist_ok=True)
             made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
@@ -176,19 +175,6 @@ def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[str]:
         plots.save(figure, folder / name)
         names.append(name)
     return names
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    """`path`.csv and `path`.json, which has the same rows as objects."""
-    # Python's shortest repr, which is what pandas writes, reads back as the same number.
-    table.to_csv(f"{path}.csv", index=False, lineterminator="\n")
-    # Column by column into Python's own numbers: 300,000 epochs of 1,000 runs are a table too.
-    columns = (
-        column.astype(object).where(column.notna(), None).tolist() for _, column in table.items()
-    )
-    rows = (dict(zip(table.columns, values, strict=True)) for values in zip(*columns, strict=True))
-    lines = ",\n".join(map(json.JSONEncoder().encode, rows))
-    Path(f"{path}.json").write_text(f"[\n{lines}\n]\n" if lines else "[]\n", encoding="utf-8")
 
 
 def _flush(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -113,18 +112,6 @@ def test_the_page_marks_the_fronts_and_says_what_flops_do_not(make_study: Make) 
     assert "FLOPs count arithmetic only and flatter depthwise networks" in section
     assert "+4 % (14.00)" in section
     assert (study.root / "report" / "costs.png").exists()
-    from_json, from_csv = (
-        json.loads((study.root / "report" / "costs.json").read_text()),
-        pd.read_csv(study.root / "report" / "costs.csv"),
-    )
-    assert (
-        [row["name"] for row in from_json]
-        == list(from_csv["name"])
-        == ["baseline", "training-recipe"]
-    )
-    assert (
-        from_json[0]["train_hours"]
-        == pytest.approx(from_csv["train_hours"][0], rel=1e-15)
-        == 100 / 3600
-    )
-    assert from_json[0]["points"] is None
+    table = pd.read_csv(study.root / "report" / "costs.csv")
+    assert list(table["name"]) == ["baseline", "training-recipe"]
+    assert table["train_hours"][0] == 100 / 3600

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 
 from report.page import FIGURES, TABLES, write
-from report.web import INTERACTIVE
 from studies.plan import Family, Plan, note_plan
 from tests.report.conftest import StudyFolder
 from utils.files import one_writer
@@ -69,7 +68,7 @@ def section(study: StudyFolder, title: str) -> str:
 def test_everything_promised_is_there(whole: StudyFolder) -> None:
     files = {path.name for path in (whole.root / "report").iterdir()}
     images = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
-    tables = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "json")}
+    tables = {f"{name}.csv" for name in TABLES}
     assert files == images | tables | {"report.md", "report.html", "tensorboard"}
     assert not list(whole.root.glob(".report-*")), "the folder it was made in is gone"
 
@@ -219,14 +218,13 @@ def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFold
 
 def test_the_html_page_is_one_file(whole: StudyFolder) -> None:
     text = (whole.root / "report" / "report.html").read_text(encoding="utf-8")
-    assert len(text.encode()) < 3e6
+    assert len(text.encode()) < 5e5
     sources = re.findall(r' (?:src|href)="([^"]*)"', text.split("</main>")[0])
     assert all(source.startswith(("data:", "#")) for source in sources)
     for anchor in (source[1:] for source in sources if source.startswith("#")):
         assert f'id="{anchor}"' in text, anchor
     for name in FIGURES:
         assert f'<figure id="figure-{name}">' in text
-        assert (f'data-figure="{name}"' in text) == (name in INTERACTIVE)
     assert text.count("<table>") == 12
 
 
@@ -240,10 +238,11 @@ def test_every_number_of_the_steps_leads_to_its_runs(whole: StudyFolder) -> None
 
 
 def test_the_same_runs_give_the_same_bytes(whole: StudyFolder) -> None:
+    """All but TensorBoard's files, which have times in them."""
     folder = whole.root / "report"
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     write(whole.root)
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_a_report_without_a_finished_run_has_curves_and_what_is_missing(make_study: Make) -> None:
