@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO, cast
+from typing import Annotated, Any, Literal, TextIO, cast, get_args
 from unittest.mock import patch
 
 import tyro
@@ -72,6 +72,14 @@ class Steps(RoadmapOptions):
     resolution: int = 224
     """Side of the image that FLOPs are counted for, in pixels."""
 
+    def execute(self) -> None:
+        regime = get_regime(self.regime, self.resolution)
+        from ablations import table
+
+        rows = list(table.count_steps(self.load_roadmap(), regime, self.resolution))
+        formats = {"table": table.as_text, "csv": table.as_csv, "json": table.as_json}
+        print(formats[self.format](rows), end="")
+
 
 @dataclass(frozen=True)
 class Show(RoadmapOptions):
@@ -84,6 +92,14 @@ class Show(RoadmapOptions):
     resolution: int = 224
     """Side of the image that FLOPs are counted for, in pixels."""
 
+    def execute(self) -> None:
+        regime = get_regime(self.regime, self.resolution)
+        roadmap = self.load_roadmap()
+        step = roadmap.step(self.step, regime)
+        from ablations import diagram
+
+        print(diagram.show(roadmap, regime, step, self.resolution), end="")
+
 
 @dataclass(frozen=True)
 class Check:
@@ -93,6 +109,18 @@ class Check:
     """The .toml or .py file, or the name of a roadmap."""
     preset: str = "food101"
     """The preset whose recipes its steps change."""
+
+    def execute(self) -> None:
+        roadmap, config = get_roadmap(self.roadmap), get_preset(self.preset)
+        for regime in REGIMES.values():
+            roadmap.check(regime, config)
+        regime = get_regime(config.regime)
+        for step in roadmap.steps_in(regime):
+            changes = roadmap.difference(step, regime, config)
+            fields = [f"{name} {old} to {new}" for name, (old, new) in changes.items()]
+            text = ", ".join(fields) or "changes nothing here"
+            print(f"{step.name}: {text if step.after else step.description}")
+        print(f"{self.roadmap} is sound (regime {regime.name}, preset {self.preset})")
 
 
 @dataclass(frozen=True)
@@ -175,6 +203,19 @@ class Status(StudyOptions):
     watch: bool = False
     """Print it every two seconds until all is done or failed, or Ctrl-C."""
 
+    def execute(self) -> None:
+        render = {"table": study_status.as_table, "json": study_status.as_json}[self.format]
+        while True:
+            now = study_status.read_status(self.folder)
+            clear = "\x1b[H\x1b[2J" if self.watch and sys.stdout.isatty() else ""
+            print(clear + render(now), end="", flush=True)
+            if not self.watch or len(now.of("done") + now.of("failed")) == len(now.runs):
+                return
+            try:
+                time.sleep(2)
+            except KeyboardInterrupt:
+                return
+
 
 @dataclass(frozen=True)
 class Report(StudyOptions):
@@ -188,6 +229,14 @@ class Report(StudyOptions):
     """Report runs of different versions of this code together, instead of leaving the rarer ones
     out."""
 
+    def execute(self) -> None:
+        if self.source and self.study:
+            raise ValueError(
+                f"both {self.source} and --study {self.study} were given: give one of them"
+            )
+        source = self.source or _source(self.study or self.preset, self.runs)
+        print("report:", write_report(source, self.roadmap, self.mixed_code), flush=True)
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -199,6 +248,14 @@ class Pack:
     """Folder of all studies."""
     out: Path | None = None
     """The file; default: the study's folder with .pack after it."""
+
+    def execute(self) -> None:
+        from studies import pack
+
+        study = _source(self.study, self.runs)
+        out = self.out or study.with_name(f"{study.name}.pack")
+        pack.pack(study, out)
+        print(f"pack: {out} ({readable_bytes(out.stat().st_size)})")
 
 
 @dataclass(frozen=True)
@@ -212,6 +269,14 @@ class Unpack:
     study: str | None = None
     """Name of the study's folder; default: the pack's name."""
 
+    def execute(self) -> None:
+        from studies import pack
+
+        study = study_folder(self.study or self.pack.stem, self.runs)
+        finished, left_out = pack.unpack(self.pack, study)
+        rest = f"; {left_out} unfinished left out" if left_out else ""
+        print(f"study: {study} ({finished} finished runs, without weights{rest})")
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -221,6 +286,16 @@ class Merge:
     """Two or more packs or studies' folders."""
     out: Path = tyro.MISSING
     """The pack to write."""
+
+    def execute(self) -> None:
+        from studies import pack
+
+        if len(self.studies) < 2:
+            raise ValueError(
+                "one study cannot be merged: give two or more packs or studies' folders"
+            )
+        pack.merge(self.studies, self.out)
+        print(f"pack: {self.out} ({readable_bytes(self.out.stat().st_size)})")
 
 
 @dataclass(frozen=True)
@@ -238,6 +313,16 @@ class Predict:
     """Print JSON instead of a table."""
     plot: Path | None = None
     """Also draw each image with its best classes into this file (.png, .svg, .pdf)."""
+
+    def execute(self) -> None:
+        from inference.output import answer
+        from inference.predictor import best_run
+
+        runs = self.runs or (best_run(Path("runs")),)
+        text = answer(self.images, runs, top=self.top, as_json=self.json, plot_into=self.plot)
+        if not self.runs:
+            log(f"{runs[0]} is used, the best of its study on validation images (see --run)")
+        print(text, end="")
 
 
 @dataclass(frozen=True)
@@ -259,24 +344,28 @@ class Export:
     license: str = "other"
     """Licence that the model card names, such as cc-by-4.0."""
 
+    def execute(self) -> None:
+        from inference.export import write
+        from inference.predictor import best_run
+
+        run = self.run or best_run(Path("runs"))
+        difference = write(
+            run,
+            self.format,
+            self.out,
+            fold_layer_scale=self.fold_layer_scale,
+            images=self.images,
+            license=self.license,
+        )
+        if not self.run:
+            log(f"{run} is exported, the best of its study on validation images (see --run)")
+        print(f"export: {self.out} (largest difference of a logit {difference:.1e} of the largest)")
+
 
 Command = (
     Steps | Show | Check | Train | All | Status | Report | Pack | Unpack | Merge | Predict | Export
 )
-COMMANDS: dict[str, type[Command]] = {
-    "steps": Steps,
-    "show": Show,
-    "check": Check,
-    "train": Train,
-    "all": All,
-    "status": Status,
-    "report": Report,
-    "pack": Pack,
-    "unpack": Unpack,
-    "merge": Merge,
-    "predict": Predict,
-    "export": Export,
-}
+COMMANDS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -408,9 +497,7 @@ def run(command: Command, arguments: Sequence[str], stop: StopRequest) -> int:
         return train(command, stop)
     if isinstance(command, All):
         return train_all(command, arguments, stop)
-    if isinstance(command, Status):
-        return status(command)
-    _PRINTING[type(command)](command)
+    command.execute()
     return DONE
 
 
@@ -439,40 +526,6 @@ def run_with_ranks(
             rank = f"process {place.rank} of {place.count}: " if place.rank else ""
             log(f"runner.py: {rank}{message(failure)}")
             raise SystemExit(exit_code(failure)) from failure
-
-
-def steps(command: Steps) -> None:
-    """Print the roadmap's parameters and FLOPs."""
-    regime = get_regime(command.regime, command.resolution)
-    from ablations import table
-
-    rows = list(table.count_steps(command.load_roadmap(), regime, command.resolution))
-    formats = {"table": table.as_text, "csv": table.as_csv, "json": table.as_json}
-    print(formats[command.format](rows), end="")
-
-
-def show(command: Show) -> None:
-    """Draw one step."""
-    regime = get_regime(command.regime, command.resolution)
-    roadmap = command.load_roadmap()
-    step = roadmap.step(command.step, regime)
-    from ablations import diagram
-
-    print(diagram.show(roadmap, regime, step, command.resolution), end="")
-
-
-def check(command: Check) -> None:
-    """Check every step of a roadmap in every regime."""
-    roadmap, config = get_roadmap(command.roadmap), get_preset(command.preset)
-    for regime in REGIMES.values():
-        roadmap.check(regime, config)
-    regime = get_regime(config.regime)
-    for step in roadmap.steps_in(regime):
-        changes = roadmap.difference(step, regime, config)
-        fields = [f"{name} {old} to {new}" for name, (old, new) in changes.items()]
-        text = ", ".join(fields) or "changes nothing here"
-        print(f"{step.name}: {text if step.after else step.description}")
-    print(f"{command.roadmap} is sound (regime {regime.name}, preset {command.preset})")
 
 
 def train(command: Train, stop: StopRequest) -> int:
@@ -624,31 +677,6 @@ WORKER_OPTIONS = (
 """Options of a process that --jobs or --launcher starts. They override the command's own."""
 
 
-def status(command: Status) -> int:
-    """Print a study's progress."""
-    render = {"table": study_status.as_table, "json": study_status.as_json}[command.format]
-    while True:
-        now = study_status.read_status(command.folder)
-        clear = "\x1b[H\x1b[2J" if command.watch and sys.stdout.isatty() else ""
-        print(clear + render(now), end="", flush=True)
-        if not command.watch or len(now.of("done") + now.of("failed")) == len(now.runs):
-            return DONE
-        with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(2)
-            continue
-        return DONE
-
-
-def report(command: Report) -> None:
-    """Write the report of a study."""
-    if command.source and command.study:
-        raise ValueError(
-            f"both {command.source} and --study {command.study} were given: give one of them"
-        )
-    source = command.source or _source(command.study or command.preset, command.runs)
-    print("report:", write_report(source, command.roadmap, command.mixed_code), flush=True)
-
-
 def _report_all(command: All, code: int) -> None:
     """Write the report at the end of `all`; a run that failed may leave nothing to report."""
     try:
@@ -673,86 +701,10 @@ def write_report(source: Path, roadmap: str | None, mixed_code: bool) -> Path:
     )
 
 
-def pack(command: Pack) -> None:
-    """Write a study into one file."""
-    from studies import pack
-
-    study = _source(command.study, command.runs)
-    out = command.out or study.with_name(f"{study.name}.pack")
-    pack.pack(study, out)
-    print(f"pack: {out} ({readable_bytes(out.stat().st_size)})")
-
-
-def unpack(command: Unpack) -> None:
-    """Create a study's folder from a pack."""
-    from studies import pack
-
-    study = study_folder(command.study or command.pack.stem, command.runs)
-    finished, left_out = pack.unpack(command.pack, study)
-    rest = f"; {left_out} unfinished left out" if left_out else ""
-    print(f"study: {study} ({finished} finished runs, without weights{rest})")
-
-
-def merge(command: Merge) -> None:
-    """Merge parts of a study."""
-    from studies import pack
-
-    if len(command.studies) < 2:
-        raise ValueError("one study cannot be merged: give two or more packs or studies' folders")
-    pack.merge(command.studies, command.out)
-    print(f"pack: {command.out} ({readable_bytes(command.out.stat().st_size)})")
-
-
 def _source(study: str, runs: Path) -> Path:
     """The study's folder or pack: a path, or the name of a folder in `runs`."""
     path = Path(study)
     return path if path.is_file() or (path / "study.json").exists() else study_folder(study, runs)
-
-
-def predict(command: Predict) -> None:
-    """Classify images."""
-    from inference.output import answer
-    from inference.predictor import best_run
-
-    runs = command.runs or (best_run(Path("runs")),)
-    text = answer(
-        command.images, runs, top=command.top, as_json=command.json, plot_into=command.plot
-    )
-    if not command.runs:
-        log(f"{runs[0]} is used, the best of its study on validation images; --run names another")
-    print(text, end="")
-
-
-def export(command: Export) -> None:
-    """Write a run's network for use elsewhere."""
-    from inference.export import write
-    from inference.predictor import best_run
-
-    run = command.run or best_run(Path("runs"))
-    difference = write(
-        run,
-        command.format,
-        command.out,
-        fold_layer_scale=command.fold_layer_scale,
-        images=command.images,
-        license=command.license,
-    )
-    if not command.run:
-        log(f"{run} is exported, the best of its study on validation images; --run names another")
-    print(f"export: {command.out} (largest difference of a logit {difference:.1e} of the largest)")
-
-
-_PRINTING: dict[type, Any] = {
-    Steps: steps,
-    Show: show,
-    Check: check,
-    Report: report,
-    Pack: pack,
-    Unpack: unpack,
-    Merge: merge,
-    Predict: predict,
-    Export: export,
-}
 
 
 if __name__ == "__main__":

@@ -173,9 +173,9 @@ def content(path: Path) -> Any:
     """The part of a file that is no time."""
     times = NOT_COMPARED.get(path.name)
     if times is not None:
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        if path.name == "result.json":
-            records = [json.loads(path.read_text())]
+        text = path.read_text()
+        parts = [text] if path.name == "result.json" else text.splitlines()
+        records = [json.loads(part) for part in parts]
         return [{k: v for k, v in record.items() if k not in times} for record in records]
     if path.name == "checkpoint.pt":
         saved = checkpoint.load(path, torch.device("cpu"))
