@@ -21,11 +21,10 @@ from typing import Any
 
 from studies.plan import merged_plans, plans_of
 from studies.run import Index, run_folders, state_of
-from studies.study import read_json
+from studies.study import FORMAT, read_json
 from training.spec import CONFIG, ENVIRONMENT, METRICS, RESULT
 from utils.files import read_bytes, write_atomically
 
-FORMAT = 2
 PREDICTIONS = "predictions.csv"
 _FILES = (CONFIG, ENVIRONMENT, METRICS, RESULT)
 _ABOUT = "pack.json"
