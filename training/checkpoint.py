@@ -115,7 +115,7 @@ def keep_previous(path: Path) -> None:
     previous(path).unlink(missing_ok=True)
     try:  # a second name, so that there is always a file under the first one
         os.link(path, previous(path))
-    except OSError:  # a disk without links, or without room for one more name
+    except OSError:  # a disk without links, or without space for one more name
         os.replace(path, previous(path))
 
 

@@ -68,8 +68,7 @@ def train(
     saved = processes.from_first(lambda: checkpoint.read_run(run, device), device)
     options = processes.from_first(lambda: _choose_options(run, stores, execution, saved))
     with threads(options.threads), stop.handled():
-        trainer = Trainer(run, stores, replace(execution, options=options), stop, lock)
-        trainer.begin(saved)
+        trainer = Trainer(run, stores, replace(execution, options=options), stop, lock, saved)
         saved = None  # a copy of all weights and moments, on the device
         return trainer.train()
 
@@ -84,29 +83,27 @@ class Trainer:
         execution: Execution,
         stop: StopRequest,
         lock: Lock | None,
+        saved: dict[str, Any] | None,
     ) -> None:
+        """Build the network and its optimizer, and put them where the checkpoint `saved` was."""
         self.run, self.stores, self.execution = run, stores, execution
         self.stop, self.lock, self.processes = stop, lock, execution.processes
         self.updates = batches_per_epoch(len(stores.train), run.recipe.batch_size)
         """Updates per epoch."""
         self.saved_at = time.monotonic()
-
-    def begin(self, saved: dict[str, Any] | None) -> None:
-        """Build the network and its optimizer, and put them where the checkpoint `saved` was."""
-        run, device = self.run, self.execution.device
-        model = initial_model(run, self.execution, resumed=saved is not None)
-        options, processes = self.execution.options, self.processes
+        device, options = execution.device, execution.options
+        model = initial_model(run, execution, resumed=saved is not None)
         self.train_state = TrainState(
-            model, run.recipe, options, device, run.precision, run.seed, processes
+            model, run.recipe, options, device, run.precision, run.seed, self.processes
         )
         self.state = State()
         if saved is not None:
             self.state = checkpoint.restore(run, self.train_state, saved)
-            processes.from_first(lambda: records.restore(run, self.state))
+            self.processes.from_first(lambda: records.restore(run, self.state))
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        if processes.is_first:
-            records.begin(run, self.stores, self.execution)
+        if self.processes.is_first:
+            records.begin(run, stores, execution)
 
     def train(self) -> dict[str, Any]:
         """Train to the last epoch, then test the best one. Returns the run's result."""

@@ -85,10 +85,10 @@ def test_all_options_compute_the_same_function_with_a_wide_margin(step) -> None:
 
 def test_the_comparison_is_in_true_float32_on_a_gpu(monkeypatch) -> None:
     """Its TF32 alone would move batch norm networks by a third."""
-    asked: list[bool] = []
-    monkeypatch.setattr(autotune, "allow_tf32", asked.append)
+    switched: list[bool] = []
+    monkeypatch.setattr(autotune, "allow_tf32", switched.append)
     autotune._outcome(WORK, ComputeOptions())
-    assert asked == [False, False]
+    assert switched == [False, False]
     assert all(torch.isfinite(each).all() for each in autotune._outcome(WORK, ComputeOptions()))
 
 
@@ -160,14 +160,14 @@ def test_a_timed_update_leaves_the_weights_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "mixup", "room", "parts"),
+    ("batch", "mixup", "fits", "parts"),
     [(96, 0.8, 32, 3), (96, 0.8, 1, None), (6, 0.8, 3, 3), (6, 0.0, 3, 2)],
 )
-def test_the_batch_that_fits_is_found_by_trying(batch, mixup, room, parts, monkeypatch) -> None:
+def test_the_batch_that_fits_is_found_by_trying(batch, mixup, fits, parts, monkeypatch) -> None:
     """Mixing needs parts of an even number of images."""
 
     def gradients(_, __, batches) -> None:
-        if next(batches).valid > room:
+        if next(batches).valid > fits:
             raise RuntimeError("cuDNN error: unable to find an engine to execute this computation")
 
     recipe = Recipe(batch_size=batch).change(mixup=mixup, cutmix=mixup)

@@ -66,9 +66,9 @@ def test_every_kind_of_damage_is_recognised_and_gives_way_to_the_one_before(
         with pytest.raises(Damaged, match=r"^\S+/c\.pt is damaged: [^\n]+$"):
             checkpoint.load(path, CPU)
         assert checkpoint.load_latest(path, CPU)["epoch"] == 2, kind
-        said = capsys.readouterr().err
-        assert "c.pt is damaged" in said
-        assert "resuming from the one before" in said
+        printed = capsys.readouterr().err
+        assert "c.pt is damaged" in printed
+        assert "resuming from the one before" in printed
         # The good one stays the previous one until there is a better: the next save must not
         # replace it.
         assert checkpoint.damaged(path).read_bytes() == content

@@ -46,7 +46,7 @@ def may_mount(folder: Path) -> bool:
 
 
 class Disk:
-    """A file system of its own, and what may happen to it."""
+    """A separate file system, and what may happen to it."""
 
     def __init__(self, root: Path, size: str, inodes: int) -> None:
         self.root, self.kept = root, root.with_name("kept")

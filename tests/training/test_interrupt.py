@@ -1,4 +1,4 @@
-"""Asked to stop: at once, in order, and nobody left behind."""
+"""Stopping on request: at once, in order, with no process left behind."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
 
 
 def test_under_torchrun_only_the_first_signal_counts() -> None:
-    """It sends one of its own to a process that is stopping, or leaving."""
+    """It sends another one to a process that is stopping."""
     script = (
         "import os, signal\nfrom training.interrupt import stop_on_signals\n"
         "with stop_on_signals(alone=False) as stop, stop.handled():\n"
