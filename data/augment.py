@@ -1,10 +1,9 @@
-"""What happens to a training image between the store and the network, and the random decisions
-behind it.
+"""The changes to a training image between the store and the network, and the random decisions
+behind them.
 
-Decisions (`draw`) are pure functions of (seed, epoch, sample index), made for a whole batch at
-once; the pixels (`augment_batch`, `finish`) follow from them without any further randomness.
-`augment_batch` makes uint8 images on the CPU; `finish` turns them into the network's floats on
-whatever device they have been moved to.
+Decisions (`draw`) are pure functions of (seed, epoch, sample index), for a whole batch at once. The
+pixels follow from them without further randomness: `augment_batch` gives uint8 images on the CPU,
+`finish` the network's floats on any device.
 """
 
 import math
@@ -42,9 +41,7 @@ class Draws:
     signs: npt.NDArray[np.float64]  # (B, n): 1 or -1
     jitter_order: npt.NDArray[np.int64]  # (B,): one of the six orders
     jitter: npt.NDArray[np.float64]  # (B, 3): factors for brightness, contrast, saturation
-    erase: npt.NDArray[
-        np.int64
-    ]  # (B, 4): top, left, height, width in the crop; height 0 where not erased
+    erase: npt.NDArray[np.int64]  # (B, 4): top, left, height, width; height 0 where not erased
     noise: npt.NDArray[np.int64]  # (B,): where in the noise bank the erased pixels are read
 
 
@@ -93,16 +90,12 @@ def _first_fit(
     height: npt.ArrayLike,
     width: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Of the tries in each row (areas in pixels, log of width / height), the first that lies in
-    height x width."""
+    """Height, width and success of the first try in each row that lies in height x width. A try is
+    an area in pixels and the log of width / height."""
     root, tilt = np.sqrt(area), np.exp(0.5 * log_ratio)
     wide, high = np.rint(root * tilt), np.rint(root / tilt)
-    fits = (
-        (wide > 0)
-        & (high > 0)
-        & (wide <= np.reshape(width, (-1, 1)))
-        & (high <= np.reshape(height, (-1, 1)))
-    )
+    inside = (wide <= np.reshape(width, (-1, 1))) & (high <= np.reshape(height, (-1, 1)))
+    fits = (wide > 0) & (high > 0) & inside
     rows, try_ = np.arange(len(fits)), fits.argmax(axis=1)
     return high[rows, try_].astype(np.int64), wide[rows, try_].astype(np.int64), fits[rows, try_]
 
@@ -128,10 +121,8 @@ def crop_boxes(
     )
     centre_wide = np.minimum(width, np.rint(height * ratio[1]).astype(np.int64))
     centre_tall = np.minimum(height, np.rint(width / ratio[0]).astype(np.int64))
-    tall, wide = (
-        np.where(fits, tall, np.maximum(centre_tall, 1)),
-        np.where(fits, wide, np.maximum(centre_wide, 1)),
-    )
+    tall = np.where(fits, tall, np.maximum(centre_tall, 1))
+    wide = np.where(fits, wide, np.maximum(centre_wide, 1))
     spare_y, spare_x = height - tall, width - wide
     top = np.where(fits, (uniforms[:, -2] * (spare_y + 1)).astype(np.int64), spare_y // 2)
     left = np.where(fits, (uniforms[:, -1] * (spare_x + 1)).astype(np.int64), spare_x // 2)
@@ -167,20 +158,16 @@ def augment_batch(
     fill = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
     batch = torch.empty((len(images), size, size, 3), dtype=torch.uint8)
     crops, flips, ops = draws.crop.tolist(), draws.flip.tolist(), draws.ops.tolist()
-    # One image at a time, so that it stays in the cache of the core from its crop to its last
-    # operation.
-    for row, (image, target) in enumerate(
-        zip(images, torch.split(batch.permute(0, 3, 1, 2), 1), strict=True)
-    ):
+    # One image at a time stays in the cache of the core from its crop to its last operation.
+    targets = torch.split(batch.permute(0, 3, 1, 2), 1)
+    for row, (image, target) in enumerate(zip(images, targets, strict=True)):
         target.copy_(resize(image, crops[row], size, size))
         if flips[row]:
             target.copy_(target.flip(3))
         for layer, op in enumerate(ops[row]):
             if op >= 0:
-                name = randaugment.OPS[op]
-                value = randaugment.argument(
-                    name, draws.levels[row, layer], draws.signs[row, layer]
-                )
+                name, level = randaugment.OPS[op], draws.levels[row, layer]
+                value = randaugment.argument(name, level, draws.signs[row, layer])
                 randaugment.apply(name, value, batch[row].numpy(), fill)
         if jitter:
             for part in _ORDERS[draws.jitter_order[row]]:
@@ -214,40 +201,35 @@ def centre_crop(image: Tensor, size: int) -> Tensor:
     uint8 (H, W, 3) to (3, size, size), channels_last.
     """
     height, width = image.shape[:2]
-    short = math.floor(size / 0.875)
-    tall, wide = (
-        (short, int(short * width / height))
-        if height <= width
-        else (int(short * height / width), short)
-    )
+    tall = wide = math.floor(size / 0.875)
+    if height <= width:
+        wide = int(tall * width / height)
+    else:
+        tall = int(wide * height / width)
     top, left = round((tall - size) / 2), round((wide - size) / 2)
-    return resize(image, (0, 0, height, width), tall, wide)[
-        0, :, top : top + size, left : left + size
-    ]
+    resized = resize(image, (0, 0, height, width), tall, wide)
+    return resized[0, :, top : top + size, left : left + size]
 
 
 @lru_cache(maxsize=4)
 def _noise_bank(longest: int, device: torch.device) -> Tensor:
-    """Standard normals, the same in every run; each erased box reads them from a place of its
-    own."""
-    bank = randomness.generator(randomness.NOISE, 0, 0).standard_normal(
-        _NOISE_BANK, dtype=np.float32
-    )
+    """Standard normals, the same in every run; each erased box reads other ones."""
+    random = randomness.generator(randomness.NOISE, 0, 0)
+    bank = random.standard_normal(_NOISE_BANK, dtype=np.float32)
     return torch.from_numpy(np.concatenate([bank, bank[:longest]])).to(device)
 
 
 def _erase(image: Tensor, box: Sequence[int], start: int) -> None:
     top, left, tall, wide = box
     bank = _noise_bank(image.numel(), image.device)
-    image[top : top + tall, left : left + wide] = bank[start : start + tall * wide * 3].view(
-        tall, wide, 3
-    )
+    noise = bank[start : start + tall * wide * 3].view(tall, wide, 3)
+    image[top : top + tall, left : left + wide] = noise
 
 
 @dataclass(frozen=True)
 class Mix:
-    """One batch's mixing. weight: the share of the image itself; box: (top, left, bottom, right)
-    for cutmix."""
+    """Mixing of a batch. weight: the share of the image itself; box: (top, left, bottom, right) of
+    cutmix."""
 
     weight: float
     box: tuple[int, int, int, int] | None
@@ -273,12 +255,8 @@ def draw_mix(
     size = resolution
     half = int(size * math.sqrt(1 - weight)) // 2
     y, x = int(random.integers(size)), int(random.integers(size))
-    top, left, bottom, right = (
-        max(y - half, 0),
-        max(x - half, 0),
-        min(y + half, size),
-        min(x + half, size),
-    )
+    top, left = max(y - half, 0), max(x - half, 0)
+    bottom, right = min(y + half, size), min(x + half, size)
     return Mix(1 - (bottom - top) * (right - left) / size**2, (top, left, bottom, right))
 
 
@@ -302,8 +280,8 @@ def _mix(images: Tensor, how: Mix) -> None:
 def _row_factors(
     mean: tuple[float, ...], std: tuple[float, ...], size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """What a row of pixels is multiplied by, and what is then subtracted; kept, as moving them to a
-    GPU makes it wait.
+    """Factors of a row of pixels, and the values to subtract then. Cached: moving them to a GPU
+    makes it wait.
 
     Whole rows of width x channels: three numbers to broadcast would cost five times as much.
     """

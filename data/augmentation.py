@@ -1,4 +1,4 @@
-"""What may change a training image, as data. No torch here; `data.augment` has the pixels."""
+"""The augmentation options of a recipe. No torch here; `data.augment` has the pixels."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from utils.text import require_option
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, from 0 to 1: what images are normalised by, as in the
-paper."""
+"""Mean and deviation of ImageNet's red, green and blue, from 0 to 1, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +39,23 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
-        require_option(
-            self, "crop_scale", 0 < low <= high <= 1, "give two rising shares above 0 and up to 1"
-        )
+        remedy = "give two rising shares above 0 and up to 1"
+        require_option(self, "crop_scale", 0 < low <= high <= 1, remedy)
         for name in ("flip", "random_erasing"):
-            require_option(
-                self, name, 0 <= getattr(self, name) <= 1, "give a probability from 0 to 1"
-            )
-        require_option(
-            self,
-            "rand_augment_magnitude",
-            0 <= self.rand_augment_magnitude <= 10,
-            "give 0 (off) to 10",
-        )
+            remedy = "give a probability from 0 to 1"
+            require_option(self, name, 0 <= getattr(self, name) <= 1, remedy)
+        magnitude = self.rand_augment_magnitude
+        require_option(self, "rand_augment_magnitude", 0 <= magnitude <= 10, "give 0 (off) to 10")
         for name in ("rand_augment_std", "color_jitter", "mixup", "cutmix"):
             require_option(self, name, 0 <= getattr(self, name) < math.inf, "give 0 or more")
 
     @property
     def jitter(self) -> float:
-        """The colour jitter that is applied: timm leaves it out beside RandAugment, so the paper's
+        """The colour jitter that is applied: timm leaves it out with RandAugment, so the paper's
         models saw none."""
         return 0.0 if self.rand_augment_magnitude else self.color_jitter
 
     @property
     def mixes(self) -> bool:
-        """Whether images of a batch are mixed with their neighbours."""
+        """True if images of a batch are mixed with their neighbours."""
         return bool(self.mixup or self.cutmix)

@@ -15,21 +15,9 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 OPS = (
-    "autocontrast",
-    "equalize",
-    "invert",
-    "rotate",
-    "posterize",
-    "solarize",
-    "solarize-add",
-    "color",
-    "contrast",
-    "brightness",
-    "sharpness",
-    "shear-x",
-    "shear-y",
-    "translate-x",
-    "translate-y",
+    *("autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize-add"),
+    *("color", "contrast", "brightness", "sharpness"),
+    *("shear-x", "shear-y", "translate-x", "translate-y"),
 )
 """The fifteen operations of timm's increasing set, in its order; each is chosen with equal
 probability."""
@@ -37,9 +25,8 @@ probability."""
 Pixels = npt.NDArray[np.uint8]
 Shifts = npt.NDArray[np.floating]
 Fill = tuple[int, int, int]
-_ONE = (
-    1 << 14
-)  # the fixed-point unit of the shifts' weights: 255 * 1.5 * 2**14 < 2**24, so float32 sums are exact
+# The fixed-point unit of the shifts' weights: 255 * 1.5 * 2**14 < 2**24, so float32 sums are exact.
+_ONE = 1 << 14
 
 
 def argument(op: str, level: float, sign: float) -> float:
