@@ -162,10 +162,6 @@ def train_batches(
         raise ValueError(
             f"{world} processes cannot share a batch of {micro_batches} micro-batches; start fewer"
         )
-    if not 0 <= rank < world or not 0 <= start <= count:
-        raise ValueError(
-            f"rank {rank} of {world}, batch {start} of {count}: there is no such share of the epoch"
-        )
     work = _Training(store, augmentation, resolution, seed, batch_size, micro_batches)
     places = (
         (each, batch * micro_batches + part)
@@ -195,11 +191,10 @@ def eval_batches(
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; it must be at least 1")
     count = math.ceil(len(store) / batch_size)
-    work, places = (
-        _Evaluation(store, resolution, batch_size),
-        [(0, number) for number in share(count, rank, world)],
+    places = [(0, number) for number in share(count, rank, world)]
+    return _batches(
+        _Evaluation(store, resolution, batch_size), places, workers, torch.device(device)
     )
-    return _batches(work, places, workers, torch.device(device))
 
 
 @dataclass(frozen=True)
@@ -216,9 +211,8 @@ class _Training(Dataset[Prepared]):
     def __getitem__(self, place: Place) -> Prepared:
         epoch, number = place
         rows = self.batch_size // self.micro_batches
-        indices = epoch_order(len(self.store), self.seed, epoch)[
-            number * rows : (number + 1) * rows
-        ].copy()
+        order = epoch_order(len(self.store), self.seed, epoch)
+        indices = order[number * rows : (number + 1) * rows].copy()
         images = [self.store[index] for index in indices.tolist()]
         sizes = np.array([image.shape[:2] for image in images])
         draws = draw(self.augmentation, self.resolution, sizes, self.seed, epoch, indices)
