@@ -1,5 +1,4 @@
-"""What is compared: roadmaps and their steps, the regimes they are walked in, and what the paper
-measured."""
+"""What is compared: roadmaps and their steps, model sizes, and what the paper measured."""
 
 from ablations.paper import PaperRow, paper_row
 from ablations.presets import REGIMES, Regime, get_regime

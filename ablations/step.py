@@ -104,7 +104,7 @@ class Step:
 
     @property
     def reference(self) -> bool:
-        """Whether this is a reference model beside the roadmap."""
+        """Whether this is a reference model, which is no part of the roadmap."""
         return bool(self.networks)
 
     @property

@@ -31,17 +31,20 @@ def mine(tmp_path: Path) -> str:
     return str(tmp_path / "mine.toml")
 
 
-def test_check_says_what_each_step_changes_in_a_preset(mine, capsys) -> None:
+def test_check_prints_what_each_step_changes_in_a_preset(mine, capsys) -> None:
     assert runner.main(["check", mine, "--preset", "pocket"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[1:3] == ["kernel-13: kernel_size 7 to 13", "no-layer-scale: changes nothing here"]
-    assert said[-1].endswith("mine.toml is sound (regime small, preset pocket)")
+    message = capsys.readouterr().out.splitlines()
+    assert message[1:3] == [
+        "kernel-13: kernel_size 7 to 13",
+        "no-layer-scale: changes nothing here",
+    ]
+    assert message[-1].endswith("mine.toml is sound (regime small, preset pocket)")
     assert runner.main(["check", mine]) == 0
     assert "no-layer-scale: layer_scale 1e-06 to None" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (
             "kernel_size = 13",
@@ -59,18 +62,18 @@ def test_check_says_what_each_step_changes_in_a_preset(mine, capsys) -> None:
     "command", [["check"], ["all", "--roadmap"], ["train", "1", "--roadmap"]], ids=lambda c: c[0]
 )
 def test_a_wrong_roadmap_is_refused_and_nothing_written(
-    mine, quick_study, command, old, new, said, tmp_path, capsys
+    mine, quick_study, command, old, new, message, tmp_path, capsys
 ) -> None:
     Path(mine).write_text(MINE.replace(old, new))
     options = [] if command == ["check"] else quick_study
     assert runner.main([*command, mine, *options]) == 2
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"mine.toml", "data"}
 
 
-def test_a_roadmap_of_ones_own_is_trained_and_reported_beside_the_papers(
+def test_a_custom_roadmap_is_trained_and_reported_with_the_papers(
     mine, quick_study, tmp_path, capsys
 ) -> None:
     study = tmp_path / "runs/quick"

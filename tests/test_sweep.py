@@ -41,7 +41,7 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--sweep", "lr=1x"], "one value"),
         (["--sweep", "layer_scale=0.5x,1x"], "layer_scale is none there"),
@@ -49,11 +49,11 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
     ],
 )
 def test_what_cannot_be_swept_is_refused_and_nothing_written(
-    words, said, study_places, tmp_path, capsys
+    words, message, study_places, tmp_path, capsys
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert runner.main(["all", *STUDY, *study_places, *words]) == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
-    assert said in complaint
+    assert message in complaint
     assert sorted(tmp_path.rglob("*")) == before

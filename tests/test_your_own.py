@@ -1,4 +1,4 @@
-"""docs/usage.md does what it says of steps and parts of your own, block by block."""
+"""docs/usage.md works block by block for custom steps and parts."""
 
 import json
 import os
@@ -36,18 +36,18 @@ def checkout(tmp_path: Path, images: Path) -> Path:
 
 def test_a_reader_who_does_what_the_page_says_has_two_reports(checkout) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    said = ""
+    message = ""
     for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         if kind != "sh":
             (checkout / block.splitlines()[0].removeprefix("# ")).write_text(
                 block, encoding="utf-8"
             )
             continue
-        # Three epochs of ten: nothing here asks how good networks are. runner.py, a link, has its
-        # datasets elsewhere.
-        asked = block.replace("make ablation ", "make ablation EPOCHS=3 DATA_DIR=datasets ")
+        # Three epochs of ten: nothing here depends on how good networks are. runner.py, a link,
+        # has its datasets elsewhere.
+        command = block.replace("make ablation ", "make ablation EPOCHS=3 DATA_DIR=datasets ")
         done = subprocess.run(
-            ["sh", "-ec", asked],
+            ["sh", "-ec", command],
             cwd=checkout,
             env=clean,
             capture_output=True,
@@ -55,10 +55,10 @@ def test_a_reader_who_does_what_the_page_says_has_two_reports(checkout) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{block}\n{done.stderr}"
-        said += done.stdout
-    assert PAGE.count("\nmake ablation ROADMAP=") == 4  # which the words above are put into
-    assert "kernel-13: kernel_size 7 to 13" in said
-    assert "6 runs, 6 to train" in said
+        message += done.stdout
+    assert PAGE.count("\nmake ablation ROADMAP=") == 4  # which the options above are put into
+    assert "kernel-13: kernel_size 7 to 13" in message
+    assert "6 runs, 6 to train" in message
     study = checkout / "runs/mine"
     page = (study / "report/report.md").read_text()
     for row in ("convnext", "kernel-13", "channel-attention", "only-channel-attention"):
@@ -67,6 +67,6 @@ def test_a_reader_who_does_what_the_page_says_has_two_reports(checkout) -> None:
             assert (study / row / "seed-1/result.json").exists()
     assert "does a norm need the mean" in (study / "report/rms/report.md").read_text()
     assert (study / "report/report.html").exists()
-    made = json.loads((study / "rms-norm/seed-0/config.json").read_text())
-    assert (made["architecture"]["norm"], list(made["custom_parts"])) == ("rms", ["norm"])
-    assert "convnext seed 1: finished" in said.partition("rms-norm")[2]  # not made again
+    config = json.loads((study / "rms-norm/seed-0/config.json").read_text())
+    assert (config["architecture"]["norm"], list(config["custom_parts"])) == ("rms", ["norm"])
+    assert "convnext seed 1: finished" in message.partition("rms-norm")[2]  # not trained again

@@ -1,4 +1,4 @@
-"""The roadmaps that come with the suite, a file each, and those of your own."""
+"""The roadmaps that come with the suite, a file each, and custom ones."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,34 +18,35 @@ ROADMAPS: Mapping[str, Callable[[str], Roadmap]] = {
 }
 
 
-def get_roadmap(asked: str, network: str | None = None) -> Roadmap:
-    """The roadmap of that name, or the one in a file; `recipe` on the network of a step.
+def get_roadmap(requested: str, network: str | None = None) -> Roadmap:
+    """Return the roadmap of that name or file; `recipe` on the network of a step.
 
     Raises:
-        ValueError: there is none, or the file holds none, in one sentence.
+        ValueError: there is no such roadmap, or the file holds none.
     """
-    if network is not None and asked != "recipe":
+    if network is not None and requested != "recipe":
         raise ValueError(
-            f"--network {network} is for --roadmap recipe: the roadmap {asked!r} has networks of "
-            "its own"
+            f"--network {network} is for --roadmap recipe: the roadmap {requested!r} has networks "
+            "of its own"
         )
-    if asked in ROADMAPS:
-        return ROADMAPS[asked](network or "baseline")
-    if Path(asked).suffix in (".toml", ".py"):
-        return custom.read(Path(asked))
-    choices = f"choose {', '.join(ROADMAPS)}, or a file that ends in .toml or .py"
+    if requested in ROADMAPS:
+        return ROADMAPS[requested](network or "baseline")
+    if Path(requested).suffix in (".toml", ".py"):
+        return custom.read(Path(requested))
+    hint = did_you_mean(requested, ROADMAPS, before=", ")
     raise ValueError(
-        f"there is no roadmap {asked!r}{did_you_mean(asked, ROADMAPS, before=', ')} ({choices})"
+        f"there is no roadmap {requested!r}{hint} (choose {', '.join(ROADMAPS)}, or a file that "
+        "ends in .toml or .py)"
     )
 
 
 def record(roadmap: Roadmap) -> Any:
-    """What study.json says of a roadmap: the paper's by its name, of others all that they are."""
+    """Return what study.json records: the paper's roadmap by its name, others whole."""
     return roadmap.name if roadmap == PAPER else custom.to_data(roadmap)
 
 
 def recorded(value: Any) -> Roadmap:
-    """The roadmap that `record` wrote. Raises ValueError where it is none."""
+    """Return the roadmap that `record` wrote. Raises ValueError if the record is damaged."""
     if value == PAPER.name:
         return PAPER
     if not isinstance(value, Mapping):

@@ -16,7 +16,7 @@ POCKET = get_regime("pocket")
 GROUPS = ("macro-design", "resnext", "inverted-bottleneck", "large-kernels", "micro-design")
 
 
-def ask(kind: str, **how: object) -> Design:
+def designed(kind: str, **how: object) -> Design:
     return build_design(PAPER, POCKET, DesignSpec(kind, **how))  # type: ignore[arg-type]
 
 
@@ -76,9 +76,9 @@ def test_known_games_have_their_shapley_values():
 
 
 def evaluated(design: Design, value) -> dict[str, float]:
-    values = {row.name: value(row.decisions) for row in design.variants}
+    values = {variant.name: value(variant.decisions) for variant in design.variants}
     return {
-        effect.name: sum(w * values[row] for row, w in effect.weights.items())
+        effect.name: sum(w * values[variant] for variant, w in effect.weights.items())
         for effect in design.effects
     }
 
@@ -92,14 +92,14 @@ def additive(decisions) -> float:
 
 def test_every_design_reads_an_additive_truth_exactly():
     for design in (
-        ask("leave-one-out"),
-        ask("one-at-a-time"),
-        ask("orders", variants_at_most=80),
-        ask("factorial", factors=("stage-ratio", "gelu", "layer-norm"), base=None),
+        designed("leave-one-out"),
+        designed("one-at-a-time"),
+        designed("orders", variants_at_most=80),
+        designed("factorial", factors=("stage-ratio", "gelu", "layer-norm"), base=None),
     ):
-        found = evaluated(design, additive)
+        result = evaluated(design, additive)
         for name, truth in (("stage-ratio", 1.0), ("gelu", 2.0), ("layer-norm", -3.0)):
-            assert found[name] == pytest.approx(truth), (design.spec.kind, name)
+            assert result[name] == pytest.approx(truth), (design.spec.kind, name)
 
 
 def test_effects_over_orders_add_up_to_the_whole_way():
@@ -107,92 +107,97 @@ def test_effects_over_orders_add_up_to_the_whole_way():
         return hash(tuple(sorted(decisions))) % 1000 / 10
 
     for design in (
-        ask("orders", base="training-recipe", factors=GROUPS),
-        ask("orders", variants_at_most=60),
+        designed("orders", base="training-recipe", factors=GROUPS),
+        designed("orders", variants_at_most=60),
     ):
-        ends = {row.name: value(row.decisions) for row in design.variants}
+        ends = {variant.name: value(variant.decisions) for variant in design.variants}
         start = "training-recipe" if design.spec.base else "baseline"
         whole = ends["separate-downsampling"] - ends[start]
         assert sum(evaluated(design, value).values()) == pytest.approx(whole)
 
 
 def test_interactions_of_a_factorial_are_half_the_difference_of_effects():
-    design = ask(
+    design = designed(
         "factorial", factors=("gelu", "layer-norm", "macro-design"), base="training-recipe"
     )
-    found = evaluated(
+    result = evaluated(
         design, lambda d: 4.0 * ({"gelu", "layer-norm"} <= set(d)) + 1.0 * ("gelu" in d)
     )
-    assert found["gelu x layer-norm"] == pytest.approx(2.0)
-    assert found["gelu"] == pytest.approx(3.0)
-    assert found["layer-norm"] == pytest.approx(2.0)
-    assert found["gelu x macro-design"] == pytest.approx(0.0)
+    assert result["gelu x layer-norm"] == pytest.approx(2.0)
+    assert result["gelu"] == pytest.approx(3.0)
+    assert result["layer-norm"] == pytest.approx(2.0)
+    assert result["gelu x macro-design"] == pytest.approx(0.0)
     assert len(design.variants) == 8
     assert not design.aliases
 
 
 def test_a_fraction_says_what_it_cannot_tell_apart():
     factors = ("stage-ratio", "patchify-stem", "gelu", "fewer-norms")
-    design = ask("factorial", factors=factors, base="training-recipe", fraction=2)
+    design = designed("factorial", factors=factors, base="training-recipe", fraction=2)
     assert len(design.variants) == 8
     assert "stage-ratio x patchify-stem = gelu x fewer-norms" in design.aliases
-    found = evaluated(design, lambda d: float("gelu" in d and "fewer-norms" in d))
-    assert found["stage-ratio x patchify-stem"] == pytest.approx(0.5)  # the alias, as announced
+    result = evaluated(design, lambda d: float("gelu" in d and "fewer-norms" in d))
+    assert result["stage-ratio x patchify-stem"] == pytest.approx(0.5)  # the alias, as announced
 
 
 def test_rows_bring_what_they_need_and_say_so():
-    design = ask("leave-one-out")
-    row = design.variant("without-depthwise")
+    design = designed("leave-one-out")
+    variant = design.variant("without-depthwise")
     assert (
-        row.decisions & {"depthwise", "width", "inverted-bottleneck", "depthwise-first", "kernel-7"}
+        variant.decisions
+        & {"depthwise", "width", "inverted-bottleneck", "depthwise-first", "kernel-7"}
         == set()
     )
-    assert "width" in row.description
-    assert "need it" in row.description
-    only = ask("one-at-a-time").variant("only-kernel-7")
+    assert "width" in variant.description
+    assert "need it" in variant.description
+    only = designed("one-at-a-time").variant("only-kernel-7")
     assert only.decisions == {"depthwise", "inverted-bottleneck", "depthwise-first", "kernel-7"}
     assert "which it needs" in only.description
 
 
-def test_a_row_that_is_a_step_is_that_step():
-    assert ask("leave-one-out").variant("layer-norm").step is PAPER.step(
+def test_a_variant_that_is_a_step_is_that_step():
+    assert designed("leave-one-out").variant("layer-norm").step is PAPER.step(
         "layer-norm"
     )  # all but the last
-    assert ask("one-at-a-time").variant("training-recipe").step is PAPER.step("training-recipe")
+    assert designed("one-at-a-time").variant("training-recipe").step is PAPER.step(
+        "training-recipe"
+    )
 
 
 @pytest.mark.parametrize("kind", ["cumulative", "leave-one-out", "one-at-a-time"])
-def test_every_row_is_a_network_and_a_recipe(kind):
-    design, config = ask(kind), StudyConfig(regime="pocket")
-    setups = [design.setup(row, POCKET, config, 10) for row in design.variants]
+def test_every_variant_is_a_network_and_a_recipe(kind):
+    design, config = designed(kind), StudyConfig(regime="pocket")
+    setups = [design.setup(variant, POCKET, config, 10) for variant in design.variants]
     assert len(set(setups)) == len(design.variants)
     assert all(setup.architecture.num_classes == 10 for setup in setups)
 
 
 def test_sampled_orders_keep_within_the_rows_allowed():
-    design = ask("orders", variants_at_most=60)
+    design = designed("orders", variants_at_most=60)
     assert design.orders >= 2
     assert len(design.variants) <= 60
     for effect in design.effects:
         assert len(effect.sampled) == design.orders
         mean = Counter()
         for one in effect.sampled:
-            mean.update({row: weight / design.orders for row, weight in one.items()})
-        assert {row: pytest.approx(weight) for row, weight in effect.weights.items()} == dict(mean)
+            mean.update({variant: weight / design.orders for variant, weight in one.items()})
+        assert {
+            variant: pytest.approx(weight) for variant, weight in effect.weights.items()
+        } == dict(mean)
 
 
 def test_weights_of_every_effect_add_up_to_nothing():
     for design in (
-        ask("cumulative"),
-        ask("orders", variants_at_most=40),
-        ask("orders", base="training-recipe", factors=GROUPS),
+        designed("cumulative"),
+        designed("orders", variants_at_most=40),
+        designed("orders", base="training-recipe", factors=GROUPS),
     ):
         for effect in design.effects:
             assert np.isclose(sum(effect.weights.values()), 0)
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         ({"kind": "leave-one-in"}, "choose cumulative"),
         ({"kind": "orders"}, "give --runs-at-most"),
@@ -213,8 +218,8 @@ def test_weights_of_every_effect_add_up_to_nothing():
         ({"kind": "leave-one-out", "base": "laier-norm"}, "did you mean 'layer-norm'"),
     ],
 )
-def test_impossible_designs_are_refused_in_a_sentence(request_, said):
-    with pytest.raises(ValueError, match=said) as refusal:
+def test_impossible_designs_are_refused_in_one_line(request_, message):
+    with pytest.raises(ValueError, match=message) as refusal:
         build_design(PAPER, POCKET, DesignSpec(**request_))
     assert "\n" not in str(refusal.value)
 
@@ -222,6 +227,6 @@ def test_impossible_designs_are_refused_in_a_sentence(request_, said):
 @pytest.mark.parametrize(
     "roadmap", [PAPER, recipe("baseline"), recipe("depthwise")], ids=lambda roadmap: roadmap.name
 )
-def test_a_design_is_made_again_from_its_record(roadmap):
+def test_a_design_is_rebuilt_from_its_record(roadmap):
     design = build_design(roadmap, POCKET, DesignSpec("orders", variants_at_most=40))
     assert recorded(json.loads(json.dumps(design.record)), POCKET) == design

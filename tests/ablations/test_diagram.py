@@ -14,17 +14,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("step", [step.name for step in PAPER.steps_in(get_regime("pocket"))])
 def test_every_step_is_shown(step, capsys) -> None:
     assert runner.main(["show", step, "--regime", "pocket", "--resolution", "32"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"{step} (")
-    assert "\nstem" in said
-    assert "\nall " in said
+    message = capsys.readouterr().out
+    assert message.startswith(f"{step} (")
+    assert "\nstem" in message
+    assert "\nall " in message
 
 
 def test_swin_of_three_stages_is_shown(capsys) -> None:
     assert runner.main(["show", "swin-small", "--regime", "small", "--resolution", "32"]) == 0
-    said = capsys.readouterr().out
-    assert "\nstage 3" in said
-    assert "\nstage 4" not in said
+    message = capsys.readouterr().out
+    assert "\nstage 3" in message
+    assert "\nstage 4" not in message
 
 
 def test_show_marks_what_a_step_changes(capsys) -> None:

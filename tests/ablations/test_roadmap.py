@@ -130,7 +130,7 @@ def test_a_step_is_asked_for_by_number_or_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("requested", "message"),
     [
         ("14", "numbered 0 to 13"),
         ("-1", "numbered 0 to 13"),
@@ -138,9 +138,9 @@ def test_a_step_is_asked_for_by_number_or_name() -> None:
         ("", "no step ''"),
     ],
 )
-def test_an_unknown_step_is_refused_in_a_sentence(asked, message) -> None:
+def test_an_unknown_step_is_refused_in_one_line(requested, message) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        PAPER.step(asked, get_regime("tiny"))
+        PAPER.step(requested, get_regime("tiny"))
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -182,5 +182,5 @@ def test_a_description_is_true_in_its_regime(regime, description) -> None:
         .description
         == description
     )
-    braces = Step("own", "kernel {kernel_size} and {whatever}", architecture={"kernel_size": 5})
+    braces = Step("braces", "kernel {kernel_size} and {whatever}", architecture={"kernel_size": 5})
     assert braces.describe(Architecture(kernel_size=5)).description == "kernel 5 and {whatever}"

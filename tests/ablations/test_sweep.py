@@ -1,4 +1,4 @@
-"""Sweeps: which rows they make of a design, and what each trains."""
+"""Sweeps: which variants they make of a design, and what each trains."""
 
 import json
 from dataclasses import replace
@@ -21,13 +21,13 @@ def swept(text: str, roadmap=PAPER, **request):
     return build_design(roadmap, POCKET, DesignSpec(sweep=Sweep.parse(text), **request))
 
 
-def recipe(design, row: str):
-    return design.setup(design.variant(row), POCKET, CONFIG).recipe
+def recipe(design, variant: str):
+    return design.setup(design.variant(variant), POCKET, CONFIG).recipe
 
 
-def test_every_row_is_followed_by_one_for_each_value():
+def test_every_variant_is_followed_by_one_for_each_value():
     design = swept("lr=0.5x,1x,2x")
-    names = [row.name for row in design.variants]
+    names = [variant.name for variant in design.variants]
     assert names[:5] == [
         "baseline",
         "baseline-lr-0.5x",
@@ -39,7 +39,7 @@ def test_every_row_is_followed_by_one_for_each_value():
     assert "gelu-lr-0.5x" in names
 
 
-def test_a_factor_is_of_the_rows_own_value_and_a_plain_value_is_itself():
+def test_a_factor_is_of_the_variants_own_value_and_a_plain_value_is_itself():
     design = swept("lr=0.5x,1x,0.03")
     assert (
         recipe(design, "gelu").lr,
@@ -52,24 +52,20 @@ def test_a_factor_is_of_the_rows_own_value_and_a_plain_value_is_itself():
 
 
 @pytest.mark.parametrize(
-    ("text", "row", "field", "value"),
+    ("text", "variant", "field", "value"),
     [
         ("crop_scale=0.25:1,0.5:1", "gelu-crop-scale-0.25-1", "crop_scale", (0.25, 1)),
         ("layer-scale=none,1e-6", "gelu-layer-scale-1e-06", "layer_scale", 1e-6),
         ("optimizer=adamw,sgd", "gelu-optimizer-sgd", "optimizer", "sgd"),
         ("decay_all=true,false", "gelu-decay-all-true", "decay_all", True),
         ("epochs=0.5x,1x,2x", "gelu-epochs-0.5x", "epochs", 5),
-        (
-            "lr=1.0x,.10x",
-            "gelu-lr-0.1x",
-            "lr",
-            4e-4,
-        ),  # as somebody would write it: 0.1 * 4e-3 is 0.0004000000000000001
+        # In decimals: 0.1 * 4e-3 is 0.0004000000000000001.
+        ("lr=1.0x,.10x", "gelu-lr-0.1x", "lr", 4e-4),
         ("mixup=0,0.20", "gelu-mixup-0.2", "mixup", 0.2),
     ],
 )
-def test_any_field_of_a_recipe_can_be_swept(text, row, field, value):
-    assert recipe(swept(text), row).values()[field] == value
+def test_any_field_of_a_recipe_can_be_swept(text, variant, field, value):
+    assert recipe(swept(text), variant).values()[field] == value
 
 
 def test_a_longer_training_is_that_of_a_longer_study():
@@ -88,12 +84,12 @@ def test_a_longer_training_is_that_of_a_longer_study():
 
 
 @pytest.mark.parametrize("kind", ["leave-one-out", "factorial"])
-def test_rows_of_every_design_and_roadmap_are_swept(kind):
+def test_variants_of_every_design_and_roadmap_are_swept(kind):
     factors = {"factors": ("gelu", "layer-norm")} if kind == "factorial" else {}
     plain = build_design(PAPER, POCKET, DesignSpec(kind, **factors))
     design = swept("weight_decay=0.05,0.3", kind=kind, **factors)
-    assert [row.name for row in design.variants if row.of is None] == [
-        row.name for row in plain.variants
+    assert [variant.name for variant in design.variants if variant.of is None] == [
+        variant.name for variant in plain.variants
     ]
     assert design.effects == plain.effects
     design.check(design.variants, POCKET, CONFIG)
@@ -101,16 +97,13 @@ def test_rows_of_every_design_and_roadmap_are_swept(kind):
     assert recipe(of_recipe, "moving-average-label-smoothing-0.1").label_smoothing == 0.1
 
 
-def test_study_json_makes_the_same_design_again():
+def test_a_swept_design_is_rebuilt_from_its_record():
     for design in (swept("lr=0.5x,2x"), swept("crop_scale=0.25:1,0.5:1", kind="leave-one-out")):
         assert recorded(json.loads(json.dumps(design.record)), POCKET) == design
-    assert (
-        "sweep" not in build_design(PAPER, POCKET, DesignSpec()).record
-    )  # as studies of before have it
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("lr", "give a field of the recipe and its values, such as"),
         ("lrr=1,2", "no field 'lrr': did you mean 'lr'?"),
@@ -124,14 +117,14 @@ def test_study_json_makes_the_same_design_again():
         ("crop_scale=0.5,1", "a colon the two numbers of one"),
     ],
 )
-def test_what_can_be_no_sweep_is_refused(text, said):
+def test_what_can_be_no_sweep_is_refused(text, message):
     with pytest.raises(ValueError, match=r"^--sweep") as refused:
         Sweep.parse(text)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "layer_scale=0.5x,1x",
@@ -154,8 +147,8 @@ def test_what_can_be_no_sweep_is_refused(text, said):
         ("lr=0.5x,2e-3", "lr=0.5x and lr=0.002 are the same for the variant 'training-recipe'"),
     ],
 )
-def test_a_value_that_a_row_cannot_have_is_refused_with_the_row(text, said):
+def test_a_value_that_a_variant_cannot_have_is_refused_with_its_name(text, message):
     design = swept(text)
     with pytest.raises(ValueError, match=r"^--sweep") as refused:
         design.check(design.variants, POCKET, CONFIG)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
