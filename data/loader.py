@@ -81,7 +81,7 @@ Place = tuple[int, int]
 
 
 class Images(Protocol):
-    """What a store must offer: uint8 images (H, W, 3) and an int64 label for each."""
+    """A store: uint8 images (H, W, 3) and an int64 label for each."""
 
     @property
     def labels(self) -> Tensor: ...
@@ -155,7 +155,7 @@ def train_batches(
     pair = 2 if micro_batches > 1 and augmentation.mixes else 1
     if micro_batches < 1 or batch_size % (micro_batches * pair):
         raise ValueError(
-            f"a batch of {batch_size} cannot be made of {micro_batches} micro-batches;"
+            f"a batch of {batch_size} cannot consist of {micro_batches} micro-batches;"
             f" it must be a multiple of {max(micro_batches, 1) * pair}"
         )
     if world > micro_batches:

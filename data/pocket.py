@@ -1,7 +1,7 @@
 """Pocket: synthetic images of ten kinds of textured shapes, for a first run without a download.
 
 A class is an outline with a texture. Each outline and each texture belongs to two classes, so that
-neither tells the class alone; color, background, pose, light and noise hardly help at all.
+neither determines the class alone. Colors, background, pose, light and noise are random.
 """
 
 import colorsys

@@ -1,5 +1,4 @@
-"""Helper processes that leave no trace: they end with the process they help, however it ends; and
-how many to have."""
+"""Processor cores, and helper processes that end with the process that started them."""
 
 import ctypes
 import os
@@ -10,14 +9,12 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def cores() -> int:
-    """Cores that this process may use: those that Slurm or taskset leave it, where the system
-    says."""
+    """Cores that this process may use, as limited by Slurm or taskset."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel end this process as soon as its parent, process `parent`, is gone. Does
-    nothing but on Linux."""
+    """Have the kernel (Linux) end this process as soon as its parent, `parent`, is gone."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

@@ -30,12 +30,12 @@ _ONE = 1 << 14
 
 
 def argument(op: str, level: float, sign: float) -> float:
-    """What a magnitude `level` in [0, 10] means to an operation; `sign` (1 or -1) is used where
+    """The argument of an operation at magnitude `level` in [0, 10]; `sign` (1 or -1) is used where
     both directions exist.
 
     rotate: degrees; shear: slope; translate: share of the side; color to sharpness: blend factor, 1
-    changes nothing; posterize: bits kept (at level 10 none: black, as Pillow made of it in the
-    paper's time; Pillow 13 refuses); solarize: threshold; solarize-add: what is added below 128; 0
+    changes nothing; posterize: bits kept (at level 10 none: black, as in Pillow of the paper's
+    time; Pillow 13 refuses); solarize: threshold; solarize-add: the amount added below 128; 0
     for the rest.
     """
     match op:

@@ -32,8 +32,7 @@ class Source(Protocol):
         `data.decode.UnreadableImage`."""
 
     def stamp(self, index: int) -> tuple[int, int]:
-        """(bytes, modification time in ns) of the image's file; (-1, -1) where it cannot be
-        asked."""
+        """(bytes, modification time in ns) of the image's file; (-1, -1) where it is missing."""
 
     def take(self, indices: Sequence[int]) -> Source:
         """The same source with only these images, in this order."""
@@ -68,8 +67,7 @@ class Split:
     `classes`."""
 
     name: str
-    """Tells this split from all others in a cache folder, e.g. 'pocket-v1-train'; safe as a file
-    name."""
+    """Unique in a cache folder, e.g. 'food101-train', and safe as a file name."""
     ids: tuple[str, ...]
     labels: tuple[int, ...]
     source: Source
@@ -98,7 +96,7 @@ class Dataset:
     selects."""
 
     name: str
-    """As it was asked for: 'food101', 'imagefolder:PATH', ..."""
+    """As it was requested: 'food101', 'imagefolder:PATH', ..."""
     classes: tuple[str, ...]
     train: Split
     validation: Split
@@ -139,8 +137,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over classes, and every split's names, labels and file sizes: tells two data sets
-        apart."""
+        """sha256 over classes, and every split's names, labels and file sizes."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for name, split in self.splits.items():
             digest.update(f"\n{name} {len(split)}\n".encode())

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of the data room share."""
+"""Fixtures that the tests of data share."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def split(tmp_path: Path) -> Split:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A folder for caches, not yet made."""
+    """A folder for caches that does not exist yet."""
     return tmp_path / "cache"

@@ -17,8 +17,7 @@ from PIL import Image, TiffImagePlugin
 from data import decode
 from data.decode import UnreadableImage, image_size, read_image, resize, resized_shape
 
-# Four quadrants of one color each survive JPEG compression, so that turned and mirrored images can
-# be told apart.
+# Four quadrants of one color each survive JPEG compression, turned and mirrored.
 RED, GREEN, BLUE, GREY = (200, 30, 40), (40, 170, 60), (30, 60, 190), (128, 128, 128)
 
 

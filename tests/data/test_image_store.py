@@ -115,7 +115,7 @@ def test_two_processes_at_once_build_once(split: Split, cache: Path, tmp_path: P
 
 
 def spoil(folder: Path) -> dict[str, str]:
-    """Eight images made unreadable, with the reason for each."""
+    """Spoil eight images. Returns the reason why each is unreadable."""
     whole = (folder / "8.png").read_bytes()
     for number in (2, 6, 7, 9):
         (folder / f"{number}.png").unlink()

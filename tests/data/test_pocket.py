@@ -1,4 +1,4 @@
-"""The pocket images: the same every time, and no class told by its colors."""
+"""The pocket images: the same every time, and no class known by its colors."""
 
 from pathlib import Path
 
