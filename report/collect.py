@@ -22,7 +22,7 @@ from report.statistics import Measurements
 from studies.identity import difference
 from studies.plan import Plan, plans_of
 from studies.run import Index, run_folders
-from studies.study import read_json
+from studies.study import read_study
 from utils.files import read_bytes
 from utils.text import first_few
 
@@ -272,7 +272,7 @@ def _read_study(study_dir: Path) -> dict[str, Any]:
     path = study_dir / "study.json"
     if not path.exists():
         raise ValueError(f"{study_dir} is not a study's folder: it has no study.json")
-    study = read_json(path)
+    study = read_study(study_dir)
     try:
         regime = study["config"]["regime"]
         study["dataset"] = DatasetRecord(**study["dataset"])

@@ -101,12 +101,10 @@ class CostEstimate:
         augmentations = dict.fromkeys(run.recipe.augmentation for run in runs)
         preparing = {each: self._images_per_second(each) for each in augmentations}
         self.image_rate = min(preparing.values())
-        self.expected, prepared = [], set[tuple[Recipe, int]]()
-        for run in runs:
-            first = (run.recipe, run.seed) not in prepared
-            prepared.add((run.recipe, run.seed))
-            rate = preparing[run.recipe.augmentation]
-            self.expected.append(self._seconds(run, rate, execution.workers, first))
+        self.expected = [
+            self._seconds(run, preparing[run.recipe.augmentation], execution.workers)
+            for run in runs
+        ]
 
     def _read_finished(self, folder: Path) -> bool:
         """Note what finished runs in a row's folder took on this device, if there are any."""
@@ -143,18 +141,14 @@ class CostEstimate:
                 break
         return count / (time.perf_counter() - started)
 
-    def _seconds(self, run: Run, image_rate: float, workers: int, first: bool) -> float:
-        """Estimated seconds of a whole run; `first` to prepare its images."""
+    def _seconds(self, run: Run, image_rate: float, workers: int) -> float:
+        """Estimated seconds of a whole run."""
         if run.step not in self.rates:
             return 0.0
         rate = self.rates[run.step].images_per_second
         images = run.recipe.images_seen(self.sizes.train)
         training, preparing = images / rate, images / image_rate / self.processes
-        fits = images * run.study.config.resolution**2 * 3 <= 2**30
-        if workers:
-            training = max(training, preparing / workers)
-        elif first or not fits:  # later runs find the prepared images in memory
-            training += preparing
+        training = max(training, preparing / workers) if workers else training + preparing
         evaluated = run.recipe.epochs * self.sizes.validation + self.sizes.test
         return training + evaluated / (_FORWARD_SHARE * rate)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from studies.plan import merged_plans, plans_of
 from studies.run import Index, run_folders, state_of
-from studies.study import FORMAT, read_json
+from studies.study import FORMAT, read_json, read_study
 from training.spec import CONFIG, ENVIRONMENT, METRICS, RESULT
 from utils.files import read_bytes, write_atomically
 
@@ -45,7 +45,7 @@ def pack(study: Path, out: Path) -> None:
     _require_free(out)
     with opened(study) as folder:
         runs = {_name(run): run for run in run_folders(folder)}
-        _write(out, read_json(folder / "study.json"), runs)
+        _write(out, read_study(folder), runs)
 
 
 def merge(sources: Sequence[Path], out: Path) -> None:
@@ -63,7 +63,7 @@ def merge(sources: Sequence[Path], out: Path) -> None:
         runs: dict[str, Path] = {}
         for source in sources:
             folder = stack.enter_context(opened(source))
-            study = _merged_study(study, read_json(folder / "study.json"), sources[0], source)
+            study = _merged_study(study, read_study(folder), sources[0], source)
             for run in run_folders(folder):
                 name = _name(run)
                 runs[name] = _further(runs[name], run, source) if name in runs else run

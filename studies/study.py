@@ -87,13 +87,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_format(study: Mapping[str, Any], path: Path) -> None:
-    """Raise ValueError where the study.json at `path` has another format than this version's."""
+def read_study(folder: Path) -> dict[str, Any]:
+    """The content of study.json. Raises ValueError where it is damaged or has another format."""
+    study = read_json(folder / STUDY)
     if (found := study.get("format", 1)) != FORMAT:
         raise ValueError(
-            f"{path} has format {found} and this version of the code reads format {FORMAT}: use "
-            "the version that trained the study, or choose another --study"
+            f"{folder / STUDY} has format {found} and this version of the code reads format "
+            f"{FORMAT}: use the version that trained the study, or choose another --study"
         )
+    return study
 
 
 def read_result(run: Path) -> dict[str, Any] | None:
@@ -156,8 +158,7 @@ def find_study(folder: Path, config: StudyConfig) -> Study:
                 f"{folder} holds files but no {STUDY}: choose another --study, or an empty folder"
             )
         return Study(folder, config, "")
-    study, requested = read_json(path), json.loads(json.dumps(asdict(config)))
-    check_format(study, path)
+    study, requested = read_study(folder), json.loads(json.dumps(asdict(config)))
     existing = study.get("config")
     parts = ("recipe", "classic")
     if not isinstance(existing, dict) or not all(isinstance(existing.get(p), dict) for p in parts):

@@ -15,6 +15,7 @@ import pytest
 import ablations
 from report import collect, page
 from report.tables import Summary
+from studies.study import FORMAT
 
 SECONDS = {
     "data": 2.0,
@@ -43,6 +44,7 @@ class StudyFolder:
             "betas": [0.9, 0.999],
         }
         study = {
+            "format": FORMAT,
             "name": root.name,
             "hash": self.hash,
             "config": {

@@ -185,7 +185,8 @@ def test_a_folder_that_is_no_study_is_refused_in_one_sentence(
     whole = json.loads(path.read_text())
     for broken, message in (
         ("{", "cannot be read"),
-        ("{}", "a field is missing or wrong"),
+        (json.dumps({"format": whole["format"]}), "a field is missing or wrong"),
+        ("{}", "has format 1"),
         (json.dumps(whole | {"dataset": {}}), "a field is missing or wrong"),
         (json.dumps(whole | {"config": whole["config"] | {"regime": "huge"}}), "none of tiny"),
     ):

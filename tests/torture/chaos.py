@@ -161,7 +161,7 @@ def contents(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
-        skipped = path.name.startswith("events.") or path.name in ("log.txt", "speeds.json")
+        skipped = path.name.startswith("events.") or path.name == "log.txt"
         if path.is_file() and not skipped:
             found[name] = content(path)
     for result in root.rglob("result.json"):
