@@ -25,7 +25,7 @@ class Published:
     """Disk that the download takes."""
     height: int
     width: int
-    """Of a typical image, in pixels."""
+    """Size of a typical image, in pixels."""
     fetch: Callable[[Path], None]
     """Puts the images into the data folder. Raises OSError (no network, a full disk)."""
 

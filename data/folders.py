@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
     *(".gif", ".avif"),
 )
-"""What counts as an image in a folder: torchvision's `IMG_EXTENSIONS`, GIF and AVIF."""
+"""File names that are images in a folder: torchvision's `IMG_EXTENSIONS`, GIF and AVIF."""
 VALIDATION_NAMES = ("val", "validation", "valid")
 _SPLIT_NAMES = ("train", "training", "test", "testing", *VALIDATION_NAMES)
 FOOD101 = "food-101"

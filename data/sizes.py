@@ -28,7 +28,7 @@ class Sizes:
     """Bytes of decoded images still to be written, estimated from a sample of them."""
     height: int
     width: int
-    """Of a typical decoded image, in pixels."""
+    """Size of a typical decoded image, in pixels."""
 
 
 def store_folder(folder: Path | str, split: Split, short_side: int) -> Path:

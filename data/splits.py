@@ -17,8 +17,7 @@ import numpy as np
 from data.decode import image_size, read_image
 
 HELD_OUT = 0.1
-"""Share of each class's training images that is held out for selection where no validation split is
-given."""
+"""Share of each class's training images to hold out where no validation split is given."""
 
 
 class Source(Protocol):
@@ -115,7 +114,7 @@ class Dataset:
 
     @property
     def summary(self) -> dict[str, object]:
-        """What a reader wants to know of it, for study.json."""
+        """Facts for study.json."""
         sizes = {name: len(split) for name, split in self.splits.items()}
         about = {"name": self.name, "description": self.description, "synthetic": self.synthetic}
         return {**about, "classes": self.classes, **sizes, "skipped": self.skipped}
