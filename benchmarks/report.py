@@ -48,8 +48,7 @@ peak = re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]
 print(sum(os.times()[:4]), peak)
 sys.exit(code)
 """
-# Not by waiting for it: a child's peak is never told as less than its parent's size when it was
-# started.
+# From /proc: the peak that the parent gets for a child is at least its own size at the start.
 
 
 def make(folder: Path, seeds: int) -> int:

@@ -19,9 +19,9 @@ from report import (
     design_sections,
     detail_plots,
     differences,
-    facts,
     hparams,
     plots,
+    provenance,
     sweeps,
     web,
 )
@@ -29,7 +29,7 @@ from report.tables import Summary
 from studies import pack
 from utils import markdown
 from utils.files import one_writer
-from utils.text import plural
+from utils.text import duration, listed, plural
 
 FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "steps": ("Top-1 accuracy step by step", plots.steps),
@@ -57,9 +57,9 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "calibration": calibration.table,
     "reliability": calibration.reliability,
     "changed_predictions": classes.changed_predictions,
-    "certificate": facts.certificate,
-    "recipe": facts.recipe,
-    "time": facts.time,
+    "provenance": provenance.provenance,
+    "recipe": provenance.recipe,
+    "time": provenance.time,
 }
 """Each is written as CSV with full precision."""
 
@@ -187,13 +187,41 @@ def _flush(path: Path) -> None:
 
 
 def render(summary: Summary, drawn: Sequence[str]) -> str:
-    """The report in GitHub's Markdown; `drawn` are the names of the figures that were."""
+    """The report in GitHub's Markdown, with the figures named in `drawn`."""
+    study = summary.study
     environment = markdown.environment(Path(__file__).parent / "templates")
-    environment.globals.update(table=markdown.table, plural=plural, analysed=facts.analysed)
     titles = {name: title for name, (title, _) in figures(summary).items()}
-    environment.globals["figure"] = lambda name: f"![{titles[name]}]({name}.png)"
+    environment.globals |= {
+        "table": markdown.table,
+        "interval": markdown.interval,
+        "plural": plural,
+        "listed": listed,
+        "duration": duration,
+        "label": lambda name: provenance.step_label(study, name),
+        "figure": lambda name: f"![{titles[name]}]({name}.png)",
+    }
+    compared = [summary.differences[s.name] for s in study.steps if s.name in summary.differences]
+    seeds = {name: len(correct) for name, correct in summary.correct.items()}
     return environment.get_template("report.md.j2").render(
-        **facts.page(summary),
+        summary=summary,
+        study=study,
+        plan=summary.plan,
+        paper=summary.held_against_the_paper,
+        resolution=provenance.resolution(study),
+        finished=study.all_finished,
+        compared=compared,
+        answered=[one for one in compared if one.answer is not None],
+        off_path=[step.name for step in study.steps if step.off_path],
+        one_seed=[name for name, count in seeds.items() if count == 1],
+        several_seeds=max(seeds.values(), default=0) > 1,
+        images="new images" if summary.plan.images == "new" else "this test set",
+        analyses=summary.interim_analyses,
+        sequential=summary.own_plan.sequential,
+        missing=provenance.missing(summary),
+        provenance=provenance.provenance(summary).to_dict("records"),
+        recipe=provenance.recipe(summary).to_dict("records"),
+        recipe_changes=provenance.recipe_changes(summary),
+        time=provenance.time(summary).to_dict("records"),
         costs=costs.section(summary),
         differences=differences.section(summary),
         figures=drawn,

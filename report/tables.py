@@ -20,6 +20,7 @@ from report.judgement import Answer, Judgement
 from report.sequential import judge
 from report.statistics import VarianceComponents
 from studies.plan import Family, Plan, deviations
+from utils.markdown import NOTHING
 from utils.text import plural
 
 
@@ -235,8 +236,8 @@ class Summary:
             "difference": difference.points if difference else np.nan,
             **_bounds("fixed_test", fixed),
             **_bounds("new_images", new),
-            "low_these_runs": difference.these_runs[0] if difference else np.nan,
-            "high_these_runs": difference.these_runs[1] if difference else np.nan,
+            "these_runs_low": difference.these_runs[0] if difference else np.nan,
+            "these_runs_high": difference.these_runs[1] if difference else np.nan,
             "standard_error": deciding.standard_error if deciding else np.nan,
             "p": deciding.p if deciding else np.nan,
             "p_holm": deciding.p_holm if deciding else np.nan,
@@ -253,6 +254,16 @@ class Summary:
             "paper_gflops": paper.gflops if paper else np.nan,
             "paper_difference": _or_nan(self.paper_difference(step)),
         }
+
+    def verdict_text(self, step: Step) -> str:
+        """The verdict on a step, or why it has none."""
+        if step.name not in self.correct:
+            return "no finished run"
+        if step.name in self.unchanged:
+            return "changes nothing here"
+        if step.name in self.differences:
+            return self.differences[step.name].text
+        return NOTHING if step.after is None else f"{step.after} has no finished run"
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -299,9 +310,9 @@ class Summary:
 
 def _bounds(name: str, answer: Answer | None) -> dict[str, float | str]:
     return {
-        f"low_{name}": answer.low if answer else np.nan,
-        f"high_{name}": answer.high if answer else np.nan,
-        f"verdict_{name}": answer.verdict if answer else "",
+        f"{name}_low": answer.low if answer else np.nan,
+        f"{name}_high": answer.high if answer else np.nan,
+        f"{name}_verdict": answer.verdict if answer else "",
     }
 
 

@@ -156,16 +156,16 @@ def test_the_page_is_honest_about_images_seeds_and_the_paper(whole: StudyFolder)
     assert "Spearman" in text
 
 
-def test_the_birth_certificate_has_what_made_the_numbers(whole: StudyFolder) -> None:
-    *_, facts, recipe, time = tables(page(whole))
-    certificate = {row[0]: row[1] for row in facts[2:]}
-    assert certificate["Config hash"] == whole.hash
-    assert certificate["Images"] == "1,800 training, 200 validation, 400 test"
-    assert certificate["Resolution"] == "64 pixels"
-    assert certificate["Runs"] == "16 finished, 1 unfinished, 0 left out"
-    assert certificate["Code version"] == "abc1234"
-    assert certificate["Libraries"] == "python 3.11, torch 2.15, torchvision 0.29"
-    assert certificate["Time of the finished runs"] == "27 min"
+def test_the_provenance_names_code_data_and_machines(whole: StudyFolder) -> None:
+    *_, known, recipe, time = tables(page(whole))
+    provenance = {row[0]: row[1] for row in known[2:]}
+    assert provenance["Config hash"] == whole.hash
+    assert provenance["Images"] == "1,800 training, 200 validation, 400 test"
+    assert provenance["Resolution"] == "64 pixels"
+    assert provenance["Runs"] == "16 finished, 1 unfinished, 0 left out"
+    assert provenance["Code version"] == "abc1234"
+    assert provenance["Libraries"] == "python 3.11, torch 2.15, torchvision 0.29"
+    assert provenance["Time of the finished runs"] == "27 min"
     assert ["optimizer", "adamw", "sgd"] in recipe
     assert ["betas", "0.9, 0.999", "0.9, 0.999"] in recipe
     assert ["backward", "16 min", "60.0 %"] in time
@@ -180,7 +180,7 @@ def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFold
     expected = (
         "number name change after params gflops_fvcore gflops_paper_convention runs top1 top1_std"
     )
-    expected += " difference low_fixed_test high_new_images p p_holm p_margin_holm verdict"
+    expected += " difference fixed_test_low new_images_high p p_holm p_margin_holm verdict"
     expected += " detectable seeds_needed paper_top1 paper_difference"
     assert set(expected.split()) <= set(steps.columns)
     by_name = steps.set_index("name")
@@ -356,14 +356,14 @@ def test_importing_the_room_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_run_left_out_is_told_and_named_at_the_top(make_study: Make) -> None:
+def test_a_run_left_out_is_named_at_the_top(make_study: Make) -> None:
     study = make_study(test=50)
     for step in ("depthwise", "width", "gelu"):
         study.add(step, 20)
     study.edit("result.json", "gelu", code_version="fff9999")
-    told: list[str] = []
-    write(study.root, tell=told.append)
-    (sentence,) = told
-    assert sentence.startswith("gelu/seed-0 is left out: its code version is fff9999")
+    notes: list[str] = []
+    write(study.root, tell=notes.append)
+    (note,) = notes
+    assert note.startswith("gelu/seed-0 is left out: its code version is fff9999")
     assert "- gelu/seed-0: its code version is fff9999" in page(study).partition("## In short")[0]
     assert main_rows(study)["gelu"][5] == "–"

@@ -1,0 +1,160 @@
+"""Where the numbers come from: provenance, recipes, time, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from ablations import REGIMES, RecipeOf
+from report.collect import StudyRecord
+from report.tables import Summary
+from utils.markdown import NOTHING
+from utils.text import duration, flat, left_out, listed, plural
+
+PARTS = ("forward", "backward", "optimizer", "evaluation", "data", "other")
+
+
+def step_label(study: StudyRecord, name: str) -> str:
+    """The step's number, where it has one, and name."""
+    number = next((step.number for step in study.steps if step.name == name), None)
+    return name if number is None else f"{number} {name}"
+
+
+def resolution(study: StudyRecord) -> str:
+    """Pixels of the side of an image."""
+    recipe = flat(study.config["recipe"])
+    return str(study.config.get("resolution", recipe.get("resolution", "unknown")))
+
+
+def provenance(summary: Summary) -> pd.DataFrame:
+    """The study, its data, and the code and machines of its runs, as text."""
+    study, data = summary.study, summary.study.dataset
+    finished = study.all_finished
+    trained = [run for run in finished if not run.alias_of and run.result is not None]
+    results = [run.result for run in trained if run.result is not None]
+    dates = sorted(str(result["finished"]) for result in results if result.get("finished"))
+    environments = [run.environment for run in study.runs]
+    libraries = [
+        f"{name} {_values(known)}"
+        for name in ("python", "torch", "torchvision", "cuda", "numpy")
+        if (known := [one[name] for one in environments if one.get(name)])
+    ]
+    shared = len(finished) - len(trained)
+    seconds = sum(result["seconds"]["total"] for result in results)
+    runs = f"{len(finished)} finished{f' ({shared} of them shared between rows)' if shared else ''}"
+    rest = f"{len(study.runs) - len(finished)} unfinished, {len(study.left_out)} left out"
+    devices = [record.get("device") for record in (*results, *environments)]
+    rows = {
+        "Study": study.name,
+        "Config hash": study.hash,
+        "Data set": f"{data.name}: {data.description}",
+        "Classes": f"{len(data.classes):,}",
+        "Images": f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test",
+        "Left out": left_out(data.skipped),
+        "Regime": study.regime,
+        "Resolution": f"{resolution(study)} pixels",
+        "Precision": str(study.config.get("precision", "unknown")),
+        "Seeds": ", ".join(map(str, study.seeds)) or "none",
+        "Runs": f"{runs}, {rest}",
+        "Device": _values(devices),
+        "CPU": _values(one.get("cpu") for one in environments),
+        "Libraries": ", ".join(libraries) or "unknown",
+        "Code version": _values(result.get("code_version") for result in results),
+        "Finished": " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else NOTHING,
+        "Time of the finished runs": duration(seconds),
+    }
+    if not data.skipped:
+        del rows["Left out"]
+    return pd.DataFrame(list(rows.items()), columns=["what", "value"])
+
+
+def _values(values: Iterable[object]) -> str:
+    return ", ".join(sorted({str(value) for value in values if value is not None})) or "unknown"
+
+
+def recipe(summary: Summary) -> pd.DataFrame:
+    """One row per field of the recipes, its values as text."""
+    config = summary.study.config
+    modern, classic = flat(config["recipe"]), flat(config.get("classic") or {})
+    rows = [
+        (name, _text(modern.get(name)), _text(classic.get(name)) if classic else NOTHING)
+        for name in dict.fromkeys([*modern, *classic])
+    ]
+    return pd.DataFrame(rows, columns=["field", "recipe", "classic"])
+
+
+def recipe_changes(summary: Summary) -> list[tuple[str, str]]:
+    """(step, what it changes of the recipe) for each step that changes a part of it."""
+    study = summary.study
+    whole = [of.whole() for of in RecipeOf]
+    config = {RecipeOf.MODERN: "recipe", RecipeOf.CLASSIC: "classic"}
+    rows = []
+    for step in study.steps:
+        changes = dict(step.recipe_changes(REGIMES[study.regime]))
+        if not changes or changes in whole:
+            continue
+        parts = []
+        for name, value in changes.items():
+            known = flat(study.config[config[value]]) if isinstance(value, RecipeOf) else {}
+            parts.append(f"{name} {_text(known.get(name) if known else value)}")
+        rows.append((step_label(study, step.name), ", ".join(parts)))
+    return rows
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def time(summary: Summary) -> pd.DataFrame:
+    """Seconds of all finished runs together, by what they were spent on."""
+    runs = [run for run in summary.study.all_finished if not run.alias_of]
+    results = [run.result for run in runs if run.result is not None]
+    spent = [sum(result["seconds"][part] for result in results) for part in PARTS]
+    return pd.DataFrame({"part": PARTS, "seconds": spent})
+
+
+def missing(summary: Summary) -> list[str]:
+    """A line for each step that was begun, the steps not begun, and seeds and variants that lack.
+
+    Where a study may stop early, seeds that no comparison requested are not missing.
+    """
+    study = summary.study
+    plan = summary.own_plan if study.plans and summary.components else None
+    lines: list[str] = []
+    unseen: list[str] = []
+    lacking: dict[int, list[str]] = {}
+    planned: list[int] = []
+    for step in study.steps:
+        label = step_label(study, step.name)
+        wanted = study.seeds if plan is None else plan.sure_seeds(step.name)
+        planned += wanted
+        begun = {run.seed: len(run.metrics) for run in study.unfinished(step.name)}
+        seen = {run.seed for run in study.finished(step.name)} | begun.keys()
+        names = [run.name.rpartition("/seed-") for run in study.left_out]
+        omitted = {int(seed) for name, _, seed in names if name == step.name}
+        for seed, epochs in begun.items():
+            lines.append(f"{label}: seed {seed} is unfinished ({plural(epochs, 'epoch')} done).")
+        if not seen and omitted:
+            lines.append(f"{label}: no run that can be reported.")
+        elif not seen:
+            unseen.append(label)
+        else:
+            for seed in set(wanted) & set(study.seeds) - seen - omitted:
+                lacking.setdefault(seed, []).append(label)
+    lines += [f"Not run yet: {listed(unseen)}."] if unseen else []
+    lines += [f"Seed {seed} was not run for {listed(lacking[seed])}." for seed in sorted(lacking)]
+    if absent := [str(seed) for seed in dict.fromkeys(planned) if seed not in study.seeds]:
+        seeds = f"seed{'s' * (len(absent) > 1)} {listed(absent)}"
+        lines.append(f"In the plan and not run for any step: {seeds}.")
+    steps = {step.name for step in study.steps}
+    for design in study.designs:
+        names_of_design = (row.name for row in design.variants if row.name not in steps)
+        without = [name for name in names_of_design if not study.finished(name)]
+        if without:
+            lines.append(f"Of the design {design.spec.kind}, no finished run: {listed(without)}.")
+    return lines
