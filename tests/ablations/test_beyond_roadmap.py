@@ -1,4 +1,4 @@
-"""What came after the paper, as a roadmap: its rows are the networks that timm has."""
+"""What came after the paper, as a roadmap: with networks that timm has."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ def test_it_begins_where_the_paper_ends() -> None:
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
-def test_each_row_is_a_network_of_its_own(regime) -> None:
+def test_each_step_is_a_different_network(regime) -> None:
     config = PRESETS["food101"]
     setups = [BEYOND.setup(step, regime, config) for step in BEYOND.steps_in(regime)]
     assert len(set(setups)) == len(setups)

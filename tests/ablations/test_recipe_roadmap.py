@@ -43,7 +43,7 @@ def test_any_recipe_that_a_study_asks_for_is_where_the_path_ends() -> None:
     )
 
 
-def test_the_moving_average_lies_beside_the_path_and_is_shorter_for_short_studies() -> None:
+def test_the_moving_average_is_off_the_path_and_is_shorter_for_short_studies() -> None:
     roadmap = get_roadmap("recipe")
     assert roadmap.step("moving-average").off_path
     decays = {
@@ -52,7 +52,7 @@ def test_the_moving_average_lies_beside_the_path_and_is_shorter_for_short_studie
     assert decays == {"tiny": 0.9999, "base": 0.9999, "small": 0.99, "pocket": 0.99}
 
 
-def test_rows_on_another_network_say_so() -> None:
+def test_names_on_another_network_include_it() -> None:
     assert [step.name for step in get_roadmap("recipe", "4").steps][:2] == [
         "classic-on-depthwise",
         "optimizer-on-depthwise",
@@ -70,7 +70,7 @@ def test_a_decision_that_changes_nothing_in_a_study_is_not_among_its_comparisons
     compared = {}
     for name, preset in PRESETS.items():
         design = build_design(roadmap, get_regime(preset.regime), DesignSpec())
-        names = [row.name for row in design.variants]
+        names = [variant.name for variant in design.variants]
         path, *_ = comparisons(design, preset, names).values()
         compared[name] = [row for row, _ in path]
     assert compared["pocket"] == ["optimizer", "schedule", "label-smoothing", "moving-average"]
