@@ -194,7 +194,7 @@ class CostEstimate:
         )
 
     def require_disk(self, data_dir: Path, cache: Path, runs: Path) -> None:
-        """Raise OSError unless the disks have room for the data set, its cache and the runs."""
+        """Raise OSError unless the data set, its cache and the runs fit on the disks."""
         needs: dict[int, list[tuple[Path, int, str]]] = {}
         for path, amount, what in (
             (data_dir, self.sizes.download, "the data set"),

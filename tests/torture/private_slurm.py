@@ -55,7 +55,8 @@ def missing() -> list[str]:
 
 
 def _path() -> str:
-    return f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where Debian has the daemons, and a user's PATH does not lead
+    # Debian has the daemons in places outside of a user's PATH.
+    return f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 @contextmanager
