@@ -32,18 +32,9 @@ if TYPE_CHECKING:
 
 SECONDS = ("data", "forward", "backward", "optimizer", "evaluation", "other")
 METRICS = ("epoch", "lr", "train_loss", "validation_loss", "validation_top1")
-RESULTS = (
-    "top1",
-    "top5",
-    "loss",
-    "params",
-    "gflops_fvcore",
-    "gflops_paper_convention",
-    "images_per_second",
-    "test_images",
-    "epochs",
-    "selected_epoch",
-)
+RESULTS: tuple[str, ...] = ("top1", "top5", "loss", "params", "gflops_fvcore")
+RESULTS += ("gflops_paper_convention", "images_per_second")
+RESULTS += ("test_images", "epochs", "selected_epoch")
 MEASURED = ("activations", "inference_ms_1", "inference_ms_64", "peak_memory_mb")
 """Measured in newer runs only."""
 
@@ -209,8 +200,7 @@ def read(
     study = _read_study(study_dir)
     config = study["config"]
     regime = ablations.REGIMES[config["regime"]]
-    recorded = _read_designs(study_dir, study)
-    known = _roadmaps(recorded)
+    recorded, known = study["designs"], study["roadmaps"]
     if roadmap_name is not None and roadmap_name not in known:
         raise ValueError(f"{study_dir} has no roadmap {roadmap_name!r}: choose {', '.join(known)}")
     roadmap = known[roadmap_name or next(iter(known))]
@@ -250,43 +240,36 @@ def roadmaps(study_dir: Path) -> Collection[str]:
     """The study's roadmaps in the order of their requests; empty if there is no study yet."""
     if not (study_dir / "study.json").exists():
         return ()
-    return _roadmaps(_read_designs(study_dir, _read_study(study_dir))).keys()
-
-
-def _roadmaps(recorded: Iterable[Design]) -> dict[str, Roadmap]:
-    paper = {ablations.PAPER.name: ablations.PAPER}
-    return {design.roadmap.name: design.roadmap for design in recorded} or paper
-
-
-def _read_designs(study_dir: Path, study: Mapping[str, Any]) -> list[Design]:
-    """Raises ValueError if study.json holds a design that cannot be read."""
-    regime = ablations.REGIMES[study["config"]["regime"]]
-    try:
-        return [designs.recorded(record, regime) for record in study.get("designs", [])]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{study_dir / 'study.json'} is damaged: {error}") from None
+    return tuple(_read_study(study_dir)["roadmaps"])
 
 
 def _read_study(study_dir: Path) -> dict[str, Any]:
-    """The content of study.json, with a DatasetRecord and plans. Raises ValueError."""
+    """The content of study.json, with its data set, plans, designs and roadmaps read.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
     path = study_dir / "study.json"
     if not path.exists():
         raise ValueError(f"{study_dir} is not a study's folder: it has no study.json")
     study = read_study(study_dir)
     try:
-        regime = study["config"]["regime"]
+        name = study["config"]["regime"]
+        if name not in ablations.REGIMES:
+            raise ValueError(f"the regime {name!r} is none of {', '.join(ablations.REGIMES)}")
         study["dataset"] = DatasetRecord(**study["dataset"])
+        study["plans"] = plans_of(study)
+        regime = ablations.REGIMES[name]
+        recorded = [designs.recorded(record, regime) for record in study.get("designs", [])]
         if not (study["config"]["recipe"] and study["name"] and study["hash"]):
             raise KeyError
-        study["plans"] = plans_of(study)
     except (KeyError, TypeError):
         raise ValueError(f"{path} does not describe a study: a field is missing or wrong") from None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; restore it") from None
-    if regime not in ablations.REGIMES:
-        known = ", ".join(ablations.REGIMES)
-        raise ValueError(f"{path} names the regime {regime!r}, which is none of {known}")
-    return study
+        raise ValueError(f"{path} is damaged: {error}") from None
+    known = {design.roadmap.name: design.roadmap for design in recorded}
+    paper = {ablations.PAPER.name: ablations.PAPER}
+    return {**study, "designs": recorded, "roadmaps": known or paper}
 
 
 def _read_runs(

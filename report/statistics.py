@@ -1,7 +1,7 @@
 """Variance components of a study: seeds and test images as crossed random effects.
 
 A run's accuracy is its variant's mean, plus what its seed adds to every image, plus chance, image
-by image. On a fixed test set the last two cannot be told apart: together they are the spread
+by image. On a fixed test set the last two cannot be separated: together they are the spread
 between seeds. For new images, only what a variant's seeds agree on, image by image, is added, so
 nothing is counted twice.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from scipy import stats
 
 from ablations.designs import Design, Effect, Variant
 from ablations.sweep import Sweep
@@ -26,7 +26,6 @@ from report.tables import Summary
 from utils.markdown import MINUS, NOTHING, plain, signed
 from utils.text import listed, plural
 
-AT_VALUES = ("effect", "value", "points", "low", "high")
 _ACROSS = 4
 """Panels side by side."""
 
@@ -203,33 +202,22 @@ class SweepSummary:
             changes.append(f"{'beyond' if large[1] else 'within'} {margin:g} points")
         return ", now ".join(changes)
 
-    @property
-    def _common(self) -> list[Effect]:
-        return [common.effect for common, _ in self.judged.values()]
-
     @cached_property
     def differences(self) -> pd.DataFrame:
         """One row for each effect and value, with all variants at the value, on the sweep's seeds.
 
         The interval answers the plan's question; if a variant has one seed, it is for these runs.
         """
-        rows: list[tuple[object, ...]] = []
-        if self.judged:
-            runs = {
-                one.names[value]: self._runs(one.names[value], one.seeds)
-                for one in self.chosen.values()
-                for value in self.sweep.values
-            }
-            components, plan = VarianceComponents(measure(runs)), self.summary.plan
-            for effect in self._common:
-                for value in self.sweep.values:
-                    names = {name: one.names[value] for name, one in self.chosen.items()}
-                    one = estimate_effect(components, _renamed(effect, names))
-                    uncertainty = one.uncertainty.get(plan.images, one.these_runs)
-                    half = uncertainty.half_width(plan.level / 2)
-                    points = one.points
-                    rows.append((effect.name, value, points, points - half, points + half))
-        return pd.DataFrame(rows, columns=AT_VALUES)
+        names = {
+            value: {name: one.names[value] for name, one in self.chosen.items()}
+            for value in self.sweep.values
+        }
+        runs = {
+            names[value][name]: self._runs(names[value][name], one.seeds)
+            for name, one in self.chosen.items()
+            for value in self.sweep.values
+        }
+        return self._at_values(runs, names).drop(columns="p")
 
     @cached_property
     def changes(self) -> pd.DataFrame:
@@ -238,28 +226,36 @@ class SweepSummary:
         Uses all seeds of each variant; one with a single seed is taken to spread as the others do.
         `p_holm` is for no change, corrected for all of these. Empty if no variant has two seeds.
         """
-        rows: list[tuple[Any, ...]] = []
-        p: list[float] = []
-        components, plan = self._all_components, self.summary.plan
-        for effect in self._common if components and components.df else ():
-            for value in self.sweep.values:
-                assert components is not None
-                names = {one.row.name: one.name_at(value) for one in self.tried}
-                change = _renamed(effect, names, minus_own=True)
-                if not change.weights:
-                    continue
-                one = estimate_effect(components, change, borrow=True)
-                uncertainty, points = one.uncertainty[plan.images], one.points
-                half = uncertainty.half_width(plan.level / 2)
-                rows.append((effect.name, value, points, points - half, points + half))
-                p.append(min(1.0, 2 * uncertainty.tail(abs(points))))
-        table = pd.DataFrame(rows, columns=AT_VALUES)
-        return table.assign(p_holm=holm(p))
-
-    @cached_property
-    def _all_components(self) -> VarianceComponents | None:
+        names = {
+            value: {one.row.name: one.name_at(value) for one in self.tried}
+            for value in self.sweep.values
+        }
         runs = {**self.summary.runs_of_variants, **self._all_runs}
-        return VarianceComponents(measure(runs)) if runs else None
+        replicated = any(len(own) > 1 for own in runs.values())
+        table = self._at_values(runs if replicated else {}, names, change=True)
+        return table.assign(p_holm=holm(table["p"])).drop(columns="p")
+
+    def _at_values(
+        self,
+        runs: Mapping[str, Sequence[RunRecord]],
+        names: Mapping[str, Mapping[str, str]],
+        *,
+        change: bool = False,
+    ) -> pd.DataFrame:
+        """Estimate each effect, or its change, among the variants that `names` gives a value."""
+        rows = []
+        plan, effects = self.summary.plan, [common.effect for common, _ in self.judged.values()]
+        components = VarianceComponents(measure(runs)) if runs and effects else None
+        for effect, value in itertools.product(effects if components else (), self.sweep.values):
+            assert components is not None
+            contrast = _renamed(effect, names[value], minus_own=change)
+            if contrast.weights:
+                one = estimate_effect(components, contrast, borrow=change)
+                uncertainty = one.uncertainty.get(plan.images, one.these_runs)
+                half, points = uncertainty.half_width(plan.level / 2), one.points
+                p = min(1.0, 2 * uncertainty.tail(abs(points)))
+                rows.append((effect.name, value, points, points - half, points + half, p))
+        return pd.DataFrame(rows, columns=["effect", "value", "points", "low", "high", "p"])
 
     @cached_property
     def _all_runs(self) -> dict[str, tuple[RunRecord, ...]]:
@@ -270,7 +266,6 @@ class SweepSummary:
     def section(self) -> dict[str, Any]:
         """The variables of sweeps.md.j2."""
         values = list(map(plain, self.sweep.values))
-        more = any(self._with_all_seeds(common) != NOTHING for common, _ in self.judged.values())
         return {
             "name": self.name,
             "title": self.title,
@@ -285,9 +280,8 @@ class SweepSummary:
             "effect_headers": [
                 *("comparison", "common setting", "verdict", "each at its own best", "verdict"),
                 "change",
-                *(["common setting, all seeds"] if more else []),
             ],
-            "effects": [self._effect_cells(*pair)[: 6 + more] for pair in self.judged.values()],
+            "effects": [self._effect_cells(*pair) for pair in self.judged.values()],
             "answer": self._answer_text(),
             "value_headers": values,
             "at_values": [
@@ -297,7 +291,6 @@ class SweepSummary:
             "changes": None if self.changes.empty else self._changes_section(),
             "intervals": not self.effects["common_low"].isna().all(),
             "own": self._own_text(),
-            "chance": self._chance(),
             "missing": listed(one.row.name for one in self.tried if one.best is None),
             "not_own": listed(
                 one.row.name for one in self.tried if one.own is None and one.validation
@@ -347,19 +340,6 @@ class SweepSummary:
             f"sign beyond it, changes {text}"
         )
 
-    def _chance(self) -> tuple[str, str] | None:
-        """By how many points the chance of validation images moves two values, and the best."""
-        chosen = list(self.chosen.values())
-        if not chosen:
-            return None
-        share = float(np.mean([top1 for one in chosen for top1 in one.validation.values()])) / 100
-        images = self.summary.study.dataset.validation * min(len(one.seeds) for one in chosen)
-        error = 100 * math.sqrt(share * (1 - share) / max(1, images))
-        count = len(self.sweep.values)
-        # Blom: the expected largest of so many.
-        luck = error * float(stats.norm.ppf((count - 0.375) / (count + 0.25)))
-        return f"{math.sqrt(2) * error:.2f}", f"{luck:.2f}"
-
     def _top1(self, name: str, seeds: tuple[int, ...]) -> str:
         top1 = [float(run.result["top1"]) for run in self._runs(name, seeds) if run.result]
         return f"{np.mean(top1):.2f}" if top1 else NOTHING
@@ -379,13 +359,6 @@ class SweepSummary:
             NOTHING if one.best is None else self._top1(one.name_at(one.best), one.seeds),
         )
 
-    def _with_all_seeds(self, common: Judgement) -> str:
-        """The study's own judgement of a comparison, if it has more seeds than the sweep."""
-        one = self.summary.judgements.get(common.effect.pair) if common.effect.pair else None
-        if one is None or min(one.seeds) <= len(self._seeds(common.effect).split()):
-            return NOTHING
-        return f"{signed(one.points)}, {one.text} (n = {min(one.seeds)})"
-
     def _effect_cells(self, common: Judgement, tuned: Judgement) -> tuple[str, ...]:
         cells = []
         for one in (common, tuned):
@@ -393,7 +366,7 @@ class SweepSummary:
             interval = f" [{signed(answer.low)}, {signed(answer.high)}]" if answer else ""
             cells += [signed(one.points) + interval, one.text]
         change = self._change(common, tuned) or "no"
-        return (plain(common.effect.name), *cells, change, self._with_all_seeds(common))
+        return (plain(common.effect.name), *cells, change)
 
     def figures(self) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
         """File name to the figure's title and the function that draws it."""
