@@ -164,7 +164,7 @@ def outcome(folder: Path) -> dict[str, object]:
 
 FULL = "No space left"
 EVENTS = {
-    "full at events": ((records, "open_events", 1), Disk.fill, "", FULL),
+    "full at config": ((records, "begin", 1), Disk.fill, "config.json", FULL),
     "full at weights": ((records, "save_weights", 1), Disk.fill, "model.safetensors", FULL),
     "full at metrics": ((train, "write_atomically", 2), Disk.fill, "metrics.jsonl", FULL),
     "full at checkpoint": ((checkpoint, "save", 2), Disk.fill, "checkpoint.pt", FULL),
@@ -175,7 +175,7 @@ EVENTS = {
     "deleted": ((train, "evaluate", 2), Disk.delete, "", "No such file"),
 }
 """Before which call of a function it happens, what happens, the file and the reason named."""
-NOTHING_SAVED = ("full at events", "full at weights", "deleted")
+NOTHING_SAVED = ("full at config", "full at weights", "deleted")
 WHOLE: list[dict[str, object]] = []
 """The outcome of the same run on a disk that did not fail, made once."""
 
