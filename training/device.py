@@ -136,7 +136,7 @@ def allow_tf32(allowed: bool) -> None:
 def keep_memory() -> None:
     """Let this process keep freed memory, because the next update asks for the same again.
 
-    glibc returns large blocks at once and the kernel then clears every page anew: 20,000 page
+    glibc returns large blocks at once and the kernel then clears every page again: 20,000 page
     faults an update, a seventh of the time (docs/decisions.md#kept-memory). No effect elsewhere.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
