@@ -1,5 +1,5 @@
 """Images of Food-101's size for measurements: pocket images drawn at 512 pixels, as JPEGs of about
-50 kB."""
+60 kB."""
 
 import io
 from pathlib import Path

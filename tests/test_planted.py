@@ -181,7 +181,7 @@ def test_a_runs_weights_and_records(study_places, images, trap, tmp_path, capsys
 def test_decoded_images(study_places, trap, tmp_path, capsys) -> None:
     """Decoded images."""
     root = tmp_path / "finished_study"
-    for name in ("index.npz", "ids.json", "meta.json"):
+    for name in ("index.npz", "meta.json"):
         for file in root.glob(f"cache/*-train-*/{name}"):
             good = file.read_bytes()
             for kind in (as_pickle, as_torch, as_numpy):

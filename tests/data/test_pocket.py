@@ -48,11 +48,11 @@ def histograms(split: Split, count: int) -> torch.Tensor:
 
 def test_colors_alone_do_not_tell_the_class(dataset: Dataset) -> None:
     """A linear classifier of color histograms is not far from chance, which is 0.1."""
-    train, test = histograms(dataset.train, 1000), histograms(dataset.test, 500)
-    truth = torch.nn.functional.one_hot(torch.tensor(dataset.train.labels[:1000])).float()
+    train, test = histograms(dataset.train, 600), histograms(dataset.test, 300)
+    truth = torch.nn.functional.one_hot(torch.tensor(dataset.train.labels[:600])).float()
     gram = train.T @ train + 0.1 * torch.eye(512)
     found = (test @ torch.linalg.solve(gram, train.T @ truth)).argmax(1)
-    accuracy = (found == torch.tensor(dataset.test.labels[:500])).float().mean()
+    accuracy = (found == torch.tensor(dataset.test.labels[:300])).float().mean()
     assert accuracy < 0.4
 
 
