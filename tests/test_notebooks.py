@@ -18,7 +18,10 @@ pytestmark = [
 EPOCHS = (
     24  # far more than pass between the first checkpoint and the stop, on a machine however busy
 )
-QUICK = f"--dataset food101 --resolution 32 --epochs {EPOCHS} --warmup-epochs 0 --batch-size 24 --device cpu"
+QUICK = (
+    f"--dataset food101 --resolution 32 --epochs {EPOCHS} "
+    "--warmup-epochs 0 --batch-size 24 --device cpu"
+)
 
 
 @pytest.fixture(scope="module")
