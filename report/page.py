@@ -44,8 +44,7 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
 }
 
 _BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability", "changed_predictions")
-"""Shown where a template of their own puts them; the other figures follow the table of the
-steps."""
+"""Figures that a section of their own shows; the others follow the table of the steps."""
 
 TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "steps": lambda summary: summary.steps,
@@ -65,7 +64,7 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
 
 
 def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
-    """Those that every study can have, one for each of its designs and two for each sweep."""
+    """By file name, the title and function of each figure that the study may have."""
     designs = {
         one.name: (one.title, lambda _, one=one: one.figure())
         for one in design_sections.of(summary)
@@ -77,7 +76,7 @@ def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure
 
 
 def tables(summary: Summary) -> dict[str, pd.DataFrame]:
-    """By the name of their files."""
+    """All tables by file name."""
     made = {name: make(summary) for name, make in TABLES.items()}
     for one in design_sections.of(summary):
         made |= {f"{one.name}_effects": one.effects, f"{one.name}_rows": one.rows}
@@ -98,17 +97,14 @@ def write(
     mixed_code: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Write `source`/report from whatever runs exist, and return the path of its report.md.
+    """Write the report of the runs that exist, and return the path of its report.md.
 
-    Of a pack, NAME.pack, it is the folder NAME-report beside. A roadmap other than the first that
-    the study was asked for has a folder of its name in it.
+    It is the folder `source`/report, or NAME-report next to a pack NAME.pack. A roadmap other than
+    the study's first has a folder of its name in it. `tell` is called with a sentence for each run
+    that is left out; `mixed_code` is that of `collect.read`.
 
-    `tell` hears a sentence for each run that is left out, and why. `mixed_code`: as in
-    `collect.read`.
-
-
-    Everything is made in a folder beside and then renamed into place, file by file, by one process
-    at a time; a figure that the study cannot have (any more) is removed.
+    All files are written to a temporary folder and then renamed into place, by one process at a
+    time; a figure that the study no longer has is removed.
 
     Raises:
         ValueError: `source` is no study's folder nor a whole pack, or holds no run at all.
@@ -162,7 +158,7 @@ def write(
 
 
 def drawn(summary: Summary) -> Iterator[tuple[str, Figure]]:
-    """The figures for which the study has something to show, each with the name of its files."""
+    """Draw each figure for which the study has something to show; yields (file name, figure)."""
     for name, (_, draw) in figures(summary).items():
         figure = draw(summary)
         if figure is not None:
@@ -178,7 +174,7 @@ def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[str]:
 
 
 def _flush(path: Path) -> None:
-    """Of a file its contents, of a folder its entries."""
+    """Flush a file's contents, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

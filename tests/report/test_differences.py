@@ -52,7 +52,7 @@ def test_each_class_has_its_change_at_each_step(summary: Summary) -> None:
     assert table["covers_seeds"].all()
 
 
-def test_one_seed_is_told_apart(make_study: Make) -> None:
+def test_intervals_of_one_seed_are_marked(make_study: Make) -> None:
     study = make_study(test=600)
     assert not classes.table(two_rows(study, seeds=1))["covers_seeds"].any()
     assert "another seed could move a class further" in study.report()[1]
