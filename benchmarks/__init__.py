@@ -1,4 +1,4 @@
-"""Speed, measured. No room imports these.
+"""Speed, measured. No package imports these.
 
 They also run where fvcore and tyro are not installed, as on a GPU machine that reaches no package
 index: the product imports both, for the FLOPs that `steps` prints and for its command line, and no

@@ -89,7 +89,7 @@ class Setting:
         )
 
 
-# ----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # the losses
 
 
@@ -219,7 +219,7 @@ def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding
     yield Finding(f"{step}, {precision}, stochastic depth compiled", held, said)
 
 
-# -------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # waiting and images
 
 
@@ -281,7 +281,7 @@ def waiting(
         )
 
 
-# ------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # stop and resume
 
 
@@ -373,12 +373,12 @@ def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         yield name, torch.tensor(float(state), dtype=torch.float64)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # memory
 
 
 def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
-    """Whether a batch that ends a run for want of memory is answered by one that fits."""
+    """Check that a batch too large for the memory is answered by one that fits."""
     device, batch = setting.start(precision), 64
     what = f"{step}, {precision}, a batch that ends a run"
     if device.type != "cuda":
@@ -390,12 +390,12 @@ def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Find
         run, stores = _study(Path(name), setting, step, precision, batch, 40)
         torch.cuda.reset_peak_memory_stats(device)
         _carried_out(run, stores, setting, device, _After(2))
-        room = int(0.6 * torch.cuda.max_memory_allocated(device))
+        free_bytes = int(0.6 * torch.cuda.max_memory_allocated(device))
     with tempfile.TemporaryDirectory() as name:
         run, stores = _study(Path(name), setting, step, precision, batch, 40)
-        with _room(device, room):
+        with _limit_memory(device, free_bytes):
             said, code = _carried_out(run, stores, setting, device, StopRequest())
-        yield _again(what, f"exit code {code}: {said}", run, stores, setting, device, room)
+        yield _again(what, f"exit code {code}: {said}", run, stores, setting, device, free_bytes)
 
 
 def _again(
@@ -405,23 +405,24 @@ def _again(
     stores: Stores,
     setting: Setting,
     device: torch.device,
-    room: int,
+    free_bytes: int,
 ) -> Finding:
-    """Whether two updates of `run` can be made in that room with the micro-batches that `said`
-    names."""
+    """Train two updates in that memory with the micro-batches that `said` names."""
     named = re.search(r"micro-batches (\d+)", said)
     if named is None:
         return Finding(what, False, f"no batch was named: {said}")
     parts = int(named[1])
     study = replace(run.study, folder=run.study.folder.with_name("again"))
     again = replace(run, study=study, recipe=run.recipe.change(micro_batches=parts))
-    with _room(device, room):
-        told, code = _carried_out(again, stores, setting, device, _After(2))
-        figures: dict[str, Any] = {"room": room, "parts": parts}
+    with _limit_memory(device, free_bytes):
+        message, code = _carried_out(again, stores, setting, device, _After(2))
+        figures: dict[str, Any] = {"free_bytes": free_bytes, "parts": parts}
         if device.type == "cuda":
             figures["peak"] = torch.cuda.max_memory_allocated(device)
     went = (
-        "with that it was trained" if code == STOPPED else f"with that it was not trained: {told}"
+        "with that it was trained"
+        if code == STOPPED
+        else f"with that it was not trained: {message}"
     )
     return Finding(what, code == STOPPED, f"{said}; {went}", figures)
 
@@ -429,21 +430,21 @@ def _again(
 def _carried_out(
     run: Run, stores: Stores, setting: Setting, device: torch.device, stop: StopRequest
 ) -> tuple[str, int]:
-    """What a command says of the run, and its exit code."""
-    with contextlib.redirect_stderr(io.StringIO()) as told:
+    """Train the run. Returns the last message and the exit code."""
+    with contextlib.redirect_stderr(io.StringIO()) as captured:
         code = run_queue.run_all([run], stores, Execution(device, setting.workers), stop)
-    return told.getvalue().strip().rpartition("runner.py: ")[2], code
+    return captured.getvalue().strip().rpartition("runner.py: ")[2], code
 
 
 @contextlib.contextmanager
-def _room(device: torch.device, room: int) -> Iterator[None]:
+def _limit_memory(device: torch.device, free_bytes: int) -> Iterator[None]:
     """Within the block only so many bytes of the GPU are free; the CPU's memory is left alone."""
     if device.type != "cuda":
         yield
         return
     empty_cache(device)
     taken = torch.empty(
-        max(0, torch.cuda.mem_get_info(device)[0] - room), dtype=torch.uint8, device=device
+        max(0, torch.cuda.mem_get_info(device)[0] - free_bytes), dtype=torch.uint8, device=device
     )
     torch.cuda.reset_peak_memory_stats(device)
     try:

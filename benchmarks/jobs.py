@@ -125,7 +125,7 @@ def _serve(pipe: Any, environment: Mapping[str, str]) -> None:
 
 
 def compiler_threads(processes: int) -> dict[str, str]:
-    """So that several processes that compile leave each other room."""
+    """Environment that shares the cores among processes that compile."""
     share = max(1, (os.cpu_count() or 1) // processes)
     return (
         {"TORCHINDUCTOR_COMPILE_THREADS": str(share)} if importlib.util.find_spec("triton") else {}

@@ -103,7 +103,8 @@ def main() -> None:
         "of_best_single": min(single.values()) / ours,
     }
     arguments = {**vars(options), "steps": [step.name for step in chosen]}
-    name = f"layouts-{options.regime}-{options.resolution}-{options.batch}-{options.precision}-{device.type}"
+    size = f"{options.regime}-{options.resolution}-{options.batch}"
+    name = f"layouts-{size}-{options.precision}-{device.type}"
     write(
         name,
         device,

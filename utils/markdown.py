@@ -1,4 +1,4 @@
-"""Markdown pages from templates: plain text from files, tables, and numbers as readers expect them."""
+"""Markdown from templates: plain text from files, tables and formatted numbers."""
 
 import html
 import re
@@ -41,7 +41,7 @@ def plain(text: object) -> str:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:
-    """A Markdown table that is also readable in raw form; `align` has a letter per column, l or r."""
+    """A Markdown table that reads well in raw form; `align` has l or r for each column."""
     sides = tuple("right" if side == "r" else "left" for side in align.ljust(len(headers), "l"))
     return str(
         tabulate(list(rows), list(headers), tablefmt="pipe", colalign=sides, disable_numparse=True)
