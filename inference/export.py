@@ -28,9 +28,10 @@ from inference.output import find_images
 from inference.predictor import Predictor, load, require
 from models import Architecture, SwinArchitecture, weights
 from models.builder import empty
+from studies.study import read_json
 from training.spec import ABOUT, WEIGHTS
 from utils import markdown
-from utils.files import read_bytes, sync_files, sync_folder, write_atomically
+from utils.files import sync_files, sync_folder, write_atomically
 from utils.text import flat
 
 Format = Literal["safetensors", "torchvision", "onnx", "torch-export"]
@@ -272,4 +273,4 @@ def _step(predictor: Predictor) -> Step | None:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file of the run; empty if there is no such file."""
-    return dict(json.loads(read_bytes(path))) if path.exists() else {}
+    return read_json(path) if os.path.lexists(path) else {}

@@ -79,8 +79,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"{path} cannot be read ({error}): restore it, or choose another --study"
+            f"{path} cannot be read ({reason}): restore it, or choose another --study"
         ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object: restore it, or choose another --study")

@@ -61,7 +61,7 @@ def test_a_finished_runs_result_that_is_damaged(damage, study, study_places, cap
     assert runner.main(command) == 1
     first, *others = complaints(capsys)
     assert "result.json is damaged" in first
-    assert first.endswith("--overwrite patchify-stem begins this run anew")
+    assert first.endswith("--overwrite patchify-stem trains this run from scratch")
     assert not any("Traceback" in line for line in others)
 
 
@@ -117,7 +117,7 @@ def test_a_changed_bit_of_the_weights_is_found(study, images, capsys) -> None:
     content[-1000] ^= 1
     file.write_bytes(content)
     assert runner.main(["predict", str(images / "down/01.jpg"), "--run", str(study / RUN)]) == 2
-    assert "is damaged, its checksum is not what result.json says" in capsys.readouterr().err
+    assert "is damaged, its checksum is not that of result.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["binary", "missing", "a pipe"])
@@ -132,7 +132,7 @@ def test_metrics_of_an_unfinished_run_are_restored_from_its_checkpoint(
     assert file.read_bytes() == good
 
 
-def test_overwriting_begins_an_unfinished_run_anew_and_goes_on_when_repeated(
+def test_overwriting_restarts_an_unfinished_run_and_continues_when_repeated(
     study, study_places, capsys, monkeypatch
 ) -> None:
     command = [
@@ -176,4 +176,4 @@ def test_another_runs_checkpoint_is_not_gone_on_with(study, study_places, capsys
     shutil.copy(study / RUN / "checkpoint.pt", study / "patchify-stem/seed-1")
     capsys.readouterr()
     assert runner.main(command) == 1
-    assert "checkpoint.pt is not this run's: its digest is " in complaints(capsys)[0]
+    assert "checkpoint.pt belongs to another run: its digest is " in complaints(capsys)[0]

@@ -129,7 +129,7 @@ def test_an_unfinished_runs_checkpoint(name, study_places, trap, tmp_path, capsy
         said = capsys.readouterr().err
         assert said.count("\n") == 1, said
         assert f"{name} is damaged" in said
-        assert "--overwrite patchify-stem begins this run anew" in said
+        assert "--overwrite patchify-stem trains this run from scratch" in said
         assert not trap.place.exists()
 
 

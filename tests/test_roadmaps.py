@@ -100,7 +100,7 @@ def test_a_custom_roadmap_is_trained_and_reported_with_the_papers(
     assert "separate-downsampling" in (study / "report/paper/report.md").read_text()
     capsys.readouterr()
     assert runner.main(["report", "--study", str(study), "--roadmap", "recipe"]) == 2
-    assert "was not asked for the roadmap 'recipe': choose mine, paper" in capsys.readouterr().err
+    assert "has no roadmap 'recipe': choose mine, paper" in capsys.readouterr().err
 
 
 def test_the_recipe_roadmap_makes_no_run_for_what_a_preset_switches_off(

@@ -107,15 +107,14 @@ def test_how_a_study_is_judged_is_written_before_its_first_result(
     assert runner.main(request) == 0
     study = tmp_path / "runs/quick/study.json"
     (first,) = json.loads(study.read_text())["plans"]
-    assert (first["results"], first["margin"], first["seeds"], first["looks"]) == (0, 0.5, [0], [1])
-    assert first["families"] == [
-        {"name": "paper, cumulative", "comparisons": [["depthwise", "patchify-stem"]]}
-    ]
+    assert (first["finished_runs"], first["margin"], first["seeds"]) == (0, 0.5, [0])
+    (family,) = first["families"]
+    assert family["comparisons"] == [["depthwise", "patchify-stem"]]
     assert runner.main(request) == 0
     assert json.loads(study.read_text())["plans"] == [first]
     assert runner.main([*request[:-2], "--seeds", "1"]) == 0
     _, later = json.loads(study.read_text())["plans"]
-    assert (later["results"], later["margin"], later["seeds"]) == (2, 0.5, [0, 1])
+    assert (later["finished_runs"], later["margin"], later["seeds"]) == (2, 0.5, [0, 1])
     report = (tmp_path / "runs/quick/report/report.md").read_text()
     assert f"`{later['digest']}`" in report
     assert "Deviation: seeds: 0 was planned, 0 1 came to be." in report

@@ -45,7 +45,7 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
     [
         (["--sweep", "lr=1x"], "one value"),
         (["--sweep", "layer_scale=0.5x,1x"], "layer_scale is none there"),
-        (["--sweep", "lr=0.5x,1x", "--until-resolved"], "belong to a study's plan"),
+        (["--sweep", "lr=0.5x,1x", "--until-resolved"], "are not for a --sweep"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_and_nothing_written(

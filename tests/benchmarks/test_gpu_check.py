@@ -75,7 +75,7 @@ def test_the_check_asks_all_it_can_on_the_cpu_and_writes_a_page(
     held = {name: [finding["held"] for finding in part["findings"]] for name, part in parts.items()}
     assert held["losses"] == [True, True]  # as it is and rewritten
     assert held["resumed"] == [True, True]  # with --deterministic and without
-    assert held["memory"] == [True, None]
+    assert held["memory"] == [None]
     assert held["waiting"] == held["rates"] == [None]
     assert parts["rates"]["findings"][0]["figures"]["images_per_second"] > 0
     assert {finding["said"] for finding in parts["compiled"]["findings"]} == {
