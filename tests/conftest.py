@@ -24,7 +24,7 @@ BuildOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_configure() -> None:
-    """Tests write in memory where there is room: each file that a run makes safe waits milliseconds
+    """Tests write in memory if it has space: each file that a run makes safe waits milliseconds
     for a disk."""
     memory = Path("/dev/shm")
     if (
@@ -34,8 +34,8 @@ def pytest_configure() -> None:
     ):
         return
     available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
-    room = min(shutil.disk_usage(memory).free, int(available[1]) * 1024 if available else 0)
-    if room > 2 * 2**30:  # half a gigabyte was in use at most
+    space = min(shutil.disk_usage(memory).free, int(available[1]) * 1024 if available else 0)
+    if space > 2 * 2**30:  # half a gigabyte was in use at most
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
@@ -121,7 +121,7 @@ def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
 
 @pytest.fixture(scope="session")
 def images(build_once: BuildOnce) -> Path:
-    """A folder with one folder a class: 3 classes of 30 JPEGs, told apart by the direction of their
+    """A folder with one folder a class: 3 classes of 30 JPEGs that differ in the direction of their
     stripes."""
 
     def draw(root: Path) -> None:

@@ -183,10 +183,10 @@ def test_unreadable_images_are_named_and_can_be_left_out(
     }
     assert named  # those of the first split that has some
     assert not (tmp_path / "runs").exists()
-    assert said.count("\n") == said.count("Decoding ") + 1  # one sentence, whatever else is told
+    assert said.count("\n") == said.count("Decoding ") + 1  # one sentence, whatever else is printed
     capsys.readouterr()
     assert runner.main(["all", "--steps", "3", *quick_study, "--skip-unreadable"]) == 0
-    told = capsys.readouterr().err
+    messages = capsys.readouterr().err
     study = json.loads((tmp_path / "runs/quick/study.json").read_text())["dataset"]
     run = json.loads((tmp_path / "runs/quick/patchify-stem/seed-0/environment.json").read_text())
     assert run["skipped"] == study["skipped"]
@@ -197,7 +197,7 @@ def test_unreadable_images_are_named_and_can_be_left_out(
     assert study["train"] + study["validation"] + study["test"] == 88  # of 90
     page = (tmp_path / "runs/quick/report/report.md").read_text()
     for name in ("across/11.jpg", "down/03.jpg"):
-        assert name in told
+        assert name in messages
         assert name in page
     assert (
         f"{study['train']} training, {study['validation']} validation, {study['test']} test" in page

@@ -134,8 +134,8 @@ def test_seeds_are_added_until_the_study_is_resolved(quick_study, tmp_path, caps
     assert "analyses after 2, 3, 4, 5, 6, 8, 10 seeds (pocock spending)" in report
     capsys.readouterr()
     assert runner.main([*request, "--margin", "99", "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith(
+    output = capsys.readouterr().out
+    assert output.startswith(
         f"{tmp_path / 'runs/quick'}: no run to train: each comparison is resolved, given up or "
     )
     study = ["--study", "other"]
