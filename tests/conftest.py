@@ -195,20 +195,18 @@ STUDY = [
 """A request for the study that `finished_study` holds, without its places."""
 
 
+def places_in(root: Path, images: Path) -> list[str]:
+    """Options that put a study's runs and decoded images below `root`."""
+    runs = str(root / "runs")
+    return ["--dataset", f"imagefolder:{images}", "--data-dir", str(root), "--runs", runs]
+
+
 @pytest.fixture(scope="session")
 def finished_study(build_once: BuildOnce, images: Path) -> Path:
     """A folder with a study of one finished run, and decoded images. Not to be changed."""
 
     def train(root: Path) -> None:
-        options = [
-            "--dataset",
-            f"imagefolder:{images}",
-            "--data-dir",
-            str(root),
-            "--runs",
-            str(root / "runs"),
-        ]
-        assert runner.main(["all", *STUDY, *options, "--no-trial"]) == 0
+        assert runner.main(["all", *STUDY, *places_in(root, images), "--no-trial"]) == 0
 
     return build_once("finished_study", train)
 
@@ -217,12 +215,4 @@ def finished_study(build_once: BuildOnce, images: Path) -> Path:
 def study_places(finished_study: Path, images: Path, tmp_path: Path) -> list[str]:
     """Options of a copy of `finished_study` that a test may damage."""
     shutil.copytree(finished_study, tmp_path / "finished_study")
-    root = tmp_path / "finished_study"
-    return [
-        "--dataset",
-        f"imagefolder:{images}",
-        "--data-dir",
-        str(root),
-        "--runs",
-        str(root / "runs"),
-    ]
+    return places_in(tmp_path / "finished_study", images)
