@@ -136,9 +136,8 @@ class Train(RoadmapOptions, TrainOptions):
 
 
 @dataclass(frozen=True)
-class All(RoadmapOptions, TrainOptions):
-    """Train every variant of a design, then write the report. Finished runs are skipped, unfinished
-    ones resumed."""
+class DesignOptions:
+    """What is compared with what, and when a comparison is settled."""
 
     design: Kind = "cumulative"
     """The path step by step; the last network without each decision; the first network with each;
@@ -152,34 +151,36 @@ class All(RoadmapOptions, TrainOptions):
     fraction: int = 1
     """For factorial: train only one in 2, 4, 8 ... of all combinations; the report lists what is
     then confounded."""
-    runs_at_most: int | None = None
-    """For orders: draw as many random orders as so many runs, over all seeds, allow; with
-    --until-resolved: the limit of runs."""
-    seeds: tuple[int, ...] = ()
-    """Seeds, such as --seeds 0 1 2; default: 0, or 0 to 9 with --until-resolved."""
+    sweep: str | None = None
+    """Train every variant with each value of a field of its recipe: lr=0.5x,1x,2x for multiples of
+    its own value, weight_decay=0.05,0.3 for values."""
     until_resolved: bool = False
     """Begin with two seeds; add seeds only to comparisons that are still open and may yet be
     resolved."""
     margin: float | None = None
     """Smallest difference that matters, in points of top-1; default: the study's plan, or 0.3."""
-    sweep: str | None = None
-    """Train every variant with each value of a field of its recipe: lr=0.5x,1x,2x for multiples of
-    its own value, weight_decay=0.05,0.3 for values."""
+    runs_at_most: int | None = None
+    """For orders: draw as many random orders as so many runs, over all seeds, allow; with
+    --until-resolved: the limit of runs."""
     mixed_code: bool = False
     """Report runs of different versions of this code together, instead of leaving the rarer ones
     out."""
-    steps: tuple[str, ...] = ()
-    """Numbers or names of variants; default: all."""
-    overwrite: tuple[str, ...] = ()
-    """Names of steps: discard their runs, finished or not, and train them again."""
-    dry_run: bool = False
-    """Print the plan and what it would cost, then stop."""
-    jobs: int = 1
-    """Number of processes: each has a GPU or, without GPUs, a group of cores; with Slurm: jobs at
-    once."""
-    worker: bool = False
-    """Leave when other processes train all that is left, and write no report (used by --jobs and
-    --launcher)."""
+
+    def spec(self, seeds: int) -> DesignSpec:
+        """The design for so many seeds. Raises ValueError for options that exclude each other."""
+        sweep = None if self.sweep is None else Sweep.parse(self.sweep)
+        if sweep and (self.until_resolved or self.margin is not None):
+            raise ValueError("--until-resolved and --margin are not for a --sweep: leave them out")
+        orders = None
+        if self.runs_at_most is not None and not self.until_resolved:
+            orders = self.runs_at_most // seeds
+        return DesignSpec(self.design, self.base, self.factors, self.fraction, orders, sweep)
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """Who trains the runs."""
+
     launcher: Literal["local", "slurm"] = "local"
     """slurm: submit an array of --jobs jobs that share the runs, and one job for the report."""
     time_limit: str | None = None
@@ -191,6 +192,46 @@ class All(RoadmapOptions, TrainOptions):
     """For Slurm: GPUs of a job."""
     sbatch: tuple[str, ...] = ()
     """For Slurm: any other option of sbatch, without dashes: --sbatch account=mine mem=32G."""
+    worker: bool = False
+    """Leave when other processes train all that is left, and write no report (used by --jobs and
+    --launcher)."""
+
+    def check(self) -> None:
+        """Raise ValueError for an option that the launcher does not take."""
+        for name in ("time_limit", "partition", "gpus", "sbatch"):
+            if self.launcher != "slurm" and getattr(self, name):
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} is for Slurm: add --launcher slurm, or leave it out")
+        if self.gpus and self.gpus > 1:
+            raise ValueError(
+                f"--gpus is {self.gpus}: a job has one GPU, give --gpus 1, more --jobs"
+            )
+
+
+@dataclass(frozen=True)
+class AllGroups:
+    """Groups of options of `all`. A base of it, so that help prints them before the recipe."""
+
+    comparison: Annotated[DesignOptions, tyro.conf.OmitArgPrefixes] = DesignOptions()
+    slurm: Annotated[SlurmOptions, tyro.conf.OmitArgPrefixes] = SlurmOptions()
+
+
+@dataclass(frozen=True)
+class All(RoadmapOptions, TrainOptions, AllGroups):
+    """Train every variant of a design, then write the report. Finished runs are skipped, unfinished
+    ones resumed."""
+
+    seeds: tuple[int, ...] = ()
+    """Seeds, such as --seeds 0 1 2; default: 0, or 0 to 9 with --until-resolved."""
+    steps: tuple[str, ...] = ()
+    """Numbers or names of variants; default: all."""
+    dry_run: bool = False
+    """Print the plan and what it would cost, then stop."""
+    jobs: int = 1
+    """Number of processes: each has a GPU or, without GPUs, a group of cores; with Slurm: jobs at
+    once."""
+    overwrite: tuple[str, ...] = ()
+    """Names of steps: discard their runs, finished or not, and train them again."""
 
 
 @dataclass(frozen=True)
@@ -507,7 +548,7 @@ def run_with_ranks(
     """Run a command in one of torchrun's processes: the first runs it, the others help it train."""
     if not isinstance(command, Train | All):
         return run(command, arguments, stop) if place.rank == 0 else DONE
-    if isinstance(command, All) and (command.jobs != 1 or command.launcher != "local"):
+    if isinstance(command, All) and (command.jobs != 1 or command.slurm.launcher != "local"):
         raise ValueError(
             "--jobs and --launcher start processes themselves: give them without torchrun (GPUS)"
         )
@@ -549,11 +590,11 @@ def train(command: Train, stop: StopRequest) -> int:
 def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     """Train every variant of a design, or start workers that do, then write the report."""
     command.check()
-    if command.launcher != "slurm":
-        _refuse_slurm_options(command)
-    seeds = command.seeds or (tuple(range(ANALYSES[-1])) if command.until_resolved else (0,))
+    command.slurm.check()
+    comparison = command.comparison
+    seeds = command.seeds or (tuple(range(ANALYSES[-1])) if comparison.until_resolved else (0,))
     regime = get_regime(command.config.regime, command.config.resolution)
-    design = build_design(command.load_roadmap(), regime, _design_spec(command, len(seeds)))
+    design = build_design(command.load_roadmap(), regime, comparison.spec(len(seeds)))
     requested = [design.find(name) for name in command.steps]
     variants = [each for variant in requested for each in (variant, *design.settings(variant))]
     variants = variants or list(design.variants)
@@ -563,27 +604,27 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
             f"--overwrite names {', '.join(sorted(unknown))}: give names of steps to be trained"
         )
     plan = None
-    if command.sweep is None:
+    if comparison.sweep is None:
         plan = planned(
             command.folder,
             design,
             command.config,
             names,
             seeds,
-            until_resolved=command.until_resolved,
-            margin=command.margin,
-            runs_at_most=command.runs_at_most,
+            until_resolved=comparison.until_resolved,
+            margin=comparison.margin,
+            runs_at_most=comparison.runs_at_most,
         )
     from studies import launch
     from studies.train import Request, check_choice, train_until_resolved
     from studies.train import train as run_request
 
     check_choice(names, seeds)
-    if command.worker:
+    if command.slurm.worker:
         launch.end_with_parent()
-    if (command.launcher == "slurm" or command.jobs != 1) and not command.dry_run:
+    if (command.slurm.launcher == "slurm" or command.jobs != 1) and not command.dry_run:
         code = _start_workers(command, arguments, stop)
-        if command.launcher == "slurm" or code != DONE:
+        if command.slurm.launcher == "slurm" or code != DONE:
             return code
     request = Request(
         command,
@@ -593,42 +634,23 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         command.overwrite,
         plan,
         # Workers of --until-resolved wait: the next round needs the others' results.
-        others="leave" if command.worker and not command.until_resolved else "wait",
-        estimate=not command.worker,
+        others="leave" if command.slurm.worker and not comparison.until_resolved else "wait",
+        estimate=not command.slurm.worker,
         dry_run=command.dry_run,
-        mixed_code=command.mixed_code,
+        mixed_code=comparison.mixed_code,
     )
-    if plan and command.until_resolved:
+    if plan and comparison.until_resolved:
         from report.sequential import missing_seeds
 
         needed = functools.partial(
-            missing_seeds, command.folder, plan, design, mixed_code=command.mixed_code
+            missing_seeds, command.folder, plan, design, mixed_code=comparison.mixed_code
         )
         code = train_until_resolved(request, needed, stop)
     else:
         code = run_request(request, stop)
-    if code in (DONE, FAILED) and not command.dry_run and not command.worker:
+    if code in (DONE, FAILED) and not command.dry_run and not command.slurm.worker:
         _report_all(command, code)
     return code
-
-
-def _design_spec(command: All, seeds: int) -> DesignSpec:
-    sweep = None if command.sweep is None else Sweep.parse(command.sweep)
-    if sweep and (command.until_resolved or command.margin is not None):
-        raise ValueError("--until-resolved and --margin are not for a --sweep: leave them out")
-    orders = None
-    if command.runs_at_most is not None and not command.until_resolved:
-        orders = command.runs_at_most // seeds
-    return DesignSpec(
-        command.design, command.base, command.factors, command.fraction, orders, sweep
-    )
-
-
-def _refuse_slurm_options(command: All) -> None:
-    for name in ("time_limit", "partition", "gpus", "sbatch"):
-        if getattr(command, name):
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is for Slurm: add --launcher slurm, or leave it out")
 
 
 def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
@@ -642,21 +664,19 @@ def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) ->
     if command.overwrite:
         raise ValueError("--overwrite is for one process: leave out --jobs and --launcher")
     arguments = [*arguments, *WORKER_OPTIONS]
-    if command.launcher == "local":
+    if command.slurm.launcher == "local":
         return launch.run_workers(arguments, command.jobs, command.device, stop)
-    if command.gpus and command.gpus > 1:
-        raise ValueError(f"--gpus is {command.gpus}: a job has one GPU, give --gpus 1, more --jobs")
     folder = command.folder
     given = {
         "job-name": folder.name,
-        "time": command.time_limit,
-        "partition": command.partition,
-        "gpus": command.gpus,
+        "time": command.slurm.time_limit,
+        "partition": command.slurm.partition,
+        "gpus": command.slurm.gpus,
     }
-    options = launch.slurm_options(given, command.sbatch)
+    options = launch.slurm_options(given, command.slurm.sbatch)
     find_study(folder, with_init_weights(command))
     refuse_other_code(folder, code_version())
-    if command.data_dir is None:
+    if command.execution.data_dir is None:
         arguments += ["--data-dir", str(data_folder(command))]
     roadmap = Path(command.roadmap) if Path(command.roadmap).is_file() else None
     place, array, closing = launch.submit(
@@ -681,7 +701,11 @@ def _report_all(command: All, code: int) -> None:
     """Write the report at the end of `all`; a run that failed may leave nothing to report."""
     try:
         roadmap = command.load_roadmap().name
-        print("report:", write_report(command.folder, roadmap, command.mixed_code), flush=True)
+        print(
+            "report:",
+            write_report(command.folder, roadmap, command.comparison.mixed_code),
+            flush=True,
+        )
     except ValueError as nothing_to_report:
         if code == DONE:
             raise

@@ -38,19 +38,14 @@ class StudyOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(StudyOptions):
-    """Options of the commands that train."""
+class ExecutionOptions:
+    """Where files lie and how runs are executed."""
 
-    preset: str = "food101"
-    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all other
-    options."""
     data_dir: Path | None = None
     """Folder of data sets, which are downloaded or drawn into it; datasets/ next to runner.py by
     default."""
     cache_dir: Path | None = None
     """Folder of decoded images, where the data folder is read-only; cache/ in it by default."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
     trial: bool = True
     """Begin a new run by timing memory formats, threads and torch.compile for about a second, and
     keep the fastest."""
@@ -67,6 +62,18 @@ class TrainOptions(StudyOptions):
     init_weights: Path | None = None
     """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the
     ConvNeXt release's)."""
+
+
+@dataclass(frozen=True)
+class TrainOptions(StudyOptions):
+    """Options of the commands that train."""
+
+    preset: str = "food101"
+    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all other
+    options."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    execution: Annotated[ExecutionOptions, tyro.conf.OmitArgPrefixes] = ExecutionOptions()
     config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
 
     def check(self) -> None:
@@ -82,7 +89,9 @@ class TrainOptions(StudyOptions):
                 f"device {self.device!r} was requested and this machine has no CUDA device: "
                 "choose auto or cpu"
             )
-        if self.workers is not None and not 0 <= self.workers <= _MOST_WORKERS:
-            raise ValueError(f"--workers is {self.workers}: give 0 to {_MOST_WORKERS}")
-        if not self.checkpoint_minutes >= 0:  # nor NaN
-            raise ValueError(f"--checkpoint-minutes is {self.checkpoint_minutes}: give 0 or more")
+        if self.execution.workers is not None and not 0 <= self.execution.workers <= _MOST_WORKERS:
+            raise ValueError(f"--workers is {self.execution.workers}: give 0 to {_MOST_WORKERS}")
+        if not self.execution.checkpoint_minutes >= 0:  # nor NaN
+            raise ValueError(
+                f"--checkpoint-minutes is {self.execution.checkpoint_minutes}: give 0 or more"
+            )

@@ -145,13 +145,13 @@ def _plan(request: Request) -> _Task:
     check_choice([variant.name for variant in variants], request.seeds)
     options.check()
     dataset, data_dir, cache = _check_folders(options)
-    if options.init_weights:
+    if options.execution.init_weights:
         setups = {each.name: design.setup(each, regime, config) for each in variants}
-        check_file(options.init_weights, regime, setups)
+        check_file(options.execution.init_weights, regime, setups)
     config = with_init_weights(options)
     find_study(options.folder, config)
 
-    before_cuda(options.deterministic)
+    before_cuda(options.execution.deterministic)
     rank = torchrun.rank_info()
     device = find_device(options.device, rank)
     config = replace(config, precision=find_precision(config.precision, device))
@@ -164,17 +164,19 @@ def _plan(request: Request) -> _Task:
         network, recipe = setup.architecture, setup.recipe
         for seed in request.seeds:
             name, number = variant.name, variant.number
-            runs.append(Run(study, name, number, seed, network, recipe, options.init_weights))
+            runs.append(
+                Run(study, name, number, seed, network, recipe, options.execution.init_weights)
+            )
     runs.sort(key=lambda run: request.seeds.index(run.seed))
     for run in runs:
         run.check_records(request.overwrite)
         run.check_processes(rank.count)
     execution = Execution(
         device,
-        find_workers(options.workers, device, launch.workers_here() * rank.local_count),
-        trial=options.trial,
-        checkpoint_minutes=options.checkpoint_minutes,
-        deterministic=options.deterministic,
+        find_workers(options.execution.workers, device, launch.workers_here() * rank.local_count),
+        trial=options.execution.trial,
+        checkpoint_minutes=options.execution.checkpoint_minutes,
+        deterministic=options.execution.deterministic,
         processes=processes.here(),
     )
     runs = deduplicate(runs, request.overwrite)
@@ -187,14 +189,16 @@ def _short_side(config: StudyConfig) -> int:
 
 def with_init_weights(options: TrainOptions) -> StudyConfig:
     """The config of the study, with a record of the file of initial weights if there is one."""
-    if not options.init_weights:
+    if not options.execution.init_weights:
         return options.config
-    return replace(options.config, init_weights=record_initial_weights(options.init_weights))
+    return replace(
+        options.config, init_weights=record_initial_weights(options.execution.init_weights)
+    )
 
 
 def data_folder(options: TrainOptions) -> Path:
     """The folder of data sets."""
-    return options.data_dir or _DATASETS
+    return options.execution.data_dir or _DATASETS
 
 
 def _check_folders(options: TrainOptions) -> tuple[Located, Path, Path]:
@@ -202,12 +206,14 @@ def _check_folders(options: TrainOptions) -> tuple[Located, Path, Path]:
     cannot be used."""
     require_folder(options.runs, "the runs folder", may_be_missing=True, writable=True)
     data_dir = data_folder(options)
-    if options.data_dir:
+    if options.execution.data_dir:
         require_folder(data_dir, "the data folder")
-    dataset = datasets.check(options.config.dataset, data_dir, create_root=options.data_dir is None)
-    cache = options.cache_dir or data_dir / "cache"
+    dataset = datasets.check(
+        options.config.dataset, data_dir, create_root=options.execution.data_dir is None
+    )
+    cache = options.execution.cache_dir or data_dir / "cache"
     what = "the folder of decoded images (--cache-dir)"
-    require_folder(cache, what, may_be_missing=options.cache_dir is None)
+    require_folder(cache, what, may_be_missing=options.execution.cache_dir is None)
     return dataset, data_dir, cache
 
 
@@ -232,7 +238,7 @@ def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:
     """Fetch and decode the images, create the study, train its runs."""
     request, study = task.request, task.runs[0].study
     dataset = task.dataset.load()
-    skip = request.options.skip_unreadable
+    skip = request.options.execution.skip_unreadable
     stores = open_stores(dataset, task.cache, _short_side(study.config), skip)
     dataset = dataset.without(stores.skipped)
     if dataset.skipped:

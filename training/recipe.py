@@ -204,7 +204,7 @@ class StudyConfig:
     """Side of the images that the network sees, in pixels."""
     precision: Precision = "auto"
     """auto is bf16 autocast on CUDA (fp16 where it has no bf16) and fp32 elsewhere."""
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+    recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = Recipe()
     """The modern recipe, which the steps take whole or in part."""
     classic: Recipe = CLASSIC
     """The recipe that a roadmap begins with; its epochs and batch follow the modern recipe's."""
