@@ -34,6 +34,7 @@ def make(tmp_path: Path) -> Make:
     return run
 
 
+DEMO = "0 1 2 3 4 5 6 7 kernel-5 8 kernel-9 kernel-11 9 10 11 12 13".split()
 HANDED_ON = {
     ("ablation-step", "3"): ["train", "3"],
     ("ablation-step", "N=3", "PRESET=pocket"): ["train", "3", "--preset=pocket"],
@@ -51,8 +52,8 @@ HANDED_ON = {
     ],
     ("all-ablations", "STUDY=a\\ b\\`touch made`"): ["all", "--study=a\\ b\\`touch made`"],
     ("report", "STUDY=--", "-j2", "-k"): ["report", "--study=--"],
-    ("demo",): ["all", "--preset", "pocket"],
-    ("demo", "DRY_RUN=yes"): ["all", "--preset", "pocket", "--dry-run"],
+    ("demo",): ["all", "--preset", "pocket", "--steps", *DEMO],
+    ("demo", "DRY_RUN=yes"): ["all", "--preset", "pocket", "--steps", *DEMO, "--dry-run"],
     ("ablation", "DRY_RUN=no"): ["all", "--no-dry-run"],
     ("ablation", "CLASSIC.DECAY_ALL=no"): ["all", "--classic.no-decay-all"],
     ("steps", "REGIME=base"): ["steps", "--regime=base"],
