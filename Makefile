@@ -31,7 +31,7 @@ TORCHRUN = $(if $(GPUS),$(if $(filter-out 1,$(words $(GPUS)))$(filter-out $(shel
   GPUS is $(GPUS): give how many processes share the run, one for each GPU))-m torch.distributed.run \
   --standalone --nproc-per-node=$(GPUS))
 
-TARGETS = help demo ablation-step all-ablations ablation status report pack unpack merge steps show check predict \
+TARGETS = help demo ablation-step all-ablations ablation status report judge pack unpack merge steps show check predict \
   export test test-all test-slurm lint clean
 # `make ablation-step 3`: the words after these targets are words of the command, not targets.
 ifneq (,$(filter ablation-step show check pack unpack merge,$(firstword $(MAKECMDGOALS))))
@@ -80,6 +80,9 @@ status: $(VENV)/run.stamp  ## a study's progress: queued, running, done, failed 
 
 report: $(VENV)/run.stamp  ## write the report of whatever runs exist
 	$(RUNNER) report $(FROM_ENVIRONMENT) $(OPTIONS)
+
+judge: $(VENV)/run.stamp  ## verdicts for any table of variant, seed, value: make judge FILE=results.csv [MARGIN=0.3]
+	$(RUNNER) judge $(call quote,$(value FILE)) $(call OPTIONS,FILE)
 
 pack: $(VENV)/run.stamp  ## a study in one small file for its report, no weights: make pack pocket
 	$(RUNNER) pack $(WORDS) $(OPTIONS)

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO, cast, get_args
 from unittest.mock import patch
@@ -27,7 +27,7 @@ from ablations.designs import DesignSpec, Kind, build_design
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
 from studies import status as study_status
-from studies.options import StudyOptions, TrainOptions
+from studies.options import JudgeOptions, StudyOptions, TrainOptions
 from studies.plan import ANALYSES, planned
 from studies.study import study_folder
 from training import torchrun
@@ -280,6 +280,36 @@ class Report(StudyOptions):
 
 
 @dataclass(frozen=True)
+class Judge(JudgeOptions):
+    """Judge anybody's results, a table of variant, seed and value: verdicts, intervals, seeds
+    needed."""
+
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")] = tyro.MISSING
+    """CSV with the columns variant, seed and value; - reads standard input."""
+    items: str | None = None
+    """CSV with the columns variant, seed, item and correct (1 or 0): adds the interval for new
+    items."""
+    format: Literal["text", "markdown", "json", "csv"] = "text"
+    """Output format."""
+    plot: Path | None = None
+    """Also draw the differences and their intervals into this file (.png, .svg, .pdf)."""
+    fail_on: Literal["loss"] | None = None
+    """loss: exit with 1 if a verdict is a loss."""
+
+    def execute(self) -> int:
+        from report.judge import judge, plot, read, render
+
+        options = {field.name: getattr(self, field.name) for field in fields(JudgeOptions)}
+        items = None if self.items is None else read(self.items)
+        result = judge(read(self.file), items=items, **options)
+        if self.plot:
+            plot(result, self.plot)
+        print(render(result, self.format), end="")
+        lost = any(one["verdict"] == self.fail_on for one in result["comparisons"])
+        return FAILED if lost else DONE
+
+
+@dataclass(frozen=True)
 class Pack:
     """Write all that a study's report needs, without weights, into one small file."""
 
@@ -404,7 +434,19 @@ class Export:
 
 
 Command = (
-    Steps | Show | Check | Train | All | Status | Report | Pack | Unpack | Merge | Predict | Export
+    Steps
+    | Show
+    | Check
+    | Train
+    | All
+    | Status
+    | Report
+    | Judge
+    | Pack
+    | Unpack
+    | Merge
+    | Predict
+    | Export
 )
 COMMANDS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
 
@@ -538,8 +580,7 @@ def run(command: Command, arguments: Sequence[str], stop: StopRequest) -> int:
         return train(command, stop)
     if isinstance(command, All):
         return train_all(command, arguments, stop)
-    command.execute()
-    return DONE
+    return command.execute() or DONE
 
 
 def run_with_ranks(

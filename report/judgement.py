@@ -13,31 +13,40 @@ from ablations.designs import Effect
 from report.statistics import Estimate, VarianceComponents, holm
 from studies.plan import Question
 
-Verdict = Literal["gain", "loss", "no difference", "not resolved", "one seed"]
+Unjudged = Literal["one seed", "failed runs", "no spread", "collapsed"]
+Verdict = Literal["gain", "loss", "no difference", "not resolved"] | Unjudged
 QUESTIONS: tuple[Question, ...] = ("fixed", "new")
+_TESTS = ("p", "p_margin", "p_alone", "p_margin_alone")
 
 
 @dataclass
 class Answer:
-    """What the runs say about an effect in one question, in points of top-1.
+    """What the runs say about an effect in one question, in the unit of the accuracy.
 
     `low` to `high` covers the truth with the plan's confidence, also after several analyses. `p` is
     for no difference at all and `p_margin` for one as large as the margin, both over the analyses
-    so far. `p_holm` and `p_margin_holm` are corrected for the family, and decide.
+    so far; `p_alone` and `p_margin_alone` are those of a comparison's two variants by themselves.
+    Those that end in `_holm` are corrected for the family, and decide.
     """
 
     p: float = 1.0
     p_margin: float = 1.0
+    p_alone: float = 1.0
+    p_margin_alone: float = 1.0
     p_holm: float = 1.0
     p_margin_holm: float = 1.0
+    p_alone_holm: float = 1.0
+    p_margin_alone_holm: float = 1.0
     verdict: Verdict = "not resolved"
+    rests_on_pooling: bool = False
+    """The verdict needs the spread of other variants: the two alone would not give it."""
     low: float = math.nan
     high: float = math.nan
     standard_error: float = math.nan
     detectable: float = math.nan
     """The gap that such runs detect with 80 % power, corrected for the family."""
     seeds_needed: int | None = None
-    """Seeds per variant that detect a gap as large as the observed; None: 1,000 would not."""
+    """Seeds per variant that detect a gap as large as the margin; None: 1,000 would not."""
 
 
 @dataclass(eq=False)
@@ -49,6 +58,8 @@ class Judgement:
     question: Question
     """The question that the verdict answers."""
     family: str = ""
+    unjudged: Unjudged | None = None
+    """Why there is no verdict."""
     estimated: Estimate | None = None
     """By the runs of the last analysis; None without runs."""
     these_runs: tuple[float, float] = (math.nan, math.nan)
@@ -77,8 +88,9 @@ class Judgement:
         return self.effect.pair
 
     def answer_to(self, question: str) -> Answer | None:
-        """None if a variant has one seed."""
-        return self.answers[question] if question in self.estimate.uncertainty else None
+        """None if there is no verdict."""
+        known = question in self.estimate.uncertainty and self.unjudged is None
+        return self.answers[question] if known else None
 
     @property
     def fixed_test(self) -> Answer | None:
@@ -95,7 +107,11 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        return "one seed" if self.answer is None else self.answer.verdict
+        return self.unjudged or self.answers[self.question].verdict
+
+    @property
+    def rests_on_pooling(self) -> bool:
+        return self.answer is not None and self.answer.rests_on_pooling
 
     @property
     def sign(self) -> int:
@@ -105,13 +121,13 @@ class Judgement:
     @property
     def text(self) -> str:
         """The verdict for a reader."""
-        if self.answer is None:
-            return "one seed, no verdict"
+        if self.unjudged:
+            return f"{self.unjudged}, no verdict"
         if not self.analyses:
             return "not analysed yet"
-        if self.verdict == "no difference":
-            return f"no difference larger than {self.margin:g}"
-        return self.verdict
+        large = f" larger than {self.margin:g}" if self.verdict == "no difference" else ""
+        rests = " (rests on the pooled spread)" if self.rests_on_pooling else ""
+        return f"{self.verdict}{large}{rests}"
 
     @property
     def smallest_p(self) -> float:
@@ -127,14 +143,21 @@ class Judgement:
     @property
     def closed(self) -> bool:
         """Whether it needs no further analysis."""
-        return self.futile or self.answers[self.question].verdict != "not resolved"
+        return self.futile or self.verdict not in ("not resolved", "one seed", "no spread")
 
     def measure(self, components: VarianceComponents) -> None:
-        """Estimate the effect from runs, without a test."""
+        """Estimate the effect from runs, without a test; find whether there can be a verdict."""
         self.estimated = estimate_effect(components, self.effect)
         if self.effect.pair:
             one, other = (set(components.runs.seeds_of(name)) for name in self.pair)
             self.seeds, self.shared = (len(one), len(other)), len(one & other)
+        pooled = ~components.apart & (components.weights(self.effect.weights) != 0)
+        if components.collapsed & self.effect.weights.keys():
+            self.unjudged = "collapsed"
+        elif not self.estimate.uncertainty:
+            self.unjudged = "one seed"
+        else:
+            self.unjudged = "no spread" if components.no_spread and pooled.any() else None
 
     def conclude(self, level: float, interval_level: float, family_level: float) -> None:
         """Fill in the intervals.
@@ -150,7 +173,7 @@ class Judgement:
                 high=points + half,
                 standard_error=uncertainty.standard_error,
                 detectable=uncertainty.detectable(family_level),
-                seeds_needed=self.estimate.seeds_needed(question, family_level),
+                seeds_needed=self.estimate.seeds_needed(question, self.margin, family_level),
             )
         half = self.estimate.these_runs.half_width(level / 2)
         self.these_runs = (points - half, points + half)
@@ -171,25 +194,40 @@ def analyse(
     for one in measured:
         one.measure(components)
         one.analyses += 1
-        gap = abs(one.points)
-        for question, uncertainty in one.estimate.uncertainty.items():
-            answer = one.answers[question]
-            answer.p = min(answer.p, over_analyses(min(1.0, 2 * uncertainty.tail(gap))))
-            # Of two one-sided tests, each spends its level as one side of a two-sided test does.
-            within = over_analyses(min(1.0, 2 * uncertainty.tail(one.margin - gap))) / 2
-            answer.p_margin = min(answer.p_margin, within)
+        if not one.unjudged:
+            _test(one, components, over_analyses)
     for question in QUESTIONS:
         answers = [one.answers[question] for one in family]
-        p = holm([answer.p for answer in answers])
-        p_margin = holm([answer.p_margin for answer in answers])
-        for one, answer, p_holm, p_margin_holm in zip(family, answers, p, p_margin, strict=True):
-            answer.p_holm, answer.p_margin_holm = float(p_holm), float(p_margin_holm)
-            if answer.verdict != "not resolved" or one.estimated is None:
-                continue
-            if answer.p_holm < level:
-                answer.verdict = "gain" if one.points > 0 else "loss"
-            elif answer.p_margin_holm < level:
-                answer.verdict = "no difference"
+        for name in _TESTS:
+            corrected = holm([getattr(answer, name) for answer in answers])
+            for answer, value in zip(answers, corrected, strict=True):
+                setattr(answer, f"{name}_holm", float(value))
+        for one, answer in zip(family, answers, strict=True):
+            if answer.verdict == "not resolved" and one.estimated is not None:
+                if answer.p_holm < level:
+                    answer.verdict = "gain" if one.points > 0 else "loss"
+                elif answer.p_margin_holm < level:
+                    answer.verdict = "no difference"
+            equal = answer.verdict == "no difference"
+            p_alone = answer.p_margin_alone_holm if equal else answer.p_alone_holm
+            given = answer.verdict != "not resolved" and one.effect.pair is not None
+            answer.rests_on_pooling = given and p_alone >= level
+
+
+def _test(one: Judgement, components: VarianceComponents, over: Callable[[float], float]) -> None:
+    """Keep the smallest p-values so far, those of the pooled spread and those of a pair alone."""
+    for question, uncertainty in one.estimate.uncertainty.items():
+        answer, tests = one.answers[question], [("", one.points, uncertainty)]
+        if one.effect.pair:
+            points, own = components.alone(*one.pair)
+            tests.append(("_alone", points, replace(uncertainty, seeds=own.seeds, df=own.df)))
+        for suffix, points, own in tests:
+            gap = abs(points)
+            p = over(min(1.0, 2 * own.tail(gap)))
+            # Of two one-sided tests, each spends its level as one side of a two-sided test does.
+            within = over(min(1.0, 2 * own.tail(one.margin - gap))) / 2
+            for name, value in ((f"p{suffix}", p), (f"p_margin{suffix}", within)):
+                setattr(answer, name, min(getattr(answer, name), value))
 
 
 def judge_effects(

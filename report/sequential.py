@@ -151,7 +151,7 @@ def _stop_futile(
     question, last = plan.images, len(family.analyses) - 1
     unresolved = [one.answers[question].verdict for one in judgements].count("not resolved")
     for one in ready:
-        if one.closed or question not in one.estimate.uncertainty:
+        if one.closed or one.answer is None:
             continue
         now = one.estimate.uncertainty[question]
         final = one.estimate.with_seeds(question, family.analyses[-1])

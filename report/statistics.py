@@ -5,8 +5,8 @@ by image. On a fixed test set the last two cannot be separated: together they ar
 between seeds. For new images, only what a variant's seeds agree on, image by image, is added, so
 nothing is counted twice.
 
-The estimates need the accuracy of each run and the covariance over images of each pair of runs.
-Units are points of top-1 and squared points throughout.
+The estimates need the accuracy of each run and, for new images, the covariance over images of each
+pair of runs. Units are those of the accuracy, in a study points of top-1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -33,6 +33,8 @@ choice costs 1.5 points of coverage."""
 PRIOR_DF = 6
 """The weight of the pooled variance, in degrees of freedom, in the estimate for a variant that
 spreads more than the others."""
+ODD_LEVEL = 0.001
+"""A run is odd if its studentized residual is this unlikely among all runs (Bonferroni)."""
 _SMALLEST_P = 1e-80
 _BLOCK = 8192  # images at a time: 100 runs take 3 MB
 
@@ -48,10 +50,16 @@ class Measurements:
     run: np.ndarray
     """(N,) equal for entries that are one run, shared by several variants."""
     accuracy: np.ndarray
-    """(N,) points."""
     covariance: np.ndarray
-    """(N, N) over images, in squared points per image."""
+    """(N, N) over images, in squared points per image; zeros without images."""
     images: int
+    """0: the runs are known by their accuracy alone."""
+    resolution: float = 0.0
+    """The least step of an accuracy: one image, or the last printed digit."""
+    scale: float = 100.0
+    """The accuracy of a run that is right on every image."""
+    collapsed: frozenset[int] = frozenset()
+    """The numbers, in `run`, of runs that did not learn."""
 
     @classmethod
     def from_predictions(
@@ -60,6 +68,7 @@ class Measurements:
         seed: Sequence[int],
         correct: np.ndarray,
         digest: Sequence[Hashable] | None = None,
+        collapsed: Sequence[bool] = (),
     ) -> Measurements:
         """Make the table from `correct`, 0 or 1, (N, images).
 
@@ -85,6 +94,8 @@ class Measurements:
             100 * right / images,
             covariance,
             images,
+            100 / images,
+            collapsed=frozenset(run_index[key] for key, did in zip(keys, collapsed) if did),
         )
 
     def with_seeds(self, seeds: Sequence[int]) -> Measurements:
@@ -95,14 +106,14 @@ class Measurements:
         """Keep only the runs where `mask`, bool (N,), is true."""
         index = np.flatnonzero(mask)
         kept, variant = np.unique(self.variant[index], return_inverse=True)
-        return Measurements(
-            tuple(self.variants[i] for i in kept),
-            variant,
-            self.seed[index],
-            self.run[index],
-            self.accuracy[index],
-            self.covariance[np.ix_(index, index)],
-            self.images,
+        return replace(
+            self,
+            variants=tuple(self.variants[i] for i in kept),
+            variant=variant,
+            seed=self.seed[index],
+            run=self.run[index],
+            accuracy=self.accuracy[index],
+            covariance=self.covariance[np.ix_(index, index)],
         )
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
@@ -173,9 +184,27 @@ class Uncertainty:
         )
         return math.exp(log_p)
 
+    def power(self, gap: float, level: float) -> float:
+        """The probability that a two-sided test at `level` detects a true gap.
+
+        By the noncentral t distribution, exact for seeds alone. With images, its degrees of freedom
+        are Satterthwaite's.
+        """
+        error = self.standard_error or 1e-300
+        seeds = self.seeds**2 / self.df if self.seeds else 0.0
+        orders = self.orders**2 / self.orders_df if self.orders else 0.0
+        df = min(self.variance**2 / (seeds + orders), 1e9) if seeds + orders else 1e9
+        bound, shift = self.half_width(level / 2) / error, min(gap / error, 1e3)
+        # scipy gives NaN far out in a tail.
+        below = np.nan_to_num(special.nctdtr(df, shift, [bound, -bound]))
+        return float(1 - below[0] + below[1])
+
     def detectable(self, level: float) -> float:
         """The gap that a two-sided test at `level` detects with 80 % power."""
-        return self.half_width(level / 2) + self.half_width(1 - POWER)
+        most = 2 * (self.half_width(level / 2) + self.half_width(1 - POWER))
+        if most == 0:
+            return 0.0
+        return float(optimize.brentq(lambda gap: self.power(gap, level) - POWER, 0, most))
 
 
 def _quantile(df: float, tail: float) -> float:
@@ -190,7 +219,7 @@ class Estimate:
     these_runs: Uncertainty
     """Of these very networks on new images: it says nothing about other seeds."""
     uncertainty: Mapping[str, Uncertainty]
-    """By question, "fixed" and "new"; empty if a variant has one seed."""
+    """By question, "fixed" and, with images, "new"; empty if a variant has one seed."""
     seeds: float
     """The equal number of seeds per variant that gives the seeds' part of the variance."""
     pooled_seeds: float
@@ -202,14 +231,11 @@ class Estimate:
         df = now.df / max(1e-9, self.pooled_seeds - 1) * (seeds - 1)
         return replace(now, seeds=now.seeds * self.seeds / seeds, df=df)
 
-    def seeds_needed(self, question: str, level: float) -> int | None:
-        """The seeds per variant that detect a gap as large as the observed one with 80 % power.
-
-        None if 1,000 would not.
-        """
+    def seeds_needed(self, question: str, gap: float, level: float) -> int | None:
+        """The seeds per variant that detect a true gap with 80 % power; None if 1,000 would not."""
 
         def detects(seeds: int) -> bool:
-            return self.with_seeds(question, seeds).detectable(level) <= abs(self.points)
+            return self.with_seeds(question, seeds).power(gap, level) >= POWER
 
         if not detects(MOST_SEEDS):
             return None
@@ -237,10 +263,106 @@ class _SeedEffect(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The runs of the variants that share one variance between seeds, and their residuals."""
+
+    entries: np.ndarray
+    """(n,) of the study's runs."""
+    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """(n,) without the variants' means and, where seeds are paired, without those of seeds."""
+    share: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """(n,) each residual's part of the degrees of freedom."""
+    correlation: SeedCorrelation | None = None
+    """None where no two variants share two seeds, or nothing varies."""
+    seed_effect: _SeedEffect | None = None
+
+    @property
+    def df(self) -> float:
+        return float(self.share.sum())
+
+    @property
+    def variance(self) -> float:
+        return float(self.residuals @ self.residuals) / self.df if self.df else 0.0
+
+    @property
+    def paired(self) -> bool:
+        return self.correlation is not None and self.correlation.paired
+
+    @property
+    def shared_seed_variance(self) -> float:
+        """The variance of what a seed adds to all variants alike; 0 if seeds are not paired."""
+        if self.seed_effect is None or not self.paired:
+            return 0.0
+        between, residual, _, _, variants = self.seed_effect
+        return max(0.0, (between - residual) / variants)
+
+    def odd(self, resolution: float) -> np.ndarray:
+        """(n,) bool: runs whose externally studentized residual is too large for chance."""
+        left = self.df - 1
+        if left < 0.5:
+            return np.zeros(len(self.entries), dtype=bool)
+        share = np.maximum(self.share, 1e-9)
+        squares = np.where(self.share > 1e-9, self.residuals**2 / share, 0.0)
+        without = (self.residuals @ self.residuals - squares) / left
+        t = np.sqrt(squares / np.maximum(without, max(resolution**2 / 12, 1e-300)))
+        is_far = 2 * len(t) * special.stdtr(left, -t) < ODD_LEVEL
+        odd: np.ndarray = is_far & (t > t.max() * (1 - 1e-9))
+        return odd
+
+
+def fit_pool(runs: Measurements, entries: np.ndarray, pair: bool | None = None) -> Pool:
+    """Fit variants, and seeds where they are paired; `pair` decides that, by default a rule."""
+    if not len(entries):
+        return Pool(entries)
+    variants, y = _dummies(runs.variant[entries]), runs.accuracy[entries]
+    one_way = _residuals(variants, y)
+    two_way = _residuals(np.hstack([variants, _dummies(runs.seed[entries])]), y)
+    effect = _analyse_seeds(one_way, two_way)
+    correlation = None
+    if effect is not None and effect.residual:
+        f, dfs = effect.between / effect.residual, (effect.between_df, effect.residual_df)
+        quantiles = 1.0, stats.f.ppf(1 - LEVEL / 2, *dfs), stats.f.ppf(LEVEL / 2, *dfs)
+        ratios = [f / quantile - 1 for quantile in quantiles]
+        r, low, high = (float(ratio / (ratio + effect.variants)) for ratio in ratios)
+        clear = not PAIRING_LEVEL / 2 < stats.f.sf(f, *dfs) < 1 - PAIRING_LEVEL / 2
+        paired = variants.shape[1] >= PAIR_FROM or bool(clear) if pair is None else pair
+        correlation = SeedCorrelation(r, low, high, paired)
+    chosen = two_way if correlation and correlation.paired else one_way
+    return Pool(entries, *chosen, correlation, effect)
+
+
+def _residuals(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The residuals and each one's share of the degrees of freedom, both (runs,)."""
+    basis, values, _ = np.linalg.svd(design, full_matrices=False)
+    basis = basis[:, values > 1e-9 * values[0]]
+    return y - basis @ (basis.T @ y), 1 - (basis**2).sum(axis=1)
+
+
+def _analyse_seeds(
+    one_way: tuple[np.ndarray, np.ndarray], two_way: tuple[np.ndarray, np.ndarray]
+) -> _SeedEffect | None:
+    """The analysis of variance of seeds; None without enough degrees of freedom."""
+    one_way_df, residual_df = (round(float(share.sum())) for _, share in (one_way, two_way))
+    between_df = one_way_df - residual_df
+    if residual_df < 1 or between_df < 1:
+        return None
+    whole, residual = (float((residuals**2).sum()) for residuals, _ in (one_way, two_way))
+    return _SeedEffect(
+        max(0.0, whole - residual) / between_df,
+        residual / residual_df,
+        between_df,
+        residual_df,
+        float(one_way[1].sum()) / between_df,
+    )
+
+
+@dataclass(frozen=True)
 class VarianceComponents:
     """The variance components of a study, fitted once; any contrast is estimated from them."""
 
     runs: Measurements
+    pair: bool | None = None
+    """Whether seeds are paired; None: by the rule."""
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -259,103 +381,87 @@ class VarianceComponents:
         return np.unique(self.runs.run, return_index=True)[1]
 
     @cached_property
-    def _replicated(self) -> np.ndarray:
-        """The runs of variants with several; a shared run counts for the first variant."""
+    def _collapsed(self) -> np.ndarray:
+        """(N,) bool."""
+        return np.isin(self.runs.run, list(self.runs.collapsed))
+
+    @cached_property
+    def collapsed(self) -> frozenset[str]:
+        """The variants of which no run learned anything."""
+        learned = {int(index) for index in self.runs.variant[~self._collapsed]}
+        return frozenset(v for i, v in enumerate(self.runs.variants) if i not in learned)
+
+    @cached_property
+    def _pool_and_odd(self) -> tuple[Pool, dict[str, tuple[int, ...]], np.ndarray]:
+        """The pool, the odd runs, and bool (variants,): which variants keep their own variance.
+
+        A variant with an odd run leaves the pool, until there is none; one with a run that
+        collapsed is never in it. A run that variants share counts for the first of them.
+        """
+        runs, odd = self.runs, dict[str, tuple[int, ...]]()
+        apart = np.bincount(runs.variant, self._collapsed, minlength=len(self.counts)) > 0
         entries = np.sort(self._distinct)
-        kept: np.ndarray = entries[self.counts[self.runs.variant[entries]] > 1]
-        return kept
-
-    @cached_property
-    def _one_way(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._residuals(_dummies(self.runs.variant[self._replicated]))
-
-    @cached_property
-    def _two_way(self) -> tuple[np.ndarray, np.ndarray]:
-        kept = self._replicated
-        return self._residuals(
-            np.hstack([_dummies(self.runs.variant[kept]), _dummies(self.runs.seed[kept])])
-        )
-
-    def _residuals(self, design: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The residuals and each one's share of the degrees of freedom, both (runs,)."""
-        basis, values, _ = np.linalg.svd(design, full_matrices=False)
-        basis = basis[:, values > 1e-9 * values[0]] if len(values) else basis
-        y = self.runs.accuracy[self._replicated]
-        return y - basis @ (basis.T @ y), 1 - (basis**2).sum(axis=1)
-
-    @cached_property
-    def _seed_effect(self) -> _SeedEffect | None:
-        """The analysis of variance of seeds; None without enough degrees of freedom."""
-        if not len(self._replicated):
-            return None
-        (one_way, one_way_df), (two_way, two_way_df) = self._one_way, self._two_way
-        residual_df = round(float(two_way_df.sum()))
-        between_df = round(float(one_way_df.sum())) - residual_df
-        if residual_df < 1 or between_df < 1:
-            return None
-        residual = float((two_way**2).sum())
-        between = max(0.0, float((one_way**2).sum()) - residual)
-        return _SeedEffect(
-            between / between_df,
-            residual / residual_df,
-            between_df,
-            residual_df,
-            float(one_way_df.sum()) / between_df,
-        )
-
-    @cached_property
-    def seed_correlation(self) -> SeedCorrelation | None:
-        """None where no two variants share two seeds, or nothing varies."""
-        effect = self._seed_effect
-        if effect is None or not effect.residual:
-            return None
-        f = effect.between / effect.residual
-        dfs = effect.between_df, effect.residual_df
-        quantiles = 1.0, stats.f.ppf(1 - LEVEL / 2, *dfs), stats.f.ppf(LEVEL / 2, *dfs)
-        ratios = [f / quantile - 1 for quantile in quantiles]
-        correlation, low, high = (float(r / (r + effect.variants)) for r in ratios)
-        significant = not PAIRING_LEVEL / 2 < stats.f.sf(f, *dfs) < 1 - PAIRING_LEVEL / 2
-        many = len(np.unique(self.runs.variant[self._replicated])) >= PAIR_FROM
-        return SeedCorrelation(correlation, low, high, many or bool(significant))
+        entries = entries[self.counts[runs.variant[entries]] > 1]
+        while True:
+            pool = fit_pool(runs, entries[~apart[runs.variant[entries]]], self.pair)
+            found = pool.entries[pool.odd(runs.resolution)]
+            if not len(found):
+                return pool, odd, apart
+            variant = runs.variant[found[0]]
+            seeds = runs.seed[found[runs.variant[found] == variant]]
+            odd[runs.variants[variant]] = tuple(int(seed) for seed in seeds)
+            apart[variant] = True
 
     @property
-    def _paired(self) -> bool:
-        return self.seed_correlation is not None and self.seed_correlation.paired
+    def pool(self) -> Pool:
+        return self._pool_and_odd[0]
 
-    @cached_property
-    def df(self) -> float:
-        """Degrees of freedom of the pooled variance between seeds; 0 if no variant has two."""
-        if not len(self._replicated):
-            return 0.0
-        return float((self._two_way if self._paired else self._one_way)[1].sum())
+    @property
+    def odd_runs(self) -> dict[str, tuple[int, ...]]:
+        """By variant, the seeds of runs too far from the others for its spread to be shared."""
+        return self._pool_and_odd[1]
 
-    @cached_property
-    def shared_seed_variance(self) -> float:
-        """The variance of what a seed adds to all variants alike; 0 if seeds are not paired."""
-        if self._seed_effect is None or not self._paired:
-            return 0.0
-        between, residual, _, _, variants = self._seed_effect
-        return max(0.0, (between - residual) / variants)
+    @property
+    def apart(self) -> np.ndarray:
+        """(variants,) bool: those that keep their own variance, with n - 1 degrees of freedom."""
+        return self._pool_and_odd[2] & (self.counts > 1)
+
+    @property
+    def seed_correlation(self) -> SeedCorrelation | None:
+        """None where no two variants share two seeds, or nothing varies."""
+        return self.pool.correlation
+
+    @property
+    def no_spread(self) -> bool:
+        """Whether seeds agree as far as the accuracy is known: deterministic, or rounded."""
+        pool = self.pool
+        return pool.df > 0 and pool.variance <= self.runs.resolution**2 / 12
+
+    @property
+    def pooled_seeds(self) -> float:
+        """The mean number of seeds of the variants in the pool."""
+        counts = self.counts[(self.counts > 1) & ~self.apart]
+        return float(counts.mean()) if len(counts) else 1.0
 
     @cached_property
     def seed_variance(self) -> np.ndarray:
-        """(variants,) variance between a variant's seeds on the fixed test set, without the shared
-        part; empty if no variant has two seeds.
+        """(variants,) variance between a variant's seeds on the fixed test set, in the pool without
+        the shared part.
 
         One pooled variance for all, because a variant's own over few seeds is hardly known. The
         variance of a variant that spreads more is shrunk towards the pooled one with `PRIOR_DF`.
         """
-        if not self.df:
-            return np.empty(0)
-        residuals, share = self._two_way if self._paired else self._one_way
-        variant = self.runs.variant[self._replicated]
-        squares = np.bincount(variant, residuals**2, minlength=len(self.counts))
-        df = np.bincount(variant, share, minlength=len(self.counts))
-        pooled = squares.sum() / df.sum()
-        floor = (100 / self.runs.images) ** 2  # the resolution of an accuracy is one image
-        variance: np.ndarray = np.maximum(
-            (PRIOR_DF * pooled + squares) / (PRIOR_DF + df), max(pooled, floor)
+        pool, runs, size = self.pool, self.runs, len(self.counts)
+        variant, floor = runs.variant[pool.entries], runs.resolution**2 / 12
+        squares = np.bincount(variant, pool.residuals**2, minlength=size)
+        df = np.bincount(variant, pool.share, minlength=size)
+        shrunk = (PRIOR_DF * pool.variance + squares) / (PRIOR_DF + df)
+        centred = np.bincount(
+            runs.variant, (runs.accuracy - self.means[runs.variant]) ** 2, minlength=size
         )
+        own = centred / np.maximum(self.counts - 1, 1)
+        pooled = np.maximum(shrunk, pool.variance)
+        variance: np.ndarray = np.maximum(np.where(self.apart, own, pooled), floor)
         return variance
 
     @cached_property
@@ -394,41 +500,69 @@ class VarianceComponents:
         """
         weights = self.weights(contrast)
         used = weights != 0
-        fixed, new = self.fixed_test(weights), self.new_images(weights)
+        both = {"fixed": self.fixed_test(weights), "new": self.new_images(weights)}
         several = borrow or bool((self.counts[used] > 1).all())
         squares = weights[used] ** 2
-        pool = self.counts[self.counts > 1]
         return Estimate(
             float(weights @ self.means),
             self.these_runs(weights),
-            {"fixed": fixed, "new": new} if several and fixed and new else {},
+            {question: one for question, one in both.items() if one and several},
             float(squares.sum() / (squares / self.counts[used]).sum()) if used.any() else 0.0,
-            float(pool.mean()) if len(pool) else 1.0,
+            self.pooled_seeds,
         )
 
     def fixed_test(self, weights: np.ndarray) -> Uncertainty | None:
-        """The uncertainty over new seeds on this test set; None if no variant has two seeds."""
-        if not self.df:
+        """The uncertainty over new seeds on this test set; None if nothing tells the spread.
+
+        Variances that are estimated apart are added as Welch and Satterthwaite do.
+        """
+        pool, runs = self.pool, self.runs
+        if not pool.df and not self.apart[weights != 0].all():
             return None
         per_run = self._per_run(weights)
         # A run that variants share varies once, by the sum of its weights.
-        distinct = per_run @ _dummies(self.runs.run)
-        own = float(distinct**2 @ self.seed_variance[self.runs.variant[self._distinct]])
-        _, place = np.unique(self.runs.seed, return_inverse=True)
-        unbalanced = float((np.bincount(place, per_run) ** 2).sum()) * self.shared_seed_variance
-        df = self.df
-        if self._seed_effect and unbalanced > 1e-12 * own:  # Satterthwaite, a sum of two estimates
-            between_df = self._seed_effect.between_df
-            df = (own + unbalanced) ** 2 / (own**2 / df + unbalanced**2 / between_df)
-        return Uncertainty(own + unbalanced, df, 0.0)
+        distinct = per_run @ _dummies(runs.run)
+        variant = runs.variant[self._distinct]
+        parts = np.bincount(
+            variant, distinct**2 * self.seed_variance[variant], minlength=len(self.counts)
+        )
+        _, place = np.unique(runs.seed, return_inverse=True)
+        unbalanced = float((np.bincount(place, per_run) ** 2).sum()) * pool.shared_seed_variance
+        own = [float(parts[~self.apart].sum()), *parts[self.apart].tolist()]
+        dfs = [pool.df, *(self.counts[self.apart] - 1.0).tolist()]
+        if pool.seed_effect and unbalanced > 1e-12 * own[0]:
+            own.append(unbalanced)
+            dfs.append(float(pool.seed_effect.between_df))
+        known = [(part, df) for part, df in zip(own, dfs, strict=True) if part]
+        if len(known) < 2:
+            return Uncertainty(sum(own), known[0][1] if known else pool.df, 0.0)
+        whole = sum(own)
+        return Uncertainty(whole, whole**2 / sum(part**2 / df for part, df in known), 0.0)
+
+    def alone(self, one: str, other: str) -> tuple[float, Uncertainty]:
+        """The difference of two variants by their own runs, each with several.
+
+        Paired over the seeds that both have if seeds are paired, else with Welch's variance.
+        """
+        runs = self.runs
+        own = [runs.variant == runs.variants.index(name) for name in (one, other)]
+        shared, *places = np.intersect1d(*(runs.seed[mask] for mask in own), return_indices=True)
+        a, b = (runs.accuracy[mask] for mask in own)
+        if self.pool.paired and len(shared) > 1:
+            gaps = a[places[0]] - b[places[1]]
+            return float(gaps.mean()), Uncertainty(gaps.var(ddof=1) / len(gaps), len(gaps) - 1, 0.0)
+        parts = [each.var(ddof=1) / len(each) for each in (a, b)]
+        squares = sum(part**2 / (len(each) - 1) for part, each in zip(parts, (a, b), strict=True))
+        df = sum(parts) ** 2 / squares if squares else 1.0
+        return float(a.mean() - b.mean()), Uncertainty(sum(parts), df, 0.0)
 
     def new_images(self, weights: np.ndarray) -> Uncertainty | None:
         """The uncertainty over new seeds and new test images; None if no variant has two seeds."""
         fixed = self.fixed_test(weights)
-        if fixed is None:
+        if fixed is None or not self.runs.images:
             return None
         images = max(0.0, float(weights @ self.image_covariance @ weights)) / self.runs.images
-        least = 2 * (100 / self.runs.images) ** 2 - fixed.seeds
+        least = 2 * (self.runs.scale / self.runs.images) ** 2 - fixed.seeds
         return Uncertainty(fixed.seeds, fixed.df, max(images, least))
 
     def these_runs(self, weights: np.ndarray) -> Uncertainty:
@@ -438,8 +572,9 @@ class VarianceComponents:
         certainty (Bonett and Price 2012).
         """
         per_run = self._per_run(weights)
-        variance = float(per_run @ self.runs.covariance @ per_run) / self.runs.images
-        return Uncertainty(0.0, np.inf, max(0.0, variance) + 2 * (100 / self.runs.images) ** 2)
+        images = self.runs.images or math.inf
+        variance = max(0.0, float(per_run @ self.runs.covariance @ per_run)) / images
+        return Uncertainty(0.0, np.inf, variance + 2 * (self.runs.scale / images) ** 2)
 
     def covariance_of_means(self, question: str) -> np.ndarray:
         """(variants, variants) covariance of the means over new seeds on the "fixed" test set, or
@@ -449,7 +584,7 @@ class VarianceComponents:
         distinct = _dummies(self.runs.run).T @ members  # (distinct runs, variants)
         run_variance = self.seed_variance[self.runs.variant[self._distinct]]
         covariance: np.ndarray = distinct.T @ (run_variance[:, None] * distinct)
-        covariance += self.shared_seed_variance * (members.T @ same_seed @ members)
+        covariance += self.pool.shared_seed_variance * (members.T @ same_seed @ members)
         return covariance + self.image_covariance / self.runs.images * (question == "new")
 
     def _per_run(self, weights: np.ndarray) -> np.ndarray:

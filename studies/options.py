@@ -1,4 +1,5 @@
-"""What a user can request of every command on a study, and of those that train. Needs no torch.
+"""What a user can request of every command on a study, of those that train, and of judge. Needs no
+torch.
 
 The docstrings of the fields are the help of the command line.
 """
@@ -7,7 +8,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -95,3 +96,26 @@ class TrainOptions(StudyOptions):
             raise ValueError(
                 f"--checkpoint-minutes is {self.execution.checkpoint_minutes}: give 0 or more"
             )
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """How a table of results is judged."""
+
+    baseline: str | None = None
+    """The variant that the others are compared with; default: the first."""
+    against: Literal["baseline", "previous"] = "baseline"
+    """previous: compare each variant with the one before it."""
+    lower_is_better: bool = False
+    """A lower value is an improvement."""
+    margin: float | None = None
+    """A difference that is surely smaller is "no difference", in the unit of value; default: no
+    such verdict."""
+    level: float = 0.05
+    """The probability of any false verdict among the comparisons."""
+    failed: Literal["refuse", "drop"] = "refuse"
+    """drop: judge a variant with failed runs (no finite value) by its other runs."""
+    pair: Literal["auto", "yes", "no"] = "auto"
+    """Leave out what a seed does to all variants alike; auto: where it is clear."""
+    find: float | None = None
+    """The difference whose needed seeds are printed; default: the margin."""

@@ -88,7 +88,7 @@ def test_no_difference_needs_two_one_sided_tests() -> None:
 
 
 def test_one_seed_gets_a_description_and_no_verdict() -> None:
-    runs = levels(a=[70.0], b=[80.0], c=[70.0, 70.1, 70.2], d=[80.0, 80.1, 80.2])
+    runs = levels(a=[70.0], b=[80.0], c=[70.0, 70.1, 70.2], d=[80.0, 80.2, 80.1])
     pairs = (("b", "a"), ("b", "c"), ("d", "c"))
     single, half, full = judge(runs, Plan((Family("steps", pairs, (3,)),), (0, 1, 2)))
     for described in (single, half):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.worlds import measurements
-from report.statistics import Measurements, Uncertainty, VarianceComponents, holm
+from report.statistics import Estimate, Measurements, Uncertainty, VarianceComponents, holm
+
+CASES = Path(__file__).parent / "judge_cases"
 
 
 def draw(rng: np.random.Generator, chance: np.ndarray | float, seeds: int, images: int = 0):
@@ -130,7 +133,7 @@ def test_a_variant_with_one_seed_can_borrow_the_spread_of_the_others() -> None:
 def test_seeds_that_agree_to_the_image_are_not_taken_for_certainty() -> None:
     same = np.repeat((np.arange(400) < 200).astype(np.uint8)[None], 3, axis=0)
     for uncertainty in components(a=same, b=same).estimate(B_MINUS_A).uncertainty.values():
-        assert uncertainty.standard_error > 0.1
+        assert uncertainty.standard_error > 0.05
         assert 2 * uncertainty.tail(0.0) == pytest.approx(1)
 
 
@@ -181,17 +184,14 @@ def test_holm_is_that_of_statsmodels() -> None:
     np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
 
 
-def test_the_seeds_needed_have_the_power_that_is_promised() -> None:
-    rng = np.random.default_rng(3)
-    estimate = components(a=draw(rng, 0.7, 3, 900), b=draw(rng, 0.7, 3, 900)).estimate(B_MINUS_A)
-    error = estimate.uncertainty["fixed"].standard_error
-    needed = replace(estimate, points=error).seeds_needed("fixed", 0.05)
-    assert needed is not None
-
-    def detectable(seeds: int) -> float:
-        df = 2 * (seeds - 1)
-        return float((stats.t.isf(0.025, df) + stats.t.isf(0.2, df)) * error * (3 / seeds) ** 0.5)
-
-    assert detectable(needed) <= error < detectable(needed - 1)
-    assert estimate.uncertainty["fixed"].detectable(0.05) == pytest.approx(detectable(3))
-    assert replace(estimate, points=1e-6).seeds_needed("fixed", 0.05) is None
+@pytest.mark.parametrize("known", json.loads((CASES / "seeds_needed.expected.json").read_text()))
+def test_the_seeds_needed_have_the_power_that_is_promised(known: dict[str, float]) -> None:
+    variance, df = known["sd"] ** 2, 2 * known["variants"]
+    pair = Uncertainty(2 * variance / 3, df, 0.0)
+    usual = Estimate(0.0, pair, {"fixed": pair}, 3, 3)
+    level = 0.05 / known["family"]
+    assert usual.seeds_needed("fixed", known["gap"], level) == known["seeds"]
+    power = usual.with_seeds("fixed", known["seeds"]).power(known["gap"], level)
+    assert power == pytest.approx(known["power"], rel=1e-6)
+    assert pair.power(pair.detectable(level), level) == pytest.approx(0.8)
+    assert usual.seeds_needed("fixed", 1e-6, level) is None
