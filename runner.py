@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO, cast, get_args
 from unittest.mock import patch
@@ -297,11 +297,10 @@ class Judge(JudgeOptions):
     """loss: exit with 1 if a verdict is a loss."""
 
     def execute(self) -> int:
-        from report.judge import judge, plot, read, render
+        from report.results_table import judge, plot, read, render
 
-        options = {field.name: getattr(self, field.name) for field in fields(JudgeOptions)}
         items = None if self.items is None else read(self.items)
-        result = judge(read(self.file), items=items, **options)
+        result = judge(read(self.file), items, self)
         if self.plot:
             plot(result, self.plot)
         print(render(result, self.format), end="")

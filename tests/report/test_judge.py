@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import report
-from report.judge import read
+from report.results_table import read
 
 CASES = Path(__file__).parent / "judge_cases"
 

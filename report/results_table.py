@@ -28,25 +28,14 @@ from studies.options import JudgeOptions
 from utils.markdown import NOTHING, interval, plain, signed, table
 from utils.text import did_you_mean, first_few, plural
 
+Result = dict[str, Any]
 Format = Literal["text", "markdown", "json", "csv"]
 PLOTS = (".png", ".svg", ".pdf")
 _RIGHT = {"1": 1, "true": 1, "1.0": 1, "0": 0, "false": 0, "0.0": 0}
 
 
-def judge(
-    frame: pd.DataFrame, *, items: pd.DataFrame | None = None, **options: Any
-) -> dict[str, Any]:
-    """Judge a table with the columns variant, seed and value, one row a run.
-
-    A value that is no finite number is a failed run. `items` has the columns variant, seed, item
-    and correct, and adds the interval for new items. `options` are the fields of
-    `studies.options.JudgeOptions`. Returns what `runner.py judge --format json` prints
-    (docs/judge.md).
-
-    Raises:
-        ValueError: the table or an option is wrong.
-    """
-    settings = JudgeOptions(**options)
+def judge(frame: pd.DataFrame, items: pd.DataFrame | None, settings: JudgeOptions) -> Result:
+    """Judge a table and make the record that `--format json` prints (see `report.judge`)."""
     names, runs = _read_runs(frame)
     first, pairs = _pairs(names, settings)
     _check(runs, settings)
@@ -298,7 +287,7 @@ def read(source: str) -> pd.DataFrame:
     return table.rename(columns=str.strip)
 
 
-def render(result: dict[str, Any], style: Format) -> str:
+def render(result: Result, style: Format) -> str:
     """The verdicts as text, Markdown, JSON or CSV."""
     if style == "json":
         return json.dumps(result, indent=1, allow_nan=False) + "\n"
@@ -311,7 +300,7 @@ def render(result: dict[str, Any], style: Format) -> str:
     return _text(result, markdown=style == "markdown")
 
 
-def _text(result: dict[str, Any], *, markdown: bool) -> str:
+def _text(result: Result, *, markdown: bool) -> str:
     spread, odd = result["spread"], [one for one in result["variants"] if one["odd_runs"]]
     digits = -math.floor(math.log10(max(spread["pooled_sd"] or 0.0, result["resolution"]))) + 1
     digits = min(max(digits, 0), 9)
@@ -356,7 +345,7 @@ def _cells(one: dict[str, Any], variant: dict[str, Any], digits: int) -> tuple[s
     return one["variant"], one["baseline"], str(variant["n"]), mean, gap, bounds, p, verdict
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
+def plot(result: Result, path: Path) -> None:
     """Draw the differences with their intervals into a file. Raises ValueError if it cannot be."""
     if path.suffix not in PLOTS or not path.parent.is_dir():
         raise ValueError(f"{path} cannot be drawn: give a file in a folder, {', '.join(PLOTS)}")
