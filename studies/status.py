@@ -39,6 +39,8 @@ class RunStatus:
     top1: float | None = None
     seconds: float | None = None
     """How long a finished run took."""
+    collapsed: str | None = None
+    """Why a finished run counts as collapsed: it learned nothing."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,10 @@ def _run_status(step: str, seed: int, folder: Path | None) -> RunStatus:
         return RunStatus(step, seed, "failed", reason=str(damaged))
     if result:
         seconds = result["seconds"]["total"]
-        return RunStatus(step, seed, "done", top1=result["top1"], seconds=seconds)
+        collapsed = result.get("collapsed")
+        return RunStatus(
+            step, seed, "done", top1=result["top1"], seconds=seconds, collapsed=collapsed
+        )
     failure, vanished = read_failure(folder) or {}, None
     if lock := read_lock(folder / LOCK):
         silent = _seconds_since_change(folder / LOCK)
@@ -177,7 +182,11 @@ def as_table(status: Status) -> str:
         for step, runs in steps.items():
             seeds = f"seed{'s' * (len(runs) > 1)} {' '.join(str(run.seed) for run in runs)}"
             top1 = " ".join(f"{run.top1:.2f}" for run in runs if run.top1 is not None)
-            rows.append((state, step, seeds, top1 and f"top-1 {top1}"))
+            parts = [f"top-1 {top1}"] if top1 else []
+            parts += [
+                f"seed {run.seed} collapsed: {run.collapsed}" for run in runs if run.collapsed
+            ]
+            rows.append((state, step, seeds, "; ".join(parts)))
     widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
     lines = [title]
     for row in rows:

@@ -23,7 +23,7 @@ from training.device import autocast, code_version, device_name, environment, wa
 from training.evaluation import Evaluation
 from training.execution import Execution, Stores
 from training.monitor import update_seconds
-from training.spec import ABOUT, CONFIG, ENVIRONMENT, METRICS, RESULT, WEIGHTS, RunSpec
+from training.spec import ABOUT, CONFIG, ENVIRONMENT, METRICS, RESULT, WEIGHTS, RunSpec, collapse
 from training.update import TrainState
 from utils.files import write_atomically, write_json
 
@@ -145,6 +145,7 @@ def finish(
     scaled = run.recipe.layer_scale is not None
     size = architecture_complexity(run.architecture, run.resolution, layer_scale=scaled)
     images = run.recipe.images_seen(len(stores.train))
+    why = collapse(test.labels.tolist(), test.top[:, 0].tolist(), len(stores.classes))
     result = {
         "step": run.step,
         "number": run.number,
@@ -157,6 +158,7 @@ def finish(
         "top5": test.top5,
         "loss": test.loss,
         "test_images": len(test.labels),
+        **({"collapsed": why} if why else {}),
         "selected_epoch": best_epoch,
         "weights_sha256": hashlib.sha256((run.folder / WEIGHTS).read_bytes()).hexdigest(),
         "epochs": run.recipe.epochs,

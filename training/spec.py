@@ -83,3 +83,23 @@ def predictions_csv(
     for image, label, p, best, top in zip(ids, labels, p_labels, p_tops, tops, strict=True):
         writer.writerow([image, label, f"{p:.{DIGITS}g}", f"{best:.{DIGITS}g}", *top])
     return file.getvalue().encode(errors="surrogateescape")
+
+
+LIKELY_CAUSES = (
+    "a learning rate too high, a moving average of weights longer than the run, or batch norm on "
+    "very small parts of a batch"
+)
+"""Of a collapse, and of a loss that is not finite."""
+
+
+def collapse(labels: Sequence[int], predicted: Sequence[int], classes: int) -> str:
+    """Why predictions show that a run learned nothing; empty where they do not.
+
+    No better than chance: not above it by two standard errors, nor by a fifth of it.
+    """
+    if len(set(predicted)) == 1 and len(set(labels)) > 1:
+        return "constant predictions"
+    chance = 1 / classes
+    error = math.sqrt(chance * (1 - chance) / len(labels))
+    right = sum(map(int.__eq__, labels, predicted)) / len(labels)
+    return "no better than chance" if right <= chance + min(2 * error, chance / 5) else ""

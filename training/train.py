@@ -5,6 +5,7 @@ where it was: the weights, the optimizer and `State` are all there is to save.
 """
 
 import json
+import math
 import sys
 import time
 from contextlib import ExitStack, closing
@@ -29,7 +30,7 @@ from training.execution import ComputeOptions, Execution, Stores
 from training.interrupt import Stopped, StopRequest
 from training.monitor import BadLoss, Progress, update_seconds
 from training.recipe import InitialWeights
-from training.spec import METRICS, RunSpec
+from training.spec import LIKELY_CAUSES, METRICS, RunSpec
 from training.update import TrainState, learning_rate, update
 from utils.files import write_atomically
 from utils.locks import Lock
@@ -169,6 +170,7 @@ class Trainer:
         with train_state.clock("backward"):
             train_state.monitor.drain()
         validation = self.evaluate(self.stores.validation)
+        self.require_finite(validation, f"validation loss after epoch {epoch + 1}")
         self.check_lock()
         if self.processes.is_first:
             after = train_state.clock.read()
@@ -217,6 +219,7 @@ class Trainer:
             raise Stopped(
                 f"{run.title} was stopped in its test; the same command repeats the test"
             ) from None
+        self.require_finite(test, "test loss")
         self.check_lock()
         if not self.processes.is_first:
             return {}
@@ -229,7 +232,16 @@ class Trainer:
         )
         took = duration(sum(seconds.values()))
         self.progress.log(f"top-1 {test.top1:.2f} % on {len(test.labels):,} test images in {took}")
+        if why := result.get("collapsed"):
+            self.progress.log(f"the run collapsed ({why}); likely causes: {LIKELY_CAUSES}")
         return result
+
+    def require_finite(self, evaluation: Evaluation, what: str) -> None:
+        """Raise NonFinite unless the loss of an evaluation is a finite number."""
+        if not math.isfinite(evaluation.loss):
+            raise NonFinite(
+                f"{self.run.title}: the {what} is {evaluation.loss}; likely causes: {LIKELY_CAUSES}"
+            )
 
     def evaluate(self, split: ImageStore) -> Evaluation:
         """Evaluate the network on `split`. Raises Stopped between two batches."""

@@ -37,7 +37,7 @@ def test_every_state_of_a_run_is_distinguished(study) -> None:
     steps = ("done", "running", "stopped", "failed", "queued")
     note_requested(study, [(step, seed) for step in steps for seed in (0, 1)])
     result = {"top1": 84.25, "images_per_second": 1.0, "seconds": {"total": 60.0}}
-    add_run(study, "done", result=result)
+    add_run(study, "done", result=result | {"collapsed": "constant predictions"})
     stopped = add_run(study, "stopped")
     (stopped / "checkpoint.pt").touch()
     (stopped / "metrics.jsonl").write_text('{"epoch": 1}\n')
@@ -50,7 +50,9 @@ def test_every_state_of_a_run_is_distinguished(study) -> None:
     first = {run.step: run for run in status.runs if run.seed == 0}
     running = replace(first["running"], state="running", epoch="2/3", seconds_left=90.0)
     assert first == {
-        "done": RunStatus("done", 0, "done", top1=84.25, seconds=60.0),
+        "done": RunStatus(
+            "done", 0, "done", top1=84.25, seconds=60.0, collapsed="constant predictions"
+        ),
         "running": running,
         "stopped": RunStatus("stopped", 0, "stopped", epoch="1/3"),
         "failed": RunStatus("failed", 0, "failed", reason="the loss is nan in epoch 2"),
@@ -62,7 +64,8 @@ def test_every_state_of_a_run_is_distinguished(study) -> None:
     counts = "10 runs, 1 failed, 1 running, 1 stopped, 6 queued, 1 done; about 8 min left"
     assert f"{counts} with 1 at work" in table
     assert "epoch 2/3, 90 s left" in table
-    assert "done     done            seed 0" in table.replace("  top-1 84.25", "")
+    collapsed = "top-1 84.25; seed 0 collapsed: constant predictions"
+    assert f"done     done            seed 0                {collapsed}" in table
 
 
 def test_a_process_that_vanished_or_fell_silent_is_named(study, monkeypatch) -> None:

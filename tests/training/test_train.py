@@ -19,7 +19,7 @@ from studies.run import Run
 from training import checkpoint, records, train
 from training.checkpoint import Damaged
 from training.interrupt import Item, Stopped, StopRequest
-from training.spec import ABOUT
+from training.spec import ABOUT, collapse
 from training.train import NonFinite
 
 CPU = torch.device("cpu")
@@ -359,6 +359,35 @@ def test_a_loss_that_is_not_a_number_stops_the_run_before_the_update(make_run, g
     ):
         go(run)
     assert not (run.folder / "result.json").exists()
+
+
+def test_a_loss_that_is_not_a_number_after_an_epoch_fails_the_run(make_run, go) -> None:
+    """One update makes the weights too large: its own loss was finite, the next is not."""
+    run = make_run("1", optimizer="sgd", lr=1e30, warmup_epochs=0, epochs=1, batch_size=64)
+    with pytest.raises(NonFinite, match="the validation loss after epoch 1 is nan; likely causes"):
+        go(run)
+    assert not (run.folder / "result.json").exists()
+
+
+def test_a_run_that_learned_nothing_is_logged_as_collapsed(make_run, go, capsys) -> None:
+    run = make_run("1", optimizer="sgd", lr=1e-9, warmup_epochs=0, min_lr=0.0, epochs=1)
+    assert go(run)["collapsed"] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("right", "guesses", "why"),
+    [
+        (400, 10, ""),
+        (108, 10, ""),
+        (106, 10, "no better than chance"),
+        (0, 10, "no better than chance"),
+        (100, 1, "constant predictions"),
+    ],
+)
+def test_a_run_no_better_than_chance_has_collapsed(right: int, guesses: int, why: str) -> None:
+    labels = [i % 10 for i in range(10_000)]
+    predicted = [i if place < 10 * right else (i + 1) % 10 for place, i in enumerate(labels)]
+    assert collapse(labels, predicted if guesses > 1 else [3] * 10_000, 10) == why
 
 
 @pytest.mark.parametrize(
