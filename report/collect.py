@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from studies.identity import difference
 from studies.plan import Plan, plans_of
 from studies.run import Index, run_folders
 from studies.study import read_study
+from training.spec import LIKELY_CAUSES, collapse
 from utils.files import read_bytes
 from utils.text import first_few
 
@@ -57,6 +59,8 @@ class Predictions:
     """(n,) float32: its probability; None in runs of older code."""
     digest: str
     """Of names and labels: only runs with the same digest are comparable."""
+    classes: int
+    """Of the data set."""
 
     @property
     def correct(self) -> np.ndarray:
@@ -89,6 +93,14 @@ class RunRecord:
     def correct(self) -> np.ndarray | None:
         """(n,) bool for each test image."""
         return None if self.predictions is None else self.predictions.correct
+
+    @cached_property
+    def collapsed(self) -> str:
+        """Why the run counts as collapsed; empty if it learned something, or is unfinished."""
+        if self.predictions is None:
+            return ""
+        known = self.predictions
+        return collapse(known.label.tolist(), known.top1.tolist(), known.classes)
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,12 @@ class StudyRecord:
     def oddities(self) -> tuple[str, ...]:
         """A sentence for each run left out and for each thing that the others do not share."""
         left_out = (f"{run.name} is left out: {run.reason}." for run in self.left_out)
-        return (*left_out, *self.warnings)
+        collapsed = (
+            f"{run.name} collapsed ({run.collapsed}); likely causes: {LIKELY_CAUSES}."
+            for run in self.runs
+            if run.collapsed
+        )
+        return (*left_out, *collapsed, *self.warnings)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -184,6 +201,7 @@ def measure(
         [run.seed for _, run in every],
         correct if images is None else correct[:, images],
         [run.identity.get("digest", (variant, run.name)) for variant, run in every],
+        [bool(run.collapsed) for _, run in every],
     )
 
 
@@ -424,7 +442,7 @@ def _read_predictions(path: Path, classes: int, shared: dict[str, np.ndarray]) -
     if not np.isin(np.concatenate([label, top1]), np.arange(classes)).all():
         raise OddRun(f"{path.name} has a label that is not one of the {classes} classes")
     digest = hashlib.sha256("\n".join(images).encode() + label.tobytes()).hexdigest()
-    return Predictions(shared.setdefault(digest, images), label, top1, p_top1, digest)
+    return Predictions(shared.setdefault(digest, images), label, top1, p_top1, digest, classes)
 
 
 # Keys by which runs are compared; None where a run has none.

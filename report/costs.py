@@ -69,12 +69,15 @@ def table(summary: Summary) -> pd.DataFrame:
         record = summary.by_step[step.name]
         rows.append(
             {key: record[key] for key in ("number", "name", "after", "runs", "top1", "top1_std")}
+            | {"points": record["difference"]}
             | {cost.name: _mean(cost, runs) for cost in COSTS}
         )
-    keys = ["number", "name", "after", "runs", "top1", "top1_std", *(cost.name for cost in COSTS)]
+    keys = ["number", "name", "after", "runs", "top1", "top1_std", "points"]
+    keys += [cost.name for cost in COSTS]
     found = pd.DataFrame(rows, columns=keys).astype({"number": "Int64"})
     before = found.set_index("name").reindex(found["after"]).reset_index(drop=True)
-    found["points"] = found["top1"] - before["top1"]
+    # A comparison that stopped early keeps its value; later runs, of other comparisons, add none.
+    found["points"] = found["points"].fillna(found["top1"] - before["top1"])
     for cost in COSTS:
         found[f"front_{cost.name}"] = front(
             found[cost.name].to_numpy(float), found["top1"].to_numpy(float)

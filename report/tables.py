@@ -106,6 +106,17 @@ class Summary:
         runs = self.runs_of_variants
         return VarianceComponents(measure(runs)) if runs else None
 
+    @property
+    def odd_runs(self) -> dict[str, tuple[int, ...]]:
+        """By variant, the seeds of runs far from the others, whose spread the study does not
+        share."""
+        return self.components.odd_runs if self.components else {}
+
+    @property
+    def collapsed(self) -> dict[str, str]:
+        """The finished runs that learned nothing, such as "gelu/seed-0", and how that shows."""
+        return {run.name: run.collapsed for run in self.study.all_finished if run.collapsed}
+
     @cached_property
     def judgements(self) -> dict[tuple[str, str], Judgement]:
         """Every comparison of the plan that has runs; in two families, by the first."""
@@ -244,6 +255,9 @@ class Summary:
             "p_margin": deciding.p_margin if deciding else np.nan,
             "p_margin_holm": deciding.p_margin_holm if deciding else np.nan,
             "verdict": difference.text if difference else "",
+            "rests_on_pooling": difference.rests_on_pooling if difference else False,
+            "odd_runs": " ".join(map(str, self.odd_runs.get(step.name, ()))),
+            "collapsed": " ".join(str(run.seed) for run in runs if run.collapsed),
             "detectable": deciding.detectable if deciding else np.nan,
             "seeds_needed": deciding.seeds_needed if deciding else None,
             "analyses": difference.analyses if difference else None,

@@ -34,7 +34,8 @@ def make(tmp_path: Path) -> Make:
     return run
 
 
-DEMO = "0 1 2 3 4 5 6 7 kernel-5 8 kernel-9 kernel-11 9 10 11 12 13".split()
+_FIRST, _LAST = map(str, range(8)), map(str, range(9, 14))
+DEMO = [*_FIRST, "kernel-5", "8", "kernel-9", "kernel-11", *_LAST]
 HANDED_ON = {
     ("ablation-step", "3"): ["train", "3"],
     ("ablation-step", "N=3", "PRESET=pocket"): ["train", "3", "--preset=pocket"],

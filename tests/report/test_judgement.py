@@ -14,6 +14,7 @@ import ablations
 from ablations.designs import DesignSpec, build_design
 from ablations.roadmaps import custom
 from benchmarks.worlds import World, measurements
+from report import costs
 from report.collect import read
 from report.judgement import Judgement
 from report.sequential import (
@@ -263,6 +264,19 @@ def test_each_roadmap_is_judged_by_its_own_runs(two_roadmaps) -> None:
     assert summary.differences["width"].verdict == "gain"
     assert missing_seeds(study.root, plan, designs[0]) == {}
     assert missing_seeds(study.root, plan, designs[1]) == {"more": (0, 1), "finer": (0, 1)}
+
+
+def test_a_comparison_that_stopped_early_has_one_value_everywhere(two_roadmaps) -> None:
+    study, designs = two_roadmaps
+    write_plan(study, designs, (2, 3), (2, 3))
+    for name, hits in (("depthwise", 1300), ("width", 1600)):
+        study.add(name, hits, seed=2)
+    summary = Summary(read(study.root))
+    stopped = summary.differences["width"]
+    assert stopped.seeds == (2, 2)
+    assert summary.by_step["width"]["top1"] - summary.by_step["depthwise"]["top1"] > stopped.points
+    points = costs.table(summary).set_index("name").loc["width", "points"]
+    assert points == summary.by_step["width"]["difference"] == stopped.points
 
 
 def test_the_page_has_the_plan_and_its_analyses(two_roadmaps) -> None:
