@@ -275,8 +275,7 @@ def test_the_command_reads_standard_input_draws_and_fails_on_a_loss(tmp_path) ->
     assert done.returncode == 1
     assert json.loads(done.stdout)["comparisons"][0]["verdict"] == "loss"
     assert "<svg" in plot.read_text()
-    # An interpreter without torch: a user of judge need not wait for it.
-    code = "import sys; sys.modules['torch'] = None; import runner; runner.main(sys.argv[1:])"
+    code = "import sys, runner; runner.main(sys.argv[1:]); assert 'torch' not in sys.modules"
     light = [sys.executable, "-c", code, "judge", str(FAMILY), "--margin", "0.5"]
     text = subprocess.run(light, check=True, **options).stdout
     assert "gelu       base       3    76.21   +0.07         [−0.12, +0.26]   0.400" in text
