@@ -227,9 +227,9 @@ class All(RoadmapOptions, TrainOptions, AllGroups):
     """Numbers or names of variants; default: all."""
     dry_run: bool = False
     """Print the plan and what it would cost, then stop."""
-    jobs: int = 1
+    jobs: int | None = None
     """Number of processes: each has a GPU or, without GPUs, a group of cores; with Slurm: jobs at
-    once."""
+    once. Default: 1, and for small networks on a CPU as many as are fast."""
     overwrite: tuple[str, ...] = ()
     """Names of steps: discard their runs, finished or not, and train them again."""
 
@@ -588,7 +588,9 @@ def run_with_ranks(
     """Run a command in one of torchrun's processes: the first runs it, the others help it train."""
     if not isinstance(command, Train | All):
         return run(command, arguments, stop) if place.rank == 0 else DONE
-    if isinstance(command, All) and (command.jobs != 1 or command.slurm.launcher != "local"):
+    if isinstance(command, All) and (
+        command.jobs not in (None, 1) or command.slurm.launcher != "local"
+    ):
         raise ValueError(
             "--jobs and --launcher start processes themselves: give them without torchrun (GPUS)"
         )
@@ -662,10 +664,10 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     check_choice(names, seeds)
     if command.slurm.worker:
         launch.end_with_parent()
-    if (command.slurm.launcher == "slurm" or command.jobs != 1) and not command.dry_run:
-        code = _start_workers(command, arguments, stop)
-        if command.slurm.launcher == "slurm" or code != DONE:
-            return code
+    if command.jobs not in (None, 1) and command.overwrite:
+        raise ValueError("--overwrite is for one process: leave out --jobs")
+    if command.slurm.launcher == "slurm" and not command.dry_run:
+        return _submit(command, arguments)
     request = Request(
         command,
         design,
@@ -678,6 +680,8 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
         estimate=not command.slurm.worker,
         dry_run=command.dry_run,
         mixed_code=comparison.mixed_code,
+        jobs=1 if command.slurm.launcher == "slurm" else command.jobs,
+        arguments=[*arguments, *WORKER_OPTIONS],
     )
     if plan and comparison.until_resolved:
         from report.sequential import missing_seeds
@@ -693,8 +697,8 @@ def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
     return code
 
 
-def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
-    """Have local processes or Slurm jobs train what `arguments` request. Returns the exit code."""
+def _submit(command: All, arguments: Sequence[str]) -> int:
+    """Have Slurm jobs train what `arguments` request. Returns the exit code."""
     from studies import launch
     from studies.run_queue import refuse_other_code
     from studies.study import find_study
@@ -702,10 +706,9 @@ def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) ->
     from training.device import code_version
 
     if command.overwrite:
-        raise ValueError("--overwrite is for one process: leave out --jobs and --launcher")
+        raise ValueError("--overwrite is for one process: leave out --launcher")
     arguments = [*arguments, *WORKER_OPTIONS]
-    if command.slurm.launcher == "local":
-        return launch.run_workers(arguments, command.jobs, command.device, stop)
+    jobs = 1 if command.jobs is None else command.jobs
     folder = command.folder
     given = {
         "job-name": folder.name,
@@ -720,10 +723,10 @@ def _start_workers(command: All, arguments: Sequence[str], stop: StopRequest) ->
         arguments += ["--data-dir", str(data_folder(command))]
     roadmap = Path(command.roadmap) if Path(command.roadmap).is_file() else None
     place, array, closing = launch.submit(
-        folder, arguments, command.jobs, options, code_version(), roadmap, data_folder(command)
+        folder, arguments, jobs, options, code_version(), roadmap, data_folder(command)
     )
     print(
-        f"submitted: job {array}, {command.jobs} at once, and job {closing}, which trains what "
+        f"submitted: job {array}, {jobs} at once, and job {closing}, which trains what "
         f"these leave and writes the report; `scancel {array} {closing}` cancels both\n"
         f"{place}: the script, the code as it is now, and the logs"
     )

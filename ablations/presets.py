@@ -91,13 +91,13 @@ PRESETS: Mapping[str, StudyConfig] = {
         recipe=_SHORT.change(epochs=6, warmup_epochs=1, batch_size=128),
         classic=_SHORT_CLASSIC.change(epochs=6, step_epochs=2, batch_size=128),
     ),
-    # Synthetic images, 32x32, small networks: minutes on a laptop. docs/decisions.md#demo.
+    # Synthetic images, 24x24, small networks: minutes on a laptop. docs/decisions.md#demo.
     "pocket": StudyConfig(
         "pocket",
         "small",
-        32,
-        recipe=_SHORT.change(epochs=10, warmup_epochs=2, batch_size=64),
-        classic=_SHORT_CLASSIC.change(epochs=10, step_epochs=5, batch_size=64, lr=0.2),
+        24,
+        recipe=_SHORT.change(epochs=8, warmup_epochs=2, batch_size=64),
+        classic=_SHORT_CLASSIC.change(epochs=8, step_epochs=4, batch_size=64, lr=0.2),
     ),
 }
 

@@ -4,12 +4,12 @@ import contextlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from statistics import mean
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -43,6 +43,9 @@ _IMAGES_SECONDS = 0.1
 """How long the augmentation is timed."""
 _FORWARD_SHARE = 3
 """An update costs about three times the forward pass that evaluation needs."""
+_SHARED_CORES = 1.5
+"""About how much longer a run takes where others run at the same time, each on its share of the
+cores."""
 _DONE: tuple[RunState, ...] = ("finished", "shared")
 """States of runs that are not going to be trained."""
 
@@ -80,6 +83,8 @@ class CostEstimate:
         study, device = runs[0].study, execution.device
         set_up(device, study.config.precision)  # as runs do
         self.runs, self.sizes, self.processes = list(runs), sizes, execution.processes.count
+        self.jobs = 1
+        """How many processes share the runs."""
         self.device_name = device_name(device, self.processes)
         self.states = [run.state(overwrite) for run in runs]
         partly = {"finished": 1.0, "shared": 1.0, "to train": 0.0}
@@ -156,19 +161,28 @@ class CostEstimate:
     def ratio(self) -> float:
         """Actual over estimated time of the runs that finished under this estimate."""
         expected, actual = (sum(column) for column in zip(*self._compared, (0.0, 0.0)))
-        return actual / expected if expected else 1.0
+        if expected:
+            return float(actual / expected)
+        return 1.0 if self.jobs == 1 else _SHARED_CORES
+
+    @property
+    def left(self) -> int:
+        """How many runs are not finished."""
+        return sum(state not in _DONE for state in self.states)
 
     def seconds_left(self) -> float:
-        """Seconds that the unfinished runs will take."""
-        return sum(map(self._left, range(len(self.runs))))
+        """Seconds that the unfinished runs will take, with all processes."""
+        return sum(map(self._left, range(len(self.runs))), 0.0) / self.jobs
 
     def _left(self, index: int) -> float:
         took = self.took.get(self.runs[index].step)
         whole = mean(took) if took else self.expected[index] * self.ratio
         return whole * (1 - self.done[index])
 
-    def progress(self) -> str:
-        """Note which runs have finished, in any process, and say how many are left."""
+    def progress(self) -> list[str]:
+        """Note which runs have finished since the last call, in any process: a line for each, with
+        the time that is left."""
+        lines = []
         for index, run in enumerate(self.runs):
             with contextlib.suppress(ValueError):
                 if self.states[index] not in _DONE and (result := read_result(run.folder)):
@@ -177,13 +191,14 @@ class CostEstimate:
                         self.took[run.step].append(seconds)
                         self._compared.append((self.expected[index], seconds))
                     self.states[index], self.done[index] = "finished", 1.0
-        left = sum(state not in _DONE for state in self.states)
-        if not left:
+                    lines.append(f"{finished_line(run, result)}; {self.time_left()}")
+        return lines
+
+    def time_left(self) -> str:
+        """How many runs are left, and about how long they take."""
+        if not self.left:
             return "the run is finished" if len(self.runs) == 1 else "all runs are finished"
-        return (
-            f"{plural(left, 'run')} left, about {duration(self.seconds_left())} "
-            f"(runs take {self.ratio:.2f} times what was estimated)"
-        )
+        return f"{plural(self.left, 'run')} left, about {duration(self.seconds_left())}"
 
     def disk(self) -> int:
         """Bytes that the unfinished runs will write."""
@@ -243,6 +258,14 @@ class CostEstimate:
             time_left = f"{duration(left)}, " if left else ""
             lines.append(f"  {name:<22} {speed}{time_left}{', '.join(states)}")
         return "\n".join([*lines, f"expected in total: {duration(self.seconds_left())}"])
+
+
+def finished_line(run: Run, result: Mapping[str, Any]) -> str:
+    """The result of a run in one line."""
+    top1, images = result["top1"], result["test_images"]
+    took, why = duration(result["seconds"]["total"]), result.get("collapsed")
+    collapsed = f" (collapsed: {why})" if why else ""
+    return f"{run.title}: top-1 {top1:.2f} % on {images:,} test images in {took}{collapsed}"
 
 
 def run_bytes(params: int, recipe: Recipe, test_images: int) -> int:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
+from tqdm import tqdm
 
 from data.processes import cores, end_with
+from studies.cost_estimate import CostEstimate
 from studies.study import LAUNCH
 from training.device import find_device
 from training.interrupt import DONE, STOPPED, StopRequest
@@ -26,6 +28,8 @@ _PARENT = "ABLATIONS_PARENT"
 """Environment variable of a worker: the process with which it ends."""
 _WORKERS = "ABLATIONS_WORKERS"
 """Environment variable of a worker: how many share this machine."""
+_LOOK_SECONDS = 1.0
+"""Time between two looks at the runs of workers."""
 _JOB = """\
 #!/bin/bash
 {options}
@@ -59,24 +63,33 @@ def end_with_parent() -> None:
         end_with(int(parent))
 
 
-def run_workers(words: Sequence[str], jobs: int, device: str, stop: StopRequest) -> int:
-    """Run `runner.py` with `words` and --worker in `jobs` processes; return the exit code.
+def run_workers(
+    words: Sequence[str], device: str, estimate: CostEstimate, stop: StopRequest
+) -> int:
+    """Run `runner.py` with `words` and --worker in `estimate.jobs` processes; return the exit code.
 
-    A dry run comes first, so that a wrong request is refused once.
+    Prints a line for each run that finishes, and on a terminal a bar for all of them.
 
     Raises:
-        ValueError: there are more processes than GPUs or cores.
+        ValueError: see `environments`.
+    """
+    # Known to this process too: a run that failed in a worker is not tried again by it.
+    os.environ[LAUNCH] = secrets.token_hex(4)
+    program = [sys.executable, str(ROOT / "runner.py"), *words, "--worker"]
+    codes = run(program, environments(estimate.jobs, device), stop, estimate)
+    return STOPPED if stop or STOPPED in codes else DONE
+
+
+def environments(jobs: int, device: str) -> list[dict[str, str]]:
+    """The environment of each of `jobs` processes on `device`, an option's value.
+
+    Raises:
+        ValueError: there are more processes than GPUs or cores, or the device is a single one.
     """
     if ":" in device:
         raise ValueError(f"--device {device} is for one process: leave out --jobs or the number")
     on_cuda = find_device(device).type == "cuda"
-    environments = divide(jobs, torch.cuda.device_count() if on_cuda else 0)
-    program = [sys.executable, str(ROOT / "runner.py"), *words]
-    if refused := subprocess.run([*program, "--dry-run"], check=False).returncode:
-        return refused
-    launch = {LAUNCH: secrets.token_hex(4)}
-    codes = run([*program, "--worker"], [each | launch for each in environments], stop)
-    return STOPPED if stop or STOPPED in codes else DONE
+    return divide(jobs, torch.cuda.device_count() if on_cuda else 0)
 
 
 def divide(jobs: int, gpus: int) -> list[dict[str, str]]:
@@ -98,7 +111,10 @@ def divide(jobs: int, gpus: int) -> list[dict[str, str]]:
 
 
 def run(
-    command: Sequence[str], environments: Sequence[Mapping[str, str]], stop: StopRequest
+    command: Sequence[str],
+    environments: Sequence[Mapping[str, str]],
+    stop: StopRequest,
+    estimate: CostEstimate | None = None,
 ) -> list[int]:
     """Run `command` once in each environment, all at once; return the exit codes.
 
@@ -126,22 +142,45 @@ def run(
         ]
         for printer in printers:
             printer.start()
-        passed_on = False
-        while any(process.poll() is None for process in processes):
-            if stop and not passed_on:
-                passed_on = True
-                for process in processes:
-                    process.send_signal(signal.SIGTERM)
-            time.sleep(0.05)
+        _wait(processes, stop, estimate)
         for printer in printers:
             printer.join()
     return [process.returncode for process in processes]
 
 
+def _wait(
+    processes: Sequence[subprocess.Popen[str]], stop: StopRequest, estimate: CostEstimate | None
+) -> None:
+    """Wait for the processes, pass a request to stop on, and show how far their runs are."""
+    total = len(estimate.runs) if estimate else 0
+    passed_on, next_look = False, 0.0
+    with tqdm(
+        total=total,
+        unit="run",
+        leave=False,
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} runs{postfix}",
+        disable=not estimate or not sys.stderr.isatty(),
+    ) as bar:
+        while any(process.poll() is None for process in processes):
+            if stop and not passed_on:
+                passed_on = True
+                for process in processes:
+                    process.send_signal(signal.SIGTERM)
+            if estimate and time.monotonic() >= next_look:
+                next_look = time.monotonic() + _LOOK_SECONDS
+                for line in estimate.progress():
+                    tqdm.write(line)
+                bar.n = total - estimate.left
+                bar.set_postfix_str(estimate.time_left())
+            time.sleep(0.05)
+    for line in estimate.progress() if estimate else ():
+        print(line, flush=True)
+
+
 def _print_lines(prefix: str, lines: TextIO) -> None:
     with lines:
         for line in lines:
-            sys.stdout.write(prefix + line)
+            tqdm.write(prefix + line.rstrip("\n"))
             sys.stdout.flush()
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from studies.cost_estimate import CostEstimate, memory_advice
+from studies.cost_estimate import CostEstimate, finished_line, memory_advice
 from studies.run import Run, run_folders
 from studies.study import (
     FAILURE,
@@ -146,7 +146,7 @@ def _try_run(queue: _Queue, run: Run) -> int:
             if from_scratch:
                 _clear(run.folder)
             (run.folder / FAILURE).unlink(missing_ok=True)
-            if _is_finished(run):
+            if _is_finished(run, queue.execution.silent):
                 return DONE
             failed = _train(queue, run, lock)
         except Stopped as stopped:
@@ -163,12 +163,15 @@ def _try_run(queue: _Queue, run: Run) -> int:
             note_failure(run.folder, failed, final=True)
             _log(failed)
             return FAILED
-    if queue.estimate:
-        print(queue.estimate.progress(), flush=True)
+    lines = queue.estimate.progress() if queue.estimate else []
+    if not queue.estimate and not queue.execution.silent:
+        lines = [finished_line(run, read_result(run.folder) or {})]
+    for line in lines:
+        print(line, flush=True)
     return DONE
 
 
-def _is_finished(run: Run) -> bool:
+def _is_finished(run: Run, silent: bool) -> bool:
     """Whether a run has its results, or another row's run is or will be the same one."""
     try:
         result = read_result(run.result_dir)
@@ -176,7 +179,7 @@ def _is_finished(run: Run) -> bool:
         raise Damaged(f"{run.result_dir / RESULT} is damaged, it is no run's result") from error
     if run.alias_of:
         records.write_config(run.spec)
-    if result:
+    if result and not silent:
         what = f"the run of {run.alias_of}" if run.alias_of else "finished"
         hint = f"--overwrite {run.maker} trains it from scratch"
         print(f"{run.title}: {what}, top-1 {result['top1']:.2f} % ({hint})", flush=True)

@@ -13,6 +13,7 @@ from ablations.designs import Design, Variant
 from ablations.fitting import check_file
 from data import datasets
 from data.datasets import Located
+from data.processes import cores
 from data.sizes import Sizes, sizes
 from studies import launch, run_queue
 from studies.cost_estimate import CostEstimate
@@ -33,6 +34,9 @@ from utils.files import require_folder, require_writable
 from utils.text import first_few, left_out, listed, one_line
 
 _DATASETS = Path(__file__).parents[1] / "datasets"
+_SMALL, _WORTH_SECONDS, _MOST_JOBS = 64, 60, 4
+"""Largest side of images, least time and largest number of processes for runs side by side that
+nobody requested."""
 Missing = Callable[[], Mapping[str, tuple[int, ...]]]
 """The seeds that each row still needs, by the results so far; empty when all is resolved."""
 
@@ -56,6 +60,10 @@ class Request:
     dry_run: bool = False
     mixed_code: bool = False
     """Whether results of different versions of the code are reported together."""
+    jobs: int | None = 1
+    """How many processes share the runs; None for what is fast here."""
+    arguments: Sequence[str] = ()
+    """The command line, for processes that share the runs."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,10 @@ def train(request: Request, stop: StopRequest) -> int:
     estimate = _estimate(task) if request.estimate else None
     if request.dry_run:
         return DONE
+    if estimate and estimate.jobs > 1:
+        code = launch.run_workers(request.arguments, request.options.device, estimate, stop)
+        if code != DONE or not estimate.left:
+            return code
     return _run(task, estimate, stop)
 
 
@@ -154,6 +166,8 @@ def _plan(request: Request) -> _Task:
     before_cuda(options.execution.deterministic)
     rank = torchrun.rank_info()
     device = find_device(options.device, rank)
+    if request.jobs not in (None, 1):
+        launch.environments(request.jobs, options.device)  # refuses what is impossible
     config = replace(config, precision=find_precision(config.precision, device))
     study = find_study(options.folder, config)
     refuse_other_code(options.folder, code_version())
@@ -178,6 +192,7 @@ def _plan(request: Request) -> _Task:
         checkpoint_minutes=options.execution.checkpoint_minutes,
         deterministic=options.execution.deterministic,
         processes=processes.here(),
+        silent=launch.workers_here() > 1,
     )
     runs = deduplicate(runs, request.overwrite)
     return _Task(request, runs, execution, dataset, data_dir, cache, images)
@@ -224,6 +239,7 @@ def _estimate(task: _Task) -> CostEstimate:
     if task.sizes.cache and task.cache.exists():
         require_writable(task.cache, "the folder of decoded images (--cache-dir)")
     estimate = CostEstimate(task.runs, task.sizes, task.execution, request.overwrite)
+    estimate.jobs = _jobs(task, estimate)
     if request.others != "refuse":
         print(estimate.expectation, estimate, sep="\n", flush=True)
         others = "" if request.mixed_code else other_code(request.options.folder)
@@ -232,6 +248,22 @@ def _estimate(task: _Task) -> CostEstimate:
             print(one_line(f"{others} {rest}"), file=sys.stderr)
     estimate.require_disk(task.data_dir, task.cache, request.options.runs)
     return estimate
+
+
+def _jobs(task: _Task, estimate: CostEstimate) -> int:
+    """How many processes train: those requested, or what is fast.
+
+    On a CPU small networks keep one core busy, so several runs at once are faster
+    (docs/decisions.md#jobs). For a minute of work it is not worth starting processes.
+    """
+    request, execution = task.request, task.execution
+    if request.jobs is not None:
+        return request.jobs
+    small = task.runs[0].study.config.resolution <= _SMALL and execution.device.type == "cpu"
+    alone = execution.processes.count > 1 or bool(request.overwrite)
+    if alone or not small or estimate.seconds_left() < _WORTH_SECONDS:
+        return 1
+    return max(1, min(cores(), estimate.left, _MOST_JOBS))
 
 
 def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:

@@ -86,6 +86,8 @@ class Execution:
     """Use CUDA kernels that always round alike, where there are any. The CPU's do."""
     processes: Processes = ALONE
     """Those that share the run; this is one of them."""
+    silent: bool = False
+    """Print no progress: another process shows it."""
 
 
 @dataclass(frozen=True)

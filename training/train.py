@@ -34,7 +34,6 @@ from training.spec import LIKELY_CAUSES, METRICS, RunSpec
 from training.update import TrainState, learning_rate, update
 from utils.files import write_atomically
 from utils.locks import Lock
-from utils.text import duration
 
 _INITIAL_WEIGHTS = 100
 """A stream of randomness besides those of `data.randomness`."""
@@ -125,7 +124,7 @@ class Trainer:
             device=self.execution.device,
         )
         done = state.epoch * self.updates + state.batch
-        silent = not self.processes.is_first
+        silent = self.execution.silent or not self.processes.is_first
         self.progress = Progress(
             run.title, recipe.epochs * self.updates, done, recipe.batch_size, silent
         )
@@ -230,8 +229,6 @@ class Trainer:
         result = records.finish(
             run, self.stores, self.execution, test, state.best_epoch, seconds, costs
         )
-        took = duration(sum(seconds.values()))
-        self.progress.log(f"top-1 {test.top1:.2f} % on {len(test.labels):,} test images in {took}")
         if why := result.get("collapsed"):
             self.progress.log(f"the run collapsed ({why}); likely causes: {LIKELY_CAUSES}")
         return result

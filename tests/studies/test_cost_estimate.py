@@ -47,7 +47,12 @@ def estimate(*runs: Run) -> CostEstimate:
 
 def finish(run: Run, seconds: float, device: str) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
-    result = {"top1": 50.0, "images_per_second": 7.0, "seconds": {"total": seconds}}
+    result = {
+        "top1": 50.0,
+        "test_images": 900,
+        "images_per_second": 7.0,
+        "seconds": {"total": seconds},
+    }
     (run.folder / "result.json").write_text(json.dumps(result | {"device": device}))
 
 
@@ -71,14 +76,14 @@ def test_the_time_left_follows_the_finished_runs_row_by_row(tmp_path, timed) -> 
     assert min(first, second, third) > 0
     assert cost.seconds_left() == pytest.approx(first + second + third)
     finish(runs[0], 3 * first, cost.device_name)
-    message = cost.progress()
+    (message,) = cost.progress()
     # The other row by the ratio seen so far, the same row by what its run took.
     assert cost.seconds_left() == pytest.approx(3 * second + 3 * first)
-    assert "2 runs left" in message
-    assert "3.00 times what was estimated" in message
+    assert message.startswith("depthwise seed 0: top-1 50.00 % on 900 test images in ")
+    assert "; 2 runs left, about " in message
     finish(other, second, cost.device_name)
     finish(runs[1], 1.0, cost.device_name)  # by another process
-    assert cost.progress() == "all runs are finished"
+    assert cost.progress()[-1].endswith("; all runs are finished")
     assert cost.seconds_left() == 0
 
 

@@ -86,7 +86,7 @@ def test_two_workers_train_a_study_and_the_command_writes_its_report(images, tmp
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     trained = [line for line in done.stdout.splitlines() if "test images in" in line]
-    assert sorted(line.partition(": ")[0][3:] for line in trained) == [
+    assert sorted(line.partition(": ")[0] for line in trained) == [
         "patchify-stem seed 0",
         "patchify-stem seed 1",
     ]
