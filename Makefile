@@ -56,10 +56,10 @@ demo: $(VENV)/run.stamp  ## train 17 small networks on drawn images, minutes on 
 	$(RUNNER) all --preset pocket --steps $(DEMO_STEPS) $(OPTIONS)
 
 show: $(VENV)/run.stamp  ## one step's network next to the step before: make show 5, or N=5
-	$(RUNNER) show $(WORDS) $(OPTIONS)
+	$(RUNNER) show $(WORDS) $(FROM_ENVIRONMENT) $(OPTIONS)
 
 steps: $(VENV)/run.stamp  ## the roadmap with parameters and FLOPs next to the paper's
-	$(RUNNER) steps $(OPTIONS)
+	$(RUNNER) steps $(FROM_ENVIRONMENT) $(OPTIONS)
 
 ## Study
 ablation-step: $(VENV)/run.stamp  ## train one step: make ablation-step 3, or N=3, or a name; GPUS=8: on 8 GPUs at once

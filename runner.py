@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from unittest.mock import patch
 
 import tyro
 
-from ablations import REGIMES, Roadmap, get_regime, get_roadmap
+from ablations import REGIMES, Regime, Roadmap, get_regime, get_roadmap
 from ablations.designs import DesignSpec, Kind, build_design
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
@@ -42,8 +43,6 @@ SPINS = "10000"
 times slower as soon as another program wants a core (docs/decisions.md#spin). It is read when torch
 is imported."""
 
-RegimeName = Literal["tiny", "base", "small", "pocket"]
-
 
 @dataclass(frozen=True)
 class RoadmapOptions:
@@ -62,43 +61,54 @@ class RoadmapOptions:
 
 
 @dataclass(frozen=True)
-class Steps(RoadmapOptions):
+class SizeOptions(RoadmapOptions):
+    """Options of the commands that count a roadmap's networks."""
+
+    preset: str = "food101"
+    """The preset whose model size and resolution are shown."""
+    regime: str | None = None
+    """Model size: tiny (ResNet-50 to ConvNeXt-T), base (ResNet-200 to ConvNeXt-B), small (for 32
+    pixels) or mini; default: the preset's."""
+    resolution: int | None = None
+    """Side of the image that FLOPs are counted for, in pixels; default: the preset's."""
+
+    def size(self) -> tuple[Regime, int]:
+        """The model size and the resolution. Raises ValueError where they are impossible."""
+        config = get_preset(self.preset)
+        resolution = config.resolution if self.resolution is None else self.resolution
+        return get_regime(self.regime or config.regime, resolution), resolution
+
+
+@dataclass(frozen=True)
+class Steps(SizeOptions):
     """Print the roadmap: parameters and FLOPs of every step next to the paper's."""
 
-    regime: RegimeName = "tiny"
-    """Model size: ResNet-50 to ConvNeXt-T, ResNet-200 to ConvNeXt-B, or networks for a laptop."""
     format: Literal["table", "csv", "json"] = "table"
     """Output format."""
-    resolution: int = 224
-    """Side of the image that FLOPs are counted for, in pixels."""
 
     def execute(self) -> None:
-        regime = get_regime(self.regime, self.resolution)
+        regime, resolution = self.size()
         from ablations import table
 
-        rows = list(table.count_steps(self.load_roadmap(), regime, self.resolution))
+        rows = list(table.count_steps(self.load_roadmap(), regime, resolution))
         formats = {"table": table.as_text, "csv": table.as_csv, "json": table.as_json}
         print(formats[self.format](rows), end="")
 
 
 @dataclass(frozen=True)
-class Show(RoadmapOptions):
+class Show(SizeOptions):
     """Draw one step's network next to the step before, with parameters and FLOPs per stage."""
 
     step: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STEP")] = tyro.MISSING
     """Number or name of the step (see the command steps)."""
-    regime: RegimeName = "tiny"
-    """Model size."""
-    resolution: int = 224
-    """Side of the image that FLOPs are counted for, in pixels."""
 
     def execute(self) -> None:
-        regime = get_regime(self.regime, self.resolution)
+        regime, resolution = self.size()
         roadmap = self.load_roadmap()
         step = roadmap.step(self.step, regime)
         from ablations import diagram
 
-        print(diagram.show(roadmap, regime, step, self.resolution), end="")
+        print(diagram.show(roadmap, regime, step, resolution), end="")
 
 
 @dataclass(frozen=True)
@@ -454,6 +464,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    # A figure has a box in place of a character that its font lacks, such as an emoji.
+    warnings.filterwarnings("ignore", r"Glyph \d+ ")
     place = torchrun.rank_info()
     try:
         with stop_on_signals(alone=place.count == 1) as stop:

@@ -166,8 +166,14 @@ def drawing(roadmap: Roadmap, regime: Regime, step: Step) -> str:
     after = lines(roadmap, regime, step)
     if step.after is None:
         return "\n".join(after) + "\n"
-    before = roadmap.step(step.after)
-    return _side_by_side(lines(roadmap, regime, before), after, (before.name, step.name))
+    previous = roadmap.step(step.after)
+    before = lines(roadmap, regime, previous)
+    # A flag may change what no line of the drawing has, or a custom part its code alone.
+    old, new = (vars(roadmap.architecture(each, regime)) for each in (previous, step))
+    if changed := [name for name in new if new[name] != old[name]]:
+        before += ["flags", *(f"{_INDENT}{name}: {old[name]}" for name in changed)]
+        after += ["flags", *(f"{_INDENT}{name}: {new[name]}" for name in changed)]
+    return _side_by_side(before, after, (previous.name, step.name))
 
 
 def show(roadmap: Roadmap, regime: Regime, step: Step, resolution: int = 224) -> str:
@@ -176,8 +182,9 @@ def show(roadmap: Roadmap, regime: Regime, step: Step, resolution: int = 224) ->
     whole = [f"the {of} recipe" for of in RecipeOf if step.recipe == of.whole()]
     fields = {**step.changes(regime), **({} if whole else step.recipe_changes(regime))}
     changes = ", ".join([*(f"{name}={value!r}" for name, value in fields.items()), *whole])
+    about = "; ".join(filter(None, (step.description, step.source)))
     return (
-        f"{step.name} ({number}, regime {regime.name}): {step.description}; {step.source}; "
+        f"{step.name} ({number}, regime {regime.name}): {about}; "
         f"changes {changes or 'nothing'}\n\n"
         f"{drawing(roadmap, regime, step)}\n"
         f"{_sizes(roadmap, regime, step, resolution)}\n\n"

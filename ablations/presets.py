@@ -27,9 +27,11 @@ REGIMES: Mapping[str, Regime] = {
     "base": Regime("base", Architecture(depths=(3, 24, 36, 3)), paper="base"),
     # The same path for images of 32 pixels: three stages after a stem of half the stride.
     "small": Regime("small", Architecture(depths=(1, 1, 2), width=16, stem_stride=2), paper="tiny"),
-    # The same path on networks small enough for a laptop CPU.
-    "pocket": Regime("pocket", Architecture(depths=(1, 1, 2, 1), width=16), paper="tiny"),
+    # The same path on networks small enough for a laptop CPU, in four stages.
+    "mini": Regime("mini", Architecture(depths=(1, 1, 2, 1), width=16), paper="tiny"),
 }
+_EARLIER_NAMES = {"pocket": "mini"}
+"""The preset of that name has another regime."""
 
 
 def get_regime(name: str, resolution: int | None = None) -> Regime:
@@ -39,6 +41,7 @@ def get_regime(name: str, resolution: int | None = None) -> Regime:
         ValueError: there is no such regime, or its networks cannot take images of `resolution`
             pixels.
     """
+    name = _EARLIER_NAMES.get(name, name)
     if name not in REGIMES:
         hint = did_you_mean(name, REGIMES, after=" ")
         raise ValueError(f"there is no regime {name!r}: {hint}choose {', '.join(REGIMES)}")

@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="run on the CPU, with small settings, to see that it works",
     )
-    parser.add_argument("--regime", default="tiny", choices=["pocket", "small", "tiny", "base"])
+    parser.add_argument("--regime", default="tiny", choices=["mini", "small", "tiny", "base"])
     parser.add_argument("--resolution", type=int, default=224, help="pixels")
     parser.add_argument(
         "--batch", type=int, default=256, help="images per update, where rates are measured"

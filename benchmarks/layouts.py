@@ -26,7 +26,7 @@ def _step(work: Work, options: ComputeOptions) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--regime", default="pocket", choices=["pocket", "small", "tiny", "base"])
+    parser.add_argument("--regime", default="mini", choices=["mini", "small", "tiny", "base"])
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=64, help="images per step")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--steps", nargs="+", default=["1", "13"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--regime", default="pocket", choices=["pocket", "small", "tiny"])
+    parser.add_argument("--regime", default="mini", choices=["mini", "small", "tiny"])
     parser.add_argument("--resolution", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=64, help="images")
     parser.add_argument("--epochs", type=int, default=4)

@@ -217,7 +217,7 @@ def read(
     """
     study = _read_study(study_dir)
     config = study["config"]
-    regime = ablations.REGIMES[config["regime"]]
+    regime = ablations.get_regime(config["regime"])
     recorded, known = study["designs"], study["roadmaps"]
     if roadmap_name is not None and roadmap_name not in known:
         raise ValueError(f"{study_dir} has no roadmap {roadmap_name!r}: choose {', '.join(known)}")
@@ -272,12 +272,9 @@ def _read_study(study_dir: Path) -> dict[str, Any]:
         raise ValueError(f"{study_dir} is not a study's folder: it has no study.json")
     study = read_study(study_dir)
     try:
-        name = study["config"]["regime"]
-        if name not in ablations.REGIMES:
-            raise ValueError(f"the regime {name!r} is none of {', '.join(ablations.REGIMES)}")
+        regime = ablations.get_regime(study["config"]["regime"])
         study["dataset"] = DatasetRecord(**study["dataset"])
         study["plans"] = plans_of(study)
-        regime = ablations.REGIMES[name]
         recorded = [designs.recorded(record, regime) for record in study.get("designs", [])]
         if not (study["config"]["recipe"] and study["name"] and study["hash"]):
             raise KeyError

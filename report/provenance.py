@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ablations import REGIMES, RecipeOf
+from ablations import RecipeOf, get_regime
 from report.collect import StudyRecord
 from report.tables import Summary
 from utils.markdown import NOTHING
@@ -91,7 +91,7 @@ def recipe_changes(summary: Summary) -> list[tuple[str, str]]:
     config = {RecipeOf.MODERN: "recipe", RecipeOf.CLASSIC: "classic"}
     rows = []
     for step in study.steps:
-        changes = dict(step.recipe_changes(REGIMES[study.regime]))
+        changes = dict(step.recipe_changes(get_regime(study.regime)))
         if not changes or changes in whole:
             continue
         parts = []

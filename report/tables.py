@@ -150,7 +150,7 @@ class Summary:
 
     @property
     def paper_regime(self) -> str:
-        return ablations.REGIMES[self.study.regime].paper
+        return ablations.get_regime(self.study.regime).paper
 
     def paper(self, step: Step) -> PaperRow | None:
         """The paper's row; a pocket study is held against another regime's, its Swin against that

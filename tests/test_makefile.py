@@ -92,7 +92,7 @@ def test_a_preset_in_the_environment_yields_to_the_command_line(make: Make) -> N
     assert json.loads(make("ablation", **around).stdout)[1:] == ["all", "--preset=pocket"]
     named = json.loads(make("ablation", "PRESET=food101", **around).stdout)[1:]
     assert named == ["all", "--preset=food101"]
-    assert json.loads(make("steps", **around).stdout)[1:] == ["steps"]  # which has no presets
+    assert json.loads(make("steps", **around).stdout)[1:] == ["steps", "--preset=pocket"]
 
 
 @pytest.mark.parametrize(

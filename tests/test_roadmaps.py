@@ -116,13 +116,13 @@ def test_the_recipe_roadmap_makes_no_run_for_what_a_preset_switches_off(
 
 
 def test_other_roadmaps_are_printed_and_drawn(mine, capsys) -> None:
-    assert runner.main(["steps", "--roadmap", mine, "--regime", "pocket", "--format", "json"]) == 0
+    assert runner.main(["steps", "--roadmap", mine, "--regime", "mini", "--format", "json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == [
         "as-in-the-paper",
         "kernel-13",
         "no-layer-scale",
     ]
-    assert runner.main(["show", "1", "--roadmap", mine, "--regime", "pocket"]) == 0
+    assert runner.main(["show", "1", "--roadmap", mine, "--regime", "mini"]) == 0
     out = capsys.readouterr().out
     assert "| depthwise conv 7x7" in out
     assert "~   | depthwise conv 13x13" in out

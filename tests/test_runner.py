@@ -23,8 +23,7 @@ def test_steps_prints_every_row_in_three_formats(capsys) -> None:
     printed = {}
     for form in ("table", "csv", "json"):
         assert (
-            runner.main(["steps", "--regime", "pocket", "--resolution", "64", "--format", form])
-            == 0
+            runner.main(["steps", "--regime", "mini", "--resolution", "64", "--format", form]) == 0
         )
         printed[form] = capsys.readouterr().out
     assert (
@@ -216,7 +215,7 @@ REFUSED = {
     "train 3 --data-dir /nowhere/at/all": "does not exist",
     "train 3 --data-dir /proc": "cannot be written",
     "train 3 --runs /proc/1/runs": "the runs folder",
-    "train 3 --regime huge": "choose tiny, base, small, pocket",
+    "train 3 --regime huge": "choose tiny, base, small, mini",
     "train 3 --epoch 5": "did you mean --epochs",
     "train 3 --epochs x": "--epochs",
     "train 3 --epochs 0": "--epochs is 0",

@@ -199,7 +199,7 @@ class StudyConfig:
     """A name in `data.datasets`."""
     regime: str = "tiny"
     """Size of the networks: tiny (ResNet-50 to ConvNeXt-T), base (ResNet-200 to ConvNeXt-B), small
-    (for 32 pixels) or pocket."""
+    (for 32 pixels) or mini."""
     resolution: int = 224
     """Side of the images that the network sees, in pixels."""
     precision: Precision = "auto"

@@ -1,16 +1,20 @@
 """Output of a command that goes on when its reader has left (`runner.py all | head -1`)."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 
 class Patient:
-    """A text stream that drops its output once its pipe or terminal is gone."""
+    """A text stream that drops its output once its pipe or terminal is gone, and escapes what its
+    encoding lacks."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     @contextlib.contextmanager
     def _drop_when_closed(self) -> Iterator[None]:

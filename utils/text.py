@@ -83,8 +83,14 @@ def readable_bytes(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """'42 s', '12 min', '3 h 20 min'."""
+    """'42 s', '12 min', '3 h 20 min', '9 days', '5 months', '10 years'."""
     if seconds < 100:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+    minutes, days = round(seconds / 60), seconds / (24 * 3600)
+    if minutes < 100:
+        return f"{minutes} min"
+    if days < 5:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    if days < 100:
+        return f"{days:.0f} days"
+    return f"{days / 30.4:.0f} months" if days < 730 else f"{days / 365:.0f} years"

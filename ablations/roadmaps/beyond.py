@@ -83,7 +83,7 @@ _STEPS = (
             "tiny": {"expansion": (4, 4, 4, 3)},
             "base": {"expansion": (4, 4, 4, 3)},
             "small": {"expansion": (4, 4, 3)},
-            "pocket": {"expansion": (4, 4, 4, 3)},
+            "mini": {"expansion": (4, 4, 4, 3)},
         },
         released_with_layer_scale=True,
     ),

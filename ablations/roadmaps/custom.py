@@ -38,7 +38,7 @@ def read(path: Path) -> Roadmap:
 
 def _parse(path: Path) -> Roadmap:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}") from None
     try:

@@ -18,7 +18,7 @@ _SWIN = {
         "small",
         SwinArchitecture(24, (1, 1, 2), (1, 2, 4), window_size=4, stem_stride=2),
     ),
-    "swin-pocket": ("pocket", SwinArchitecture(24, (1, 1, 2, 1), (1, 2, 4, 8), window_size=4)),
+    "swin-pocket": ("mini", SwinArchitecture(24, (1, 1, 2, 1), (1, 2, 4, 8), window_size=4)),
 }
 
 # Of each step: name, description, source, group, the step that it changes, its number; and then the
@@ -53,7 +53,7 @@ _STEPS = (
             "tiny": {"depths": (3, 3, 9, 3)},
             "base": {"depths": (3, 3, 27, 3), "width": 84},
             "small": {"depths": (1, 1, 3)},
-            "pocket": {"depths": (1, 1, 3, 1)},
+            "mini": {"depths": (1, 1, 3, 1)},
         },
     ),
     Step(
@@ -85,7 +85,7 @@ _STEPS = (
             "tiny": {"width": 96},
             "base": {"width": 128},
             "small": {"width": 24},
-            "pocket": {"width": 24},
+            "mini": {"width": 24},
         },
         needs=("depthwise",),
     ),

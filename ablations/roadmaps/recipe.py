@@ -87,7 +87,7 @@ def recipe(network: str = "baseline") -> Roadmap:
             _OPTIMIZATION,
             steps[-1].name,
             recipe={"ema": _DECAY},
-            sizes={"small": {"ema": _SHORT_DECAY}, "pocket": {"ema": _SHORT_DECAY}},
+            sizes={"small": {"ema": _SHORT_DECAY}, "mini": {"ema": _SHORT_DECAY}},
         )
     )
     description = "from ResNet's recipe to ConvNeXt's"

@@ -42,7 +42,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_file_is_a_roadmap(tmp_path) -> None:
     roadmap = get_roadmap(str(written(tmp_path, SOUND)))
-    config, regime = PRESETS["pocket"], get_regime("pocket")
+    config, regime = PRESETS["pocket"], get_regime("mini")
     assert (roadmap.name, [step.number for step in roadmap.steps]) == ("mine", [0, 1, None, 2])
     assert [step.after for step in roadmap.steps] == [
         None,
@@ -63,6 +63,13 @@ def test_a_file_is_a_roadmap(tmp_path) -> None:
     }
     changed = {"mixup": 0.0, "cutmix": 0.0, "layer_scale": None, "ema": 0.99}
     assert roadmap.setup("2", regime, config).recipe == last.recipe.change(**changed)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path) -> None:
+    plain, marked = written(tmp_path, SOUND), tmp_path / "marked/mine.toml"
+    marked.parent.mkdir()
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    assert read(marked) == read(plain)
 
 
 def test_a_roadmap_is_data_that_json_can_hold(tmp_path) -> None:
@@ -136,7 +143,7 @@ B = '[[step]]\nname = "b"\narchitecture.depthwise = true\n'
         (f"{A}recipe.optimizer = 'adam'", "optimizer is 'adam': give 'adamw' or 'sgd'"),
         (f"{A}recipe.betas = [0.9]", "betas is [0.9]: give a list of 2 numbers"),
         (f"{A}recipe = 'modrn'", "recipe is 'modrn': give fields and their values"),
-        (f"{A}sizes.poket.width = 8", "there is no regime 'poket': did you mean 'pocket'?"),
+        (f"{A}sizes.samll.width = 8", "there is no regime 'samll': did you mean 'small'?"),
         (f"{A}{B}after = 'c'", "step 'b': after names 'c', which is no step"),
         (f"{A}{B}after = 'c'\n[[step]]\nname = 'c'", "which stands below it: put 'c' above it"),
         (f"{A}{B}needs = 'a'", "needs is 'a': give a list of names of steps"),

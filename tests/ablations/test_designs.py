@@ -12,7 +12,7 @@ from ablations.designs.precedence import Orders, passing
 from ablations.roadmaps import recipe
 from training.recipe import StudyConfig
 
-POCKET = get_regime("pocket")
+POCKET = get_regime("mini")
 GROUPS = ("macro-design", "resnext", "inverted-bottleneck", "large-kernels", "micro-design")
 
 
@@ -166,7 +166,7 @@ def test_a_variant_that_is_a_step_is_that_step():
 
 @pytest.mark.parametrize("kind", ["cumulative", "leave-one-out", "one-at-a-time"])
 def test_every_variant_is_a_network_and_a_recipe(kind):
-    design, config = designed(kind), StudyConfig(regime="pocket")
+    design, config = designed(kind), StudyConfig(regime="mini")
     setups = [design.setup(variant, POCKET, config, 10) for variant in design.variants]
     assert len(set(setups)) == len(design.variants)
     assert all(setup.architecture.num_classes == 10 for setup in setups)

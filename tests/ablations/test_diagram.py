@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 import runner
-from ablations import PAPER, diagram, get_regime
+from ablations import PAPER, REGIMES, diagram, get_regime
+from ablations.presets import PRESETS
 from models.complexity import architecture_complexity, stage_complexity
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("step", [step.name for step in PAPER.steps_in(get_regime("pocket"))])
+@pytest.mark.parametrize("step", [step.name for step in PAPER.steps_in(get_regime("mini"))])
 def test_every_step_is_shown(step, capsys) -> None:
-    assert runner.main(["show", step, "--regime", "pocket", "--resolution", "32"]) == 0
+    assert runner.main(["show", step, "--regime", "mini", "--resolution", "32"]) == 0
     message = capsys.readouterr().out
     assert message.startswith(f"{step} (")
     assert "\nstem" in message
@@ -28,7 +29,7 @@ def test_swin_of_three_stages_is_shown(capsys) -> None:
 
 
 def test_show_marks_what_a_step_changes(capsys) -> None:
-    assert runner.main(["show", "depthwise", "--regime", "pocket", "--resolution", "64"]) == 0
+    assert runner.main(["show", "depthwise", "--regime", "mini", "--resolution", "64"]) == 0
     marked = [
         line for line in capsys.readouterr().out.splitlines() if "  ~ " in line and "->" in line
     ]
@@ -45,9 +46,36 @@ def test_a_step_that_changes_the_recipe_alone_has_one_marked_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("preset", ["food101", "pocket"])
+def test_show_and_steps_take_the_size_of_a_preset(preset, capsys) -> None:
+    config = PRESETS[preset]
+    size = ["--regime", config.regime, "--resolution", str(config.resolution)]
+    for command in (["show", "stage-ratio"], ["steps", "--format", "csv"]):
+        assert runner.main([*command, "--preset", preset]) == 0
+        by_preset = capsys.readouterr().out
+        assert runner.main([*command, *size]) == 0
+        assert capsys.readouterr().out == by_preset
+
+
+def test_a_flag_that_no_line_of_the_drawing_has_is_marked(tmp_path, capsys) -> None:
+    file = tmp_path / "mine.toml"
+    text = "[[step]]\nname = 'a'\n[[step]]\nname = 'b'\narchitecture.all_biases = true\n"
+    file.write_text(text)
+    assert runner.main(["show", "b", "--roadmap", str(file), "--preset", "pocket"]) == 0
+    out = capsys.readouterr().out
+    marked = [" ".join(line.split()) for line in out.splitlines() if " ~ " in line]
+    assert marked == ["all_biases: False ~ all_biases: True"]
+    assert "): b; changes all_biases=True" in out  # no source: nothing in its place
+
+
+def test_a_regime_and_a_preset_have_different_names() -> None:
+    assert not REGIMES.keys() & PRESETS.keys()
+    assert get_regime("pocket") == get_regime("mini")  # what older studies and files call it
+
+
 @pytest.mark.parametrize("step", ["0", "5", "13", "swin-pocket"])
 def test_stages_add_up_to_the_network(step) -> None:
-    regime = get_regime("pocket")
+    regime = get_regime("mini")
     architecture = PAPER.architecture(step, regime)
     whole, parts = architecture_complexity(architecture, 64), stage_complexity(architecture, 64)
     assert sum(part.params for part in parts) == whole.params

@@ -34,7 +34,7 @@ def test_any_recipe_that_a_study_asks_for_is_where_the_path_ends() -> None:
     recipe = config.recipe.change(
         ema=0.9, micro_batches=2, color_jitter=0.3, betas=(0.8, 0.9), flip=0.0
     )
-    roadmap, regime = get_roadmap("recipe"), get_regime("pocket")
+    roadmap, regime = get_roadmap("recipe"), get_regime("mini")
     assert (
         roadmap.setup(
             "layer-scale", regime, type(config)(recipe=recipe, classic=config.classic)
@@ -49,7 +49,7 @@ def test_the_moving_average_is_off_the_path_and_is_shorter_for_short_studies() -
     decays = {
         name: roadmap.recipe("moving-average", regime)["ema"] for name, regime in REGIMES.items()
     }
-    assert decays == {"tiny": 0.9999, "base": 0.9999, "small": 0.99, "pocket": 0.99}
+    assert decays == {"tiny": 0.9999, "base": 0.9999, "small": 0.99, "mini": 0.99}
 
 
 def test_names_on_another_network_include_it() -> None:

@@ -51,13 +51,13 @@ def test_numbers_are_0_to_13_and_names_are_unique() -> None:
 
 
 def test_the_recipe_changes_with_the_training_recipe_and_no_other_step() -> None:
-    config, regime = PRESETS["pocket"], get_regime("pocket")
+    config, regime = PRESETS["pocket"], get_regime("mini")
     recipes = {
         step.name: PAPER.setup(step, regime, config).recipe for step in PAPER.steps_in(regime)
     }
     assert recipes.pop("baseline") == config.classic
     assert set(recipes.values()) == {config.recipe}
-    assert PAPER.recipe("training-recipe", get_regime("pocket")) == RecipeOf.MODERN.whole()
+    assert PAPER.recipe("training-recipe", get_regime("mini")) == RecipeOf.MODERN.whole()
 
 
 def test_all_decisions_combined_are_the_last_step_and_none_the_first() -> None:
@@ -71,7 +71,7 @@ def test_all_decisions_combined_are_the_last_step_and_none_the_first() -> None:
 
 
 def test_a_decision_alone_changes_what_its_row_says() -> None:
-    config, regime = PRESETS["pocket"], get_regime("pocket")
+    config, regime = PRESETS["pocket"], get_regime("mini")
     assert PAPER.combine(["gelu"], regime, config) == Setup(
         replace(regime.baseline, activation="gelu"), config.classic
     )
@@ -89,7 +89,7 @@ def closed_subsets() -> list[frozenset[str]]:
 
 
 def test_every_choice_of_decisions_that_holds_what_it_needs_is_a_network() -> None:
-    config, regime = PRESETS["pocket"], get_regime("pocket")
+    config, regime = PRESETS["pocket"], get_regime("mini")
     networks = {
         PAPER.combine(subset, regime, config, 7).architecture for subset in closed_subsets()
     }
@@ -158,7 +158,7 @@ def test_the_papers_rows_are_all_there() -> None:
         for step in PAPER.steps_in(get_regime(regime)):
             assert paper_row(regime, step.name) is not None
     assert paper_row("tiny", "separate-downsampling").top1 == 81.97
-    assert paper_row("pocket", "baseline") is None
+    assert paper_row("mini", "baseline") is None
 
 
 def test_the_small_regimes_maps_stand_to_a_7x7_kernel_as_the_papers_last_stages() -> None:

@@ -11,7 +11,7 @@ from ablations.presets import get_preset
 from ablations.sweep import Sweep
 from training.recipe import follow
 
-POCKET, PRESET = REGIMES["pocket"], get_preset("pocket")
+POCKET, PRESET = REGIMES["mini"], get_preset("pocket")
 CONFIG = replace(
     PRESET, recipe=PRESET.recipe.change(lr=4e-3), classic=PRESET.classic.change(lr=0.1)
 )

@@ -59,7 +59,7 @@ def test_parameters_are_the_known_ones(counted) -> None:
 
 
 def test_pocket_is_counted_and_compared_with_nothing() -> None:
-    rows = list(table.count_steps(PAPER, get_regime("pocket"), 64, 10))
+    rows = list(table.count_steps(PAPER, get_regime("mini"), 64, 10))
     assert len(rows) == 18
     assert all(row.agrees is None and row.gflops_paper is None for row in rows)
     assert all(row.gflops_fvcore < 0.02 for row in rows)

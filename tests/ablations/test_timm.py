@@ -32,8 +32,8 @@ def test_importing_packages_is_light_and_importing_timm_models_makes_every_step_
 
 @pytest.mark.parametrize("step", [step.name for step in PAPER.steps if not step.reference])
 def test_a_timm_model_is_the_step(step) -> None:
-    name, regime = f"convnext_ablation_{step.replace('-', '_')}", get_regime("pocket")
-    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1, regime="pocket").eval()
+    name, regime = f"convnext_ablation_{step.replace('-', '_')}", get_regime("mini")
+    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1, regime="mini").eval()
     assert model.architecture == PAPER.architecture(step, regime, 7)
     assert timm.data.resolve_data_config({}, model=model)["mean"] == (0.485, 0.456, 0.406)
     images = torch.randn(2, 3, 32, 32)
@@ -46,7 +46,7 @@ def test_a_timm_model_is_the_step(step) -> None:
 
 
 def small(step: str = "separate_downsampling", **options):
-    return timm.create_model(f"convnext_ablation_{step}", regime="pocket", num_classes=7, **options)
+    return timm.create_model(f"convnext_ablation_{step}", regime="mini", num_classes=7, **options)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_wrong_request_is_refused_in_one_line(
         ("there is no run", Path("nowhere"), image),
         ("holds no weights", Path("empty"), image),
         ("top is 0", good, image, "--top", 0),
-        ("they fit depthwise in regime pocket", other, image),
+        ("they fit depthwise in regime mini", other, image),
         ("names 2 classes", fewer, image),
         ("norm is 'mine': give 'batch' or 'layer', or register", custom, image),
         ("has no description of its network", silent, image),

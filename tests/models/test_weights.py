@@ -150,7 +150,7 @@ def test_the_naming_is_detected_from_the_keys(naming: Naming, architecture) -> N
 
 @pytest.mark.parametrize("step", ["1", "5", "11", "13"])
 def test_a_folded_layer_scale_computes_the_same(step) -> None:
-    architecture = PAPER.architecture(step, get_regime("pocket"))
+    architecture = PAPER.architecture(step, get_regime("mini"))
     scaled = perturbed(empty(architecture, layer_scale=0.7)).eval()
     plain = empty(architecture).eval()
     weights.load(plain, scaled.state_dict())

@@ -78,7 +78,7 @@ class StudyFolder:
 
     @property
     def steps(self) -> list[str]:
-        return [step.name for step in ablations.PAPER.steps_in(ablations.REGIMES[self.regime])]
+        return [step.name for step in ablations.PAPER.steps_in(ablations.get_regime(self.regime))]
 
     def folder(self, step: str, seed: int = 0) -> Path:
         return self.root / step / f"seed-{seed}"
@@ -106,7 +106,7 @@ class StudyFolder:
         number = next(
             (
                 s.number
-                for s in ablations.PAPER.steps_in(ablations.REGIMES[self.regime])
+                for s in ablations.PAPER.steps_in(ablations.get_regime(self.regime))
                 if s.name == step
             ),
             None,

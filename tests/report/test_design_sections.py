@@ -24,7 +24,7 @@ def note(make_study):
 
     def make(request: DesignSpec, seeds: int = 3, missing: tuple[str, ...] = ()):
         study = make_study(test=2000)
-        design = build_design(ablations.PAPER, ablations.REGIMES["pocket"], request)
+        design = build_design(ablations.PAPER, ablations.REGIMES["mini"], request)
         path = study.root / "study.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"designs": [design.record]}))
         rng = np.random.default_rng(0)

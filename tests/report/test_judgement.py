@@ -241,7 +241,7 @@ def two_roadmaps(make_study, tmp_path):
         for seed in (0, 1):
             study.add(name, rng.uniform(size=2000) < level, seed=seed)
     (tmp_path / "more.toml").write_text(OTHER_ROADMAP)
-    regime = ablations.REGIMES["pocket"]
+    regime = ablations.REGIMES["mini"]
     roadmaps = ablations.PAPER, custom.read(tmp_path / "more.toml")
     designs = [build_design(roadmap, regime, DesignSpec()) for roadmap in roadmaps]
     return study, designs

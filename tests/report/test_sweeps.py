@@ -30,9 +30,7 @@ def swept(make_study):
 
     def make(seeds=1, path=None, validation=None, without=(), values=LR):
         study = make_study(test=2000)
-        design = build_design(
-            ablations.PAPER, ablations.REGIMES["pocket"], DesignSpec(sweep=values)
-        )
+        design = build_design(ablations.PAPER, ablations.REGIMES["mini"], DesignSpec(sweep=values))
         file = study.root / "study.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"designs": [design.record]}))
         rng = np.random.default_rng(0)

@@ -37,7 +37,7 @@ SIZES = Sizes(
 def planned(folder: Path, step: str, seed: int = 0) -> Run:
     study = Study(folder, StudyConfig("pocket", "pocket", 32, "fp32", RECIPE), "")
     found = PAPER.step(step)
-    architecture = PAPER.architecture(found, get_regime("pocket"), 3)
+    architecture = PAPER.architecture(found, get_regime("mini"), 3)
     return Run(study, step, found.number, seed, architecture, RECIPE)
 
 

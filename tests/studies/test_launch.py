@@ -157,5 +157,5 @@ def test_a_study_with_initial_weights_is_submitted_and_its_jobs_use_a_copy_of_th
     code = script.parent / "code"
     assert code_version(code) == code_version()
     assert not (code / "tests").exists()
-    command = [sys.executable, code / "runner.py", "steps", "--regime", "pocket"]
+    command = [sys.executable, code / "runner.py", "steps", "--regime", "mini"]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0

@@ -47,7 +47,7 @@ class Images:
 
 
 def one_step(name: str, dtype: torch.dtype, processes: Processes) -> dict[str, Tensor]:
-    regime, device = REGIMES["pocket"], torch.device("cpu")
+    regime, device = REGIMES["mini"], torch.device("cpu")
     torch.manual_seed(0)
     architecture = PAPER.architecture(PAPER.step(name, regime), regime, 5)
     model = build(
@@ -96,7 +96,7 @@ def all_steps(processes: Processes = ALONE) -> dict[str, str]:
     """By precision, step and tensor: its kind, its shape and every bit of it in a digest."""
     made = {}
     for dtype in (torch.float64, torch.float32):
-        for step in PAPER.steps_in(REGIMES["pocket"]):
+        for step in PAPER.steps_in(REGIMES["mini"]):
             for key, value in one_step(step.name, dtype, processes).items():
                 assert value.isfinite().all(), key
                 kind = f"{value.dtype} {tuple(value.shape)} ".encode()

@@ -39,7 +39,7 @@ def make_run(tmp_path: Path, dataset: Dataset) -> MakeRun:
     """make_run(step, seed=0, study="study", **changes of the recipe) -> Run."""
 
     def make(step: str = "13", seed: int = 0, study: str = "study", **changes: object) -> Run:
-        regime = get_regime("pocket")
+        regime = get_regime("mini")
         recipe = RECIPE.change(**changes)
         config = StudyConfig(dataset.name, "pocket", 32, "fp32", recipe, CLASSIC)
         opened = open_study(tmp_path / study, config, {}, dataset.fingerprint)

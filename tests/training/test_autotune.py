@@ -21,7 +21,7 @@ from training.interrupt import Stopped, StopRequest
 from training.recipe import Recipe
 
 CPU = torch.device("cpu")
-POCKET = get_regime("pocket")
+POCKET = get_regime("mini")
 WORK = Work(PAPER.architecture("4", POCKET, 10), Recipe(batch_size=4), 32, "fp32", CPU)
 ALL = [
     ComputeOptions(True, False, 2),

@@ -17,7 +17,7 @@ from models.builder import build
 from models.convolution import rewrite
 
 CUDA = torch.device("cuda", 0)
-PATH = [step.name for step in PAPER.steps_in(get_regime("pocket")) if not step.reference]
+PATH = [step.name for step in PAPER.steps_in(get_regime("mini")) if not step.reference]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def test_a_forward_pass_stays_on_the_gpu(rewritten) -> None:
     for step in PATH:
         with FakeTensorMode(), torch.device(CUDA):
             model = build(
-                PAPER.architecture(step, get_regime("pocket"), 10),
+                PAPER.architecture(step, get_regime("mini"), 10),
                 drop_path=0.1,
                 layer_scale=0.1,
                 init="he",

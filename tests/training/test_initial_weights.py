@@ -28,7 +28,7 @@ def quick_study(tmp_path: Path, images: Path) -> list[str]:
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
     """A small ConvNeXt in the authors' names, for 1000 classes."""
-    regime = get_regime("pocket")
+    regime = get_regime("mini")
     torch.manual_seed(5)
     model = build(PAPER.architecture("13", regime), layer_scale=0.5)
     torch.save({"model": weights.export(model, "release")}, tmp_path / "convnext.pth")
@@ -65,7 +65,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_step_that_would(
     assert runner.main(["train", "4", *quick_study, "--init-weights", str(released)]) == 2
     printed = capsys.readouterr().err
     assert "step depthwise" in printed
-    assert "they fit separate-downsampling in regime pocket" in printed
+    assert "they fit separate-downsampling in regime mini" in printed
     assert (
         runner.main(["train", "13", *quick_study, "--init-weights", str(tmp_path / "none.pth")])
         == 2

@@ -75,9 +75,9 @@ SPARED = re.compile(
 )
 
 
-@pytest.mark.parametrize("step", PAPER.steps_in(REGIMES["pocket"]), ids=lambda step: step.name)
+@pytest.mark.parametrize("step", PAPER.steps_in(REGIMES["mini"]), ids=lambda step: step.name)
 def test_every_parameter_of_every_step_is_in_its_decay_group(step) -> None:
-    model = build(PAPER.architecture(step, REGIMES["pocket"]), drop_path=0.1, layer_scale=1e-6)
+    model = build(PAPER.architecture(step, REGIMES["mini"]), drop_path=0.1, layer_scale=1e-6)
     decay = {
         id(parameter): group["weight_decay"]
         for group in parameter_groups(model, Recipe())
@@ -93,7 +93,7 @@ def test_every_parameter_of_every_step_is_in_its_decay_group(step) -> None:
 
 
 def test_the_optimizers_are_torchs_with_the_recipes_numbers() -> None:
-    model = build(REGIMES["pocket"].baseline)
+    model = build(REGIMES["mini"].baseline)
     adamw = make_optimizer(model, Recipe(), torch.device("cpu"))
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.defaults["betas"] == (0.9, 0.999)

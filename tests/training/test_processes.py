@@ -251,7 +251,7 @@ def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> N
 def test_an_evaluation_that_misses_a_image_or_sees_one_twice_says_so(
     batches, named, stores
 ) -> None:
-    model = build(PAPER.architecture(PAPER.step("3", REGIMES["pocket"]), REGIMES["pocket"], 3))
+    model = build(PAPER.architecture(PAPER.step("3", REGIMES["mini"]), REGIMES["mini"], 3))
     made = list(eval_batches(stores.test, 32, batch_size=4))
     with pytest.raises(NotOnce, match=named):
         evaluate(model, [made[number] for number in batches], stores.test.ids, CPU, "fp32")

@@ -174,7 +174,7 @@ def test_a_run_stopped_in_mid_epoch_ends_as_one_never_stopped(step, make_run, go
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", sorted({s.name for s in PAPER.steps_in(REGIMES["pocket"])}))
+@pytest.mark.parametrize("step", sorted({s.name for s in PAPER.steps_in(REGIMES["mini"])}))
 def test_every_step_resumes_with_mixing_an_average_and_parts(step, make_run, go) -> None:
     hard = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "micro_batches": 2}
     changes = {"epochs": 1, "warmup_epochs": 0, **hard}
