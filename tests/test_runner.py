@@ -120,6 +120,7 @@ def test_how_a_study_is_judged_is_written_before_its_first_result(
 
 @pytest.mark.usefixtures("no_figures")
 def test_seeds_are_added_until_the_study_is_resolved(quick_study, tmp_path, capsys) -> None:
+    quick_study += ["--epochs", "6", "--lr", "2e-3"]  # enough that no run collapses
     request = ["all", *quick_study, "--steps", "3", "depthwise", "--no-trial", "--until-resolved"]
     assert (
         runner.main([*request, "--margin", "99"]) == 0
