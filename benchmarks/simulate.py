@@ -3,9 +3,9 @@
     python -m benchmarks.simulate
     python -m benchmarks.simulate --only design --studies 20 --out /tmp/small.json
 
-The first writes benchmarks/results/statistics.json and the tables in docs/statistics. With --only,
-scenarios with other names keep their records. Every study follows from its scenario's name and its
-number, whatever the number of processes.
+The first writes benchmarks/results/statistics.json, odd_worlds.csv next to it, and the tables in
+docs/statistics. With --only, scenarios with other names keep their records. Every study follows from
+its scenario's name and its number, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 RESULT, TABLES = ROOT / "benchmarks/results/statistics.json", ROOT / "docs/statistics"
 _BLOCK = 25
 """Studies that a process judges at a time."""
+FIXED = {"fixed": (3,)}
 NONE = (0.0,) * 16
 SOME = (2.0, 0.5, 0.0, -1.0, 1.0, 0.0, -0.5, 0.3, 0.0, 0.5, 0.0, 0.0, -0.3, 1.0, 0.3, 0.0)
 
@@ -66,6 +67,11 @@ def scenarios() -> Iterator[Scenario]:
         for name, changes in varied.items():
             world = replace(usual, effects=effects, **changes)
             yield Scenario(f"{word}, {name}", world, {"fixed": (world.seeds,)})
+    for word, effects in truths.items():
+        for name, changes in odd_worlds().items():
+            yield Scenario(
+                f"odd: {word}, {name}", replace(usual, effects=effects, **changes), FIXED
+            )
     for count in (2, 3, 5):
         world = replace(usual, effects=(0.0,), seeds=count)
         yield Scenario(f"one step without effect, {count} seeds", world, {"fixed": (count,)})
@@ -79,6 +85,18 @@ def scenarios() -> Iterator[Scenario]:
             for count in (2, 3, 5):
                 scenario = f"design {name}, {word}, {count} seeds"
                 yield Scenario(scenario, DesignWorld(spec, worth, count))
+
+
+def odd_worlds() -> dict[str, dict[str, Any]]:
+    """Worlds that break what the statistics assume: that variants share one normal spread."""
+    row = {"apart": (4, 5)}
+    unequal = tuple(3 ** (place / 16 - 0.5) for place in range(17))
+    return {
+        "one run at chance": {"at_chance": 5, **row},
+        "one row of eight times the spread": {"spreads": (1,) * 5 + (8,) + (1,) * 11, **row},
+        "spreads unequal by three": {"spreads": unequal, "apart": (15,)},
+        "t with three degrees of freedom": {"heavy_tails": True},
+    }
 
 
 def designs() -> dict[str, DesignSpec]:
@@ -127,7 +145,13 @@ def _step_outcomes(
         judged = judge(runs, plan)
         for question in QUESTIONS:
             truth = here if question == "fixed" else effects
-            scores = _scores(judged, question, effects, truth)
+            apart = np.isin(np.arange(len(judged)), world.apart)
+            own = [one for one, off in zip(judged, apart, strict=True) if not off]
+            scores = _scores(own, question, effects[~apart], truth[~apart])
+            if apart.any():
+                odd = [one for one, off in zip(judged, apart, strict=True) if off]
+                scored = _scores(odd, question, effects[apart], truth[apart])
+                scores |= {f"{key}_apart": scored[key] for key in ("covered", "half_width")}
             yield {"plan": name, "question": question, "runs": len(runs.seed), **scores}
 
 
@@ -208,14 +232,16 @@ def summary(scenario: Scenario, seen: Sequence[Outcome]) -> list[dict[str, Any]]
 
 
 def tables(records: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
-    """File name to table, in percent and points: fixed plans, interim analyses and designs."""
+    """File name to table, in percent and points: fixed plans, odd worlds, interim analyses and
+    designs."""
     table = pd.DataFrame(records)
     effects = [name for name in table if name.startswith("covered, ")]
     table["least_covered_effect"] = table[effects].min(axis=1)
     percent = ["covered", "any_false", "any_false_no_difference", "found", "from_orders"]
-    percent.append("least_covered_effect")
+    percent += ["least_covered_effect", "covered_apart"]
     table[percent] = (100 * table[percent]).round(1)
-    table["half_width"] = table["half_width"].round(2)
+    widths = ["half_width", "half_width_apart"]
+    table[widths] = table[widths].round(2)
     table["runs"] = table["runs"].round()
     stopping = table["scenario"].str.contains("up to 10 seeds")
     columns = {
@@ -224,8 +250,12 @@ def tables(records: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
         "designs": ["runs", "covered", "least_covered_effect", "half_width", "any_false", "found"],
     }
     columns["designs"].append("from_orders")
+    columns["odd_worlds"] = ["covered", "half_width", "any_false", "any_false_no_difference"]
+    columns["odd_worlds"] += ["found", "covered_apart", "half_width_apart"]
+    odd = table["scenario"].str.startswith("odd: ")
     chosen = {
-        "steps": table[(table["plan"] == "fixed")],
+        "steps": table[(table["plan"] == "fixed") & ~odd],
+        "odd_worlds": table[odd],
         "stopping": table[stopping & (table["question"] == "new")],
         "designs": table[table["plan"] == "design"],
     }
@@ -262,7 +292,9 @@ def main() -> None:
     (options.out or RESULT).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     if options.out is None:
         for name, table in tables(records).items():
-            table.to_csv(TABLES / f"{name}.csv", index=False)
+            table.to_csv(
+                (RESULT.parent if name == "odd_worlds" else TABLES) / f"{name}.csv", index=False
+            )
 
 
 def _outcomes(block: tuple[Scenario, range]) -> list[Outcome]:

@@ -52,6 +52,14 @@ class World:
     own_difficulty: float = 0.7
     in_turn: tuple[int, ...] = ()
     """Unequal numbers of seeds: of the first variant, the second and so on, repeated."""
+    spreads: tuple[float, ...] = ()
+    """Factors of the seed deviations: of the first variant, the second and so on, repeated."""
+    heavy_tails: bool = False
+    """Seeds' effects follow Student's t with three degrees of freedom, not the normal law."""
+    at_chance: int | None = None
+    """A variant whose first run is right on one image in ten, by chance."""
+    apart: tuple[int, ...] = ()
+    """Comparisons that are scored apart from the others, by number."""
 
     @property
     def levels(self) -> np.ndarray:
@@ -74,8 +82,12 @@ class World:
         right += self._intercepts[:, None].astype(np.float32)
         log_scale = self.unequal * rng.standard_normal(variants) - self.unequal**2
         scale = self.deviation * np.exp(log_scale)
+        if self.spreads:
+            scale = scale * np.resize(self.spreads, variants)
         common = rng.standard_normal(self.seeds)
         alone = rng.standard_normal((variants, self.seeds))
+        if self.heavy_tails:
+            alone = rng.standard_t(3, (variants, self.seeds)) / 3**0.5
         seed = self.correlation**0.5 * common + (1 - self.correlation) ** 0.5 * alone
         chance = special.expit(right)
         slope = chance * (1 - chance)
@@ -87,6 +99,8 @@ class World:
             drawn = rng.random((self.seeds, self.images), dtype=np.float32) < shifted
             count = self.in_turn[variant % len(self.in_turn)] if self.in_turn else self.seeds
             correct[f"variant-{variant}"] = drawn[:count].view(np.uint8)
+        if self.at_chance is not None:
+            correct[f"variant-{self.at_chance}"][0] = rng.random(self.images) < 0.1
         # The mean over seeds, to second order of a shift of a few hundredths of a logit.
         shift = (scale / (100 * slope.mean(axis=1))) ** 2
         bend = (slope * (1 - 2 * chance)).mean(axis=1)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ablations.designs import Effect
-from report.statistics import Estimate, VarianceComponents, holm
+from report.statistics import Estimate, Uncertainty, VarianceComponents, holm
 from studies.plan import Question
 
 Unjudged = Literal["one seed", "failed runs", "no spread", "collapsed"]
@@ -29,6 +29,7 @@ class Answer:
     Those that end in `_holm` are corrected for the family, and decide.
     """
 
+    question: Question
     p: float = 1.0
     p_margin: float = 1.0
     p_alone: float = 1.0
@@ -42,11 +43,30 @@ class Answer:
     """The verdict needs the spread of other variants: the two alone would not give it."""
     low: float = math.nan
     high: float = math.nan
-    standard_error: float = math.nan
-    detectable: float = math.nan
-    """The gap that such runs detect with 80 % power, corrected for the family."""
-    seeds_needed: int | None = None
-    """Seeds per variant that detect a gap as large as the margin; None: 1,000 would not."""
+    estimate: Estimate | None = None
+    margin: float = 0.0
+    family_level: float = math.nan
+    """The corrected level that a verdict needs, which sets the power."""
+
+    @property
+    def uncertainty(self) -> Uncertainty:
+        assert self.estimate is not None
+        return self.estimate.uncertainty[self.question]
+
+    @property
+    def standard_error(self) -> float:
+        return self.uncertainty.standard_error
+
+    @property
+    def detectable(self) -> float:
+        """The gap that such runs detect with 80 % power, corrected for the family."""
+        return self.uncertainty.detectable(self.family_level)
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Seeds per variant that detect a gap as large as the margin; None: 1,000 would not."""
+        assert self.estimate is not None
+        return self.estimate.seeds_needed(self.question, self.margin, self.family_level)
 
 
 @dataclass(eq=False)
@@ -70,7 +90,7 @@ class Judgement:
     analyses: int = 0
     futile: bool = False
     """Gets no more seeds, because they are unlikely to resolve it."""
-    answers: dict[str, Answer] = field(default_factory=lambda: {q: Answer() for q in QUESTIONS})
+    answers: dict[str, Answer] = field(default_factory=lambda: {q: Answer(q) for q in QUESTIONS})
 
     @property
     def estimate(self) -> Estimate:
@@ -171,9 +191,9 @@ class Judgement:
                 self.answers[question],
                 low=points - half,
                 high=points + half,
-                standard_error=uncertainty.standard_error,
-                detectable=uncertainty.detectable(family_level),
-                seeds_needed=self.estimate.seeds_needed(question, self.margin, family_level),
+                estimate=self.estimate,
+                margin=self.margin,
+                family_level=family_level,
             )
         half = self.estimate.these_runs.half_width(level / 2)
         self.these_runs = (points - half, points + half)

@@ -45,7 +45,7 @@ def judge(frame: pd.DataFrame, items: pd.DataFrame | None, settings: JudgeOption
     if items is not None:
         measured = _with_items(measured, items, sign)
     components = VarianceComponents(measured, {"yes": True, "no": False}.get(settings.pair))
-    if settings.pair == "yes" and components.pool.seed_effect is None:
+    if settings.pair == "yes" and not components.pool.seed_df:
         raise ValueError("--pair yes needs variants that share two seeds or more: give auto or no")
     lost = runs["value"].isna().groupby(runs["variant"]).sum()
     margin = settings.margin or 0.0

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -163,41 +163,28 @@ class Uncertainty:
 
     def tail(self, distance: float) -> float:
         """Invert `half_width`: the one-sided p-value of a distance, at least 1e-80."""
-        if self.standard_error == 0:
-            return 0.5 if distance == 0 else _SMALLEST_P if distance > 0 else 1.0
         if distance < 0:
             return 1 - self.tail(-distance)
-        z = -distance / self.standard_error
-        least_df = min(self.df if self.seeds else math.inf, self.orders_df)
-        low = max(float(special.ndtr(z)), _SMALLEST_P)
-        high = max(float(special.stdtr(least_df, z)), low) if math.isfinite(least_df) else low
-        if self.half_width(low) < distance:
-            return low
-        if high < low * (1 + 1e-9) or self.half_width(high) > distance:
-            return high
-        log_p = optimize.brentq(
-            lambda p: self.half_width(math.exp(p)) - distance,
-            math.log(low) - 1e-6,
-            math.log(high) + 1e-6,
-            xtol=1e-9,
-            rtol=1e-9,
-        )
+        if self.standard_error == 0 or distance >= self.half_width(_SMALLEST_P):
+            return 0.5 if distance == 0 else _SMALLEST_P
+        ends = math.log(_SMALLEST_P), math.log(0.5)
+        log_p = optimize.brentq(lambda p: self.half_width(math.exp(p)) - distance, *ends)
         return math.exp(log_p)
 
     def power(self, gap: float, level: float) -> float:
         """The probability that a two-sided test at `level` detects a true gap.
 
-        By the noncentral t distribution, exact for seeds alone. With images, its degrees of freedom
-        are Satterthwaite's.
+        By the noncentral t distribution: exact for seeds alone, else with Satterthwaite's degrees
+        of freedom.
         """
-        error = self.standard_error or 1e-300
-        seeds = self.seeds**2 / self.df if self.seeds else 0.0
-        orders = self.orders**2 / self.orders_df if self.orders else 0.0
-        df = min(self.variance**2 / (seeds + orders), 1e9) if seeds + orders else 1e9
-        bound, shift = self.half_width(level / 2) / error, min(gap / error, 1e3)
-        # scipy gives NaN far out in a tail.
-        below = np.nan_to_num(special.nctdtr(df, shift, [bound, -bound]))
-        return float(1 - below[0] + below[1])
+        if self.standard_error == 0:
+            return 1.0
+        parts = (self.seeds, self.df), (self.orders, self.orders_df), (self.images, math.inf)
+        df = min(satterthwaite(parts).df, 1e9)
+        bound, shift = self.half_width(level / 2), min(gap / self.standard_error, 1e3)
+        tails = special.nctdtr(df, shift, np.array([bound, -bound]) / self.standard_error)
+        below, beyond = np.nan_to_num(tails)  # scipy gives NaN far out in a tail
+        return float(1 - below + beyond)
 
     def detectable(self, level: float) -> float:
         """The gap that a two-sided test at `level` detects with 80 % power."""
@@ -205,6 +192,14 @@ class Uncertainty:
         if most == 0:
             return 0.0
         return float(optimize.brentq(lambda gap: self.power(gap, level) - POWER, 0, most))
+
+
+def satterthwaite(parts: Iterable[tuple[float, float]]) -> Uncertainty:
+    """The sum of independent estimates of variances, each with its degrees of freedom."""
+    known = [(part, df) for part, df in parts if part > 0]
+    whole = sum(part for part, _ in known)
+    spread = sum(part**2 / df for part, df in known)
+    return Uncertainty(whole, whole**2 / spread if spread else math.inf, 0.0)
 
 
 def _quantile(df: float, tail: float) -> float:
@@ -252,29 +247,22 @@ class SeedCorrelation(NamedTuple):
     """Whether seeds are paired, so that their common effect is not noise in a difference."""
 
 
-class _SeedEffect(NamedTuple):
-    """The mean squares of seeds and residuals, their df, and the variants per seed."""
-
-    between: float
-    residual: float
-    between_df: int
-    residual_df: int
-    variants: float
-
-
 @dataclass(frozen=True)
 class Pool:
     """The runs of the variants that share one variance between seeds, and their residuals."""
 
     entries: np.ndarray
     """(n,) of the study's runs."""
-    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+    residuals: np.ndarray
     """(n,) without the variants' means and, where seeds are paired, without those of seeds."""
-    share: np.ndarray = field(default_factory=lambda: np.empty(0))
+    share: np.ndarray
     """(n,) each residual's part of the degrees of freedom."""
     correlation: SeedCorrelation | None = None
     """None where no two variants share two seeds, or nothing varies."""
-    seed_effect: _SeedEffect | None = None
+    shared_seed_variance: float = 0.0
+    """The variance of what a seed adds to all variants alike; 0 if seeds are not paired."""
+    seed_df: int = 0
+    """Degrees of freedom of seeds' means; 0 where no two variants share two seeds."""
 
     @property
     def df(self) -> float:
@@ -288,47 +276,48 @@ class Pool:
     def paired(self) -> bool:
         return self.correlation is not None and self.correlation.paired
 
-    @property
-    def shared_seed_variance(self) -> float:
-        """The variance of what a seed adds to all variants alike; 0 if seeds are not paired."""
-        if self.seed_effect is None or not self.paired:
-            return 0.0
-        between, residual, _, _, variants = self.seed_effect
-        return max(0.0, (between - residual) / variants)
-
     def odd(self, resolution: float) -> np.ndarray:
-        """(n,) bool: runs whose externally studentized residual is too large for chance."""
+        """Of `entries`, those whose externally studentized residual is too large for chance."""
         left = self.df - 1
         if left < 0.5:
-            return np.zeros(len(self.entries), dtype=bool)
-        share = np.maximum(self.share, 1e-9)
-        squares = np.where(self.share > 1e-9, self.residuals**2 / share, 0.0)
-        without = (self.residuals @ self.residuals - squares) / left
-        t = np.sqrt(squares / np.maximum(without, max(resolution**2 / 12, 1e-300)))
+            return self.entries[:0]
+        free = np.maximum(self.share, 1e-9)
+        squares = np.where(self.share > 1e-9, self.residuals**2 / free, 0.0)
+        deleted = (self.residuals @ self.residuals - squares) / left
+        t = np.sqrt(squares / np.maximum(deleted, max(resolution**2 / 12, 1e-300)))
         is_far = 2 * len(t) * special.stdtr(left, -t) < ODD_LEVEL
-        odd: np.ndarray = is_far & (t > t.max() * (1 - 1e-9))
+        # Two runs of a variant are equally far from their mean.
+        odd: np.ndarray = self.entries[is_far & (t > t.max() * (1 - 1e-9))]
         return odd
 
 
 def fit_pool(runs: Measurements, entries: np.ndarray, pair: bool | None = None) -> Pool:
     """Fit variants, and seeds where they are paired; `pair` decides that, by default a rule."""
     if not len(entries):
-        return Pool(entries)
+        return Pool(entries, np.empty(0), np.empty(0))
     variants, y = _dummies(runs.variant[entries]), runs.accuracy[entries]
     one_way = _residuals(variants, y)
     two_way = _residuals(np.hstack([variants, _dummies(runs.seed[entries])]), y)
-    effect = _analyse_seeds(one_way, two_way)
-    correlation = None
-    if effect is not None and effect.residual:
-        f, dfs = effect.between / effect.residual, (effect.between_df, effect.residual_df)
-        quantiles = 1.0, stats.f.ppf(1 - LEVEL / 2, *dfs), stats.f.ppf(LEVEL / 2, *dfs)
-        ratios = [f / quantile - 1 for quantile in quantiles]
-        r, low, high = (float(ratio / (ratio + effect.variants)) for ratio in ratios)
-        clear = not PAIRING_LEVEL / 2 < stats.f.sf(f, *dfs) < 1 - PAIRING_LEVEL / 2
-        paired = variants.shape[1] >= PAIR_FROM or bool(clear) if pair is None else pair
-        correlation = SeedCorrelation(r, low, high, paired)
-    chosen = two_way if correlation and correlation.paired else one_way
-    return Pool(entries, *chosen, correlation, effect)
+    df, residual_df = (round(float(share.sum())) for _, share in (one_way, two_way))
+    seed_df = df - residual_df
+    if residual_df < 1 or seed_df < 1:
+        return Pool(entries, *one_way)
+    whole, within = (float((residuals**2).sum()) for residuals, _ in (one_way, two_way))
+    if not within:
+        return Pool(entries, *one_way, seed_df=seed_df)
+    between, residual = max(0.0, whole - within) / seed_df, within / residual_df
+    f, dfs = between / residual, (seed_df, residual_df)
+    per_seed = float(one_way[1].sum()) / seed_df
+    quantiles = 1.0, stats.f.ppf(1 - LEVEL / 2, *dfs), stats.f.ppf(LEVEL / 2, *dfs)
+    ratios = [f / quantile - 1 for quantile in quantiles]
+    r, low, high = (float(ratio / (ratio + per_seed)) for ratio in ratios)
+    clear = not PAIRING_LEVEL / 2 < stats.f.sf(f, *dfs) < 1 - PAIRING_LEVEL / 2
+    paired = variants.shape[1] >= PAIR_FROM or bool(clear) if pair is None else pair
+    correlation = SeedCorrelation(r, low, high, paired)
+    if not paired:
+        return Pool(entries, *one_way, correlation, seed_df=seed_df)
+    shared = max(0.0, (between - residual) / per_seed)
+    return Pool(entries, *two_way, correlation, shared, seed_df)
 
 
 def _residuals(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -336,24 +325,6 @@ def _residuals(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarra
     basis, values, _ = np.linalg.svd(design, full_matrices=False)
     basis = basis[:, values > 1e-9 * values[0]]
     return y - basis @ (basis.T @ y), 1 - (basis**2).sum(axis=1)
-
-
-def _analyse_seeds(
-    one_way: tuple[np.ndarray, np.ndarray], two_way: tuple[np.ndarray, np.ndarray]
-) -> _SeedEffect | None:
-    """The analysis of variance of seeds; None without enough degrees of freedom."""
-    one_way_df, residual_df = (round(float(share.sum())) for _, share in (one_way, two_way))
-    between_df = one_way_df - residual_df
-    if residual_df < 1 or between_df < 1:
-        return None
-    whole, residual = (float((residuals**2).sum()) for residuals, _ in (one_way, two_way))
-    return _SeedEffect(
-        max(0.0, whole - residual) / between_df,
-        residual / residual_df,
-        between_df,
-        residual_df,
-        float(one_way[1].sum()) / between_df,
-    )
 
 
 @dataclass(frozen=True)
@@ -381,50 +352,47 @@ class VarianceComponents:
         return np.unique(self.runs.run, return_index=True)[1]
 
     @cached_property
-    def _collapsed(self) -> np.ndarray:
-        """(N,) bool."""
-        return np.isin(self.runs.run, list(self.runs.collapsed))
-
-    @cached_property
     def collapsed(self) -> frozenset[str]:
         """The variants of which no run learned anything."""
-        learned = {int(index) for index in self.runs.variant[~self._collapsed]}
-        return frozenset(v for i, v in enumerate(self.runs.variants) if i not in learned)
+        learned = ~np.isin(self.runs.run, list(self.runs.collapsed))
+        names = enumerate(self.runs.variants)
+        return frozenset(name for i, name in names if i not in self.runs.variant[learned])
 
     @cached_property
-    def _pool_and_odd(self) -> tuple[Pool, dict[str, tuple[int, ...]], np.ndarray]:
-        """The pool, the odd runs, and bool (variants,): which variants keep their own variance.
+    def _fitted(self) -> tuple[Pool, np.ndarray, dict[str, tuple[int, ...]]]:
+        """The pool, and what `apart` and `odd_runs` are.
 
         A variant with an odd run leaves the pool, until there is none; one with a run that
         collapsed is never in it. A run that variants share counts for the first of them.
         """
         runs, odd = self.runs, dict[str, tuple[int, ...]]()
-        apart = np.bincount(runs.variant, self._collapsed, minlength=len(self.counts)) > 0
+        apart = np.zeros(len(self.counts), dtype=bool)
+        apart[runs.variant[np.isin(runs.run, list(runs.collapsed))]] = True
         entries = np.sort(self._distinct)
         entries = entries[self.counts[runs.variant[entries]] > 1]
         while True:
             pool = fit_pool(runs, entries[~apart[runs.variant[entries]]], self.pair)
-            found = pool.entries[pool.odd(runs.resolution)]
+            found = pool.odd(runs.resolution)
             if not len(found):
-                return pool, odd, apart
+                return pool, apart & (self.counts > 1), odd
             variant = runs.variant[found[0]]
             seeds = runs.seed[found[runs.variant[found] == variant]]
-            odd[runs.variants[variant]] = tuple(int(seed) for seed in seeds)
+            odd[runs.variants[variant]] = tuple(seeds.tolist())
             apart[variant] = True
 
     @property
     def pool(self) -> Pool:
-        return self._pool_and_odd[0]
-
-    @property
-    def odd_runs(self) -> dict[str, tuple[int, ...]]:
-        """By variant, the seeds of runs too far from the others for its spread to be shared."""
-        return self._pool_and_odd[1]
+        return self._fitted[0]
 
     @property
     def apart(self) -> np.ndarray:
         """(variants,) bool: those that keep their own variance, with n - 1 degrees of freedom."""
-        return self._pool_and_odd[2] & (self.counts > 1)
+        return self._fitted[1]
+
+    @property
+    def odd_runs(self) -> dict[str, tuple[int, ...]]:
+        """By variant, the seeds of runs too far from the others for its spread to be shared."""
+        return self._fitted[2]
 
     @property
     def seed_correlation(self) -> SeedCorrelation | None:
@@ -434,8 +402,7 @@ class VarianceComponents:
     @property
     def no_spread(self) -> bool:
         """Whether seeds agree as far as the accuracy is known: deterministic, or rounded."""
-        pool = self.pool
-        return pool.df > 0 and pool.variance <= self.runs.resolution**2 / 12
+        return self.pool.df > 0 and self.pool.variance <= self.runs.resolution**2 / 12
 
     @property
     def pooled_seeds(self) -> float:
@@ -514,30 +481,24 @@ class VarianceComponents:
     def fixed_test(self, weights: np.ndarray) -> Uncertainty | None:
         """The uncertainty over new seeds on this test set; None if nothing tells the spread.
 
-        Variances that are estimated apart are added as Welch and Satterthwaite do.
+        The pooled variance, that of seeds that are not shared, and those of variants apart are
+        added as Welch and Satterthwaite do.
         """
-        pool, runs = self.pool, self.runs
-        if not pool.df and not self.apart[weights != 0].all():
+        pool, apart, runs = self.pool, self.apart, self.runs
+        if not pool.df and not apart[weights != 0].all():
             return None
         per_run = self._per_run(weights)
         # A run that variants share varies once, by the sum of its weights.
         distinct = per_run @ _dummies(runs.run)
         variant = runs.variant[self._distinct]
-        parts = np.bincount(
-            variant, distinct**2 * self.seed_variance[variant], minlength=len(self.counts)
-        )
+        squares = distinct**2 * self.seed_variance[variant]
+        own = np.bincount(variant, squares, minlength=len(self.counts))
         _, place = np.unique(runs.seed, return_inverse=True)
-        unbalanced = float((np.bincount(place, per_run) ** 2).sum()) * pool.shared_seed_variance
-        own = [float(parts[~self.apart].sum()), *parts[self.apart].tolist()]
-        dfs = [pool.df, *(self.counts[self.apart] - 1.0).tolist()]
-        if pool.seed_effect and unbalanced > 1e-12 * own[0]:
-            own.append(unbalanced)
-            dfs.append(float(pool.seed_effect.between_df))
-        known = [(part, df) for part, df in zip(own, dfs, strict=True) if part]
-        if len(known) < 2:
-            return Uncertainty(sum(own), known[0][1] if known else pool.df, 0.0)
-        whole = sum(own)
-        return Uncertainty(whole, whole**2 / sum(part**2 / df for part, df in known), 0.0)
+        unshared = float((np.bincount(place, per_run) ** 2).sum()) * pool.shared_seed_variance
+        pooled = float(own[~apart].sum())
+        parts = [(pooled, pool.df), (unshared if unshared > 1e-12 * pooled else 0, pool.seed_df)]
+        parts += zip(own[apart].tolist(), (self.counts[apart] - 1).tolist(), strict=True)
+        return satterthwaite(parts)
 
     def alone(self, one: str, other: str) -> tuple[float, Uncertainty]:
         """The difference of two variants by their own runs, each with several.
@@ -549,12 +510,11 @@ class VarianceComponents:
         shared, *places = np.intersect1d(*(runs.seed[mask] for mask in own), return_indices=True)
         a, b = (runs.accuracy[mask] for mask in own)
         if self.pool.paired and len(shared) > 1:
-            gaps = a[places[0]] - b[places[1]]
-            return float(gaps.mean()), Uncertainty(gaps.var(ddof=1) / len(gaps), len(gaps) - 1, 0.0)
-        parts = [each.var(ddof=1) / len(each) for each in (a, b)]
-        squares = sum(part**2 / (len(each) - 1) for part, each in zip(parts, (a, b), strict=True))
-        df = sum(parts) ** 2 / squares if squares else 1.0
-        return float(a.mean() - b.mean()), Uncertainty(sum(parts), df, 0.0)
+            samples = [a[places[0]] - b[places[1]]]
+        else:
+            samples = [a, -b]
+        parts = [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in samples]
+        return sum(float(each.mean()) for each in samples), satterthwaite(parts)
 
     def new_images(self, weights: np.ndarray) -> Uncertainty | None:
         """The uncertainty over new seeds and new test images; None if no variant has two seeds."""

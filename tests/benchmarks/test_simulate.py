@@ -64,13 +64,15 @@ def test_a_world_has_the_levels_and_spreads_that_it_states() -> None:
         replace(SMALL, correlation=0.5),
         replace(SMALL, images=150),
         replace(SMALL, deviation=0.1, seeds=5),
+        replace(SMALL, at_chance=5, apart=(4, 5)),
     ],
-    ids=["usual", "two seeds", "seeds correlate", "few images", "seeds hardly matter"],
+    ids=["usual", "two seeds", "seeds correlate", "few images", "seeds hardly matter", "odd run"],
 )
 def test_both_intervals_cover_and_noise_gets_no_verdict(world: World) -> None:
     records = simulate(world, 100)
     for question in ("new", "fixed"):
         assert 0.93 <= records["fixed", question]["covered"] <= 0.975, question
+        assert records["fixed", question]["half_width"] < 15
     # 5 % of 100 is 5; 12 or more would happen once in 200.
     assert records["fixed", "new"]["any_false"] * 100 < 12
 
@@ -121,3 +123,7 @@ def test_the_committed_records_keep_the_promises() -> None:
     assert steps["covered"].dropna().between(92, 98).all()
     none = [one for one in records if one["scenario"].startswith("no effect")]
     assert np.mean([one["any_false"] for one in none if one["question"] == "new"]) <= 0.05
+    odd = tables(records)["odd_worlds"]
+    assert odd["covered"].between(94, 98).all()
+    assert odd["any_false"].max() < 8
+    assert odd["half_width"].max() < 0.8
