@@ -31,10 +31,9 @@ from studies import status as study_status
 from studies.options import JudgeOptions, StudyOptions, TrainOptions
 from studies.plan import ANALYSES, planned
 from studies.study import study_folder
-from training import torchrun
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
 from training.recipe import follow
-from training.torchrun import RankInfo
+from training.spec import RankInfo, rank_info
 from utils.streams import Patient
 from utils.text import one_line, readable_bytes
 
@@ -466,7 +465,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     # A figure has a box in place of a character that its font lacks, such as an emoji.
     warnings.filterwarnings("ignore", r"Glyph \d+ ")
-    place = torchrun.rank_info()
+    place = rank_info()
     try:
         with stop_on_signals(alone=place.count == 1) as stop:
             command = parse(arguments)

@@ -342,7 +342,7 @@ def resumed(
             for updates in stops:
                 with contextlib.suppress(Stopped):
                     train(run.spec, stores, execution, _After(updates))
-            states.append(checkpoint.load(run.folder / checkpoint.NAME, torch.device("cpu")))
+            states.append(checkpoint.load(run.folder / checkpoint.NAME))
     whole, parted = (
         dict(_tensors({name: state[name] for name in ("model", "optimizer", "scaler")}))
         for state in states

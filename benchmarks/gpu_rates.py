@@ -16,7 +16,7 @@ from data.loader import train_batches
 from models.builder import build
 from models.complexity import architecture_complexity
 from training.autotune import Work, choose
-from training.device import find_device, set_up, threads
+from training.device import find_device, set_up
 from training.execution import ComputeOptions
 from training.monitor import Clock
 from training.recipe import Precision, Recipe
@@ -77,7 +77,7 @@ def measure(step_name: str, rates: Rates, device: torch.device) -> dict[str, obj
         workers=rates.workers,
         device=device,
     )
-    with threads(options.threads):
+    with options.applied():
         for number in range(rates.warm + rates.updates):
             if number == rates.warm:
                 train_state.monitor.drain()

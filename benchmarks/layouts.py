@@ -12,14 +12,13 @@ import torch
 from ablations import PAPER, get_regime
 from benchmarks.measure import interleaved, write
 from training.autotune import Work, choose
-from training.device import threads
 from training.execution import ComputeOptions
 from training.recipe import Recipe
 from training.update import update
 
 
 def _step(work: Work, options: ComputeOptions) -> None:
-    with threads(options.threads):
+    with options.applied():
         train_state = work.train_state(options, work.precision)
         update(train_state, 0, repeat(work.noise(work.images)), lr=0.0)
 

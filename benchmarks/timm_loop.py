@@ -32,7 +32,7 @@ from benchmarks.measure import interleaved, write
 from data.loader import Batch
 from models.builder import build
 from training.autotune import Work, choose
-from training.device import autocast, set_up, threads
+from training.device import autocast, set_up
 from training.execution import ComputeOptions
 from training.recipe import Precision, Recipe
 from training.update import TrainState, update
@@ -93,7 +93,7 @@ def our_step(
     data = Batch(images, labels, labels, torch.ones(batch, device=device), torch.arange(batch))
 
     def ours() -> None:
-        with threads(layout.threads):
+        with layout.applied():
             update(train_state, 0, repeat(data), lr=1e-4)
 
     return ours, layout

@@ -24,9 +24,9 @@ from training.autotune import Work, micro_batches_that_fit
 from training.device import (
     device_name,
     empty_cache,
+    first_line,
     is_out_of_memory,
     set_up,
-    threads,
     wait_for,
 )
 from training.execution import ComputeOptions, Execution
@@ -81,7 +81,7 @@ class CostEstimate:
                 are fewer training images than a batch. The message says what would do.
         """
         study, device = runs[0].study, execution.device
-        set_up(device, study.config.precision)  # as runs do
+        set_up(device, study.config.precision, search=False)  # as runs do, in fewer shapes
         self.runs, self.sizes, self.processes = list(runs), sizes, execution.processes.count
         self.jobs = 1
         """How many processes share the runs."""
@@ -329,10 +329,11 @@ def _time_updates(run: Run, execution: Execution) -> Rate:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        words = first_line(error)
     finally:
         empty_cache(execution.device)
     advice = memory_advice(run, execution.device)
-    raise ValueError(f"{run.step} ran out of memory: {advice}")
+    raise ValueError(f"{run.step} ran out of memory: {advice} (torch: {words})")
 
 
 def _time_with(run: Run, execution: Execution, options: ComputeOptions) -> Rate:
@@ -356,7 +357,7 @@ def _time_with(run: Run, execution: Execution, options: ComputeOptions) -> Rate:
         return between - started, time.perf_counter() - between
 
     count = min(2, work.images)
-    with threads(options.threads):
+    with options.applied():
         seconds, stepping = min(update(count), update(count))
         affordable = count * _TRY_SECONDS / max(seconds, 1e-9)
         if work.images > count:

@@ -27,7 +27,7 @@ from studies.study import (
 )
 from training import records
 from training.checkpoint import Damaged
-from training.device import code_version, empty_cache, is_out_of_memory
+from training.device import code_version, empty_cache, first_line, is_out_of_memory
 from training.execution import Execution, Stores
 from training.helper import announce
 from training.interrupt import DONE, FAILED, STOPPED, Stopped, StopRequest
@@ -197,13 +197,15 @@ def _train(queue: _Queue, run: Run, lock: Lock) -> str:
     except (RuntimeError, MemoryError) as error:
         if str(error).startswith(_WORKER_DIED):
             raise _interrupted(run, _worker_message(run, error)) from error
+        words = first_line(error)
         if not is_out_of_memory(error):
             reason = f"{run.title} ended in an error of the program ({error})"
             note_failure(run.folder, reason, final=True)
             raise
     # Only now, for the traceback of the failure held the network and its activations.
     empty_cache(queue.execution.device)
-    failed = f"{run.title} ran out of memory: {memory_advice(run, queue.execution.device)}"
+    advice = memory_advice(run, queue.execution.device)
+    failed = f"{run.title} ran out of memory: {advice} (torch: {words})"
     if queue.execution.processes.count > 1:  # the other processes are in the middle of this run
         note_failure(run.folder, failed, final=True)
         raise OSError(failed)

@@ -23,13 +23,20 @@ from studies.run import Run, deduplicate
 from studies.run_queue import other_versions, refuse_other_code
 from studies.status import note_requested
 from studies.study import find_study, note_design, open_study
-from training import processes, torchrun
-from training.device import before_cuda, code_version, find_device, find_precision, find_workers
+from training import processes
+from training.device import (
+    before_device,
+    code_version,
+    find_device,
+    find_precision,
+    find_workers,
+    notes,
+)
 from training.execution import Execution, open_stores
 from training.interrupt import DONE, StopRequest
 from training.recipe import StudyConfig
-from training.spec import short_side
-from training.train import record_initial_weights
+from training.spec import rank_info, short_side
+from training.train import record_initial_weights, require_batch_norm
 from utils.files import require_folder, require_writable
 from utils.text import first_few, left_out, listed, one_line
 
@@ -163,8 +170,8 @@ def _plan(request: Request) -> _Task:
     config = with_init_weights(options)
     find_study(options.folder, config)
 
-    before_cuda(options.execution.deterministic)
-    rank = torchrun.rank_info()
+    before_device(options.execution.deterministic)
+    rank = rank_info()
     device = find_device(options.device, rank)
     if request.jobs not in (None, 1):
         launch.environments(request.jobs, options.device)  # refuses what is impossible
@@ -185,6 +192,10 @@ def _plan(request: Request) -> _Task:
     for run in runs:
         run.check_records(request.overwrite)
         run.check_processes(rank.count)
+    for run in {run.step: run for run in runs}.values():
+        require_batch_norm(run.architecture, run.recipe, config.resolution)
+    for line in notes(device, config.precision):
+        print(f"runner.py: {line}", file=sys.stderr)
     execution = Execution(
         device,
         find_workers(options.execution.workers, device, launch.workers_here() * rank.local_count),

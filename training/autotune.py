@@ -15,11 +15,20 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from data.loader import Batch
 from models import Architecture, SwinArchitecture
 from models.builder import build
-from training.device import allow_tf32, empty_cache, is_out_of_memory, threads, wait_for
+from training.device import (
+    allow_tf32,
+    can_record,
+    depthwise_kernels,
+    empty_cache,
+    is_accelerator,
+    is_out_of_memory,
+    wait_for,
+)
 from training.execution import ComputeOptions, has_compiler
 from training.monitor import BadLoss
 from training.recipe import Precision, Recipe
@@ -77,7 +86,7 @@ def choose(
     Takes about 2 % of the run's time, compilation apart. A run too short for that gets the
     defaults. torch's random numbers and number of threads stay as they are.
     """
-    with torch.random.fork_rng([work.device] if work.device.type == "cuda" else []):
+    with torch.random.fork_rng([]):  # a device's generator is seeded for each part of a batch
         try:
             return _choose(work, updates, may_compile)
         except (RuntimeError, MemoryError) as failure:
@@ -120,10 +129,16 @@ def _changes(work: Work, may_compile: bool) -> list[dict[str, Any]]:
     changes: list[dict[str, Any]] = [{}, {"channels_last": False}]
     if isinstance(work.architecture, Architecture):  # Swin has nothing to rewrite
         changes.append({"channels_last": True, "rewritten": True})
+    changes += [
+        {"channels_last": False, "rewritten": False, "depthwise": kernel}
+        for kernel in depthwise_kernels(work.device)
+    ]
+    if can_record(work.device):
+        changes.append({"recorded": True})
     if may_compile and has_compiler(work.device):
         changes.append({"compile": True})
     count = torch.get_num_threads()
-    while work.device.type == "cpu" and count > 1:
+    while not is_accelerator(work.device) and count > 1:
         count //= 2
         changes.append({"threads": count})
     return changes
@@ -142,7 +157,7 @@ def _try(work: Work, options: ComputeOptions, plain: list[Tensor]) -> float:
 def _seconds(work: Work, options: ComputeOptions, tries: int = _TRIES) -> float:
     """Seconds of an update, the best of several. The learning rate is 0: the weights stay."""
     times: list[float] = []
-    with threads(options.threads):
+    with options.applied():
         train_state = work.train_state(options, work.precision)
         batch = work.noise(work.images)
         while len(times) <= tries and (len(times) < 3 or sum(times[1:]) < _TRY_SECONDS):
@@ -156,22 +171,25 @@ def _seconds(work: Work, options: ComputeOptions, tries: int = _TRIES) -> float:
 
 
 def _outcome(work: Work, options: ComputeOptions) -> list[Tensor]:
-    """The loss and all gradients of a few images, in true float32.
+    """The losses and summed gradients of two parts of a few images, in true float32.
 
     Batch norm is in eval mode: by its statistics over few images rounding would move the gradients
-    by several percent (docs/decisions.md#autotune).
+    by several percent (docs/decisions.md#autotune). Two parts that drop other branches show a
+    network that is compiled or recorded with the random numbers of one.
     """
-    allow_tf32(False)
+    allow_tf32(False, work.device)
     try:
-        with threads(options.threads):
+        with options.applied():
             train_state = work.train_state(options, "fp32")
-            train_state.model.eval()
+            for module in train_state.model.modules():
+                if isinstance(module, _NormBase):
+                    module.eval()
             batch = work.noise(_IMAGES)
-            loss = gradients(train_state, 0, repeat(batch))
+            losses = [gradients(train_state, number, repeat(batch)) for number in range(2)]
     finally:
-        allow_tf32(work.device.type == "cuda" and work.precision != "fp32")
+        allow_tf32(work.precision != "fp32", work.device)
     grads = [p.grad for p in train_state.model.parameters() if p.grad is not None]
-    return [tensor.float().contiguous().flatten() for tensor in (loss, *grads)]
+    return [tensor.float().contiguous().flatten() for tensor in (*losses, *grads)]
 
 
 def difference(outcome: list[Tensor], plain: list[Tensor]) -> float:

@@ -6,11 +6,13 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from training.execution import ComputeOptions, Execution
 from training.monitor import PHASES, Clock, LossMonitor
@@ -49,9 +51,9 @@ class State:
     """Time that all processes together have spent on this run."""
 
 
-def read_run(run: RunSpec, device: torch.device) -> dict[str, Any] | None:
+def read_run(run: RunSpec) -> dict[str, Any] | None:
     """The last checkpoint that `save_run` wrote of the run; None for a new run. Raises Damaged."""
-    return load_latest(run.folder / NAME, device, run.digest)
+    return load_latest(run.folder / NAME, run.digest)
 
 
 def options_in(run: RunSpec, saved: dict[str, Any]) -> tuple[ComputeOptions, str]:
@@ -74,7 +76,44 @@ def restore(run: RunSpec, train_state: TrainState, saved: dict[str, Any]) -> Sta
     return state
 
 
-def save_run(run: RunSpec, execution: Execution, train_state: TrainState, state: State) -> None:
+class Writer:
+    """Writes the checkpoints of a run in a thread, one after the other, while training goes on.
+
+    Each is a copy of the state at the moment of `save`. Call `wait` before any other file of the
+    run is written, so that files appear in the same order as without the thread.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, path: Path, state: dict[str, Any]) -> None:
+        """Begin to write `state`. Raises what writing the one before raised."""
+        self.wait()
+        self._pending = self._thread.submit(save, path, on_host(state))
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is on the disk. Raises what writing it raised."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+def on_host(state: Any) -> Any:
+    """A copy of a nested state with its tensors in the host's memory."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: on_host(value) for key, value in state.items()}
+    return type(state)(map(on_host, state)) if isinstance(state, list | tuple) else state
+
+
+def save_run(
+    run: RunSpec, execution: Execution, train_state: TrainState, state: State, writer: Writer
+) -> None:
     """Write the run's checkpoint. All processes call this; the first one writes.
 
     Raises:
@@ -89,7 +128,7 @@ def save_run(run: RunSpec, execution: Execution, train_state: TrainState, state:
         "device": execution.device.type,
         "options": asdict(execution.options),
     }
-    save(run.folder / NAME, {**about, "state": asdict(state), **train_state.state_dict()})
+    writer.save(run.folder / NAME, {**about, "state": asdict(state), **train_state.state_dict()})
 
 
 def _other_version(run: RunSpec) -> Damaged:
@@ -128,22 +167,20 @@ def damaged(path: Path) -> Path:
     return path.with_name(path.name + ".damaged")
 
 
-def load_latest(
-    path: Path, device: torch.device, digest: str | None = None
-) -> dict[str, Any] | None:
+def load_latest(path: Path, digest: str | None = None) -> dict[str, Any] | None:
     """Load `path`, or the checkpoint before where it is damaged; None where there is neither.
 
     Raises:
         Damaged: there are checkpoints, but no good one of the run with this `digest`.
     """
     if not path.exists():
-        return load(previous(path), device, digest) if previous(path).exists() else None
+        return load(previous(path), digest) if previous(path).exists() else None
     try:
-        return load(path, device, digest)
+        return load(path, digest)
     except Damaged as damage:
         if not previous(path).exists():
             raise
-        state = load(previous(path), device, digest)
+        state = load(previous(path), digest)
         # Out of the way, or the next `save` would keep the damaged one instead of the good one.
         os.replace(path, damaged(path))
         kept = f"resuming from the one before ({damaged(path).name} is the bad one)"
@@ -151,8 +188,8 @@ def load_latest(
         return state
 
 
-def load(path: Path, device: torch.device, digest: str | None = None) -> dict[str, Any]:
-    """Load what `save` wrote. Executes nothing in the file.
+def load(path: Path, digest: str | None = None) -> dict[str, Any]:
+    """Load what `save` wrote, into the host's memory. Executes nothing in the file.
 
     Raises:
         Damaged: the file is torn, changed, no checkpoint, or of a run with another `digest`.
@@ -166,7 +203,7 @@ def load(path: Path, device: torch.device, digest: str | None = None) -> dict[st
         raise Damaged(f"{path} is damaged: its checksum does not match its content")
     try:
         state: Mapping[str, Any] = torch.load(
-            io.BytesIO(body), map_location=device, weights_only=True
+            io.BytesIO(body), map_location="cpu", weights_only=True
         )
         owner = state.get("digest")
     except Exception as error:  # an unpickler raises anything

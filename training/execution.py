@@ -3,7 +3,8 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from data.image_store import ImageStore, open_store
 from data.splits import Dataset
 from models.convolution import rewrite
+from training.device import depthwise_kernel, is_accelerator, threads
 from training.processes import ALONE, Processes
 
 
@@ -28,6 +30,13 @@ class ComputeOptions:
     """CPU threads of one operator; None for torch's default."""
     rewritten: bool = False
     """Compute 1x1 and depthwise convolutions in other ways (`models.convolution`)."""
+    recorded: bool = False
+    """Record the passes of a part once and replay them (CUDA graphs); not with several
+    processes."""
+    depthwise: str = "auto"
+    """Kernel for depthwise convolutions: auto, cudnn or native, where torch lets one choose."""
+    cast_once: bool = True
+    """Cast weights once an update in mixed precision, not once a part."""
 
     def __str__(self) -> str:
         parts = ["channels last" if self.channels_last else "contiguous"]
@@ -35,6 +44,12 @@ class ComputeOptions:
             parts.append("rewritten")
         if self.compile:
             parts.append("compiled")
+        if self.recorded:
+            parts.append("recorded")
+        if self.depthwise != "auto":
+            parts.append(f"{self.depthwise} depthwise kernels")
+        if not self.cast_once:
+            parts.append("weights cast in every part")
         if self.threads is not None:
             parts.append(f"{self.threads} thread{'s' * (self.threads != 1)}")
         return ", ".join(parts)
@@ -42,6 +57,12 @@ class ComputeOptions:
     @property
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block torch computes with these threads and kernels."""
+        with threads(self.threads), depthwise_kernel(self.depthwise):
+            yield
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Lay out the weights of `model`, in place, before its optimizer is created."""
@@ -66,7 +87,7 @@ def has_compiler(device: torch.device) -> bool:
     compilers = (os.environ.get("CXX"), "g++", "clang++")
     if not any(shutil.which(name) for name in compilers if name):
         return False
-    return device.type == "cpu" or importlib.util.find_spec("triton") is not None
+    return not is_accelerator(device) or importlib.util.find_spec("triton") is not None
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from data.image_store import ImageStore
-from training.device import before_cuda, find_device, is_out_of_memory
+from training.device import before_device, find_device, is_out_of_memory
 from training.execution import Execution, Stores
 from training.interrupt import DONE, FAILED, STOPPED, Stopped, StopRequest
 from training.processes import ALONE, Disconnected, Elsewhere, Processes
-from training.spec import RunSpec
-from training.torchrun import RankInfo
+from training.spec import RankInfo, RunSpec
 from training.train import NonFinite, train
 
 _Images = tuple[tuple[Path, ...], tuple[str, ...]]
@@ -49,7 +48,7 @@ def help_with_runs(
                 run, images, execution = task
                 if not prepared:
                     prepare()
-                    before_cuda(execution.deterministic)
+                    before_device(execution.deterministic)
                     prepared = True
                 device = find_device(execution.device.type, rank)
                 own = replace(execution, device=device, processes=processes)

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from training.device import is_accelerator, sum_dtype, updates_ahead
 from utils.text import duration
 
 UPDATE_PHASES = ("data", "forward", "backward", "optimizer")
 PHASES = (*UPDATE_PHASES, "evaluation", "other")
-_DELAY = {"cuda": 2}
-"""Updates that a device may be ahead of the host's knowledge of its losses; none by default."""
 _LINE_SECONDS = 10.0
 """Time between two lines of progress in a log file."""
 
@@ -67,14 +66,14 @@ class LossMonitor:
     """
 
     def __init__(self, device: torch.device, loss_sum: float = 0.0) -> None:
-        self.delay = _DELAY.get(device.type, 0)
+        self.delay = updates_ahead(device)
         self.last = math.nan
         """The latest loss that the host knows."""
         self.stop = torch.zeros((), device=device)
-        self.dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.dtype = sum_dtype(device)
         """Precision of the sum: the finest that the device has."""
         self._sum = torch.tensor(loss_sum, dtype=self.dtype, device=device)
-        self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+        self._pending: deque[tuple[int, Tensor, torch.Event | None]] = deque()
 
     def add(self, update: int, loss: Tensor) -> None:
         """Add the loss of an update (a scalar), before its weights change.
@@ -85,13 +84,11 @@ class LossMonitor:
         loss = loss.detach()
         self._sum += loss
         self.stop = torch.maximum(self.stop, (~torch.isfinite(loss)).float())
-        copied: torch.cuda.Event | None = None
-        if loss.is_cuda:
+        copy, copied = loss.clone(), None
+        if is_accelerator(loss.device) and self.delay:
             copy = torch.empty((), dtype=loss.dtype, pin_memory=True).copy_(loss, non_blocking=True)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied = torch.Event(loss.device)
             copied.record()
-        else:
-            copy = loss.clone()
         self._pending.append((update, copy, copied))
         self._read(self.delay)
 
@@ -143,7 +140,7 @@ class Progress:
     def update(self, epoch: str, loss: float) -> None:
         """Count one more update; `loss` is the latest known."""
         self.done, self.epoch = self.done + 1, epoch
-        shown = "" if math.isnan(loss) else f", loss {loss:.3f}"  # not known yet on CUDA
+        shown = "" if math.isnan(loss) else f", loss {loss:.3f}"  # a device may be ahead
         if not self._bar.disable:
             self._bar.set_postfix_str(f"epoch {epoch}{shown}", refresh=False)
             self._bar.update(self.batch_size)

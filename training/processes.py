@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.loader import share
-from training.torchrun import RankInfo
+from training.device import exchange_backends, is_out_of_memory
+from training.spec import RankInfo
 
 T = TypeVar("T")
 
@@ -150,10 +151,15 @@ def in_order(rows: Tensor) -> Tensor:
 
 @contextmanager
 def _connected() -> Iterator[None]:
-    """Within the block processes communicate. Raises Disconnected where one is gone."""
+    """Within the block processes communicate. Raises Disconnected where one is gone.
+
+    What this process lacks memory for stays the error that it is.
+    """
     try:
         yield
     except RuntimeError as failure:
+        if is_out_of_memory(failure):
+            raise
         raise Disconnected(
             f"another process of this run is gone ({str(failure).splitlines()[0]}); the same "
             "command resumes from the last checkpoint, with any number of processes"
@@ -174,7 +180,7 @@ def joined(rank: RankInfo) -> Iterator[Processes]:
 
     Where one of them dies or fails, torchrun ends the others, and their next exchange fails.
     """
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group(exchange_backends(), timeout=_PATIENCE)
     control = dist.new_group(backend="gloo", timeout=_PATIENCE)
     _joined.append(Processes(rank.rank, rank.count, control))
     try:

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from data.augmentation import MEAN, STD
 from models.complexity import architecture_complexity
 from training.checkpoint import Damaged, State, keep_previous, previous
-from training.device import autocast, code_version, device_name, environment, wait_for
+from training.device import (
+    autocast,
+    code_version,
+    device_name,
+    environment,
+    peak_memory,
+    wait_for,
+)
 from training.evaluation import Evaluation
 from training.execution import Execution, Stores
 from training.monitor import update_seconds
@@ -104,7 +111,7 @@ def save_weights(run: RunSpec, model: nn.Module, classes: tuple[str, ...], epoch
             "std": STD,
         },
     }
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     # One entry: safetensors writes several in random order, and equal runs give equal files.
     content = to_safetensors(tensors, {ABOUT: json.dumps(about)})
     keep_previous(run.folder / WEIGHTS)
@@ -181,14 +188,11 @@ def inference_profile(train_state: TrainState, resolution: int) -> dict[str, flo
     """Measure what the trained network costs, for result.json. Changes batch norm's statistics.
 
     `inference_ms_1`, `inference_ms_64`: median milliseconds of a batch of that size on the device,
-    in the run's precision and compute options, but not compiled. `peak_memory_mb`: on CUDA the most
-    that tensors took; elsewhere a count of weights, gradients, moments and the activations that a
-    part of the batch keeps for its backward pass.
+    in the run's precision and compute options, but not compiled. `peak_memory_mb`: on a GPU the
+    most that tensors took; elsewhere a count of weights, gradients, moments and the activations
+    that a part of the batch keeps for its backward pass.
     """
-    if train_state.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(train_state.device)
-    else:
-        peak = _training_bytes(train_state, resolution)
+    peak = peak_memory(train_state.device) or _training_bytes(train_state, resolution)
     profile = {
         f"inference_ms_{count}": round(_inference_ms(train_state, resolution, count), 4)
         for count in (1, _LARGE_BATCH)

@@ -1,8 +1,9 @@
-"""One run as data: what to train, how, and the files in its folder. No torch here."""
+"""One run as data: what to train, how, by which processes, its files. No torch here."""
 
 import csv
 import io
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,27 @@ class RunSpec:
     @property
     def digest(self) -> str:
         return str(self.identity["digest"])
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """A process among those that torchrun started for a run; by default the only one."""
+
+    rank: int = 0
+    """Its number over all machines, from 0. The first process decides, writes and logs."""
+    count: int = 1
+    local_rank: int = 0
+    """Its number on this machine, and that of its device there."""
+    local_count: int = 1
+    """Processes on this machine."""
+
+
+def rank_info(environment: Mapping[str, str] = os.environ) -> RankInfo:
+    """Read torchrun's environment variables."""
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        return RankInfo()
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return RankInfo(*(int(environment[name]) for name in names))
 
 
 def short_side(resolution: int, crop_scale: tuple[float, float] = (0.08, 1.0)) -> int:

@@ -19,17 +19,17 @@ from torch import nn
 from data import randomness
 from data.image_store import ImageStore
 from data.loader import batches_per_epoch, eval_batches, train_batches
-from models import naming, weights
-from models.builder import build
+from models import Architecture, SwinArchitecture, naming, weights
+from models.builder import build, empty
 from training import checkpoint, records
 from training.autotune import Work, choose
 from training.checkpoint import State
-from training.device import set_up, threads
+from training.device import forget_peak, is_accelerator, set_up
 from training.evaluation import Evaluation, evaluate
 from training.execution import ComputeOptions, Execution, Stores
 from training.interrupt import Stopped, StopRequest
 from training.monitor import BadLoss, Progress, update_seconds
-from training.recipe import InitialWeights
+from training.recipe import InitialWeights, Recipe
 from training.spec import LIKELY_CAUSES, METRICS, RunSpec
 from training.update import TrainState, learning_rate, update
 from utils.files import write_atomically
@@ -65,11 +65,11 @@ def train(
     """
     device, processes = execution.device, execution.processes
     set_up(device, run.precision, execution.deterministic)
-    saved = processes.from_first(lambda: checkpoint.read_run(run, device), device)
+    saved = processes.from_first(lambda: checkpoint.read_run(run))
     options = processes.from_first(lambda: _choose_options(run, stores, execution, saved))
-    with threads(options.threads), stop.handled():
+    with options.applied(), stop.handled():
         trainer = Trainer(run, stores, replace(execution, options=options), stop, lock, saved)
-        saved = None  # a copy of all weights and moments, on the device
+        saved = None  # a copy of all weights and moments
         return trainer.train()
 
 
@@ -100,8 +100,8 @@ class Trainer:
         if saved is not None:
             self.state = checkpoint.restore(run, self.train_state, saved)
             self.processes.from_first(lambda: records.restore(run, self.state))
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        forget_peak(device)
+        self.writer = checkpoint.Writer()
         if self.processes.is_first:
             records.begin(run, stores, execution)
 
@@ -135,17 +135,21 @@ class Trainer:
             if self.processes.is_first:
                 self.events = records.open_events(run, state.metrics)
                 stack.enter_context(closing(self.events))
+            stack.callback(self.writer.close)
             try:
                 self.train_state.model.train()
                 for epoch in range(state.epoch, recipe.epochs):
                     self.train_epoch(epoch)
+                self.writer.wait()
             except Stopped:  # within an epoch, or in the evaluation at its end, which is repeated
                 self.save()
+                self.writer.wait()
                 raise Stopped(
                     f"{run.title} was stopped in epoch {state.epoch + 1} and saved; the same "
                     "command resumes it"
                 ) from None
             except BadLoss as bad:
+                self.writer.wait()
                 raise NonFinite(self.describe(bad)) from None
             return self.test()
 
@@ -168,6 +172,7 @@ class Trainer:
 
         with train_state.clock("backward"):
             train_state.monitor.drain()
+        self.writer.wait()
         validation = self.evaluate(self.stores.validation)
         self.require_finite(validation, f"validation loss after epoch {epoch + 1}")
         self.check_lock()
@@ -244,7 +249,7 @@ class Trainer:
         """Evaluate the network on `split`. Raises Stopped between two batches."""
         recipe, device = self.run.recipe, self.execution.device
         batch_size = _EVALUATION_BATCH
-        if device.type == "cuda":  # a part of a training batch is known to fit
+        if is_accelerator(device):  # a part of a training batch is known to fit
             batch_size = min(batch_size, recipe.batch_size // recipe.micro_batches)
         batches = eval_batches(
             split,
@@ -264,7 +269,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, if the run is still this process's."""
         self.check_lock()
-        checkpoint.save_run(self.run, self.execution, self.train_state, self.state)
+        checkpoint.save_run(self.run, self.execution, self.train_state, self.state, self.writer)
         self.saved_at = time.monotonic()
 
     def check_lock(self) -> None:
@@ -297,6 +302,23 @@ def initial_model(run: RunSpec, execution: Execution, resumed: bool = False) -> 
         processes.from_first(lambda: load_initial_weights(model, file, recorded))
         model.load_state_dict(processes.from_first(model.state_dict))
     return model
+
+
+def require_batch_norm(
+    architecture: Architecture | SwinArchitecture, recipe: Recipe, resolution: int
+) -> None:
+    """Raise ValueError where batch norm would see a single value of each channel."""
+    rows = recipe.batch_size // recipe.micro_batches
+    if rows > 1:
+        return
+    try:
+        empty(architecture).to("meta")(torch.empty(1, 3, resolution, resolution, device="meta"))
+    except ValueError as error:
+        raise ValueError(
+            f"parts of one image, whose last feature map has one pixel at --resolution "
+            f"{resolution}, leave batch norm a single value: give fewer --micro-batches than "
+            f"{recipe.micro_batches} or a larger --batch-size than {recipe.batch_size}"
+        ) from error
 
 
 def record_initial_weights(path: Path) -> InitialWeights:

@@ -5,17 +5,21 @@ Runs, trials of compute options, cost estimates and benchmarks all make their up
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from data import randomness
 from data.loader import Batch
-from training.device import autocast
+from training.device import autocast, record
 from training.execution import ComputeOptions
 from training.monitor import Clock, LossMonitor
 from training.part_sums import PartSums
@@ -64,7 +68,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
     """torch's AdamW or SGD over `parameter_groups`, fused where the device has that."""
     groups = parameter_groups(model, recipe)
-    fused = device.type in ("cuda", "cpu")
+    fused = device.type in _get_fused_kernels_supported_devices()
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=fused)
     sgd = torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, fused=fused)
@@ -132,6 +136,8 @@ class TrainState:
             self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.sums = PartSums(self.model, recipe.micro_batches, processes)
         self.monitor, self.clock = LossMonitor(device), Clock()
+        # Processes exchange the gradients of each part, which a recording would not set free.
+        self.recorded = RecordedPart(self) if options.recorded and processes.count == 1 else None
 
     @property
     def eval_model(self) -> nn.Module:
@@ -175,21 +181,89 @@ def gradients(train_state: TrainState, number: int, batches: Iterator[Batch]) ->
     function of its number.
     """
     recipe, clock, sums = train_state.recipe, train_state.clock, train_state.sums
+    compute = train_state.recorded or partial(compute_part, train_state)
     sums.begin()
-    for part in sums.processes.share(recipe.micro_batches):
-        with clock("data"):
-            batch = next(batches)
-        # Stochastic depth draws from torch's global generator.
-        position = number * recipe.micro_batches + part
-        torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, train_state.seed, position))
-        with clock("forward"), autocast(train_state.precision, train_state.device):
-            logits = train_state.forward(batch.images)
-            loss = loss_function(logits, batch, recipe.label_smoothing) / recipe.micro_batches
-        with clock("backward"):
-            torch.autograd.backward(train_state.scaler.scale(loss))
-            sums.keep(loss.to(train_state.monitor.dtype))
+    with keep_casts(train_state):
+        for part in sums.processes.share(recipe.micro_batches):
+            with clock("data"):
+                batch = next(batches)
+            position = number * recipe.micro_batches + part
+            loss = compute(batch, randomness.key(_STOCHASTIC_DEPTH, train_state.seed, position))
+            with clock("backward"):
+                sums.keep(loss.to(train_state.monitor.dtype))
     with clock("backward"):
         return sums.add_up()
+
+
+def keep_casts(train_state: TrainState) -> AbstractContextManager[Any]:
+    """Within the block weights are cast once: torch forgets casts when the outermost autocast ends.
+
+    Here that is one that casts nothing itself. A recording casts by itself in each replay: what it
+    remembered would lie in memory that is written again.
+    """
+    if train_state.precision == "fp32" or not train_state.options.cast_once:
+        return nullcontext()
+    remember = train_state.recorded is None
+    return torch.autocast(train_state.device.type, enabled=False, cache_enabled=remember)
+
+
+def compute_part(train_state: TrainState, batch: Batch, seed: int) -> Tensor:
+    """Add the gradients of a part to those in the weights. Returns its share of the loss."""
+    recipe, clock = train_state.recipe, train_state.clock
+    torch.manual_seed(seed)  # stochastic depth draws from torch's global generator
+    with clock("forward"), autocast(train_state.precision, train_state.device):
+        logits = train_state.forward(batch.images)
+        loss = loss_function(logits, batch, recipe.label_smoothing) / recipe.micro_batches
+    with clock("backward"):
+        torch.autograd.backward(train_state.scaler.scale(loss))
+    return loss.detach()
+
+
+class RecordedPart:
+    """`compute_part`, recorded with its first batch and replayed for each other one.
+
+    A replay reads and writes the same memory each time: the batch is copied into the recording's
+    own, and gradients are added in place.
+    """
+
+    def __init__(self, train_state: TrainState) -> None:
+        self.train_state = train_state
+        self._replay: Callable[[], object] | None = None
+
+    def __call__(self, batch: Batch, seed: int) -> Tensor:
+        """Add the gradients of a part to those in the weights. Returns its share of the loss."""
+        replay = self._replay or self._record(batch, seed)
+        with self.train_state.clock("forward"):
+            for own, given in zip(_tensors(self._batch), _tensors(batch), strict=True):
+                own.copy_(given, non_blocking=True)
+            torch.manual_seed(seed)
+            replay()
+            return self._loss.clone()
+
+    def _record(self, batch: Batch, seed: int) -> Callable[[], object]:
+        """Record, and leave the network as it was, with gradients of zero."""
+        state = self.train_state
+        self._batch = replace(
+            batch,
+            images=batch.images.clone(),
+            labels=batch.labels.clone(),
+            partner_labels=batch.partner_labels.clone(),
+            weight=batch.weight.clone(),
+        )
+        buffers = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
+
+        def work() -> None:
+            self._loss = compute_part(state, self._batch, seed)
+
+        self._replay = replay = record(work, state.device)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        state.optimizer.zero_grad(set_to_none=False)
+        return replay
+
+
+def _tensors(batch: Batch) -> tuple[Tensor, ...]:
+    return batch.images, batch.labels, batch.partner_labels, batch.weight
 
 
 def step(train_state: TrainState) -> None:
@@ -199,7 +273,7 @@ def step(train_state: TrainState) -> None:
         optimizer.found_inf = monitor.stop  # type: ignore[attr-defined]
     scaler.step(optimizer)
     scaler.update()
-    optimizer.zero_grad()
+    optimizer.zero_grad(set_to_none=train_state.recorded is None)
     if train_state.average is not None and train_state.recipe.ema is not None:
         update_average(train_state.average, train_state.model, train_state.recipe.ema)
 

@@ -178,13 +178,13 @@ def content(path: Path) -> Any:
         records = [json.loads(part) for part in parts]
         return [{k: v for k, v in record.items() if k not in times} for record in records]
     if path.name == "checkpoint.pt":
-        saved = checkpoint.load(path, torch.device("cpu"))
+        saved = checkpoint.load(path)
         metrics = saved["state"].pop("metrics")
         del saved["state"]["seconds"]
         is_metrics = metrics == (path.parent / "metrics.jsonl").read_text()
         return {**dict(leaves(saved)), "metrics are those of metrics.jsonl": is_metrics}
     if path.name == "checkpoint.pt.previous":  # of some moment of the last epoch
-        return checkpoint.load(path, torch.device("cpu"))["digest"]
+        return checkpoint.load(path)["digest"]
     return path.read_bytes()
 
 

@@ -24,7 +24,7 @@ from training.evaluation import evaluate
 from training.execution import ComputeOptions
 from training.processes import ALONE, Processes, joined
 from training.recipe import Recipe
-from training.torchrun import rank_info
+from training.spec import rank_info
 from training.update import TrainState, update
 
 RECIPE = Recipe(batch_size=16, micro_batches=4, drop_path=0.3, layer_scale=0.1, init="he", ema=0.9)

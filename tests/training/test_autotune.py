@@ -40,7 +40,7 @@ def seconds_of(monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
         monkeypatch.setattr(autotune, "_seconds", lambda work, options, tries=1: function(options))
         monkeypatch.setattr(autotune, "has_compiler", lambda device: False)
-        monkeypatch.setattr(autotune, "threads", lambda count: nullcontext())  # on any machine
+        monkeypatch.setattr(ComputeOptions, "applied", lambda options: nullcontext())
 
     return set_seconds
 
@@ -88,7 +88,7 @@ def test_all_options_compute_the_same_function_with_a_wide_margin(step) -> None:
 def test_the_comparison_is_in_true_float32_on_a_gpu(monkeypatch) -> None:
     """Its TF32 alone would move batch norm networks by a third."""
     switched: list[bool] = []
-    monkeypatch.setattr(autotune, "allow_tf32", switched.append)
+    monkeypatch.setattr(autotune, "allow_tf32", lambda allowed, _: switched.append(allowed))
     autotune._outcome(WORK, ComputeOptions())
     assert switched == [False, False]
     assert all(torch.isfinite(each).all() for each in autotune._outcome(WORK, ComputeOptions()))
@@ -219,7 +219,7 @@ def test_a_resumed_run_keeps_the_options_it_began_with(
     monkeypatch.setattr(train, "choose", lambda *_: pytest.fail("a resumed run has no trial"))
     other = replace(execution, options=ComputeOptions(True, False, 2), trial=True)
     train.train(run.spec, stores, other, StopRequest())
-    state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
+    state = checkpoint.load(run.folder / "checkpoint.pt")
     assert ComputeOptions(**state["options"]) == began
     train.train(whole.spec, stores, replace(execution, options=began), StopRequest())
     weights = [(one.folder / "model.safetensors").read_bytes() for one in (run, whole)]
@@ -246,6 +246,6 @@ def test_a_run_resumed_on_another_device_keeps_the_order_of_its_weights(
             train.train(runs[1].spec, stores, replace(execution, options=began), StopRequest())
     other = replace(execution, options=ComputeOptions(threads=1))
     train.train(runs[1].spec, stores, other, StopRequest())
-    whole, moved = (checkpoint.load(run.folder / "checkpoint.pt", CPU)["model"] for run in runs)
+    whole, moved = (checkpoint.load(run.folder / "checkpoint.pt")["model"] for run in runs)
     for name, value in whole.items():
         assert torch.allclose(moved[name], value, atol=1e-4), name

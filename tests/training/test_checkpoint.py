@@ -19,10 +19,10 @@ def test_a_checkpoint_comes_back_as_it_was_and_the_one_before_is_kept(tmp_path) 
     path = tmp_path / "checkpoint.pt"
     checkpoint.save(path, {**STATE, "epoch": 2})
     checkpoint.save(path, STATE)
-    loaded = checkpoint.load(path, CPU)
+    loaded = checkpoint.load(path)
     assert loaded["epoch"] == 3
     assert torch.equal(loaded["weights"], STATE["weights"])
-    assert checkpoint.load(checkpoint.previous(path), CPU)["epoch"] == 2
+    assert checkpoint.load(checkpoint.previous(path))["epoch"] == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "checkpoint.pt.previous"]
 
 
@@ -56,16 +56,16 @@ def test_every_kind_of_damage_is_recognised_and_gives_way_to_the_one_before(
     tmp_path, capsys
 ) -> None:
     path = tmp_path / "c.pt"
-    assert checkpoint.load_latest(path, CPU) is None
+    assert checkpoint.load_latest(path) is None
     for epoch in (2, 3):
         checkpoint.save(path, {**STATE, "epoch": epoch})
     good = path.read_bytes()
-    assert checkpoint.load_latest(path, CPU)["epoch"] == 3
+    assert checkpoint.load_latest(path)["epoch"] == 3
     for kind, content in kinds_of_damage(good).items():
         path.write_bytes(content)
         with pytest.raises(Damaged, match=r"^\S+/c\.pt is damaged: [^\n]+$"):
-            checkpoint.load(path, CPU)
-        assert checkpoint.load_latest(path, CPU)["epoch"] == 2, kind
+            checkpoint.load(path)
+        assert checkpoint.load_latest(path)["epoch"] == 2, kind
         printed = capsys.readouterr().err
         assert "c.pt is damaged" in printed
         assert "resuming from the one before" in printed
@@ -73,7 +73,7 @@ def test_every_kind_of_damage_is_recognised_and_gives_way_to_the_one_before(
         # replace it.
         assert checkpoint.damaged(path).read_bytes() == content
         assert not path.exists()
-        assert checkpoint.load_latest(path, CPU)["epoch"] == 2
+        assert checkpoint.load_latest(path)["epoch"] == 2
         path.write_bytes(good)
 
 
@@ -82,13 +82,13 @@ def test_a_damaged_one_without_a_good_one_before_is_refused(tmp_path) -> None:
     checkpoint.save(path, STATE)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(Damaged, match=r"c\.pt is damaged"):
-        checkpoint.load_latest(path, CPU)
+        checkpoint.load_latest(path)
     checkpoint.previous(path).write_bytes(b"torn")
     with pytest.raises(Damaged, match=r"c\.pt\.previous is damaged"):
-        checkpoint.load_latest(path, CPU)
+        checkpoint.load_latest(path)
     path.unlink()
     with pytest.raises(Damaged, match=r"c\.pt\.previous is damaged"):
-        checkpoint.load_latest(path, CPU)
+        checkpoint.load_latest(path)
 
 
 @pytest.mark.parametrize("owner", [{"digest": "theirs"}, {}], ids=["other", "nobody"])
@@ -96,10 +96,10 @@ def test_another_runs_checkpoint_gives_way_too(owner, tmp_path) -> None:
     path, good = tmp_path / "c.pt", {**STATE, "digest": "ours"}
     checkpoint.save(path, {**STATE, **owner})
     with pytest.raises(Damaged, match=r"c\.pt belongs to another run: its digest is "):
-        checkpoint.load_latest(path, CPU, "ours")
+        checkpoint.load_latest(path, "ours")
     checkpoint.save(tmp_path / "good.pt", good)
     (tmp_path / "good.pt").rename(checkpoint.previous(path))
-    assert checkpoint.load_latest(path, CPU, "ours")["digest"] == "ours"
+    assert checkpoint.load_latest(path, "ours")["digest"] == "ours"
 
 
 def test_a_disk_without_links_keeps_the_one_before_by_renaming(tmp_path, monkeypatch) -> None:
@@ -110,8 +110,8 @@ def test_a_disk_without_links_keeps_the_one_before_by_renaming(tmp_path, monkeyp
     path = tmp_path / "c.pt"
     for epoch in (2, 3):
         checkpoint.save(path, {**STATE, "epoch": epoch})
-    assert checkpoint.load(path, CPU)["epoch"] == 3
-    assert checkpoint.load(checkpoint.previous(path), CPU)["epoch"] == 2
+    assert checkpoint.load(path)["epoch"] == 3
+    assert checkpoint.load(checkpoint.previous(path))["epoch"] == 2
 
 
 def test_loading_executes_nothing(tmp_path) -> None:
@@ -122,7 +122,7 @@ def test_loading_executes_nothing(tmp_path) -> None:
     path = tmp_path / "c.pt"
     checkpoint.save(path, {"trap": Trap()})  # a planted file with a valid checksum
     with pytest.raises(Damaged, match="not a checkpoint of plain tensors"):
-        checkpoint.load(path, CPU)
+        checkpoint.load(path)
     assert not (tmp_path / "executed").exists()
 
 
@@ -136,4 +136,4 @@ def test_there_is_no_moment_without_a_checkpoint(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "write_atomically", dies)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(path, STATE)
-    assert checkpoint.load_latest(path, CPU)["epoch"] == 2
+    assert checkpoint.load_latest(path)["epoch"] == 2

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import runner
 from data import image_store, pocket
@@ -195,7 +194,7 @@ def test_a_failing_disk_is_one_line_and_the_run_ends_as_if_it_had_not_failed(
     assert caught.value.errno is None  # a message, and exit code 1 (runner.main)
     disk.heal()
     # What was saved is whole, and there is no half written file.
-    saved = checkpoint.load_latest(run.folder / checkpoint.NAME, torch.device("cpu"))
+    saved = checkpoint.load_latest(run.folder / checkpoint.NAME)
     assert (saved is not None) == (event not in NOTHING_SAVED)
     assert not list(disk.root.rglob("*.part"))
     assert not (run.folder / "result.json").exists()

@@ -21,7 +21,7 @@ NEVER = StopRequest()
 @pytest.fixture
 def late(monkeypatch) -> None:
     """The CPU behaves as a GPU: losses become known two updates late."""
-    monkeypatch.setitem(monitor._DELAY, "cpu", 2)
+    monkeypatch.setattr(monitor, "updates_ahead", lambda device: 2)
 
 
 def test_without_delay_a_bad_loss_is_known_at_once() -> None:
@@ -58,7 +58,7 @@ def test_a_run_is_the_same_with_losses_known_late(
 ) -> None:
     weights = []
     for delay in (0, 2):
-        monkeypatch.setitem(monitor._DELAY, "cpu", delay)
+        monkeypatch.setattr(monitor, "updates_ahead", lambda _, delay=delay: delay)
         optimizer = {"optimizer": "sgd"} if step == "baseline" else {}
         run = make_run(step, study=f"delay-{delay}", **optimizer)
         loop.train(run.spec, stores, execution, NEVER)
@@ -112,7 +112,7 @@ def test_a_bad_last_loss_of_an_epoch_is_found_before_it_is_saved(
         loop.NonFinite, match=rf"epoch 2, batch {updates}; .* holds the last good state"
     ):
         loop.train(run.spec, stores, execution, NEVER)
-    assert checkpoint.load(run.folder / "checkpoint.pt", CPU)["state"]["epoch"] == 1
+    assert checkpoint.load(run.folder / "checkpoint.pt")["state"]["epoch"] == 1
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -125,7 +125,7 @@ def test_fp16_skips_updates_that_overflow_and_recovers(
     run = replace(run, study=replace(run.study, config=replace(run.study.config, precision="fp16")))
     result = loop.train(run.spec, stores, execution, NEVER)
     assert math.isfinite(result["loss"])
-    state = checkpoint.load(run.folder / "checkpoint.pt", CPU)
+    state = checkpoint.load(run.folder / "checkpoint.pt")
     assert 0 < state["scaler"]["scale"] <= 2**16
     for each in state["optimizer"]["state"].values():
         assert all(value.isfinite().all() for value in each.values())

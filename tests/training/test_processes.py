@@ -23,7 +23,7 @@ from training import checkpoint, device
 from training.device import find_device, find_workers
 from training.evaluation import NotOnce, evaluate
 from training.interrupt import STOPPED
-from training.torchrun import RankInfo, rank_info
+from training.spec import RankInfo, rank_info
 
 # Several processes of torch begin, on a busy machine one after the other.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -116,7 +116,7 @@ REQUEST = OPTIONS.split()
 
 def left(folder: Path) -> dict[str, object]:
     """What of a finished run must not depend on who made it."""
-    state = checkpoint.load(folder / "checkpoint.pt", CPU)
+    state = checkpoint.load(folder / "checkpoint.pt")
     timeless = ("seconds", "images_per_second")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
@@ -166,7 +166,7 @@ def test_a_run_stopped_at_one_process_and_killed_at_another_ends_as_that_of_a_pr
         == 1
     ), report
     assert codes(report) == [STOPPED, STOPPED]
-    assert checkpoint.load(last, CPU)["state"]["batch"] > 0
+    assert checkpoint.load(last)["state"]["batch"] > 0
 
     report = meet(4, signal.SIGKILL)
     assert report.count("runner.py: another process of this run is gone") == 1, report
@@ -217,8 +217,11 @@ def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> N
     assert (
         rank_info({"RANK": "9", "WORLD_SIZE": "16"}) == RankInfo()
     )  # another launcher's, of another program
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    accelerator = torch.accelerator
+    monkeypatch.setattr(accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(accelerator, "device_count", lambda: 8)
+    monkeypatch.setattr(device.dist, "is_backend_available", lambda name: name == "nccl")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert find_device("auto", here) == find_device("cuda", here) == torch.device("cuda:1")
     assert find_device("cpu", here) == CPU
     with pytest.raises(
@@ -226,11 +229,17 @@ def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> N
         match="--device is 'cuda:3' and 16 processes share the run: give auto, cuda or cpu",
     ):
         find_device("cuda:3", here)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(accelerator, "device_count", lambda: 4)
     with pytest.raises(
         ValueError,
-        match="8 processes were started and this machine has 4 CUDA devices.* start 4, or",
+        match="8 processes were started and this machine has 4 cuda devices.* start 4, or",
     ):
+        find_device("auto", here)
+    monkeypatch.setattr(accelerator, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # a launcher gave each process one
+    assert find_device("auto", here) == torch.device("cuda:0")
+    monkeypatch.setattr(device.dist, "is_backend_available", lambda name: False)
+    with pytest.raises(ValueError, match="this torch has no nccl"):
         find_device("auto", here)
     monkeypatch.setattr(device, "cores", lambda: 32)
     assert [find_workers(None, torch.device("cuda"), trainers) for trainers in (1, 8, 64)] == [

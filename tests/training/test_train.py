@@ -71,7 +71,7 @@ def at(run: Run, precision: str) -> Run:
 
 
 def state_of(run: Run) -> dict[str, Any]:
-    return checkpoint.load(run.folder / "checkpoint.pt", CPU)
+    return checkpoint.load(run.folder / "checkpoint.pt")
 
 
 def result_of(run: Run) -> dict[str, Any]:
