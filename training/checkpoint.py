@@ -5,7 +5,7 @@ import io
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,14 +83,19 @@ class Writer:
     run is written, so that files appear in the same order as without the thread.
     """
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
+    def __init__(self, check: Callable[[], object]) -> None:
+        """`check` is called before each write and raises where the run is not ours any more."""
+        self._check, self._thread = check, ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
 
     def save(self, path: Path, state: dict[str, Any]) -> None:
         """Begin to write `state`. Raises what writing the one before raised."""
         self.wait()
-        self._pending = self._thread.submit(save, path, on_host(state))
+        self._pending = self._thread.submit(self._write, path, on_host(state))
+
+    def _write(self, path: Path, state: dict[str, Any]) -> None:
+        self._check()
+        save(path, state)
 
     def wait(self) -> None:
         """Return when the last checkpoint is on the disk. Raises what writing it raised."""

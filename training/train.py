@@ -101,7 +101,7 @@ class Trainer:
             self.state = checkpoint.restore(run, self.train_state, saved)
             self.processes.from_first(lambda: records.restore(run, self.state))
         forget_peak(device)
-        self.writer = checkpoint.Writer()
+        self.writer = checkpoint.Writer(lock.check if lock else bool)
         if self.processes.is_first:
             records.begin(run, stores, execution)
 

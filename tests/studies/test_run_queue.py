@@ -15,6 +15,7 @@ import pytest
 from studies import run_queue
 from studies.run_queue import refuse_other_code
 from studies.study import FAILURE, LAUNCH, LOCK, OVERWRITTEN, note_failure, read_result
+from training import checkpoint
 from training import train as loop
 from training.interrupt import StopRequest
 from utils.locks import Busy, Lock, Lost
@@ -112,7 +113,13 @@ def test_a_holder_whose_run_was_taken_over_writes_nothing_more(
 ) -> None:
     """As a machine that stood still for minutes finds it, in mid-epoch, at an epoch's end and
     before its result."""
-    robbers: list[Lock] = []
+    save, robbers = checkpoint.Writer.save, list[Lock]()
+
+    def save_at_once(writer, *what) -> None:
+        save(writer, *what)
+        writer.wait()
+
+    monkeypatch.setattr(checkpoint.Writer, "save", save_at_once)  # none is being written then
     for number, (what, call) in enumerate((("update", 1), ("update", 6), ("evaluate", 3))):
         run, found, calls = (
             make_run("13", study=f"study-{number}", epochs=2),
