@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from training import device
 from training.device import (
     device_name,
     environment,
     find_precision,
     find_workers,
+    first_line,
+    is_out_of_memory,
+    notes,
     set_up,
     threads,
     wait_for,
@@ -116,6 +120,38 @@ def test_deterministic_selects_kernels_that_always_round_alike() -> None:
         assert torch.is_deterministic_algorithms_warn_only_enabled() or not requested
         assert torch.backends.cudnn.deterministic is requested
         assert torch.backends.cudnn.benchmark is not requested
+
+
+def test_bf16_that_the_cpu_emulates_is_answered_with_both_rates(monkeypatch) -> None:
+    rates = {torch.float32: 58.0, torch.bfloat16: 0.9}
+    monkeypatch.setattr(device, "_products_per_second", rates.__getitem__)
+    (line,) = notes(CPU, "bf16")
+    assert "0.9 GFLOP/s instead of 58 in fp32; give --precision fp32" in line
+    assert notes(CPU, "fp32") == []
+    rates[torch.bfloat16] = 60.0
+    assert notes(CPU, "bf16") == []
+    assert notes(torch.device("xpu"), "bf16") == ["device xpu was never tried with this program"]
+
+
+def test_only_runs_let_cudnn_time_its_kernels() -> None:
+    """An estimate sees each shape twice."""
+    set_up(torch.device("cuda"), "fp32", search=False)
+    assert not torch.backends.cudnn.benchmark
+    set_up(torch.device("cuda"), "fp32")
+    assert torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        MemoryError(),
+    ],
+)
+def test_every_lack_of_memory_is_recognized_and_keeps_its_words(error) -> None:
+    assert is_out_of_memory(error)
+    assert first_line(error) == (str(error) or "MemoryError")
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="a setting of glibc")

@@ -19,7 +19,7 @@ from ablations import PAPER, REGIMES
 from data.loader import eval_batches
 from models.builder import build
 from tests.conftest import BuildOnce
-from training import checkpoint, device
+from training import checkpoint, device, processes
 from training.device import find_device, find_workers
 from training.evaluation import NotOnce, evaluate
 from training.interrupt import STOPPED
@@ -247,6 +247,13 @@ def test_a_process_has_the_device_of_its_number_on_its_machine(monkeypatch) -> N
         4,
         1,
     ]
+
+
+def test_a_lack_of_memory_is_not_called_a_lost_process() -> None:
+    with pytest.raises(torch.OutOfMemoryError), processes._connected():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(processes.Disconnected), processes._connected():
+        raise RuntimeError("Connection closed by peer")
 
 
 @pytest.mark.parametrize(

@@ -416,5 +416,15 @@ def test_too_few_images_for_one_batch_are_refused(make_run, go) -> None:
         go(make_run("4", batch_size=500))
 
 
+def test_batch_norm_over_a_single_value_is_refused_in_one_line(make_run) -> None:
+    parts = {"batch_size": 4, "micro_batches": 4, "mixup": 0.0, "cutmix": 0.0}
+    batch_norm, layer_norm = make_run("4", **parts), make_run("13", **parts)
+    remedy = r"give fewer --micro-batches than 4 or a larger --batch-size than 4"
+    with pytest.raises(ValueError, match=remedy):
+        train.require_batch_norm(batch_norm.architecture, batch_norm.recipe, 32)
+    train.require_batch_norm(batch_norm.architecture, batch_norm.recipe, 64)
+    train.require_batch_norm(layer_norm.architecture, layer_norm.recipe, 32)
+
+
 def test_bf16_on_the_cpu_trains_too(make_run, go) -> None:
     assert math.isfinite(go(at(make_run("13"), "bf16"))["loss"])
