@@ -12,23 +12,16 @@ import pandas as pd
 from ablations.roadmap import ends
 from report.collect import measure
 from report.statistics import LEVEL, VarianceComponents
-from report.tables import Summary
-
-Pair = tuple[str, str]
+from report.tables import Pair, Summary
 
 
 def pairs(summary: Summary) -> list[Pair]:
     """(row, the row that it is compared with), both with runs: each step, then the path's end
     against its start."""
     found = [(step.name, step.after) for step in summary.study.steps if step.after is not None]
-    path = [
-        step
-        for step in summary.study.steps
-        if step.number is not None and step.name in summary.correct
-    ]
     return [
         (row, after)
-        for row, after in [*found, *ends(path)]
+        for row, after in [*found, *ends(summary.path)]
         if {row, after} <= summary.correct.keys() and row not in summary.unchanged
     ]
 
@@ -64,27 +57,27 @@ def table(summary: Summary) -> pd.DataFrame:
                     "top1": accuracy[row],
                     "top1_after": accuracy[after],
                     "points": points,
-                    "low": points - half,
-                    "high": points + half,
+                    "low": max(points - half, -100.0),
+                    "high": min(points + half, 100.0),
                     "covers_seeds": new is not None,
                 }
             )
-    columns = [
-        "step",
-        "after",
-        "class",
-        "images",
-        "top1",
-        "top1_after",
-        "points",
-        "low",
-        "high",
-        "covers_seeds",
-    ]
-    found = pd.DataFrame(rows, columns=columns)
+    columns = "step after class images top1 top1_after points low high covers_seeds"
+    found = pd.DataFrame(rows, columns=columns.split())
     place = {pair: number for number, pair in enumerate(pairs(summary))}
     order = [place[pair] for pair in zip(found["step"], found["after"], strict=True)]
     return found.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+
+
+def extremes(table: pd.DataFrame, count: int = 3) -> pd.DataFrame:
+    """The rows of the last comparison, that of the path's ends: the classes that gained most and
+    that lost most, `count` each."""
+    if table.empty:
+        return table
+    last = table.iloc[-1]
+    own = table[(table["step"] == last["step"]) & (table["after"] == last["after"])]
+    own = own.sort_values("points", ascending=False, kind="stable")
+    return own if len(own) <= 2 * count else pd.concat([own.head(count), own.tail(count)])
 
 
 def _labels(summary: Summary) -> np.ndarray:
@@ -95,14 +88,7 @@ def _labels(summary: Summary) -> np.ndarray:
 
 def last(summary: Summary) -> str | None:
     """The path's last step that has a finished run."""
-    return next(
-        (
-            s.name
-            for s in reversed(summary.study.steps)
-            if s.number is not None and s.name in summary.correct
-        ),
-        None,
-    )
+    return summary.path[-1].name if summary.path else None
 
 
 @lru_cache(maxsize=1)

@@ -139,7 +139,9 @@ class StudyRecord:
     first_roadmap: str
     """Name of the first roadmap that was requested."""
     steps: tuple[Step, ...]
-    """Of the roadmap."""
+    """Those steps of the roadmap that have a run or are in the plan."""
+    path_requested: bool
+    """Whether the steps were requested one after the other, not only other designs."""
     designs: tuple[Design, ...]
     """The other designs that were requested."""
     sweeps: tuple[Design, ...]
@@ -232,6 +234,10 @@ def read(
     if not mixed_code:
         runs = _agreeing(runs, left_out, _code, _other_code)
     by_step = [[run for run in runs if run.step == name] for name in order]
+    in_plan = {
+        name for plan in study["plans"] for family in plan.families for name in family.variants
+    }
+    begun = {run.step for run in runs} | {run.name.rpartition("/")[0] for run in left_out}
     kept = [run for own in by_step for run in _agreeing(own, left_out, _variant, _other_variant)]
     warnings = tuple(_mixtures(kept))
     return StudyRecord(
@@ -242,7 +248,8 @@ def read(
         regime=config["regime"],
         roadmap=roadmap,
         first_roadmap=next(iter(known)),
-        steps=steps,
+        steps=tuple(step for step in steps if step.name in in_plan | begun),
+        path_requested=not own or any(one.spec.kind == "cumulative" for one in own),
         designs=tuple(
             one for one in own if one.spec.kind != "cumulative" and one.spec.sweep is None
         ),

@@ -15,13 +15,7 @@ import numpy as np
 import pandas as pd
 
 from report.collect import RunRecord
-from report.tables import Summary, link_to_runs
-from utils.markdown import amount, signed
-from utils.text import listed
-
-NOT_MEASURED = "not measured"
-LEAST_CHANGE = 2.0
-"""Percent: a cost that changes less is called the same, and no points are divided by it."""
+from report.tables import Summary
 
 
 @dataclass(frozen=True)
@@ -31,10 +25,11 @@ class Cost:
     name: str
     title: str
     of: Callable[[Mapping[str, Any]], float | None]
-    digits: int = 2
+    shown: bool = True
+    """Whether the page shows it; the CSV file has all."""
 
 
-def _image_time(result: Mapping[str, Any]) -> float | None:
+def _training_time(result: Mapping[str, Any]) -> float | None:
     rate = result.get("images_per_second")
     return 1000 / rate if rate else None
 
@@ -47,55 +42,44 @@ COSTS = (
     Cost("gflops", "GFLOPs", _scaled("gflops_paper_convention")),
     Cost("mparams", "parameters (M)", _scaled("params", 1e6)),
     Cost("mactivations", "activations (M)", _scaled("activations", 1e6)),
-    Cost("train_ms_per_image", "training (ms an image)", _image_time),
-    Cost("inference_ms_1", "inference of 1 (ms)", _scaled("inference_ms_1")),
-    Cost("inference_ms_64", "inference of 64 (ms)", _scaled("inference_ms_64")),
-    Cost("peak_memory_mb", "memory of training (MB)", _scaled("peak_memory_mb")),
-    Cost("train_hours", "a run (h)", lambda result: result["seconds"]["total"] / 3600),
+    Cost("train_ms_per_image", "training (ms an image)", _training_time),
+    Cost("inference_ms_1", "inference of 1 (ms)", _scaled("inference_ms_1"), shown=False),
+    Cost("inference_ms_64", "inference of 64 (ms)", _scaled("inference_ms_64"), shown=False),
+    Cost("peak_memory_mb", "memory (MB)", _scaled("peak_memory_mb")),
+    Cost("train_hours", "a run (h)", lambda result: result["seconds"]["total"] / 3600, shown=False),
 )
 
 
 def table(summary: Summary) -> pd.DataFrame:
-    """One row a step with a finished run; costs are means over its runs, NaN where no run has them.
+    """One row a step with a finished run; costs are medians over its runs, for other programs
+    disturb some of them. NaN where no run has them.
 
     `front_<cost>`: no other row is at least as accurate for at most this cost, and better in one of
-    the two. `change_<cost>`: percent, from the step it changes. `points_per_10_percent_<cost>`: of
-    top-1, where both that cost and the accuracy rise; elsewhere there is no price to name.
+    the two. `change_<cost>`: percent, from the step it changes. `points` is the judged difference.
     """
     steps = [step for step in summary.study.steps if step.name in summary.correct]
     rows = []
     for step in steps:
-        runs = summary.study.finished(step.name)
         record = summary.by_step[step.name]
-        rows.append(
-            {key: record[key] for key in ("number", "name", "after", "runs", "top1", "top1_std")}
-            | {"points": record["difference"]}
-            | {cost.name: _mean(cost, runs) for cost in COSTS}
-        )
+        row = {key: record[key] for key in ("number", "name", "after", "runs", "top1", "top1_std")}
+        row["points"] = record["difference"]
+        runs = summary.study.finished(step.name)
+        rows.append(row | {cost.name: _median(cost, runs) for cost in COSTS})
     keys = ["number", "name", "after", "runs", "top1", "top1_std", "points"]
-    keys += [cost.name for cost in COSTS]
-    found = pd.DataFrame(rows, columns=keys).astype({"number": "Int64"})
+    found = pd.DataFrame(rows, columns=[*keys, *(cost.name for cost in COSTS)])
+    found = found.astype({"number": "Int64"})
     before = found.set_index("name").reindex(found["after"]).reset_index(drop=True)
-    # A comparison that stopped early keeps its value; later runs, of other comparisons, add none.
-    found["points"] = found["points"].fillna(found["top1"] - before["top1"])
+    accuracy = found["top1"].to_numpy(float)
     for cost in COSTS:
-        found[f"front_{cost.name}"] = front(
-            found[cost.name].to_numpy(float), found["top1"].to_numpy(float)
-        )
-        change = 100 * (found[cost.name] / before[cost.name] - 1)
-        found[f"change_{cost.name}"] = change
-        bought = (change >= LEAST_CHANGE) & (found["points"] > 0)
-        found[f"points_per_10_percent_{cost.name}"] = (10 * found["points"] / change).where(bought)
+        found[f"front_{cost.name}"] = front(found[cost.name].to_numpy(float), accuracy)
+        found[f"change_{cost.name}"] = 100 * (found[cost.name] / before[cost.name] - 1)
     return found
 
 
-def _mean(cost: Cost, runs: tuple[RunRecord, ...]) -> float:
-    values = [
-        value
-        for run in runs
-        if run.result is not None and (value := cost.of(run.result)) is not None
-    ]
-    return float(np.mean(values)) if values else float("nan")
+def _median(cost: Cost, runs: tuple[RunRecord, ...]) -> float:
+    values = [cost.of(run.result) for run in runs if run.result is not None]
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else float("nan")
 
 
 def front(cost: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
@@ -106,47 +90,3 @@ def front(cost: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     strictly = (cost[:, None] < cost[None]) | (accuracy[:, None] > accuracy[None])
     found: np.ndarray = known & ~(cheaper & better & strictly & known[:, None]).any(axis=0)
     return found
-
-
-def known(costs: pd.DataFrame) -> tuple[Cost, ...]:
-    """Those that some run of the study has."""
-    return tuple(cost for cost in COSTS if costs[cost.name].notna().any())
-
-
-def devices(summary: Summary) -> tuple[str, ...]:
-    """What the times were measured on."""
-    return tuple(
-        sorted(
-            {str(run.result.get("device", "unknown")) for run in summary.study.runs if run.result}
-        )
-    )
-
-
-def section(summary: Summary) -> dict[str, Any]:
-    """What the page says of costs: two tables as rows of cells, and what the times were measured
-    on."""
-    costs = table(summary)
-    rows, changes = [], []
-    for row in costs.to_dict("records"):
-        name = row["name"]
-        label = link_to_runs(name, None if pd.isna(row["number"]) else f"{row['number']} {name}")
-        cells = [
-            NOT_MEASURED if pd.isna(row[cost.name]) else amount(row[cost.name]) for cost in COSTS
-        ]
-        marked = [
-            f"**{cell}**" if row[f"front_{cost.name}"] else cell for cost, cell in zip(COSTS, cells)
-        ]
-        rows.append((label, f"{row['top1']:.2f}", *marked))
-        if not pd.isna(row["points"]):
-            changes.append((label, signed(row["points"]), *(_change(row, cost) for cost in COSTS)))
-    titles = [cost.title for cost in COSTS]
-    return {"titles": titles, "rows": rows, "changes": changes, "devices": listed(devices(summary))}
-
-
-def _change(row: Mapping[str, Any], cost: Cost) -> str:
-    """`+12 % (0.31)`: the change, and the points bought for each 10 % more of it."""
-    change, price = row[f"change_{cost.name}"], row[f"points_per_10_percent_{cost.name}"]
-    if pd.isna(change):
-        return NOT_MEASURED
-    text = f"{signed(change, 0)} %"
-    return text if pd.isna(price) else f"{text} ({price:.2f})"

@@ -5,48 +5,43 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from report import (
     calibration,
+    claims,
     classes,
     collect,
     costs,
     design_sections,
-    detail_plots,
-    differences,
-    hparams,
+    numbers,
     plots,
     provenance,
     sweeps,
     web,
 )
-from report.tables import Summary
+from report.judgement import Judgement
+from report.tables import Summary, bounds
 from studies import pack
+from training.spec import LIKELY_CAUSES
 from utils import markdown
 from utils.files import one_writer
-from utils.text import duration, listed, plural
+from utils.text import left_out, listed, plural
 
 FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
-    "steps": ("Top-1 accuracy step by step", plots.steps),
-    "accuracy_vs_gflops": ("Accuracy against GFLOPs", plots.accuracy_vs_gflops),
-    "costs": ("Accuracy against what it costs", detail_plots.accuracy_vs_costs),
     "differences": ("What each step changes", plots.differences),
+    "steps": ("Top-1 accuracy step by step", plots.steps),
+    "accuracy_vs_gflops": ("Accuracy against compute", plots.accuracy_vs_gflops),
     "learning_curves": ("Learning curves on the validation images", plots.learning_curves),
-    "classes": ("Change of each class at each step", detail_plots.class_changes),
-    "confusion": ("What the last step confuses", detail_plots.confusion),
-    "reliability": ("Accuracy against confidence", detail_plots.reliability),
-    "changed_predictions": ("Changed predictions", detail_plots.changed_predictions),
+    "classes": ("Change of each class at each step", plots.class_changes),
 }
-
-_BESIDE_THEIR_TABLE = ("costs", "classes", "confusion", "reliability", "changed_predictions")
-"""Figures that a section of their own shows; the others follow the table of the steps."""
-
 TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
+    "claims": claims.table,
     "steps": lambda summary: summary.steps,
     "runs": lambda summary: summary.runs,
     "curves": lambda summary: summary.curves,
@@ -54,25 +49,32 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "classes": classes.table,
     "confusion": classes.confusion,
     "calibration": calibration.table,
-    "reliability": calibration.reliability,
     "changed_predictions": classes.changed_predictions,
     "provenance": provenance.provenance,
     "recipe": provenance.recipe,
     "time": provenance.time,
 }
 """Each is written as CSV with full precision."""
+FOLDED = ("runs", "recipe", "time", "provenance")
+"""Tables that only the HTML page shows, in a fold."""
+READINGS = {
+    "cumulative": "Each variant is compared with the one that it changes.",
+    "leave-one-out": "An effect is what the last network loses without the decision: a positive "
+    "one is a decision worth having.",
+    "one-at-a-time": "An effect is what the first network gains by the decision alone.",
+    "orders": "An effect is the average of what the decision changes over the orders in which it "
+    "can be taken, its Shapley value under what needs what.",
+    "factorial": "A main effect is the difference between on and off, averaged over the other "
+    "factors; an interaction is half of what one factor changes in the effect of the other.",
+}
 
 
-def figures(summary: Summary) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
-    """By file name, the title and function of each figure that the study may have."""
-    designs = {
-        one.name: (one.title, lambda _, one=one: one.figure())
-        for one in design_sections.of(summary)
-    }
-    made = FIGURES | designs
-    for one in sweeps.of(summary):
-        made |= one.figures()
-    return made
+Section = design_sections.DesignSummary | sweeps.SweepSummary
+
+
+def sections(summary: Summary) -> list[Section]:
+    """The study's designs and sweeps, each with a figure of its own."""
+    return [*design_sections.of(summary), *sweeps.of(summary)]
 
 
 def tables(summary: Summary) -> dict[str, pd.DataFrame]:
@@ -81,12 +83,8 @@ def tables(summary: Summary) -> dict[str, pd.DataFrame]:
     for one in design_sections.of(summary):
         made |= {f"{one.name}_effects": one.effects, f"{one.name}_rows": one.rows}
     for each in sweeps.of(summary):
-        made |= {
-            f"{each.name}_values": each.values,
-            f"{each.name}_effects": each.effects,
-            f"{each.name}_differences": each.differences,
-            f"{each.name}_changes": each.changes,
-        }
+        for name in ("values", "effects", "differences", "changes"):
+            made[f"{each.name}_{name}"] = getattr(each, name)
     return made
 
 
@@ -125,28 +123,9 @@ def write(
     except OSError as error:
         raise OSError(f"the report of {source} could not be written ({error.strerror})") from error
     try:
-        names = _save(drawn(summary), work)
-        for name, table in tables(summary).items():
-            # The shortest repr of a float, which pandas writes, reads back as the same number.
-            table.to_csv(work / f"{name}.csv", index=False, lineterminator="\n")
-        hparams.write(summary, work / hparams.FOLDER)
-        page = render(summary, names)
-        (work / "report.md").write_text(page, encoding="utf-8")
-        (work / "report.html").write_text(web.to_html(page, study.name, work), encoding="utf-8")
+        _write_files(summary, work)
         with one_writer(whole):  # processes that share a study end it at the same moment
-            target.mkdir(parents=True, exist_ok=True)
-            made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
-            for path in made:  # the page last: it names the others
-                _flush(path)
-                if path.is_dir():
-                    shutil.rmtree(target / path.name, ignore_errors=True)
-                path.replace(target / path.name)
-            for old in (*target.glob("*.png"), *target.glob("*.svg")):
-                if old.stem not in names and (
-                    old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))
-                ):
-                    old.unlink()
-            _flush(target)
+            _move(work, target)
     except OSError as error:
         raise OSError(
             f"the report of {source} could not be written ({error.strerror or error}); the one "
@@ -157,12 +136,43 @@ def write(
     return target / "report.md"
 
 
+def _write_files(summary: Summary, folder: Path) -> None:
+    drawn_names = _save(drawn(summary), folder)
+    made = tables(summary)
+    for name, table in made.items():
+        # The shortest repr of a float, which pandas writes, reads back as the same number.
+        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    page = render(summary, made, drawn_names)
+    (folder / "report.md").write_text(page, encoding="utf-8")
+    folded = {name: made[name] for name in FOLDED}
+    html = web.to_html(page, summary.study.name, folder, folded)
+    (folder / "report.html").write_text(html, encoding="utf-8")
+
+
+def _move(work: Path, target: Path) -> None:
+    """Rename all files into place, the page last, for it names the others; remove old figures."""
+    target.mkdir(parents=True, exist_ok=True)
+    made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
+    names = {path.name for path in made}
+    for path in made:
+        _flush(path)
+        path.replace(target / path.name)
+    for old in (*target.glob("*.png"), *target.glob("*.svg")):
+        if old.name not in names and (
+            old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))
+        ):
+            old.unlink()
+    _flush(target)
+
+
 def drawn(summary: Summary) -> Iterator[tuple[str, Figure]]:
     """Draw each figure for which the study has something to show; yields (file name, figure)."""
-    for name, (_, draw) in figures(summary).items():
-        figure = draw(summary)
-        if figure is not None:
+    for name, (_, draw) in FIGURES.items():
+        if figure := draw(summary):
             yield name, figure
+    for one in sections(summary):
+        if figure := one.figure():
+            yield one.name, figure
 
 
 def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[str]:
@@ -182,46 +192,87 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def render(summary: Summary, drawn: Sequence[str]) -> str:
+def render(summary: Summary, tables: Mapping[str, pd.DataFrame], drawn: Sequence[str]) -> str:
     """The report in GitHub's Markdown, with the figures named in `drawn`."""
-    study = summary.study
+    study, path = summary.study, summary.study.path_requested
     environment = markdown.environment(Path(__file__).parent / "templates")
-    titles = {name: title for name, (title, _) in figures(summary).items()}
+    environment.filters |= {
+        "signed": numbers.signed,
+        "amount": numbers.amount,
+        "probability": numbers.probability,
+        "with_interval": _with_interval,
+        "code": lambda name: f"`{name}.csv`",
+    }
+    titles = {name: title for name, (title, _) in FIGURES.items()}
+    titles |= {one.name: one.title for one in sections(summary)}
     environment.globals |= {
         "table": markdown.table,
-        "interval": markdown.interval,
+        "interval": numbers.interval,
+        "intervals": intervals,
+        "percent": numbers.percent,
+        "seeds": numbers.seeds,
         "plural": plural,
         "listed": listed,
-        "duration": duration,
-        "label": lambda name: provenance.step_label(study, name),
+        "left_out": left_out,
+        "label": lambda name: markdown.plain(summary.label(name)),
+        "readings": READINGS,
         "figure": lambda name: f"![{titles[name]}]({name}.png)",
+        "summary": summary,
+        "study": study,
     }
-    compared = [summary.differences[s.name] for s in study.steps if s.name in summary.differences]
-    seeds = {name: len(correct) for name, correct in summary.correct.items()}
+    designs = design_sections.of(summary)
+    judged = list(summary.differences.values())
+    if not path and designs:
+        judged = list(designs[0].judged.values())
+    changed = tables["changed_predictions"]
+    most = (changed["to_right"] + changed["to_wrong"]).sort_values(ascending=False, kind="stable")
     return environment.get_template("report.md.j2").render(
-        summary=summary,
-        study=study,
-        plan=summary.plan,
-        paper=summary.held_against_the_paper,
+        path=path,
         resolution=provenance.resolution(study),
-        finished=study.all_finished,
-        compared=compared,
-        answered=[one for one in compared if one.answer is not None],
+        parts_off=claims.parts_off(summary),
+        judged=judged,
+        reach=claims.reach(judged),
+        chance=claims.chance_of_images(judged) if judged else None,
+        claims=tables["claims"] if path and judged and summary.compared_with_paper else None,
+        counts=claims.counts(tables["claims"]),
+        compared=[*summary.ends, *summary.differences.values()],
         off_path=[step.name for step in study.steps if step.off_path],
-        one_seed=[name for name, count in seeds.items() if count == 1],
-        several_seeds=max(seeds.values(), default=0) > 1,
-        images="new images" if summary.plan.images == "new" else "this test set",
-        analyses=summary.interim_analyses,
-        sequential=summary.own_plan.sequential,
+        rank=claims.rank_correlation(summary),
+        same_recipe=claims.under_one_recipe(summary),
+        spread=claims.spread(summary),
+        designs=designs,
+        sweeps=sweeps.of(summary),
+        costs=tables["costs"],
+        shown_costs=[cost for cost in costs.COSTS if cost.shown],
+        flops=numbers.flops_unit(tables["costs"]["gflops"]),
+        devices=listed(sorted(set(tables["runs"]["device"].dropna()))),
+        classes=classes.extremes(tables["classes"]),
+        confused=tables["confusion"],
+        calibration=tables["calibration"],
+        calibrated=calibration.most_telling(tables["calibration"], summary),
+        changed_predictions=changed.loc[most.index[:5]],
         missing=provenance.missing(summary),
-        provenance=provenance.provenance(summary).to_dict("records"),
-        recipe=provenance.recipe(summary).to_dict("records"),
-        recipe_changes=provenance.recipe_changes(summary),
-        time=provenance.time(summary).to_dict("records"),
-        costs=costs.section(summary),
-        differences=differences.section(summary),
+        likely_causes=LIKELY_CAUSES,
+        tables=list(tables),
         figures=drawn,
-        designs=[one.section() for one in design_sections.of(summary)],
-        sweeps=[one.section() for one in sweeps.of(summary)],
-        after_steps=[name for name in drawn if name in FIGURES and name not in _BESIDE_THEIR_TABLE],
     )
+
+
+def intervals(one: Judgement) -> str:
+    """The interval of the verdict's question, and the other where it is a tenth of a point off."""
+    low, high = bounds(one)
+    if high - low >= 2 * numbers.MOST:
+        return "anything"
+    text = numbers.interval(low, high)
+    fixed, new = one.fixed_test, one.new_images
+    if not (fixed and new):
+        return text
+    apart = max(abs(fixed.low - new.low), abs(fixed.high - new.high))
+    if apart < 0.1:
+        return text
+    other, name = (new, "new images") if one.question == "fixed" else (fixed, "this test set")
+    return f"{text}<br>{name} {numbers.interval(other.low, other.high)}"
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    return f"{numbers.signed(row['points'])} {numbers.interval(row['low'], row['high'])}"

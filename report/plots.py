@@ -1,4 +1,4 @@
-"""The figures of the steps: accuracy, compute, differences and learning curves.
+"""The figures: what each step changes, accuracy, compute, learning curves and classes.
 
 Each function returns a matplotlib figure, or None where the study has nothing to draw yet.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,26 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from ablations import Step
-from report.tables import Summary
-from utils.markdown import MINUS, amount, interval, signed
+from report import classes
+from report.numbers import MINUS, amount, flops_unit, interval, percent, signed
+from report.numbers import seeds as seeds_text
+from report.tables import Summary, bounds
 
 INK, SOFT, FAINT, GRID, PAPER = "#1c2128", "#6b7580", "#d8dee4", "#e6eaee", "#ffffff"
-"""The page's colours (`report.web` replaces them by its own)."""
+"""The page's colors (`report.web` replaces them by its own)."""
 COLORS = [sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 4, 3, 9, 5, 8, 6, 7)]
 """Seaborn's palette for the color-blind, in an order that keeps neighboring groups apart."""
+MOST_CLASSES = 40
+"""Classes in a figure; of more, those that gained and lost most."""
+# Transparent where there is nothing to see, so that it fits a light and a dark page.
+_NODES = [(0, COLORS[1]), (0.5, f"{COLORS[1]}00"), (0.5, f"{COLORS[0]}00"), (1, COLORS[0])]
+_DIVERGING = LinearSegmentedColormap.from_list("change", _NODES)
 _DPI = 150  # of a PNG
 _TIP = "tip: "
 STYLE = {
@@ -89,43 +97,16 @@ def settle(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
-@contextmanager
-def points_axes(
-    names: Sequence[str], label: str, space: float = 1.7, *, differences: bool = True
-) -> Iterator[tuple[Figure, Axes]]:
-    """A figure with one line per name, from the top down, to be drawn into within the block.
-
-    `label` is that of the x axis, in points of top-1 where it shows `differences`; `space` is the
-    height above and below the lines, in inches.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = empty_figure(9.6, 0.34 * len(names) + space)
-        axes = figure.add_subplot()
-        yield figure, axes
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(label)
-        if differences:
-            axes.axvline(0, color=SOFT, lw=1, zorder=1)
-            axes.xaxis.set_major_formatter(
-                lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0"
-            )
-        sns.despine(ax=axes, left=True)
-
-
 def step_label(step: Step) -> str:
     """The step's number, where it has one, and name."""
     return step.name if step.number is None else f"{step.number}  {step.name}"
 
 
-def group_colors(summary: Summary) -> dict[str, str]:
+def group_colors(steps: Sequence[Step]) -> dict[str, str]:
     """The color of each step: that of its group."""
-    groups = dict.fromkeys(step.group for step in summary.study.steps if not step.reference)
+    groups = dict.fromkeys(step.group for step in steps if not step.reference)
     of_group = dict(zip(groups, itertools.cycle(COLORS)))
-    return {
-        step.name: INK if step.reference else of_group[step.group] for step in summary.study.steps
-    }
+    return {step.name: INK if step.reference else of_group[step.group] for step in steps}
 
 
 def describe(summary: Summary, step: Step) -> str:
@@ -136,63 +117,174 @@ def describe(summary: Summary, step: Step) -> str:
     one = summary.differences.get(step.name)
     if one is None:
         return text
-    low, high = one.these_runs if one.answer is None else (one.answer.low, one.answer.high)
-    return f"{text}; {signed(one.points)} {interval(low, high)} from {one.pair[1]}, {one.text}"
+    return f"{text}; {signed(one.points)} {interval(*bounds(one))} from {one.pair[1]}, {one.text}"
 
 
-def _subtitle(summary: Summary, *, spread: str = "mean ± standard deviation") -> str:
-    study = summary.study
-    counts = {len(array) for array in summary.correct.values()} or {1}
-    seeds = f", {spread} over {'up to ' if len(counts) > 1 else ''}{max(counts)} seeds"
-    synthetic = " (synthetic images)" if study.dataset.synthetic else ""
-    return (
-        f"{study.dataset.name}{synthetic}, {study.dataset.test:,} test images"
-        f"{seeds if max(counts) > 1 else ''}"
-    )
-
-
-def _set_titles(axes: Axes, title: str, subtitle: str) -> None:
+def _set_titles(axes: Axes, title: str, summary: Summary) -> None:
+    data = summary.study.dataset
+    synthetic = " (synthetic images)" if data.synthetic else ""
     axes.set_title(title, pad=22)
-    axes.annotate(
-        subtitle,
-        (0, 1),
-        (0, 7),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=9,
-        color=SOFT,
-    )
+    where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    subtitle = f"{data.name}{synthetic}, {data.test:,} test images"
+    axes.annotate(subtitle, (0, 1), (0, 7), fontsize=9, color=SOFT, **where)
+
+
+def _lines(axes: Axes, names: Sequence[str], notes: Sequence[str]) -> None:
+    """One line per name from the top down, with a note at its right end."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    where = axes.get_yaxis_transform()
+    for place, note in enumerate(notes):
+        axes.text(1.01, place, note, transform=where, va="center", fontsize=9)
+    sns.despine(ax=axes, left=True)
+
+
+def forest(table: pd.DataFrame, margin: float | None, label: str) -> tuple[Figure, Axes]:
+    """Differences with intervals: columns name, points, low, high, decided and note; perhaps also
+    color, tip, paper and series, which shares a line between several differences.
+
+    An interval that would squeeze all others is cut off, and an arrow says so.
+    """
+    lines = table.drop_duplicates("name")
+    series = list(dict.fromkeys(table.get("series", [""])))
+    place = {name: number for number, name in enumerate(lines["name"])}
+    reach = 4 * (table["high"] - table["low"]).median() + 2 * (margin or 0.0)
+    left, right = table["points"].min() - reach, table["points"].max() + reach
+    with matplotlib.rc_context(STYLE):
+        height = (0.34 if len(series) == 1 else 0.15 * len(series)) * len(lines)
+        figure = empty_figure(9.6, height + 1.9)
+        axes = figure.add_subplot()
+        if margin:
+            axes.axvspan(-margin, margin, color=SOFT, alpha=0.15, lw=0, zorder=0)
+        axes.axvline(0, color=SOFT, lw=1, zorder=1)
+        for row in table.to_dict("records"):
+            at = series.index(row.get("series", ""))
+            y = place[row["name"]] + (at - (len(series) - 1) / 2) * 0.7 / len(series)
+            color = row.get("color") or (COLORS[at] if len(series) > 1 else INK)
+            low, high = max(row["low"], left), min(row["high"], right)
+            axes.plot([low, high], [y, y], color=color, lw=1.6, zorder=2)
+            for end, cut, arrow in ((low, row["low"], "<"), (high, row["high"], ">")):
+                if end != cut and not math.isnan(cut):
+                    axes.plot(end, y, color=color, marker=arrow, ms=6, zorder=2)
+            face = color if row["decided"] else PAPER
+            look: dict[str, Any] = {"edgecolors": color, "linewidths": 1.6, "zorder": 4}
+            dots = axes.scatter(row["points"], y, s=60 if len(series) == 1 else 26, c=face, **look)
+            set_tooltip(dots, row.get("tip") or f"{row['name']}: {signed(row['points'])}")
+            if not pd.isna(row.get("paper", math.nan)):
+                axes.scatter(row["paper"], y, marker="D", s=26, c=INK, linewidths=0, zorder=5)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter(
+            lambda value, _: f"{value:+g}".replace("-", MINUS) if value else "0"
+        )
+        _lines(axes, list(lines["name"]), list(lines["note"]))
+    return figure, axes
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
+    """A legend below the axes."""
+    with matplotlib.rc_context(STYLE):
+        where: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
+        figure.legend(handles=handles, frameon=False, fontsize=9, **where)
+
+
+def forest_key(figure: Figure, margin: float, *, paper: bool = False) -> None:
+    """Explain a forest plot's marks below it."""
+    dot: dict[str, Any] = {"color": SOFT, "marker": "o", "ms": 8, "lw": 1.6}
+    handles: list[Artist] = [
+        Line2D([], [], label="gain or loss, 95 % interval", **dot),
+        Line2D([], [], label="neither", mfc=PAPER, **dot),
+        Patch(color=SOFT, alpha=0.15, lw=0, label=f"within {margin:g} points"),
+    ]
+    if paper:
+        handles.append(Line2D([], [], ls="", marker="D", color=INK, ms=5, label="the paper"))
+    add_legend(figure, handles)
+
+
+def differences(summary: Summary) -> Figure | None:
+    """Each step's difference with the interval that decides, and the paper's difference."""
+    rows = [step for step in summary.study.steps if step.name in summary.differences]
+    if not rows:
+        return None
+    colors, records = group_colors(summary.study.steps), []
+    for step in rows:
+        one = summary.differences[step.name]
+        low, high = bounds(one)
+        records.append(
+            {
+                "name": step_label(step),
+                "points": one.points,
+                "low": low,
+                "high": high,
+                "decided": bool(one.sign),
+                "note": f"n = {seeds_text(one.seeds)}",
+                "color": colors[step.name],
+                "tip": describe(summary, step),
+                "paper": summary.paper_difference(one.pair),
+            }
+        )
+    table, margin = pd.DataFrame(records), summary.plan.margin
+    figure, axes = forest(table, margin, "difference in top-1 to the step it changes (points)")
+    paper_too = ", here and in the paper" if summary.compared_with_paper else ""
+    with matplotlib.rc_context(STYLE):
+        _set_titles(axes, f"What each step changes{paper_too}", summary)
+    forest_key(figure, margin, paper=summary.compared_with_paper)
+    return figure
+
+
+def far_below(summary: Summary) -> set[str]:
+    """References, and rows near chance, so far below that an axis with them would hide the rest:
+    by more than 1.5 times the range of the other rows."""
+    top1 = {name: 100 * float(correct.mean()) for name, correct in summary.correct.items()}
+    chance = 100 / len(summary.study.dataset.classes)
+    odd = {step.name for step in summary.study.steps if step.reference}
+    odd |= {name for name, value in top1.items() if value < 1.5 * chance}
+    rest = [value for name, value in top1.items() if name not in odd]
+    if not rest:
+        return set()
+    least = min(rest) - 1.5 * max(max(rest) - min(rest), 0.5)
+    return {name for name in odd & top1.keys() if top1[name] < least}
 
 
 def steps(summary: Summary) -> Figure | None:
-    """One bar per step, in the manner of the paper's Figure 2, with its difference and GFLOPs."""
+    """One bar per step, in the manner of the paper's Figure 2, with its difference and compute."""
     table = summary.steps
     if not table["runs"].any():
         return None
     rows = summary.study.steps
-    low, high = table["top1"].min(), (table["top1"] + table["top1_std"].fillna(0)).max()
+    finished = table[table["runs"] > 0].set_index("name")
+    far = far_below(summary)
+    near = finished.drop(index=list(far))
+    low, high = near["top1"].min(), near["top1"].max()
     start = max(0.0, math.floor(low - 0.35 * max(high - low, 1.0)))
-    label = f"top-1 accuracy (%); the bars begin at {start:g} %"
-    colors = group_colors(summary)
-    names = [step_label(step) for step in rows]
-    with points_axes(names, label, space=2.0, differences=False) as (figure, axes):
+    unit, scale = flops_unit(finished["gflops_paper_convention"])
+    colors = group_colors(rows)
+    with matplotlib.rc_context(STYLE):
+        figure = empty_figure(9.6, 0.34 * len(rows) + 2.2)
+        axes = figure.add_subplot()
         description = summary.study.roadmap.description
-        title = f"{description[0].upper()}{description[1:]}, step by step"
-        _set_titles(axes, title, _subtitle(summary))
-        axes.set_xlim(start, high + 0.3 * max(high - start, 1.0))
-        axes.grid(visible=False, axis="y")
+        _set_titles(axes, f"{description[0].upper()}{description[1:]}, step by step", summary)
+        notes = []
         for place, step in enumerate(rows):
             row = summary.by_step[step.name]
             if not row["runs"]:
-                axes.text(start, place, " no finished run", va="center", style="italic", color=SOFT)
+                notes.append("no finished run")
                 continue
             _draw_bar(axes, place, step, row, start, colors[step.name])
             set_tooltip(axes.patches[-1], describe(summary, step))
-        handles = [
-            Line2D([], [], color=colors[own[0].name], lw=6, label=group)
-            for group, own in ((g, list(s)) for g, s in itertools.groupby(rows, lambda s: s.group))
-        ]
-        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8.6)
+            difference = f"  ({signed(row['difference'])})" if step.after else ""
+            flops = f"{amount(scale * row['gflops_paper_convention'])} {unit}"
+            below = "  below the axis" if step.name in far else ""
+            top1 = percent(row["top1"], row["top1_std"], row["runs"])
+            notes.append(f"{top1}{difference}  {flops}{below}")
+        axes.set_xlim(start, min(100.0, high + 0.12 * max(high - start, 1.0)))
+        axes.set_xlabel(f"top-1 accuracy (%); the bars begin at {start:g} %")
+        _lines(axes, [step_label(step) for step in rows], notes)
+    groups = {step.group: colors[step.name] for step in rows}
+    add_legend(
+        figure, [Line2D([], [], color=color, lw=6, label=name) for name, color in groups.items()]
+    )
     return figure
 
 
@@ -201,7 +293,7 @@ def _draw_bar(
 ) -> None:
     axes.barh(
         place,
-        row["top1"] - start,
+        max(0.0, row["top1"] - start),
         left=start,
         height=0.5 if step.off_path else 0.72,
         color=PAPER if step.off_path else color,
@@ -209,45 +301,40 @@ def _draw_bar(
         hatch="////" if step.off_path else None,
         zorder=2,
     )
-    text, end = f"{row['top1']:.2f}", row["top1"]
-    if not pd.isna(row["top1_std"]):
+    if not pd.isna(row["top1_std"]) and row["top1"] >= start:
         axes.errorbar(row["top1"], place, xerr=row["top1_std"], color=INK, capsize=2.5, zorder=3)
-        text, end = f"{text} ± {row['top1_std']:.2f}", end + row["top1_std"]
-    if not pd.isna(row["difference"]):
-        text += f"  ({signed(row['difference'])})"
-    text += f"  {amount(row['gflops_paper_convention'])} GFLOPs"
-    beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
-    axes.annotate(text, (end, place), (5, 0), **beside)
 
 
 def accuracy_vs_gflops(summary: Summary) -> Figure | None:
-    """Top-1 against GFLOPs: arrows from step to step of the path, other markers off the path."""
+    """Top-1 against FLOPs: arrows from step to step of the path, other markers off the path."""
     rows = summary.steps[summary.steps["runs"] > 0].set_index("name")
     if rows.empty:
         return None
+    far = far_below(summary)
+    near = rows.drop(index=list(far))
     shown = [step for step in summary.study.steps if step.name in rows.index]
-    x, y = rows["gflops_paper_convention"], rows["top1"]
-    colors, marks = group_colors(summary), _marks(shown)
+    unit, scale = flops_unit(rows["gflops_paper_convention"])
+    span = max(near["top1"].max() - near["top1"].min(), 0.5)
+    x = scale * rows["gflops_paper_convention"]
+    y = rows["top1"].clip(lower=near["top1"].min() - 0.15 * span)
+    colors, marks = group_colors(summary.study.steps), _marks(shown)
     with matplotlib.rc_context(STYLE):
-        figure = empty_figure(9.6, max(6.2, 0.19 * len(shown) + 1.2))
+        figure = empty_figure(9.6, max(5.6, 0.19 * len(shown) + 1.2))
         axes = figure.add_subplot()
-        _set_titles(axes, "Accuracy against compute", _subtitle(summary))
-        axes.errorbar(x, y, yerr=rows["top1_std"].fillna(0), fmt="none", ecolor=SOFT, elinewidth=1)
-        path = [step for step in shown if step.number is not None]
-        for one, other in itertools.pairwise(path):
-            arrow = {"arrowstyle": "-|>", "color": SOFT, "alpha": 0.6, "shrinkA": 4, "shrinkB": 5}
-            skips = (one.number or 0) + 1 != other.number
-            to, start = (x[other.name], y[other.name]), (x[one.name], y[one.name])
-            axes.annotate("", to, start, arrowprops={**arrow, "ls": "--" if skips else "-"})
+        _set_titles(axes, "Accuracy against compute", summary)
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": SOFT, "elinewidth": 1}
+        axes.errorbar(x[near.index], near["top1"], yerr=near["top1_std"].fillna(0), **bars)
+        _draw_path(axes, [(x[step.name], y[step.name]) for step in summary.path])
         for step in shown:
-            color = colors[step.name]
-            look: dict[str, Any] = {"c": PAPER if step.off_path else color, "edgecolors": color}
-            marker, size = _marker(step)
-            look |= {"marker": marker, "s": size, "label": f"{marks[step.name]}  {step.name}"}
-            dots = axes.scatter(x[step.name], y[step.name], linewidths=1.4, zorder=3, **look)
-            flops = f"{amount(x[step.name])} GFLOPs"
-            set_tooltip(dots, f"{describe(summary, step)}; {flops}")
-        axes.set_xlabel(f"GFLOPs (convolutions and classifier, regime {summary.study.regime})")
+            color, hollow = colors[step.name], step.off_path or step.name in far
+            look: dict[str, Any] = {"c": PAPER if hollow else color, "edgecolors": color}
+            marker, size = _marker(step, step.name in far)
+            below = f" ({rows['top1'][step.name]:.2f} %, below)" if step.name in far else ""
+            look["label"] = f"{marks[step.name]}  {step.name}{below}"
+            spot = x[step.name], y[step.name]
+            dots = axes.scatter(*spot, linewidths=1.4, zorder=3, marker=marker, s=size, **look)
+            set_tooltip(dots, f"{describe(summary, step)}; {amount(x[step.name])} {unit}")
+        axes.set_xlabel(f"{unit} (convolutions and classifier, regime {summary.study.regime})")
         axes.set_ylabel("top-1 accuracy (%)")
         axes.margins(0.06)
         sns.despine(ax=axes)
@@ -257,8 +344,16 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
     return figure
 
 
-def _marker(step: Step) -> tuple[str, int]:
+def _draw_path(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    arrow = {"arrowstyle": "-|>", "color": SOFT, "alpha": 0.5, "shrinkA": 4, "shrinkB": 5}
+    for start, end in itertools.pairwise(points):
+        axes.annotate("", end, start, arrowprops=arrow)
+
+
+def _marker(step: Step, far: bool) -> tuple[str, int]:
     """Shape and size."""
+    if far:
+        return "v", 70
     return ("*", 170) if step.reference else ("D", 34) if step.off_path else ("o", 62)
 
 
@@ -270,100 +365,69 @@ def _marks(shown: Sequence[Step]) -> dict[str, str]:
 
 
 def _write_marks(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write the mark of each point (x, y, mark) at the nearest place clear of points and marks."""
+    """Write the mark of each point (x, y, mark) at the nearest place clear of points and marks,
+    nearer to its own point than to others or on a line of its own."""
     scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
     spots = axes.transData.transform([(x, y) for x, y, _ in points]) / scale
-    taken = list(spots)
+    marks: list[np.ndarray] = []
     turns = np.radians([0, 180, 30, -30, 150, 210, 60, -60, 120, 240, 90, 270])
     circle = np.stack([np.cos(turns), np.sin(turns)], axis=1)
     for (x, y, mark), spot in zip(points, spots, strict=True):
-        tried = (far * turn for far in itertools.count(13, 5) for turn in circle)
+        others = [other for other in spots if np.hypot(*(spot - other)) > 0]
+        tried = ((far, far * turn) for far in itertools.count(13, 5) for turn in circle)
         away = next(
             shift
-            for shift in tried
-            if min(np.hypot(*(spot + shift - other)) for other in taken) > 12
+            for far, shift in tried
+            if _distance(spot + shift, others) > min(far, 26)
+            and _distance(spot + shift, marks) > 13
         )
-        taken.append(spot + away)
+        marks.append(spot + away)
         line = {"arrowstyle": "-", "color": SOFT, "lw": 0.7, "shrinkA": 7, "shrinkB": 5}
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.6, "zorder": 5}
         axes.annotate(
             mark,
             (x, y),
             tuple(away),
             textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=8.6,
-            zorder=5,
             gid=f"mark-{mark}",
             arrowprops={**line, "patchA": None},
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8},
+            **look,
         )
 
 
-def differences(summary: Summary) -> Figure | None:
-    """Each step's difference with the interval that decides, and the paper's difference."""
-    rows = [step for step in summary.study.steps if step.name in summary.differences]
-    if not rows:
-        return None
-    names = [step_label(step) for step in rows]
-    label = "difference in top-1 to the step it changes (points)"
-    with points_axes(names, label, space=2.0) as (figure, axes):
-        paper_too = ", here and in the paper" if summary.held_against_the_paper else ""
-        _set_titles(axes, f"What each step changes{paper_too}", _subtitle(summary, spread="mean"))
-        colors = group_colors(summary)
-        for place, step in enumerate(rows):
-            ours, paper = summary.differences[step.name], summary.paper_difference(step)
-            bounds, style = ours.these_runs, ":"
-            if ours.answer is not None:
-                bounds, style = (ours.answer.low, ours.answer.high), "-"
-            color = colors[step.name]
-            axes.plot(bounds, [place, place], color=color, lw=1.6, ls=style, zorder=2)
-            face = color if ours.sign else PAPER
-            look: dict[str, Any] = {"c": face, "edgecolors": color, "linewidths": 1.6}
-            dots = axes.scatter(ours.points, place, s=70, zorder=4, **look)
-            set_tooltip(dots, describe(summary, step))
-            if paper is not None:
-                dots = axes.scatter(paper, place, marker="D", s=30, c=INK, linewidths=0, zorder=5)
-                set_tooltip(dots, f"{step.name} in the paper: {signed(paper)} points")
-        dot: dict[str, Any] = {"color": SOFT, "marker": "o", "ms": 8}
-        handles = [
-            Line2D([], [], label="a gain or a loss (line: 95 % interval)", **dot),
-            Line2D([], [], label="neither (dotted: one seed, these runs)", mfc=PAPER, **dot),
-        ]
-        if summary.held_against_the_paper:
-            handles.append(Line2D([], [], ls="", marker="D", color=INK, ms=5, label="paper"))
-        below: dict[str, Any] = {"loc": "outside lower center", "ncols": 3, "frameon": False}
-        figure.legend(handles=handles, fontsize=9, **below)
-    return figure
+def _distance(spot: np.ndarray, others: Sequence[np.ndarray]) -> float:
+    return min((float(np.hypot(*(spot - other))) for other in others), default=math.inf)
 
 
 def learning_curves(summary: Summary) -> Figure | None:
     """Validation top-1 per epoch, a panel per group: means over seeds, and their range as a band.
 
-    A step without a finished run is dashed.
+    Only the steps' own runs, without those of sweeps. A step without a finished run is dashed.
     """
-    curves = summary.curves
-    if curves.empty:
+    every = summary.curves
+    shown = [step for step in summary.study.steps if (every["step"] == step.name).any()]
+    if not shown:
         return None
-    shown = [step for step in summary.study.steps if (curves["step"] == step.name).any()]
+    curves = every[every["step"].isin([step.name for step in shown])]
     panels = _panels(shown)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = empty_figure(max(6.6, 3.9 * columns + 0.4), 3.3 * lines + 0.5)
+        figure = empty_figure(max(6.6, 3.9 * columns + 0.4), 2.9 * lines + 0.5)
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (title, members) in zip(grid.flat, panels.items(), strict=False):
             for step, color in zip(members, sns.color_palette("colorblind", len(members))):
                 _draw_curve(axes, summary, step, color)
             axes.set_title(title)
-            axes.legend(loc="lower right", framealpha=0.8, edgecolor="none", fontsize=8)
+            axes.legend(loc="lower right", frameon=False, fontsize=8)
             axes.xaxis.get_major_locator().set_params(integer=True)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         # The first steep epochs would squeeze all that there is to compare.
-        late = curves[curves["epoch"] >= 0.2 * curves["epoch"].max()]["validation_top1"]
+        late = curves[curves["epoch"] >= 0.5 * curves["epoch"].max()]["validation_top1"]
         margin = 0.06 * max(1.0, late.max() - late.min())
-        axes = grid[0, 0]
-        axes.set_ylim(max(0.0, late.min() - margin), min(100.0, late.max() + margin))
+        grid[0, 0].set_ylim(max(0.0, late.min() - margin), min(100.0, late.max() + margin))
         sns.despine(fig=figure)
         figure.supxlabel("epoch", fontsize=10)
         figure.supylabel("validation top-1 (%)", fontsize=10)
@@ -378,14 +442,8 @@ def _draw_curve(axes: Axes, summary: Summary, step: Step, color: Any) -> None:
     by_epoch = mine.groupby("epoch")["validation_top1"].agg(["mean", "min", "max"])
     seeds = mine["seed"].nunique()
     look: dict[str, Any] = {"marker": "o" if len(by_epoch) == 1 else None, "ms": 4, "lw": 1.4}
-    (line,) = axes.plot(
-        by_epoch.index,
-        by_epoch["mean"],
-        color=color,
-        ls="-" if finished else "--",
-        label=step_label(step),
-        **look,
-    )
+    look |= {"ls": "-" if finished else "--", "label": step_label(step)}
+    (line,) = axes.plot(by_epoch.index, by_epoch["mean"], color=color, **look)
     if seeds > 1:
         edges = by_epoch["min"], by_epoch["max"]
         axes.fill_between(by_epoch.index, *edges, color=color, alpha=0.2, lw=0)
@@ -405,3 +463,35 @@ def _panels(shown: Sequence[Step]) -> dict[str, list[Step]]:
         (one, members), (other, more) = panels[at : at + 2]
         panels[at : at + 2] = [(f"{one}, {other[:1].lower()}{other[1:]}", [*members, *more])]
     return dict(panels)
+
+
+def class_changes(summary: Summary) -> Figure | None:
+    """Change of each class at each step (points), in order of the change over the whole path."""
+    changes = classes.table(summary)
+    if changes.empty:
+        return None
+    pairs = classes.pairs(summary)
+    after = {step.name: step.after for step in summary.study.steps}
+    titles = [row if after[row] == other else "the whole path" for row, other in pairs]
+    grid = changes.pivot(index="class", columns=["step", "after"], values="points")[pairs]
+    grid = grid.sort_values(grid.columns[-1], ascending=False, kind="stable")
+    if len(grid) > MOST_CLASSES:
+        grid = pd.concat([grid.head(MOST_CLASSES // 2), grid.tail(MOST_CLASSES // 2)])
+    cells = grid.to_numpy()
+    most = max(1.0, float(np.nanmax(np.abs(cells))))
+    with matplotlib.rc_context(STYLE):
+        figure = empty_figure(2.6 + 0.5 * len(titles), 2.8 + 0.22 * len(grid))
+        axes = figure.add_subplot()
+        axes.pcolormesh(
+            cells, edgecolors=SOFT, linewidth=0.1, vmin=-most, vmax=most, cmap=_DIVERGING
+        )
+        axes.set_yticks(np.arange(len(grid)) + 0.5, list(grid.index))
+        axes.set_xticks(np.arange(len(titles)) + 0.5, titles, rotation=90)
+        axes.invert_yaxis()
+        axes.tick_params(labelsize=8, length=0)
+        axes.grid(visible=False)
+        for line, place in np.argwhere(np.abs(cells) >= 0.5):
+            at: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5}
+            axes.text(place + 0.5, line + 0.5, signed(cells[line, place], 0), **at)
+        axes.set_title("Change of each class at each step, in points")
+    return figure

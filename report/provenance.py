@@ -6,19 +6,12 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ablations import RecipeOf, get_regime
 from report.collect import StudyRecord
+from report.numbers import NOTHING
 from report.tables import Summary
-from utils.markdown import NOTHING
 from utils.text import duration, flat, left_out, listed, plural
 
 PARTS = ("forward", "backward", "optimizer", "evaluation", "data", "other")
-
-
-def step_label(study: StudyRecord, name: str) -> str:
-    """The step's number, where it has one, and name."""
-    number = next((step.number for step in study.steps if step.name == name), None)
-    return name if number is None else f"{number} {name}"
 
 
 def resolution(study: StudyRecord) -> str:
@@ -41,10 +34,8 @@ def provenance(summary: Summary) -> pd.DataFrame:
         if (known := [one[name] for one in environments if one.get(name)])
     ]
     shared = len(finished) - len(trained)
-    seconds = sum(result["seconds"]["total"] for result in results)
     runs = f"{len(finished)} finished{f' ({shared} of them shared between rows)' if shared else ''}"
     rest = f"{len(study.runs) - len(finished)} unfinished, {len(study.left_out)} left out"
-    devices = [record.get("device") for record in (*results, *environments)]
     rows = {
         "Study": study.name,
         "Config hash": study.hash,
@@ -57,12 +48,13 @@ def provenance(summary: Summary) -> pd.DataFrame:
         "Precision": str(study.config.get("precision", "unknown")),
         "Seeds": ", ".join(map(str, study.seeds)) or "none",
         "Runs": f"{runs}, {rest}",
-        "Device": _values(devices),
+        "Device": _values(record.get("device") for record in (*results, *environments)),
         "CPU": _values(one.get("cpu") for one in environments),
         "Libraries": ", ".join(libraries) or "unknown",
         "Code version": _values(result.get("code_version") for result in results),
         "Finished": " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else NOTHING,
-        "Time of the finished runs": duration(seconds),
+        "Time of the finished runs": duration(sum(one["seconds"]["total"] for one in results)),
+        "Plan": summary.plan.digest if study.plans else "none",
     }
     if not data.skipped:
         del rows["Left out"]
@@ -82,24 +74,6 @@ def recipe(summary: Summary) -> pd.DataFrame:
         for name in dict.fromkeys([*modern, *classic])
     ]
     return pd.DataFrame(rows, columns=["field", "recipe", "classic"])
-
-
-def recipe_changes(summary: Summary) -> list[tuple[str, str]]:
-    """(step, what it changes of the recipe) for each step that changes a part of it."""
-    study = summary.study
-    whole = [of.whole() for of in RecipeOf]
-    config = {RecipeOf.MODERN: "recipe", RecipeOf.CLASSIC: "classic"}
-    rows = []
-    for step in study.steps:
-        changes = dict(step.recipe_changes(get_regime(study.regime)))
-        if not changes or changes in whole:
-            continue
-        parts = []
-        for name, value in changes.items():
-            known = flat(study.config[config[value]]) if isinstance(value, RecipeOf) else {}
-            parts.append(f"{name} {_text(known.get(name) if known else value)}")
-        rows.append((step_label(study, step.name), ", ".join(parts)))
-    return rows
 
 
 def _text(value: object) -> str:
@@ -130,7 +104,7 @@ def missing(summary: Summary) -> list[str]:
     lacking: dict[int, list[str]] = {}
     planned: list[int] = []
     for step in study.steps:
-        label = step_label(study, step.name)
+        label = summary.label(step.name)
         wanted = study.seeds if plan is None else plan.sure_seeds(step.name)
         planned += wanted
         begun = {run.seed: len(run.metrics) for run in study.unfinished(step.name)}

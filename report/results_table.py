@@ -16,7 +16,8 @@ from tabulate import tabulate
 
 from ablations.designs import Effect
 from report.judgement import Judgement, analyse
-from report.plots import FAINT, INK, PAPER, SOFT, points_axes
+from report.numbers import NOTHING, interval, signed
+from report.plots import forest
 from report.statistics import (
     MOST_SEEDS,
     Estimate,
@@ -25,7 +26,7 @@ from report.statistics import (
     VarianceComponents,
 )
 from studies.options import JudgeOptions
-from utils.markdown import NOTHING, interval, plain, signed, table
+from utils.markdown import plain, table
 from utils.text import did_you_mean, first_few, plural
 
 Result = dict[str, Any]
@@ -350,17 +351,20 @@ def plot(result: Result, path: Path) -> None:
     if path.suffix not in PLOTS or not path.parent.is_dir():
         raise ValueError(f"{path} cannot be drawn: give a file in a folder, {', '.join(PLOTS)}")
     shown = [one for one in result["comparisons"] if one["difference"] is not None]
-    names = [f"{one['variant']} − {one['baseline']}" for one in shown]
+    rows = [
+        (
+            f"{one['variant']} − {one['baseline']}",
+            one["difference"],
+            one.get("low", math.nan),
+            one.get("high", math.nan),
+            one["verdict"] in ("gain", "loss"),
+            f"{one['verdict']}, n = {one['n'][0]}, {one['n'][1]}",
+        )
+        for one in shown
+    ]
+    columns = ["name", "points", "low", "high", "decided", "note"]
+    table = pd.DataFrame(rows, columns=columns)
     label = f"difference ({result['metric']}); filled: a gain or a loss"
-    with points_axes(names, label) as (figure, axes):
-        axes.set_title(result["question"])
-        if result["margin"]:
-            axes.axvspan(-result["margin"], result["margin"], color=FAINT, lw=0, zorder=0)
-        for place, one in enumerate(shown):
-            if "low" in one:
-                axes.plot([one["low"], one["high"]], [place, place], color=SOFT, lw=1.6, zorder=2)
-            fill = INK if one["verdict"] in ("gain", "loss") else PAPER
-            axes.scatter(one["difference"], place, s=55, c=fill, edgecolors=INK, zorder=3)
-            text = f"  {one['verdict']}, n = {one['n'][0]}, {one['n'][1]}"
-            axes.annotate(text, (1, place), xycoords=("axes fraction", "data"), va="center")
+    figure, axes = forest(table, result["margin"], label)
+    axes.set_title(result["question"])
     figure.savefig(path)

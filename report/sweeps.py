@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ablations.designs import Design, Effect, Variant
 from ablations.sweep import Sweep
 from report.collect import RunRecord, measure
-from report.design_sections import bounds, unchanged, weights_text
+from report.design_sections import unchanged, weights_text
 from report.judgement import Judgement, estimate_effect, judge_effects
-from report.plots import INK, SOFT, STYLE, empty_figure, points_axes
+from report.numbers import possible
+from report.plots import COLORS, add_legend, forest
 from report.statistics import VarianceComponents, holm
 from report.tables import Summary
-from utils.markdown import MINUS, NOTHING, plain, signed
-from utils.text import listed, plural
-
-_ACROSS = 4
-"""Panels side by side."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,11 @@ class Swept:
             default=None,
         )
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it does best at the value that it has."""
+        return self.best == self.own
+
     def name_at(self, value: str) -> str:
         """The variant to take at a value: the one of the roadmap where the value is its own."""
         return self.row.name if value == self.own else self.names[value]
@@ -77,10 +76,7 @@ class SweepSummary:
     def title(self) -> str:
         kind = self.design.spec.kind
         suffix = "" if kind == "cumulative" else f", {kind}"
-        return (
-            f"Each row at its own best {self.sweep.field}: roadmap "
-            f"{self.design.roadmap.name}{suffix}"
-        )
+        return f"Sweep of {self.sweep.field}: roadmap {self.design.roadmap.name}{suffix}"
 
     def _runs(self, name: str, seeds: Sequence[int] | None = None) -> tuple[RunRecord, ...]:
         runs = self.summary.study.finished(name)
@@ -100,9 +96,9 @@ class SweepSummary:
         if not any(runs.values()):
             return None
         own = self._runs(row.name)
-        seeds = {run.seed for run in own}.intersection(
-            *({run.seed for run in each} for each in runs.values())
-        )
+        seeds = {run.seed for run in own}
+        for each in runs.values():
+            seeds &= {run.seed for run in each}
         digests = {run.identity.get("variant_digest") for run in own}
         same = [
             value
@@ -114,8 +110,7 @@ class SweepSummary:
             for value, each in runs.items()
             if seeds
         }
-        own_value = same[0] if same else None
-        return Swept(row, names, tuple(sorted(seeds)), validation, own_value)
+        return Swept(row, names, tuple(sorted(seeds)), validation, same[0] if same else None)
 
     @cached_property
     def chosen(self) -> dict[str, Swept]:
@@ -171,10 +166,12 @@ class SweepSummary:
         """One row for each effect with an estimate; points of top-1 on the test images."""
         rows = []
         for name, (common, tuned) in self.judged.items():
-            row: dict[str, object] = {"effect": name, "seeds": self._seeds(common.effect)}
+            seeds = {seed for row in common.effect.weights for seed in self.chosen[row].seeds}
+            row: dict[str, object] = {"effect": name, "seeds": " ".join(map(str, sorted(seeds)))}
             for which, one in (("common", common), ("own_best", tuned)):
                 row[f"{which}_points"] = one.points
-                row |= bounds(which, one.answer)
+                row[f"{which}_low"] = one.answer.low if one.answer else math.nan
+                row[f"{which}_high"] = one.answer.high if one.answer else math.nan
                 row[f"{which}_verdict"] = one.text
                 row[f"{which}_weights"] = weights_text(one.effect)
             rows.append(row | {"change": self._change(common, tuned)})
@@ -184,10 +181,6 @@ class SweepSummary:
             for what in ("points", "low", "high", "verdict", "weights")
         ]
         return pd.DataFrame(rows, columns=["effect", "seeds", *sides, "change"])
-
-    def _seeds(self, effect: Effect) -> str:
-        seeds = {seed for name in effect.weights for seed in self.chosen[name].seeds}
-        return " ".join(map(str, sorted(seeds)))
 
     def _change(self, common: Judgement, tuned: Judgement) -> str:
         """The change of the verdict, or of sign and size if one seed gives none."""
@@ -230,7 +223,11 @@ class SweepSummary:
             value: {one.row.name: one.name_at(value) for one in self.tried}
             for value in self.sweep.values
         }
-        runs = {**self.summary.runs_of_variants, **self._all_runs}
+        tried = [name for one in self.tried for name in (one.row.name, *one.names.values())]
+        runs = {
+            **self.summary.runs_of_variants,
+            **{name: own for name in tried if (own := self._runs(name))},
+        }
         replicated = any(len(own) > 1 for own in runs.values())
         table = self._at_values(runs if replicated else {}, names, change=True)
         return table.assign(p_holm=holm(table["p"])).drop(columns="p")
@@ -254,175 +251,45 @@ class SweepSummary:
                 uncertainty = one.uncertainty.get(plan.images, one.these_runs)
                 half, points = uncertainty.half_width(plan.level / 2), one.points
                 p = min(1.0, 2 * uncertainty.tail(abs(points)))
-                rows.append((effect.name, value, points, points - half, points + half, p))
+                low, high = possible(points - half, points + half)
+                rows.append((effect.name, value, points, low, high, p))
         return pd.DataFrame(rows, columns=["effect", "value", "points", "low", "high", "p"])
 
-    @cached_property
-    def _all_runs(self) -> dict[str, tuple[RunRecord, ...]]:
-        """All finished runs of the tried variants, as they are and at each value."""
-        names = [name for one in self.tried for name in (one.row.name, *one.names.values())]
-        return {name: runs for name in names if (runs := self._runs(name))}
+    @property
+    def beyond_chance(self) -> list[str]:
+        """The effects, and values, whose change is beyond chance after Holm's correction."""
+        table = self.changes[self.changes["p_holm"] < self.summary.plan.level]
+        return [f"{row['effect']} at {row['value']}" for row in table.to_dict("records")]
 
-    def section(self) -> dict[str, Any]:
-        """The variables of sweeps.md.j2."""
-        values = list(map(plain, self.sweep.values))
-        return {
-            "name": self.name,
-            "title": self.title,
-            "field": self.sweep.field,
-            "count": len(values),
-            "row_headers": [
-                "row",
-                *(f"validation, {value}" for value in values),
-                *("best", "seeds", "test, as it is", "test, at its best"),
-            ],
-            "rows": [self._row_cells(one) for one in self.tried],
-            "effect_headers": [
-                *("comparison", "common setting", "verdict", "each at its own best", "verdict"),
-                "change",
-            ],
-            "effects": [self._effect_cells(*pair) for pair in self.judged.values()],
-            "answer": self._answer_text(),
-            "value_headers": values,
-            "at_values": [
-                (plain(name), *map(_with_interval, own.to_dict("records")))
-                for name, own in self.differences.groupby("effect", sort=False)
-            ],
-            "changes": None if self.changes.empty else self._changes_section(),
-            "intervals": not self.effects["common_low"].isna().all(),
-            "own": self._own_text(),
-            "missing": listed(one.row.name for one in self.tried if one.best is None),
-            "not_own": listed(
-                one.row.name for one in self.tried if one.own is None and one.validation
-            ),
-        }
+    @property
+    def verdicts(self) -> bool:
+        """Whether all comparisons have enough seeds for a verdict."""
+        return all(one.answer for pair in self.judged.values() for one in pair)
 
-    def _changes_section(self) -> dict[str, Any]:
-        cells = {(one["effect"], one["value"]): one for one in self.changes.to_dict("records")}
-        values = [value for value in self.sweep.values if value in set(self.changes["value"])]
-        level = self.summary.plan.level
-        return {
-            "headers": ["comparison", *map(plain, values)],
-            "rows": [
-                (plain(name), *(_with_interval(cells.get((name, value))) for value in values))
-                for name in dict.fromkeys(self.changes["effect"])
-            ],
-            "count": len(cells),
-            "beyond": listed(
-                f"{name} at {value}"
-                for (name, value), one in cells.items()
-                if one["p_holm"] < level
-            ),
-            "borrowed": any(len(runs) == 1 for runs in self._all_runs.values()),
-        }
+    @property
+    def gaps(self) -> list[tuple[str, list[str]]]:
+        """What the sweep lacks, and the rows that lack it."""
+        without = [one for one in self.tried if one.own is None and one.validation]
+        unfinished = [one.row.name for one in self.tried if one.best is None]
+        return [
+            ("Not finished with every value", unfinished),
+            ("Their own value is none of these", [one.row.name for one in without]),
+        ]
 
-    def _own_text(self) -> str:
-        kept = sum(one.best == one.own for one in self.chosen.values())
-        does, it_has = ("does", "it has") if kept == 1 else ("do", "they have")
-        rows = plural(len(self.chosen), "row")
-        return f"{kept} of {rows} {does} best at the value that {it_has}"
-
-    def _answer_text(self) -> str:
-        table = self.effects
-        if table.empty:
-            return "No difference can be estimated yet"
-        changed = table[table["change"] != ""]
-        names = "; ".join(
-            f"{name} ({change})"
-            for name, change in zip(changed["effect"], changed["change"], strict=True)
-        )
-        text = f"in {len(changed)} of {plural(len(table), 'comparison')}"
-        text += f": {names}" if names else ""
-        if all(one.answer for pair in self.judged.values() for one in pair):
-            return text[0].upper() + text[1:]
-        return (
-            f"One seed gives no verdict; being beyond {self.summary.plan.margin:g} points, or the "
-            f"sign beyond it, changes {text}"
-        )
-
-    def _top1(self, name: str, seeds: tuple[int, ...]) -> str:
-        top1 = [float(run.result["top1"]) for run in self._runs(name, seeds) if run.result]
-        return f"{np.mean(top1):.2f}" if top1 else NOTHING
-
-    def _row_cells(self, one: Swept) -> tuple[str, ...]:
-        cells = []
-        for value in self.sweep.values:
-            cell = f"{one.validation[value]:.2f}" if one.validation else NOTHING
-            cell = f"**{cell}**" if value == one.best else cell
-            cells.append(f"{cell} (own)" if value == one.own else cell)
-        return (
-            plain(one.row.name),
-            *cells,
-            plain(one.best or NOTHING),
-            str(len(one.seeds)),
-            self._top1(one.row.name, one.seeds),
-            NOTHING if one.best is None else self._top1(one.name_at(one.best), one.seeds),
-        )
-
-    def _effect_cells(self, common: Judgement, tuned: Judgement) -> tuple[str, ...]:
-        cells = []
-        for one in (common, tuned):
-            answer = one.answer
-            interval = f" [{signed(answer.low)}, {signed(answer.high)}]" if answer else ""
-            cells += [signed(one.points) + interval, one.text]
-        change = self._change(common, tuned) or "no"
-        return (plain(common.effect.name), *cells, change)
-
-    def figures(self) -> dict[str, tuple[str, Callable[[Summary], Figure | None]]]:
-        """File name to the figure's title and the function that draws it."""
-        each = (
-            f"Each comparison at each value of {self.sweep.field}: roadmap "
-            f"{self.design.roadmap.name}"
-        )
-        return {
-            self.name: (self.title, lambda _: self._figure()),
-            f"{self.name}_differences": (each, lambda _: self._panels(each)),
-        }
-
-    def _figure(self) -> Figure | None:
-        """Draw each effect with the common setting and with every variant at its own best."""
-        table = self.effects
-        if table.empty:
-            return None
-        margin, places = self.summary.plan.margin, range(len(table))
-        common, tuned = table["common_points"], table["own_best_points"]
-        what = f"hollow: common setting, filled: own best; grey: within {margin:g}"
-        with points_axes(list(table["effect"]), f"points of top-1 ({what})") as (figure, axes):
-            axes.set_title(self.title, loc="left", fontweight="bold")
-            axes.axvspan(-margin, margin, color=SOFT, alpha=0.15, lw=0, zorder=0)
-            axes.hlines(places, common, tuned, color=SOFT, lw=1.4, zorder=2)
-            axes.scatter(common, places, s=55, c="white", edgecolors=INK, zorder=3)
-            axes.scatter(tuned, places, s=55, c=INK, edgecolors=INK, zorder=3)
-        return figure
-
-    def _panels(self, title: str) -> Figure | None:
-        """Draw `differences` in a panel for each effect."""
+    def figure(self) -> Figure | None:
+        """Draw each effect at each value."""
         table = self.differences
         if table.empty:
             return None
-        values, groups = self.sweep.values, list(table.groupby("effect", sort=False))
-        columns = min(_ACROSS, len(groups))
-        lines = math.ceil(len(groups) / columns)
-        with matplotlib.rc_context(STYLE):
-            figure = empty_figure(max(4.8, 2.4 * columns), 1.9 * lines + 0.9)
-            grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-            for axes, (name, own) in zip(grid.flat, groups, strict=False):
-                axes.axhline(0, color=SOFT, lw=1, zorder=1)
-                half, x = own["high"] - own["points"], range(len(own))
-                line = {"color": INK, "marker": "o", "ms": 5, "lw": 1.2, "capsize": 2}
-                axes.errorbar(x, own["points"], half, **line)
-                axes.set_title(str(name), loc="left", fontsize=9)
-                axes.set_xticks(range(len(values)), values)
-                axes.set_xlim(-0.4, len(values) - 0.6)
-                axes.yaxis.set_major_formatter(
-                    lambda y, _: f"{y:+g}".replace("-", MINUS) if y else "0"
-                )
-                sns.despine(ax=axes)
-            for axes in list(grid.flat)[len(groups) :]:
-                axes.set_axis_off()
-            figure.supxlabel(self.sweep.field, fontsize=10)
-            figure.supylabel("points of top-1", fontsize=10)
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        table = table.assign(name=table["effect"], series=table["value"], decided=True, note="")
+        label = f"points of top-1, all rows at one value of {self.sweep.field}"
+        figure, axes = forest(table, self.summary.plan.margin, label)
+        axes.set_title(self.title, loc="left", fontweight="bold", fontsize=11)
+        handles = [
+            Line2D([], [], color=color, marker="o", ms=5, label=value)
+            for value, color in zip(self.sweep.values, COLORS)
+        ]
+        add_legend(figure, handles)
         return figure
 
 
@@ -439,19 +306,15 @@ def _renamed(effect: Effect, names: Mapping[str, str], *, minus_own: bool = Fals
     return replace(effect, weights=renamed(effect.weights), sampled=sampled)
 
 
-def _with_interval(one: Mapping[Any, Any] | None) -> str:
-    if one is None:
-        return NOTHING
-    return f"{signed(one['points'])} [{signed(one['low'])}, {signed(one['high'])}]"
-
-
 def _validation(run: RunRecord) -> float:
     """Validation top-1 of the weights that were tested, those of the best epoch."""
     return max(float(epoch["validation_top1"]) for epoch in run.metrics)
 
 
-def of(summary: Summary) -> Iterator[SweepSummary]:
+def of(summary: Summary) -> list[SweepSummary]:
     """The study's sweeps."""
-    for number, design in enumerate(summary.study.sweeps, start=1):
-        if design.spec.sweep is not None:
-            yield SweepSummary(summary, design, design.spec.sweep, number)
+    return [
+        SweepSummary(summary, design, design.spec.sweep, number)
+        for number, design in enumerate(summary.study.sweeps, start=1)
+        if design.spec.sweep is not None
+    ]

@@ -14,19 +14,25 @@ import pandas as pd
 import ablations
 from ablations import PaperRow, Step
 from ablations.roadmap import ends
-from report.agreement import RankCorrelation, SignAgreement, rank_correlation, sign_agreement
 from report.collect import SECONDS, RunRecord, StudyRecord, measure
 from report.judgement import Answer, Judgement
+from report.numbers import NOTHING, possible
 from report.sequential import judge
 from report.statistics import VarianceComponents
 from studies.plan import Family, Plan, deviations
-from utils.markdown import NOTHING
 from utils.text import plural
 
-
-def link_to_runs(row: str, text: str | None = None) -> str:
-    """`text`, or the row's name, as a link to the list of the row's finished runs."""
-    return f"[{row if text is None else text}](#runs-{row})"
+_ANSWER = (
+    "standard_error",
+    "p",
+    "p_holm",
+    "p_margin",
+    "p_margin_holm",
+    "detectable",
+    "seeds_needed",
+)
+Pair = tuple[str, str]
+"""A variant and the one that it is compared with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +61,20 @@ class Summary:
         return self.study.finished_by_variant()
 
     @cached_property
+    def path(self) -> tuple[Step, ...]:
+        """The numbered steps that have a finished run."""
+        steps = self.study.steps
+        return tuple(
+            step for step in steps if step.number is not None and step.name in self.correct
+        )
+
+    def label(self, name: str) -> str:
+        """The step's number, where it has one, and name."""
+        numbers = {step.name: step.number for step in self.study.steps}
+        number = numbers.get(name)
+        return name if number is None else f"{number} {name}"
+
+    @cached_property
     def unchanged(self) -> frozenset[str]:
         """Steps that change nothing in this study: the runs of the step before are theirs too."""
         digests = {run.step: run.identity.get("variant_digest") for run in self.study.runs}
@@ -81,7 +101,8 @@ class Summary:
             return Plan(tuple(Family(name, tuple(own), count) for name, own in families), seeds)
         planned = self.study.plans[-1]
         foreseen = {pair for family in planned.families for pair in family.comparisons}
-        if new := tuple(pair for pair in (*steps, *last) if pair not in foreseen):
+        new = tuple(pair for pair in (*steps, *last) if pair not in foreseen)
+        if new and self.study.path_requested:
             family = Family("not planned", new, planned.analyses)
             return replace(planned, families=(*planned.families, family))
         return planned
@@ -93,7 +114,8 @@ class Summary:
             return ("no plan was written before the first result",)
         first = self.study.plans[0]
         late = f"the plan was written after {plural(first.finished_runs, 'finished run')}"
-        return (*([late] if first.finished_runs else []), *deviations(first, self.plan))
+        changes = deviations(first.within(self.study.variants), self.own_plan)
+        return (*([late] if first.finished_runs else []), *changes)
 
     @cached_property
     def own_plan(self) -> Plan:
@@ -118,10 +140,10 @@ class Summary:
         return {run.name: run.collapsed for run in self.study.all_finished if run.collapsed}
 
     @cached_property
-    def judgements(self) -> dict[tuple[str, str], Judgement]:
+    def judgements(self) -> dict[Pair, Judgement]:
         """Every comparison of the plan that has runs; in two families, by the first."""
         judged = judge(self.components.runs, self.own_plan) if self.components else ()
-        judgements: dict[tuple[str, str], Judgement] = {}
+        judgements: dict[Pair, Judgement] = {}
         for one in judged:
             judgements.setdefault(one.pair, one)
         return judgements
@@ -136,6 +158,8 @@ class Summary:
     @cached_property
     def differences(self) -> dict[str, Judgement]:
         """Each step that can be compared with the step it changes."""
+        if not self.study.path_requested:
+            return {}
         pairs = ((step.name, step.after or "") for step in self.study.steps)
         return {pair[0]: self.judgements[pair] for pair in pairs if pair in self.judgements}
 
@@ -145,70 +169,36 @@ class Summary:
         return [one for one in self.judgements.values() if one.family.endswith("ends")]
 
     @property
-    def held_against_the_paper(self) -> bool:
+    def compared_with_paper(self) -> bool:
+        """Whether the steps are the paper's."""
         return self.study.roadmap.name == ablations.PAPER.name
 
     @property
     def paper_regime(self) -> str:
         return ablations.get_regime(self.study.regime).paper
 
-    def paper(self, step: Step) -> PaperRow | None:
-        """The paper's row; a pocket study is held against another regime's, its Swin against that
-        one's.
-
-        None in other roadmaps, whose steps are other ones, whatever their names.
-        """
-        if not self.held_against_the_paper:
+    def paper(self, name: str) -> PaperRow | None:
+        """The paper's row of a step. A small study is compared with another regime's rows, and its
+        Swin with that regime's; None in other roadmaps, whatever their steps' names."""
+        if not self.compared_with_paper:
             return None
-        rows = ablations.PAPER.steps_in(ablations.REGIMES[self.paper_regime])
-        name = (
-            next((row.name for row in rows if row.reference), step.name)
-            if step.reference
-            else step.name
-        )
+        if any(step.reference for step in self.study.steps if step.name == name):
+            rows = ablations.PAPER.steps_in(ablations.get_regime(self.paper_regime))
+            name = next((row.name for row in rows if row.reference), name)
         return ablations.paper_row(self.paper_regime, name)
 
-    def paper_difference(self, step: Step) -> float | None:
-        """Points of top-1 between the paper's row of a step and that of the step it changes."""
-        mine = self.paper(step)
-        before = ablations.paper_row(self.paper_regime, step.after) if mine and step.after else None
-        return None if mine is None or before is None else mine.top1 - before.top1
-
-    @property
-    def rank_of_levels(self) -> RankCorrelation | None:
-        """Compare the steps' accuracies with the paper's."""
-        both = [
-            (self.correct[step.name].mean(), paper.top1)
-            for step in self.study.steps
-            if step.name in self.correct and (paper := self.paper(step))
-        ]
-        return rank_correlation(*np.array(both).reshape(-1, 2).T)
-
-    @property
-    def rank_of_differences(self) -> RankCorrelation | None:
-        """Compare the steps' differences with the paper's."""
-        return rank_correlation(*self._differences_with_paper(resolved=False))
-
-    @property
-    def signs(self) -> SignAgreement:
-        """Compare the signs of the steps that are a gain or a loss here."""
-        return sign_agreement(*self._differences_with_paper(resolved=True))
-
-    def _differences_with_paper(self, *, resolved: bool) -> np.ndarray:
-        """(2, steps): our differences and the paper's, of all steps or of the resolved ones."""
-        both = [
-            (one.points, paper)
-            for step in self.study.steps
-            if (one := self.differences.get(step.name)) and (one.sign or not resolved)
-            if (paper := self.paper_difference(step)) is not None
-        ]
-        return np.array(both, dtype=float).reshape(-1, 2).T
+    def paper_difference(self, pair: tuple[str, str | None]) -> float | None:
+        """Points of top-1 between the paper's rows of two steps."""
+        one, other = self.paper(pair[0]), self.paper(pair[1] or "")
+        return None if one is None or other is None else one.top1 - other.top1
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """One row a step of the regime, whether it was run or not."""
-        return pd.DataFrame([self._row(step) for step in self.study.steps]).astype(
-            dict.fromkeys(("number", "params", "paper_seeds", "seeds_needed", "analyses"), "Int64")
+        """One row a requested step, whether it was run or not."""
+        rows = [self._row(step) for step in self.study.steps]
+        columns = list(self._row(self.study.roadmap.steps[0]))
+        return pd.DataFrame(rows, columns=columns).astype(
+            dict.fromkeys(("number", "params", "paper_seeds", "analyses"), "Int64")
         )
 
     @cached_property
@@ -220,15 +210,10 @@ class Summary:
     def _row(self, step: Step) -> dict[str, object]:
         runs = self.study.finished(step.name)
         results = [run.result for run in runs if run.result is not None]
-        top1 = np.empty(0)
-        if runs:
-            correct = self.correct[step.name]
-            top1 = 100 * correct.sum(axis=1) / correct.shape[1]
-        difference = self.differences.get(step.name)
-        fixed, new = (difference.fixed_test, difference.new_images) if difference else (None, None)
-        deciding = difference.answer if difference else None
-        paper = self.paper(step)
         first: Mapping[str, object] = results[0] if results else {}
+        paper = self.paper(step.name)
+        difference = self.paper_difference((step.name, step.after))
+        judged = self.differences.get(step.name)
         return {
             "number": step.number,
             "name": step.name,
@@ -241,32 +226,19 @@ class Summary:
             "gflops_paper_convention": first.get("gflops_paper_convention", np.nan),
             "runs": len(runs),
             "seeds": " ".join(str(run.seed) for run in runs),
-            "top1": float(top1.mean()) if runs else np.nan,
-            "top1_std": float(top1.std(ddof=1)) if len(runs) > 1 else np.nan,
+            **top1_of(runs),
             "top5": float(np.mean([result["top5"] for result in results])) if results else np.nan,
-            "difference": difference.points if difference else np.nan,
-            **_bounds("fixed_test", fixed),
-            **_bounds("new_images", new),
-            "these_runs_low": difference.these_runs[0] if difference else np.nan,
-            "these_runs_high": difference.these_runs[1] if difference else np.nan,
-            "standard_error": deciding.standard_error if deciding else np.nan,
-            "p": deciding.p if deciding else np.nan,
-            "p_holm": deciding.p_holm if deciding else np.nan,
-            "p_margin": deciding.p_margin if deciding else np.nan,
-            "p_margin_holm": deciding.p_margin_holm if deciding else np.nan,
-            "verdict": difference.text if difference else "",
-            "rests_on_pooling": difference.rests_on_pooling if difference else False,
+            **judged_columns(judged),
+            "verdict": self.verdict_text(step),
+            "rests_on_pooling": bool(judged and judged.rests_on_pooling),
             "odd_runs": " ".join(map(str, self.odd_runs.get(step.name, ()))),
             "collapsed": " ".join(str(run.seed) for run in runs if run.collapsed),
-            "detectable": deciding.detectable if deciding else np.nan,
-            "seeds_needed": deciding.seeds_needed if deciding else None,
-            "analyses": difference.analyses if difference else None,
             "paper_regime": self.paper_regime,
             "paper_top1": paper.top1 if paper else np.nan,
             "paper_top1_std": paper.top1_std if paper else np.nan,
             "paper_seeds": paper.seeds if paper else None,
             "paper_gflops": paper.gflops if paper else np.nan,
-            "paper_difference": _or_nan(self.paper_difference(step)),
+            "paper_difference": np.nan if difference is None else difference,
         }
 
     def verdict_text(self, step: Step) -> str:
@@ -277,7 +249,8 @@ class Summary:
             return "changes nothing here"
         if step.name in self.differences:
             return self.differences[step.name].text
-        return NOTHING if step.after is None else f"{step.after} has no finished run"
+        missing = step.after is not None and self.study.path_requested
+        return f"{step.after} has no finished run" if missing else NOTHING
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -286,59 +259,71 @@ class Summary:
         rows = [_run_row(run, number.get(run.step)) for run in self.study.runs]
         for run in self.study.left_out:
             step, _, seed = run.name.rpartition("/seed-")
-            rows.append(
-                {
-                    "step": step,
-                    "number": number.get(step),
-                    "seed": int(seed),
-                    "state": "left out",
-                    "reason": run.reason,
-                }
-            )
-        columns = list(_run_row(RunRecord("", 0), None))
-        table = pd.DataFrame(rows, columns=columns)
+            row = {"step": step, "number": number.get(step), "seed": int(seed)}
+            rows.append({**row, "state": "left out", "reason": run.reason})
+        table = pd.DataFrame(rows, columns=list(_run_row(RunRecord("", 0), None)))
         whole = ("number", "seed", "epochs", "selected_epoch", "test_images", "params")
         return table.astype(dict.fromkeys(whole, "Int64"))
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row an epoch of every reported run."""
-        keys = (
-            "epoch",
-            "update",
-            "lr",
-            "train_loss",
-            "validation_loss",
-            "validation_top1",
-            "images_per_second",
-        )
+        names = "epoch update lr train_loss validation_loss validation_top1 images_per_second"
+        keys = names.split()
         rows = []
         for run in self.study.runs:
             for record in run.metrics:
                 row = {"step": run.step, "seed": run.seed} | {key: record.get(key) for key in keys}
                 rows.append(row | {f"seconds_{key}": record["seconds"][key] for key in SECONDS})
-        return pd.DataFrame(
-            rows, columns=["step", "seed", *keys, *(f"seconds_{key}" for key in SECONDS)]
-        )
+        seconds = [f"seconds_{key}" for key in SECONDS]
+        return pd.DataFrame(rows, columns=["step", "seed", *keys, *seconds])
 
 
-def _bounds(name: str, answer: Answer | None) -> dict[str, float | str]:
+def top1_of(runs: tuple[RunRecord, ...]) -> dict[str, float]:
+    """The mean and standard deviation of finished runs' top-1 in percent, NaN where unknown."""
+    top1 = np.array([run.result["top1"] for run in runs if run.result is not None])
     return {
-        f"{name}_low": answer.low if answer else np.nan,
-        f"{name}_high": answer.high if answer else np.nan,
-        f"{name}_verdict": answer.verdict if answer else "",
+        "top1": float(top1.mean()) if len(top1) else np.nan,
+        "top1_std": float(top1.std(ddof=1)) if len(top1) > 1 else np.nan,
     }
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+def judged_columns(one: Judgement | None) -> dict[str, Any]:
+    """The columns of a comparison; NaN where it has no answer."""
+    answer = one.answer if one else None
+    low, high = bounds(one) if one else (np.nan, np.nan)
+    return {
+        "difference": one.points if one else np.nan,
+        "low": low,
+        "high": high,
+        **_ends("fixed_test", one.fixed_test if one else None),
+        **_ends("new_images", one.new_images if one else None),
+        "these_runs_low": one.these_runs[0] if one else np.nan,
+        "these_runs_high": one.these_runs[1] if one else np.nan,
+        **{name: getattr(answer, name, np.nan) for name in _ANSWER},
+        "n": one.seeds[0] if one else np.nan,
+        "n_after": one.seeds[1] if one else np.nan,
+        "analyses": one.analyses if one else np.nan,
+    }
+
+
+def _ends(name: str, answer: Answer | None) -> dict[str, float]:
+    low, high = possible(answer.low, answer.high) if answer else (np.nan, np.nan)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def bounds(one: Judgement) -> tuple[float, float]:
+    """The interval that the page shows: of the verdict's question, or of these runs where a row
+    has one seed."""
+    low, high = (one.answer.low, one.answer.high) if one.answer else one.these_runs
+    return possible(low, high)
 
 
 def _run_row(run: RunRecord, number: int | None) -> dict[str, object]:
-    result: Mapping[str, object] = run.result or {}
+    result: Mapping[str, Any] = run.result or {}
+    copied = "top1 top5 loss test_images selected_epoch params gflops_fvcore"
+    copied += " gflops_paper_convention images_per_second"
     seconds = result.get("seconds", {})
-    assert isinstance(seconds, Mapping)
-    copied = ("top1", "top5", "loss", "test_images", "selected_epoch", "params", "gflops_fvcore")
     return {
         "step": run.step,
         "number": number,
@@ -346,12 +331,11 @@ def _run_row(run: RunRecord, number: int | None) -> dict[str, object]:
         "state": "unfinished" if run.result is None else "finished",
         "reason": "",
         "epochs": len(run.metrics),
-        **{key: result.get(key) for key in copied},
-        "gflops_paper_convention": result.get("gflops_paper_convention"),
-        "images_per_second": result.get("images_per_second"),
+        **{key: result.get(key) for key in copied.split()},
         **{f"seconds_{key}": seconds.get(key) for key in (*SECONDS, "total")},
         "device": result.get("device"),
         "code_version": result.get("code_version"),
+        "torch": run.environment.get("torch"),
         "finished": result.get("finished"),
         "digest": run.identity.get("digest"),
         "alias_of": run.alias_of,

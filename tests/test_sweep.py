@@ -30,7 +30,7 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
     assert runner.main(["report", str(study.with_name("s.pack"))]) == 0
     page = (study / "report/report.md").read_text()
     assert (study.with_name("s-report") / "report.md").read_text() == page
-    assert "## Each row at its own best lr: roadmap paper" in page
+    assert "## Sweep of lr: roadmap paper" in page
     # The study's plan is as it was, and the same command finds nothing left to do.
     assert "was planned" not in page
     capsys.readouterr()

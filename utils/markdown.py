@@ -1,4 +1,4 @@
-"""Markdown from templates: plain text from files, tables and formatted numbers."""
+"""Markdown from templates: plain text from files, and tables."""
 
 import html
 import re
@@ -9,9 +9,6 @@ import jinja2
 from tabulate import tabulate
 
 from utils.text import printable
-
-MINUS = "−"
-NOTHING = "–"
 
 
 def environment(templates: Path) -> jinja2.Environment:
@@ -27,7 +24,7 @@ def environment(templates: Path) -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
-    templating.filters |= {"plain": plain, "signed": signed, "amount": amount}
+    templating.filters["plain"] = plain
     return templating
 
 
@@ -46,21 +43,3 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], align: str =
     return str(
         tabulate(list(rows), list(headers), tablefmt="pipe", colalign=sides, disable_numparse=True)
     )
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """+1.20 or −0.31, with a real minus sign; 0.00 has none."""
-    text = f"{abs(value):.{digits}f}"
-    if float(text) == 0:
-        return text
-    return f"{'+' if value > 0 else MINUS}{text}"
-
-
-def interval(low: float, high: float, digits: int = 2) -> str:
-    """[−0.31, +1.20]."""
-    return f"[{signed(low, digits)}, {signed(high, digits)}]"
-
-
-def amount(value: float) -> str:
-    """Two decimals, or three significant digits below one."""
-    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:#.3g}"

@@ -11,7 +11,6 @@ import pytest
 from benchmarks.worlds import measurements
 from report import calibration, classes
 from report.collect import read
-from report.page import write
 from report.statistics import VarianceComponents
 from report.tables import Summary
 from tests.report.conftest import CLASSES, StudyFolder
@@ -103,20 +102,17 @@ def test_ece_is_the_distance_of_confidence_and_accuracy(summary: Summary) -> Non
     table = calibration.table(summary).set_index("name")
     assert table.loc["baseline", "ece"] == pytest.approx(10, abs=1e-4)
     assert table.loc["baseline", "overconfidence"] == pytest.approx(10, abs=1e-4)
-    bins = calibration.reliability(summary).set_index("name")
-    assert bins.loc["baseline", "images"] == 600
-    assert bins.loc["baseline", "accuracy"] == pytest.approx(0.5)
 
 
 def test_a_calibrated_networks_ece_is_small_and_its_interval_covers_a_larger_sample() -> None:
     rng = np.random.default_rng(1)
     confidence = rng.uniform(0.2, 1, 20_000)
-    calibrated = calibration.bin_run(confidence, rng.uniform(size=20_000) < confidence)
-    assert calibrated.terms.mean() < 0.015
-    doubtful = calibration.bin_run(
+    calibrated = calibration.ece_terms(confidence, rng.uniform(size=20_000) < confidence)
+    assert calibrated.mean() < 0.015
+    doubtful = calibration.ece_terms(
         confidence, rng.uniform(size=20_000) < np.minimum(1, confidence + 0.1)
     )
-    low, high = calibration.interval(doubtful.terms[None])
+    low, high = calibration.interval(doubtful[None])
     assert low < np.minimum(0.1, 1 - np.linspace(0.2, 1, 100_001)).mean() < high
     assert high - low < 0.03
 
@@ -129,11 +125,9 @@ def test_without_the_probability_of_the_best_class_the_page_says_what_is_not_kno
     for run in study.root.glob("*/seed-*"):
         table = pd.read_csv(run / "predictions.csv")
         table.drop(columns="p_top1").to_csv(run / "predictions.csv", index=False)
-    write(study.root)
-    page = (study.root / "report" / "report.md").read_text()
+    tables, page = study.report()
     assert "Not known: these runs wrote the probability of the true class only" in page
-    assert not (study.root / "report" / "reliability.png").exists()
-    assert pd.read_csv(study.root / "report" / "calibration.csv").empty
+    assert tables["calibration"].empty
 
 
 def test_changed_predictions_are_counted_by_most_seeds(summary: Summary) -> None:
@@ -148,7 +142,6 @@ def test_a_class_may_be_called_anything(make_study: Make) -> None:
     two_rows(study)
     path = study.root / "study.json"
     path.write_text(path.read_text().replace('"pizza"', '"<b>a | b</b>"'))
-    write(study.root)
-    page = (study.root / "report" / "report.md").read_text()
+    page = study.report()[1]
     assert "&lt;b&gt;a \\| b&lt;/b&gt;" in page
     assert "<b>a" not in page

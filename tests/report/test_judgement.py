@@ -241,7 +241,7 @@ def two_roadmaps(make_study, tmp_path):
         for seed in (0, 1):
             study.add(name, rng.uniform(size=2000) < level, seed=seed)
     (tmp_path / "more.toml").write_text(OTHER_ROADMAP)
-    regime = ablations.REGIMES["mini"]
+    regime = ablations.get_regime("mini")
     roadmaps = ablations.PAPER, custom.read(tmp_path / "more.toml")
     designs = [build_design(roadmap, regime, DesignSpec()) for roadmap in roadmaps]
     return study, designs
@@ -283,12 +283,11 @@ def test_the_page_has_the_plan_and_its_analyses(two_roadmaps) -> None:
     study, designs = two_roadmaps
     write_plan(study, designs, (2, 3), (1,))
     text = study.report()[1]
-    assert "analyses after 2, 3 seeds" in text
-    assert "1 interim analysis done" in text
+    assert "**Interim analyses**: 1 so far, planned after 2, 3 seeds" in text
     write_plan(study, designs, (2,), (2, 3))
     study.add("depthwise", 1400, seed=2)
     text = study.report()[1]
-    assert "interim analys" not in text
+    assert "**Interim analyses**: none" in text
     assert "| gain" in text
     (study.folder("width", 1) / "result.json").unlink()
     study.add("width", 1600, seed=2)
