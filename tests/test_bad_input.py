@@ -199,9 +199,8 @@ def test_unreadable_images_are_named_and_can_be_left_out(
     for name in ("across/11.jpg", "down/03.jpg"):
         assert name in messages
         assert name in page
-    assert (
-        f"{study['train']} training, {study['validation']} validation, {study['test']} test" in page
-    )
+    sizes = f"{study['train']} training, {study['validation']} validation and {study['test']} test"
+    assert sizes in page
     # Later commands must go on asking for it: it never passes silently for the whole.
     assert "unreadable images" in refused(["train", "4", *quick_study], capsys, 2)
 

@@ -131,7 +131,7 @@ def test_seeds_are_added_until_the_study_is_resolved(quick_study, tmp_path, caps
     assert 2 <= seeds < 10
     report = (tmp_path / "runs/quick/report/report.md").read_text()
     assert "no difference larger than 99" in report
-    assert "analyses after 2, 3, 4, 5, 6, 8, 10 seeds (pocock spending)" in report
+    assert "planned after 2, 3, 4, 5, 6, 8, 10 seeds" in report
     capsys.readouterr()
     assert runner.main([*request, "--margin", "99", "--dry-run"]) == 0
     output = capsys.readouterr().out

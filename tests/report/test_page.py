@@ -90,7 +90,7 @@ def test_every_table_is_well_formed(whole: StudyFolder) -> None:
 def test_the_first_screen_has_scope_reach_and_each_claim(whole: StudyFolder) -> None:
     first, _, rest = page(whole).partition("\n## The paper's claims\n")
     assert "**These images are synthetic**" in first
-    assert "1,800 training and 400 test images of 6 classes at 64 pixels" in first
+    assert "1,800 training, 200 validation and 400 test images of 6 classes at 64 pixels" in first
     assert "the paper's without RandAugment" not in first, "it is not known to be off"
     assert "**One seed gives no verdict.** 400 test images leave each difference open by ±" in first
     claims = table(page(whole), "The paper's claims")
@@ -165,7 +165,7 @@ def test_the_steps_have_difference_interval_and_verdict_first(three_seeds: Study
     assert rows["6 inverted-bottleneck"][2] == "not resolved"
     assert rows["4 depthwise"][2] == "patchify-stem has no finished run"
     assert "synthetic" not in text
-    assert "Plan: no plan was written before the first result." in text
+    assert "Deviation: no plan was written before the first result." in text
     assert "Seed 1 was not run for 0 baseline." in text
 
 
