@@ -188,7 +188,7 @@ def test_a_folder_that_is_no_study_is_refused_in_one_sentence(
         (json.dumps({"format": whole["format"]}), "a field is missing or wrong"),
         ("{}", "has format 1"),
         (json.dumps(whole | {"dataset": {}}), "a field is missing or wrong"),
-        (json.dumps(whole | {"config": whole["config"] | {"regime": "huge"}}), "none of tiny"),
+        (json.dumps(whole | {"config": whole["config"] | {"regime": "huge"}}), "choose tiny"),
     ):
         path.write_text(broken)
         with pytest.raises(ValueError, match=message):
