@@ -4,8 +4,8 @@
     python -m benchmarks.simulate --only design --studies 20 --out /tmp/small.json
 
 The first writes benchmarks/results/statistics.json, odd_worlds.csv next to it, and the tables in
-docs/statistics. With --only, scenarios with other names keep their records. Every study follows from
-its scenario's name and its number, whatever the number of processes.
+docs/statistics. With --only, scenarios with other names keep their records. Every study follows
+from its scenario's name and its number, whatever the number of processes.
 """
 
 from __future__ import annotations
