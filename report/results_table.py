@@ -302,15 +302,17 @@ def render(result: Result, style: Format) -> str:
 
 
 def _text(result: Result, *, markdown: bool) -> str:
-    spread, odd = result["spread"], [one for one in result["variants"] if one["odd_runs"]]
-    digits = -math.floor(math.log10(max(spread["pooled_sd"] or 0.0, result["resolution"]))) + 1
-    digits = min(max(digits, 0), 9)
+    spread, least = result["spread"], result["resolution"]
+    finest = -math.floor(math.log10(max(spread["pooled_sd"] or 10 * least, least))) + 1
+    digits = min(max(finest, 0), 9)
     known = {one["variant"]: one for one in result["variants"]}
-    rows = [_cells(one, known[one["variant"]], digits) for one in result["comparisons"]]
-    headers = ["variant", "against", "n", "mean", "difference"]
-    headers += [f"{100 * (1 - result['level']):g} % interval", "p (Holm)", "verdict"]
+    confidence = f"{100 * (1 - result['level']):g} %"
+    headers = ["variant", "against", "n", "mean", "difference", f"{confidence} interval"]
+    items = any("new_items_low" in one for one in result["comparisons"])
+    headers += ["new items too", "p (Holm)", "verdict"] if items else ["p (Holm)", "verdict"]
+    rows = [_cells(one, known[one["variant"]], digits, items) for one in result["comparisons"]]
     lines = [
-        f"{result['question'].capitalize()}; {result['metric']}; "
+        f"{result['question']}; {result['metric']}; "
         f"{plural(result['family'], 'comparison')} in one family, level {result['level']:g}"
     ]
     if spread["pooled_sd"] is not None:
@@ -319,31 +321,35 @@ def _text(result: Result, *, markdown: bool) -> str:
             f"spread between seeds {spread['pooled_sd']:.{digits}f} "
             f"({spread['freedom']:.0f} degrees of freedom), seeds {paired}"
         )
-    if result["failed"] == "drop" and (count := sum(one["failed"] for one in result["variants"])):
+    if result["failed"] == "drop" and (count := sum(one["failed"] for one in known.values())):
         lines.append(f"{plural(count, 'failed run')} left out (--failed drop)")
-    for one in odd:
-        seeds = ", ".join(map(str, one["odd_runs"]))
-        lines.append(f"{one['variant']}, seed {seeds}: far out; the variant keeps its own spread")
+    for one in known.values():
+        if one["odd_runs"]:
+            seeds = ", ".join(map(str, one["odd_runs"]))
+            lines.append(f"{one['variant']}, seed {seeds}: far out; it keeps a spread of its own")
     if needed := result.get("seeds_needed"):
         count = needed["seeds"] or f"more than {MOST_SEEDS:,}"
         lines.append(f"seeds needed to find a difference of {needed['gap']:g}: {count}")
     if markdown:
-        body = table(headers, [(*map(plain, row[:2]), *row[2:]) for row in rows], "llrrrrrl")
+        body = table(headers, [(*map(plain, row[:2]), *row[2:]) for row in rows], "ll")
         return f"{body}\n\n" + "".join(f"- {plain(line)}\n" for line in lines)
     body = tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
     return "\n".join([*lines, "", *(line.rstrip() for line in body.splitlines())]) + "\n"
 
 
-def _cells(one: dict[str, Any], variant: dict[str, Any], digits: int) -> tuple[str, ...]:
+def _cells(one: Result, variant: Result, digits: int, items: bool) -> tuple[str, ...]:
     mean = NOTHING if variant["mean"] is None else f"{variant['mean']:.{digits}f}"
     gap = NOTHING if one["difference"] is None else signed(one["difference"], digits)
-    bounds = p = NOTHING
+    bounds = new = p = NOTHING
     verdict = one["verdict"]
     if "low" in one:
         bounds = interval(one["low"], one["high"], digits)
         p = "<0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}"
         verdict += " (rests on the pooled spread)" if one["rests_on_pooling"] else ""
-    return one["variant"], one["baseline"], str(variant["n"]), mean, gap, bounds, p, verdict
+    if "new_items_low" in one:
+        new = interval(one["new_items_low"], one["new_items_high"], digits)
+    cells = (one["variant"], one["baseline"], str(variant["n"]), mean, gap, bounds)
+    return (*cells, new, p, verdict) if items else (*cells, p, verdict)
 
 
 def plot(result: Result, path: Path) -> None:

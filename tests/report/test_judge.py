@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +282,22 @@ def test_the_command_reads_standard_input_draws_and_fails_on_a_loss(tmp_path) ->
     light = [sys.executable, "-c", code, "judge", str(FAMILY), "--margin", "0.5"]
     text = subprocess.run(light, check=True, **options).stdout
     assert "gelu       base       3    76.21   +0.07         [−0.12, +0.26]   0.400" in text
+
+
+PAGE = (ROOT / "docs/judge.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "output"), re.findall(r"```console\n\$ (.*)\n([^`]*)```", PAGE)
+)
+def test_the_page_shows_what_the_commands_print(command, output, monkeypatch, capsys) -> None:
+    first, _, rest = command.rpartition(" | ")
+    monkeypatch.chdir(ROOT)
+    if first:
+        table = subprocess.run(shlex.split(first), check=True, capture_output=True).stdout
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table)))
+    assert runner.main(shlex.split(rest)[2:]) == 0
+    assert capsys.readouterr().out == output
 
 
 @pytest.mark.parametrize("style", ["text", "markdown", "csv"])
