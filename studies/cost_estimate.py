@@ -194,11 +194,13 @@ class CostEstimate:
                     lines.append(f"{finished_line(run, result)}; {self.time_left()}")
         return lines
 
-    def time_left(self) -> str:
-        """How many runs are left, and about how long they take."""
+    def time_left(self, passed: float = 0.0) -> str:
+        """How many runs are left, and about how long they take, `passed` seconds after the last
+        one finished."""
         if not self.left:
             return "the run is finished" if len(self.runs) == 1 else "all runs are finished"
-        return f"{plural(self.left, 'run')} left, about {duration(self.seconds_left())}"
+        seconds = max(0.0, self.seconds_left() - passed)
+        return f"{plural(self.left, 'run')} left, about {duration(seconds)}"
 
     def disk(self) -> int:
         """Bytes that the unfinished runs will write."""

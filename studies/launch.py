@@ -153,7 +153,7 @@ def _wait(
 ) -> None:
     """Wait for the processes, pass a request to stop on, and show how far their runs are."""
     total = len(estimate.runs) if estimate else 0
-    passed_on, next_look = False, 0.0
+    passed_on, next_look, last = False, 0.0, time.monotonic()
     with tqdm(
         total=total,
         unit="run",
@@ -170,8 +170,9 @@ def _wait(
                 next_look = time.monotonic() + _LOOK_SECONDS
                 for line in estimate.progress():
                     tqdm.write(line)
+                    last = time.monotonic()
                 bar.n = total - estimate.left
-                bar.set_postfix_str(estimate.time_left())
+                bar.set_postfix_str(estimate.time_left(time.monotonic() - last))
             time.sleep(0.05)
     for line in estimate.progress() if estimate else ():
         print(line, flush=True)
