@@ -293,8 +293,6 @@ def _order_variance(components: VarianceComponents, each: np.ndarray, question: 
     """
     count = len(each)
     observed = float((each @ components.means).var(ddof=1))
-    covariance = components.covariance_of_means(question)
-    mean = each.mean(axis=0)
-    squares = np.einsum("ij,jk,ik->", each, covariance, each)
-    noise = float(squares - count * mean @ covariance @ mean) / (count - 1)
-    return max(0.0, observed - noise) / count
+    uncertainty = components.fixed_test if question == "fixed" else components.new_images
+    *own, mean = (found.variance for w in [*each, each.mean(axis=0)] if (found := uncertainty(w)))
+    return max(0.0, observed - (sum(own) - count * mean) / (count - 1)) / count

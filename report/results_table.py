@@ -62,7 +62,7 @@ def judge(frame: pd.DataFrame, items: pd.DataFrame | None, settings: JudgeOption
     for one in ready:
         one.conclude(level, level, level / len(family))
 
-    pool, correlation = components.pool, components.seed_correlation
+    pool = components.pool
     result = {
         "metric": "lower is better" if settings.lower_is_better else "higher is better",
         "baseline": first,
@@ -77,7 +77,7 @@ def judge(frame: pd.DataFrame, items: pd.DataFrame | None, settings: JudgeOption
             "pooled_sd": math.sqrt(pool.variance) if pool.df else None,
             "freedom": pool.df,
             "paired": pool.paired,
-            "same_seed_correlation": correlation.correlation if correlation else None,
+            "same_seed_correlation": pool.correlation,
         },
         "variants": [_variant(name, known, int(lost[name]), components) for name in names],
         "comparisons": [_comparison(one, known, lost, components, sign) for one in family],
@@ -212,7 +212,7 @@ def _variant(
         "failed": failed,
         "mean": float(values.mean()) if len(values) else None,
         "sd": float(values.std()) if len(values) > 1 else None,
-        "odd_runs": list(components.odd_runs.get(name, ())),
+        "odd_runs": list(components.pool.odd_runs.get(name, ())),
     }
 
 

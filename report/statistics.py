@@ -14,9 +14,8 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -138,6 +137,11 @@ class Uncertainty:
     orders_df: float = math.inf
 
     @property
+    def parts(self) -> tuple[tuple[float, float], ...]:
+        """Each part with its degrees of freedom."""
+        return (self.seeds, self.df), (self.images, math.inf), (self.orders, self.orders_df)
+
+    @property
     def variance(self) -> float:
         return self.seeds + self.images + self.orders
 
@@ -153,12 +157,7 @@ class Uncertainty:
         approximation. Satterthwaite's covers 92 % instead of 95 % for two variants of two seeds,
         because it trusts a small spread.
         """
-        parts = (
-            (self.seeds, self.df),
-            (self.images, math.inf),
-            (self.orders, self.orders_df),
-        )
-        square = sum(part * _quantile(df, tail) ** 2 for part, df in parts if part)
+        square = sum(part * _quantile(df, tail) ** 2 for part, df in self.parts if part)
         return math.copysign(math.sqrt(square), 0.5 - tail)
 
     def tail(self, distance: float) -> float:
@@ -179,8 +178,7 @@ class Uncertainty:
         """
         if self.standard_error == 0:
             return 1.0
-        parts = (self.seeds, self.df), (self.orders, self.orders_df), (self.images, math.inf)
-        df = min(satterthwaite(parts).df, 1e9)
+        df = min(satterthwaite(self.parts).df, 1e9)
         bound, shift = self.half_width(level / 2), min(gap / self.standard_error, 1e3)
         tails = special.nctdtr(df, shift, np.array([bound, -bound]) / self.standard_error)
         below, beyond = np.nan_to_num(tails)  # scipy gives NaN far out in a tail
@@ -237,16 +235,6 @@ class Estimate:
         return bisect.bisect_left(range(MOST_SEEDS), True, lo=2, key=detects)
 
 
-class SeedCorrelation(NamedTuple):
-    """The intraclass correlation of variants within seeds, with a 95 % interval."""
-
-    correlation: float
-    low: float
-    high: float
-    paired: bool
-    """Whether seeds are paired, so that their common effect is not noise in a difference."""
-
-
 @dataclass(frozen=True)
 class Pool:
     """The runs of the variants that share one variance between seeds, and their residuals."""
@@ -257,12 +245,19 @@ class Pool:
     """(n,) without the variants' means and, where seeds are paired, without those of seeds."""
     share: np.ndarray
     """(n,) each residual's part of the degrees of freedom."""
-    correlation: SeedCorrelation | None = None
-    """None where no two variants share two seeds, or nothing varies."""
+    paired: bool = False
+    """Whether seeds are paired, so that their common effect is not noise in a difference."""
+    correlation: float | None = None
+    """Of the same seed in two variants (intraclass); None where no two variants share two seeds, or
+    nothing varies."""
     shared_seed_variance: float = 0.0
     """The variance of what a seed adds to all variants alike; 0 if seeds are not paired."""
     seed_df: int = 0
     """Degrees of freedom of seeds' means; 0 where no two variants share two seeds."""
+    out: tuple[int, ...] = ()
+    """The variants that are not in the pool because of odd or collapsed runs."""
+    odd_runs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """By variant, the seeds of runs too far from the others for its spread to be shared."""
 
     @property
     def df(self) -> float:
@@ -271,10 +266,6 @@ class Pool:
     @property
     def variance(self) -> float:
         return float(self.residuals @ self.residuals) / self.df if self.df else 0.0
-
-    @property
-    def paired(self) -> bool:
-        return self.correlation is not None and self.correlation.paired
 
     def odd(self, resolution: float) -> np.ndarray:
         """Of `entries`, those whose externally studentized residual is too large for chance."""
@@ -306,18 +297,15 @@ def fit_pool(runs: Measurements, entries: np.ndarray, pair: bool | None = None) 
     if not within:
         return Pool(entries, *one_way, seed_df=seed_df)
     between, residual = max(0.0, whole - within) / seed_df, within / residual_df
-    f, dfs = between / residual, (seed_df, residual_df)
-    per_seed = float(one_way[1].sum()) / seed_df
-    quantiles = 1.0, stats.f.ppf(1 - LEVEL / 2, *dfs), stats.f.ppf(LEVEL / 2, *dfs)
-    ratios = [f / quantile - 1 for quantile in quantiles]
-    r, low, high = (float(ratio / (ratio + per_seed)) for ratio in ratios)
-    clear = not PAIRING_LEVEL / 2 < stats.f.sf(f, *dfs) < 1 - PAIRING_LEVEL / 2
-    paired = variants.shape[1] >= PAIR_FROM or bool(clear) if pair is None else pair
-    correlation = SeedCorrelation(r, low, high, paired)
+    f, per_seed = between / residual, float(one_way[1].sum()) / seed_df
+    p = float(stats.f.sf(f, seed_df, residual_df))
+    clear = not PAIRING_LEVEL / 2 < p < 1 - PAIRING_LEVEL / 2
+    paired = variants.shape[1] >= PAIR_FROM or clear if pair is None else pair
+    correlation = (f - 1) / (f - 1 + per_seed)
     if not paired:
-        return Pool(entries, *one_way, correlation, seed_df=seed_df)
+        return Pool(entries, *one_way, False, correlation, seed_df=seed_df)
     shared = max(0.0, (between - residual) / per_seed)
-    return Pool(entries, *two_way, correlation, shared, seed_df)
+    return Pool(entries, *two_way, True, correlation, shared, seed_df)
 
 
 def _residuals(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -359,45 +347,31 @@ class VarianceComponents:
         return frozenset(name for i, name in names if i not in self.runs.variant[learned])
 
     @cached_property
-    def _fitted(self) -> tuple[Pool, np.ndarray, dict[str, tuple[int, ...]]]:
-        """The pool, and what `apart` and `odd_runs` are.
+    def pool(self) -> Pool:
+        """The runs that share a variance, and those that do not.
 
         A variant with an odd run leaves the pool, until there is none; one with a run that
         collapsed is never in it. A run that variants share counts for the first of them.
         """
         runs, odd = self.runs, dict[str, tuple[int, ...]]()
-        apart = np.zeros(len(self.counts), dtype=bool)
-        apart[runs.variant[np.isin(runs.run, list(runs.collapsed))]] = True
+        out = set(runs.variant[np.isin(runs.run, list(runs.collapsed))].tolist())
         entries = np.sort(self._distinct)
         entries = entries[self.counts[runs.variant[entries]] > 1]
         while True:
-            pool = fit_pool(runs, entries[~apart[runs.variant[entries]]], self.pair)
+            left = entries[~np.isin(runs.variant[entries], list(out))]
+            pool = fit_pool(runs, left, self.pair)
             found = pool.odd(runs.resolution)
             if not len(found):
-                return pool, apart & (self.counts > 1), odd
-            variant = runs.variant[found[0]]
+                return replace(pool, out=tuple(out), odd_runs=odd)
+            variant = int(runs.variant[found[0]])
             seeds = runs.seed[found[runs.variant[found] == variant]]
             odd[runs.variants[variant]] = tuple(seeds.tolist())
-            apart[variant] = True
+            out.add(variant)
 
-    @property
-    def pool(self) -> Pool:
-        return self._fitted[0]
-
-    @property
+    @cached_property
     def apart(self) -> np.ndarray:
         """(variants,) bool: those that keep their own variance, with n - 1 degrees of freedom."""
-        return self._fitted[1]
-
-    @property
-    def odd_runs(self) -> dict[str, tuple[int, ...]]:
-        """By variant, the seeds of runs too far from the others for its spread to be shared."""
-        return self._fitted[2]
-
-    @property
-    def seed_correlation(self) -> SeedCorrelation | None:
-        """None where no two variants share two seeds, or nothing varies."""
-        return self.pool.correlation
+        return np.isin(np.arange(len(self.counts)), self.pool.out) & (self.counts > 1)
 
     @property
     def no_spread(self) -> bool:
@@ -468,7 +442,7 @@ class VarianceComponents:
         weights = self.weights(contrast)
         used = weights != 0
         both = {"fixed": self.fixed_test(weights), "new": self.new_images(weights)}
-        several = borrow or bool((self.counts[used] > 1).all())
+        several = borrow or (self.counts[used] > 1).all()
         squares = weights[used] ** 2
         return Estimate(
             float(weights @ self.means),
@@ -535,17 +509,6 @@ class VarianceComponents:
         images = self.runs.images or math.inf
         variance = max(0.0, float(per_run @ self.runs.covariance @ per_run)) / images
         return Uncertainty(0.0, np.inf, variance + 2 * (self.runs.scale / images) ** 2)
-
-    def covariance_of_means(self, question: str) -> np.ndarray:
-        """(variants, variants) covariance of the means over new seeds on the "fixed" test set, or
-        on "new" images."""
-        members = _dummies(self.runs.variant) / self.counts
-        same_seed = (self.runs.seed[:, None] == self.runs.seed[None, :]).astype(float)
-        distinct = _dummies(self.runs.run).T @ members  # (distinct runs, variants)
-        run_variance = self.seed_variance[self.runs.variant[self._distinct]]
-        covariance: np.ndarray = distinct.T @ (run_variance[:, None] * distinct)
-        covariance += self.pool.shared_seed_variance * (members.T @ same_seed @ members)
-        return covariance + self.image_covariance / self.runs.images * (question == "new")
 
     def _per_run(self, weights: np.ndarray) -> np.ndarray:
         per_run: np.ndarray = (weights / self.counts)[self.runs.variant]

@@ -132,7 +132,7 @@ class Summary:
     def odd_runs(self) -> dict[str, tuple[int, ...]]:
         """By variant, the seeds of runs far from the others, whose spread the study does not
         share."""
-        return self.components.odd_runs if self.components else {}
+        return self.components.pool.odd_runs if self.components else {}
 
     @property
     def collapsed(self) -> dict[str, str]:
