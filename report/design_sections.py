@@ -15,17 +15,7 @@ from report.judgement import Judgement, judge_effects
 from report.numbers import seeds as seeds_text
 from report.plots import forest, forest_key
 from report.statistics import VarianceComponents
-from report.tables import Summary, judged_columns, top1_of
-
-_TITLES = {
-    "cumulative": "Step by step",
-    "leave-one-out": "Leave one out",
-    "one-at-a-time": "One at a time",
-    "orders": "Average over orders",
-    "factorial": "Factorial",
-}
-_FEW_ORDERS = 6
-"""With fewer, chance may hide that an effect depends on the order."""
+from report.tables import Summary, judged_columns
 
 
 @dataclass(frozen=True)
@@ -49,7 +39,9 @@ class DesignSummary:
     @property
     def title(self) -> str:
         base = f", from {self.design.spec.base}" if self.design.spec.base else ""
-        return f"{_TITLES[self.kind]}: roadmap {self.design.roadmap.name}{base}"
+        return (
+            f"{self.kind.replace('-', ' ').capitalize()}: roadmap {self.design.roadmap.name}{base}"
+        )
 
     @cached_property
     def judged(self) -> dict[str, Judgement]:
@@ -78,26 +70,6 @@ class DesignSummary:
         return replace(one, estimated=own, answers=planned.answers, analyses=planned.analyses)
 
     @cached_property
-    def rows(self) -> pd.DataFrame:
-        """One row for each variant of the design."""
-        rows = []
-        for row in self.design.variants:
-            runs = self.summary.study.finished(row.name)
-            first = runs[0].result or {} if runs else {}
-            rows.append(
-                {
-                    "row": row.name,
-                    "what": row.description,
-                    "params": first.get("params"),
-                    "gflops_paper_convention": first.get("gflops_paper_convention"),
-                    "runs": len(runs),
-                    "seeds": " ".join(str(run.seed) for run in runs),
-                    **top1_of(runs),
-                }
-            )
-        return pd.DataFrame(rows).astype({"params": "Int64", "gflops_paper_convention": float})
-
-    @cached_property
     def effects(self) -> pd.DataFrame:
         """One row for each effect in points of top-1, also if it cannot be estimated yet."""
         return pd.DataFrame([self._effect(effect) for effect in self.design.effects])
@@ -113,7 +85,7 @@ class DesignSummary:
             "effect": effect.name,
             "what": effect.description,
             **judged_columns(one),
-            "seeds": seeds_text(self._counts(effect)),
+            "seeds": seeds_text(len(self.summary.study.finished(name)) for name in effect.weights),
             "verdict": verdict,
             **{
                 f"variance_from_{part}": getattr(uncertainty, part, np.nan) / whole
@@ -121,30 +93,6 @@ class DesignSummary:
             },
             "weights": weights_text(effect),
         }
-
-    def _counts(self, effect: Effect) -> list[int]:
-        """The numbers of seeds of an effect's variants, each once, the largest first."""
-        study = self.summary.study
-        return sorted({len(study.finished(name)) for name in effect.weights}, reverse=True)
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader has to know of the design, as sentences."""
-        drawn, notes = self.design.orders, list(self.design.notes)
-        if drawn:
-            shares = self.effects["variance_from_orders"].dropna()
-            part = f": {shares.min():.0%} to {shares.max():.0%} of an effect's variance"
-            notes.append(
-                f"{drawn} orders were drawn at random; which ones is part of the uncertainty"
-                + (part if len(shares) else "")
-            )
-        if 0 < drawn < _FEW_ORDERS:
-            notes.append(
-                "so few orders may happen to be alike where a decision's effect depends on the "
-                "order, and its interval is then too short: six or more seldom are, give a larger "
-                "--runs-at-most"
-            )
-        return [f"{note[0].upper()}{note[1:]}." for note in notes]
 
     def figure(self) -> Figure | None:
         """Draw effects in points, with the intervals that decide."""

@@ -38,7 +38,6 @@ FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
     "steps": ("Top-1 accuracy step by step", plots.steps),
     "accuracy_vs_gflops": ("Accuracy against compute", plots.accuracy_vs_gflops),
     "learning_curves": ("Learning curves on the validation images", plots.learning_curves),
-    "classes": ("Change of each class at each step", plots.class_changes),
 }
 TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
     "claims": claims.table,
@@ -57,16 +56,6 @@ TABLES: dict[str, Callable[[Summary], pd.DataFrame]] = {
 """Each is written as CSV with full precision."""
 FOLDED = ("runs", "recipe", "time", "provenance")
 """Tables that only the HTML page shows, in a fold."""
-READINGS = {
-    "cumulative": "Each variant is compared with the one that it changes.",
-    "leave-one-out": "An effect is what the last network loses without the decision: a positive "
-    "one is a decision worth having.",
-    "one-at-a-time": "An effect is what the first network gains by the decision alone.",
-    "orders": "An effect is the average of what the decision changes over the orders in which it "
-    "can be taken, its Shapley value under what needs what.",
-    "factorial": "A main effect is the difference between on and off, averaged over the other "
-    "factors; an interaction is half of what one factor changes in the effect of the other.",
-}
 
 
 Section = design_sections.DesignSummary | sweeps.SweepSummary
@@ -81,7 +70,7 @@ def tables(summary: Summary) -> dict[str, pd.DataFrame]:
     """All tables by file name."""
     made = {name: make(summary) for name, make in TABLES.items()}
     for one in design_sections.of(summary):
-        made |= {f"{one.name}_effects": one.effects, f"{one.name}_rows": one.rows}
+        made[f"{one.name}_effects"] = one.effects
     for each in sweeps.of(summary):
         for name in ("values", "effects", "differences", "changes"):
             made[f"{each.name}_{name}"] = getattr(each, name)
@@ -215,7 +204,6 @@ def render(summary: Summary, tables: Mapping[str, pd.DataFrame], drawn: Sequence
         "listed": listed,
         "left_out": left_out,
         "label": lambda name: markdown.plain(summary.label(name)),
-        "readings": READINGS,
         "figure": lambda name: f"![{titles[name]}]({name}.png)",
         "summary": summary,
         "study": study,
@@ -245,7 +233,7 @@ def render(summary: Summary, tables: Mapping[str, pd.DataFrame], drawn: Sequence
         costs=tables["costs"],
         shown_costs=[cost for cost in costs.COSTS if cost.shown],
         flops=numbers.flops_unit(tables["costs"]["gflops"]),
-        devices=listed(sorted(set(tables["runs"]["device"].dropna()))),
+        devices=listed({str(run.result["device"]) for run in study.all_finished if run.result}),
         classes=classes.extremes(tables["classes"]),
         confused=tables["confusion"],
         calibration=tables["calibration"],

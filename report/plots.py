@@ -20,13 +20,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ablations import Step
-from report import classes
 from report.numbers import MINUS, amount, flops_unit, interval, percent, signed
 from report.numbers import seeds as seeds_text
 from report.tables import Summary, bounds
@@ -35,11 +33,6 @@ INK, SOFT, FAINT, GRID, PAPER = "#1c2128", "#6b7580", "#d8dee4", "#e6eaee", "#ff
 """The page's colors (`report.web` replaces them by its own)."""
 COLORS = [sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 4, 3, 9, 5, 8, 6, 7)]
 """Seaborn's palette for the color-blind, in an order that keeps neighboring groups apart."""
-MOST_CLASSES = 40
-"""Classes in a figure; of more, those that gained and lost most."""
-# Transparent where there is nothing to see, so that it fits a light and a dark page.
-_NODES = [(0, COLORS[1]), (0.5, f"{COLORS[1]}00"), (0.5, f"{COLORS[0]}00"), (1, COLORS[0])]
-_DIVERGING = LinearSegmentedColormap.from_list("change", _NODES)
 _DPI = 150  # of a PNG
 _TIP = "tip: "
 STYLE = {
@@ -405,24 +398,25 @@ def learning_curves(summary: Summary) -> Figure | None:
 
     Only the steps' own runs, without those of sweeps. A step without a finished run is dashed.
     """
-    every = summary.curves
-    shown = [step for step in summary.study.steps if (every["step"] == step.name).any()]
-    if not shown:
+    curves = summary.curves[summary.curves["step"].isin([s.name for s in summary.study.steps])]
+    groups: dict[str, list[Step]] = {}
+    for step in summary.study.steps:
+        if (curves["step"] == step.name).any():
+            groups.setdefault(step.group, []).append(step)
+    if not groups:
         return None
-    curves = every[every["step"].isin([step.name for step in shown])]
-    panels = _panels(shown)
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
+    columns = min(3, len(groups))
+    lines = -(-len(groups) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = empty_figure(max(6.6, 3.9 * columns + 0.4), 2.9 * lines + 0.5)
+        figure = empty_figure(max(6.6, 3.9 * columns + 0.4), 2.6 * lines + 0.5)
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (title, members) in zip(grid.flat, panels.items(), strict=False):
-            for step, color in zip(members, sns.color_palette("colorblind", len(members))):
+        for axes, (title, members) in zip(grid.flat, groups.items(), strict=False):
+            for step, color in zip(members, itertools.cycle(COLORS)):
                 _draw_curve(axes, summary, step, color)
             axes.set_title(title)
             axes.legend(loc="lower right", frameon=False, fontsize=8)
             axes.xaxis.get_major_locator().set_params(integer=True)
-        for axes in grid.flat[len(panels) :]:
+        for axes in grid.flat[len(groups) :]:
             axes.set_visible(False)
         # The first steep epochs would squeeze all that there is to compare.
         late = curves[curves["epoch"] >= 0.5 * curves["epoch"].max()]["validation_top1"]
@@ -434,64 +428,15 @@ def learning_curves(summary: Summary) -> Figure | None:
     return figure
 
 
-def _draw_curve(axes: Axes, summary: Summary, step: Step, color: Any) -> None:
+def _draw_curve(axes: Axes, summary: Summary, step: Step, color: str) -> None:
     finished = [run.seed for run in summary.study.finished(step.name)]
     mine = summary.curves[summary.curves["step"] == step.name]
     if finished:
         mine = mine[mine["seed"].isin(finished)]
     by_epoch = mine.groupby("epoch")["validation_top1"].agg(["mean", "min", "max"])
-    seeds = mine["seed"].nunique()
     look: dict[str, Any] = {"marker": "o" if len(by_epoch) == 1 else None, "ms": 4, "lw": 1.4}
     look |= {"ls": "-" if finished else "--", "label": step_label(step)}
-    (line,) = axes.plot(by_epoch.index, by_epoch["mean"], color=color, **look)
-    if seeds > 1:
+    axes.plot(by_epoch.index, by_epoch["mean"], color=color, **look)
+    if len(finished) > 1:
         edges = by_epoch["min"], by_epoch["max"]
         axes.fill_between(by_epoch.index, *edges, color=color, alpha=0.2, lw=0)
-    state = f"{by_epoch['mean'].iloc[-1]:.2f} % after epoch {by_epoch.index[-1]}"
-    set_tooltip(line, f"{step_label(step)}: {state}, n = {seeds}")
-
-
-def _panels(shown: Sequence[Step]) -> dict[str, list[Step]]:
-    """Steps by group, in at most six panels: the neighbors with the fewest steps share one."""
-    groups: dict[str, list[Step]] = {}
-    for step in shown:
-        groups.setdefault(step.group, []).append(step)
-    panels = list(groups.items())
-    while len(panels) > 6:
-        sizes = [len(one[1]) + len(other[1]) for one, other in itertools.pairwise(panels)]
-        at = sizes.index(min(sizes))
-        (one, members), (other, more) = panels[at : at + 2]
-        panels[at : at + 2] = [(f"{one}, {other[:1].lower()}{other[1:]}", [*members, *more])]
-    return dict(panels)
-
-
-def class_changes(summary: Summary) -> Figure | None:
-    """Change of each class at each step (points), in order of the change over the whole path."""
-    changes = classes.table(summary)
-    if changes.empty:
-        return None
-    pairs = classes.pairs(summary)
-    after = {step.name: step.after for step in summary.study.steps}
-    titles = [row if after[row] == other else "the whole path" for row, other in pairs]
-    grid = changes.pivot(index="class", columns=["step", "after"], values="points")[pairs]
-    grid = grid.sort_values(grid.columns[-1], ascending=False, kind="stable")
-    if len(grid) > MOST_CLASSES:
-        grid = pd.concat([grid.head(MOST_CLASSES // 2), grid.tail(MOST_CLASSES // 2)])
-    cells = grid.to_numpy()
-    most = max(1.0, float(np.nanmax(np.abs(cells))))
-    with matplotlib.rc_context(STYLE):
-        figure = empty_figure(2.6 + 0.5 * len(titles), 2.8 + 0.22 * len(grid))
-        axes = figure.add_subplot()
-        axes.pcolormesh(
-            cells, edgecolors=SOFT, linewidth=0.1, vmin=-most, vmax=most, cmap=_DIVERGING
-        )
-        axes.set_yticks(np.arange(len(grid)) + 0.5, list(grid.index))
-        axes.set_xticks(np.arange(len(titles)) + 0.5, titles, rotation=90)
-        axes.invert_yaxis()
-        axes.tick_params(labelsize=8, length=0)
-        axes.grid(visible=False)
-        for line, place in np.argwhere(np.abs(cells) >= 0.5):
-            at: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5}
-            axes.text(place + 0.5, line + 0.5, signed(cells[line, place], 0), **at)
-        axes.set_title("Change of each class at each step, in points")
-    return figure

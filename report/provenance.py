@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from report.collect import StudyRecord
@@ -24,45 +22,28 @@ def provenance(summary: Summary) -> pd.DataFrame:
     """The study, its data, and the code and machines of its runs, as text."""
     study, data = summary.study, summary.study.dataset
     finished = study.all_finished
-    trained = [run for run in finished if not run.alias_of and run.result is not None]
-    results = [run.result for run in trained if run.result is not None]
-    dates = sorted(str(result["finished"]) for result in results if result.get("finished"))
-    environments = [run.environment for run in study.runs]
-    libraries = [
-        f"{name} {_values(known)}"
-        for name in ("python", "torch", "torchvision", "cuda", "numpy")
-        if (known := [one[name] for one in environments if one.get(name)])
-    ]
+    trained = [{**run.environment, **(run.result or {})} for run in finished if not run.alias_of]
     shared = len(finished) - len(trained)
-    runs = f"{len(finished)} finished{f' ({shared} of them shared between rows)' if shared else ''}"
-    rest = f"{len(study.runs) - len(finished)} unfinished, {len(study.left_out)} left out"
+    known = {
+        name: ", ".join(sorted({str(one[name]) for one in trained if one.get(name)})) or "unknown"
+        for name in ("device", "cpu", "python", "torch", "torchvision", "cuda", "code_version")
+    }
+    dates = sorted(str(one.get("finished", "unknown")) for one in trained) or ["none"]
     rows = {
         "Study": study.name,
         "Config hash": study.hash,
-        "Data set": f"{data.name}: {data.description}",
-        "Classes": f"{len(data.classes):,}",
-        "Images": f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test",
-        "Left out": left_out(data.skipped),
-        "Regime": study.regime,
-        "Resolution": f"{resolution(study)} pixels",
-        "Precision": str(study.config.get("precision", "unknown")),
-        "Seeds": ", ".join(map(str, study.seeds)) or "none",
-        "Runs": f"{runs}, {rest}",
-        "Device": _values(record.get("device") for record in (*results, *environments)),
-        "CPU": _values(one.get("cpu") for one in environments),
-        "Libraries": ", ".join(libraries) or "unknown",
-        "Code version": _values(result.get("code_version") for result in results),
-        "Finished": " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else NOTHING,
-        "Time of the finished runs": duration(sum(one["seconds"]["total"] for one in results)),
         "Plan": summary.plan.digest if study.plans else "none",
+        "Data set": f"{data.name}: {data.description}",
+        "Images": f"{data.train:,} training, {data.validation:,} validation, {data.test:,} test",
+        "Left out": left_out(data.skipped) or "none",
+        "Precision": str(study.config.get("precision", "unknown")),
+        "Runs": f"{len(finished)} finished ({shared} of them shared between rows), "
+        f"{len(study.runs) - len(finished)} unfinished, {len(study.left_out)} left out",
+        "Finished": f"{dates[0]} to {dates[-1]}",
+        "Time of the finished runs": duration(sum(one["seconds"]["total"] for one in trained)),
     }
-    if not data.skipped:
-        del rows["Left out"]
+    rows |= {name.replace("_", " ").capitalize(): value for name, value in known.items()}
     return pd.DataFrame(list(rows.items()), columns=["what", "value"])
-
-
-def _values(values: Iterable[object]) -> str:
-    return ", ".join(sorted({str(value) for value in values if value is not None})) or "unknown"
 
 
 def recipe(summary: Summary) -> pd.DataFrame:

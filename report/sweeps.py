@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from ablations.designs import Design, Effect, Variant
 from ablations.sweep import Sweep
 from report.collect import RunRecord, measure
-from report.design_sections import unchanged, weights_text
+from report.design_sections import unchanged
 from report.judgement import Judgement, estimate_effect, judge_effects
 from report.numbers import possible
 from report.plots import COLORS, add_legend, forest
@@ -173,12 +173,11 @@ class SweepSummary:
                 row[f"{which}_low"] = one.answer.low if one.answer else math.nan
                 row[f"{which}_high"] = one.answer.high if one.answer else math.nan
                 row[f"{which}_verdict"] = one.text
-                row[f"{which}_weights"] = weights_text(one.effect)
             rows.append(row | {"change": self._change(common, tuned)})
         sides = [
             f"{which}_{what}"
             for which in ("common", "own_best")
-            for what in ("points", "low", "high", "verdict", "weights")
+            for what in ("points", "low", "high", "verdict")
         ]
         return pd.DataFrame(rows, columns=["effect", "seeds", *sides, "change"])
 

@@ -14,7 +14,7 @@ import pandas as pd
 import ablations
 from ablations import PaperRow, Step
 from ablations.roadmap import ends
-from report.collect import SECONDS, RunRecord, StudyRecord, measure
+from report.collect import RunRecord, StudyRecord, measure
 from report.judgement import Answer, Judgement
 from report.numbers import NOTHING, possible
 from report.sequential import judge
@@ -255,28 +255,33 @@ class Summary:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row a run: those reported, finished or not, and then those left out."""
-        number = {step.name: step.number for step in self.study.steps}
-        rows = [_run_row(run, number.get(run.step)) for run in self.study.runs]
-        for run in self.study.left_out:
-            step, _, seed = run.name.rpartition("/seed-")
-            row = {"step": step, "number": number.get(step), "seed": int(seed)}
-            rows.append({**row, "state": "left out", "reason": run.reason})
-        table = pd.DataFrame(rows, columns=list(_run_row(RunRecord("", 0), None)))
-        whole = ("number", "seed", "epochs", "selected_epoch", "test_images", "params")
-        return table.astype(dict.fromkeys(whole, "Int64"))
+        rows: list[dict[str, Any]] = []
+        for run in self.study.runs:
+            state = "unfinished" if run.result is None else "finished"
+            row = {"step": run.step, "seed": run.seed, "state": state, "epochs": len(run.metrics)}
+            row |= {"torch": run.environment.get("torch"), "alias_of": run.alias_of, "reason": ""}
+            rows.append(_flat(run.result or {}) | row | {"digest": run.identity.get("digest")})
+        for left_out in self.study.left_out:
+            step, _, seed = left_out.name.rpartition("/seed-")
+            row = {"step": step, "seed": int(seed), "state": "left out"}
+            rows.append(row | {"reason": left_out.reason})
+        return pd.DataFrame(rows)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row an epoch of every reported run."""
-        names = "epoch update lr train_loss validation_loss validation_top1 images_per_second"
-        keys = names.split()
-        rows = []
-        for run in self.study.runs:
-            for record in run.metrics:
-                row = {"step": run.step, "seed": run.seed} | {key: record.get(key) for key in keys}
-                rows.append(row | {f"seconds_{key}": record["seconds"][key] for key in SECONDS})
-        seconds = [f"seconds_{key}" for key in SECONDS]
-        return pd.DataFrame(rows, columns=["step", "seed", *keys, *seconds])
+        rows = [
+            {"step": run.step, "seed": run.seed, **_flat(record)}
+            for run in self.study.runs
+            for record in run.metrics
+        ]
+        return pd.DataFrame(rows, columns=None if rows else ["step", "seed", "epoch"])
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its seconds as fields of their own."""
+    seconds = {f"seconds_{key}": value for key, value in record.get("seconds", {}).items()}
+    return {key: value for key, value in record.items() if key != "seconds"} | seconds
 
 
 def top1_of(runs: tuple[RunRecord, ...]) -> dict[str, float]:
@@ -317,26 +322,3 @@ def bounds(one: Judgement) -> tuple[float, float]:
     has one seed."""
     low, high = (one.answer.low, one.answer.high) if one.answer else one.these_runs
     return possible(low, high)
-
-
-def _run_row(run: RunRecord, number: int | None) -> dict[str, object]:
-    result: Mapping[str, Any] = run.result or {}
-    copied = "top1 top5 loss test_images selected_epoch params gflops_fvcore"
-    copied += " gflops_paper_convention images_per_second"
-    seconds = result.get("seconds", {})
-    return {
-        "step": run.step,
-        "number": number,
-        "seed": run.seed,
-        "state": "unfinished" if run.result is None else "finished",
-        "reason": "",
-        "epochs": len(run.metrics),
-        **{key: result.get(key) for key in copied.split()},
-        **{f"seconds_{key}": seconds.get(key) for key in (*SECONDS, "total")},
-        "device": result.get("device"),
-        "code_version": result.get("code_version"),
-        "torch": run.environment.get("torch"),
-        "finished": result.get("finished"),
-        "digest": run.identity.get("digest"),
-        "alias_of": run.alias_of,
-    }

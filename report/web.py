@@ -52,7 +52,7 @@ def to_html(page: str, title: str, folder: Path, folded: Mapping[str, pd.DataFra
 
 def _fold(name: str, table: pd.DataFrame) -> str:
     if name == "runs":
-        table = table[_FOLDED_RUNS].round({"top1": 2})
+        table = table.reindex(columns=_FOLDED_RUNS).round({"top1": 2})
     rows = table.to_html(index=False, na_rep=NOTHING, border=0, justify="unset")
     rows = re.sub(r"<table[^>]*>", "<table>", rows).replace(' style="text-align: unset;"', "")
     return f"<details><summary>{name.capitalize()} ({len(table)})</summary>{rows}</details>"

@@ -85,7 +85,7 @@ def test_every_link_leads_somewhere_and_every_id_is_unique(open_page: Any) -> No
 def test_figures_are_drawn_with_text_and_tooltips(open_page: Any) -> None:
     page = open_page()
     figures = page.locator("figure")
-    assert figures.count() == 5
+    assert figures.count() == 4
     for figure in figures.all():
         assert figure.locator("svg[role=img]").get_attribute("aria-label")
         assert figure.locator("svg text").count() > 3

@@ -260,7 +260,10 @@ def test_csv_files_have_full_precision_and_a_row_for_each_thing(whole: StudyFold
     assert mine["validation_top1"].item() == json.loads(lines[2])["validation_top1"]
     provenance = known["provenance"].set_index("what")["value"]
     assert provenance["Config hash"] == whole.hash
-    assert provenance["Runs"] == "16 finished, 1 unfinished, 0 left out"
+    assert (
+        provenance["Runs"]
+        == "16 finished (0 of them shared between rows), 1 unfinished, 0 left out"
+    )
     assert provenance["Code version"] == "abc1234"
     assert known["recipe"].set_index("field").loc["optimizer"].tolist() == ["adamw", "sgd"]
     assert known["time"].set_index("part").loc["backward", "seconds"] == 16 * 60

@@ -137,10 +137,8 @@ def test_a_row_without_all_its_values_has_no_choice_and_no_difference(swept) -> 
 
 def test_a_row_whose_own_value_was_not_tried_is_named_and_changes_at_each(swept) -> None:
     study = swept(seeds=2, values=WITHOUT_OWN)
-    _, effects, text = report(study)
+    _, _, text = report(study)
     assert "Their own value is none of these: depthwise, width and inverted-bottleneck" in text
-    weights = "+1 inverted-bottleneck-lr-2x -1 width-lr-0.5x"
-    assert effects.loc["inverted-bottleneck", "own_best_weights"] == weights
     changes = study.report()[0]["sweep_1_lr_changes"]
     assert list(changes["value"]) == ["0.5x", "2x", "0.5x", "2x"]
 
