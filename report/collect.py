@@ -49,8 +49,6 @@ class OddRun(ValueError):
 class Predictions:
     """A run's predictions for the n test images, in the order of their names."""
 
-    images: np.ndarray
-    """(n,) object: names."""
     label: np.ndarray
     """(n,) int16."""
     top1: np.ndarray
@@ -309,7 +307,7 @@ def _read_runs(
     ]
     if not folders:
         raise ValueError(f"{study_dir} holds no run yet; train a step of the study first")
-    index, shared = Index(study_dir), dict[str, np.ndarray]()
+    index = Index(study_dir)
     for folder in sorted(folders, key=lambda run: order.get(run.parent.name, len(order))):
         step, seed = folder.parent.name, int(folder.name.removeprefix("seed-"))
         if step in others:
@@ -318,21 +316,15 @@ def _read_runs(
             if step not in order:
                 raise OddRun(f"{step!r} is not a step of the study's regime")
             home = index.result_dir(folder)
-            run = read_run(home, step, seed, study, shared)
+            run = _read_run(home, step, seed, study)
             runs.append(run if home == folder else replace(run, alias_of=home.parent.name))
         except OddRun as odd:
             left_out.append(LeftOut(f"{step}/{folder.name}", str(odd)))
     return runs, left_out
 
 
-def read_run(
-    folder: Path,
-    step: str,
-    seed: int,
-    study: Mapping[str, Any],
-    shared: dict[str, np.ndarray],
-) -> RunRecord:
-    """Read and check the run in a folder. `shared` is as in `_read_predictions`.
+def _read_run(folder: Path, step: str, seed: int, study: Mapping[str, Any]) -> RunRecord:
+    """Read and check the run in a folder.
 
     Raises:
         OddRun: it belongs to another study, is damaged, or contradicts itself.
@@ -362,7 +354,7 @@ def read_run(
             f"metrics.jsonl has {len(metrics)} epochs, result.json {result['epochs']:g} and its "
             f"recipe {epochs}"
         )
-    predictions = _read_predictions(folder / "predictions.csv", len(dataset.classes), shared)
+    predictions = _read_predictions(folder / "predictions.csv", len(dataset.classes))
     count = len(predictions.label)
     if not count == result["test_images"] == dataset.test:
         raise OddRun(
@@ -431,22 +423,21 @@ def _read_metrics(path: Path, *, finished: bool) -> tuple[Mapping[str, Any], ...
     return tuple(records)
 
 
-def _read_predictions(path: Path, classes: int, shared: dict[str, np.ndarray]) -> Predictions:
-    """`shared` keeps the names of each list of images once for all runs."""
+def _read_predictions(path: Path, classes: int) -> Predictions:
     try:
         read_bytes(path)  # a pipe or a device is no file
         table = pd.read_csv(path, dtype={"image": str}, na_filter=False).sort_values("image")
         label, top1 = (table[name].to_numpy(dtype=np.int16) for name in ("label", "top1"))
         p_top1 = table["p_top1"].to_numpy(dtype=np.float32) if "p_top1" in table else None
-        images = table["image"].to_numpy(dtype=object)
+        images = "\n".join(table["image"])
     except KeyError as error:
         raise OddRun(f"{path.name} has no column {error}") from None
     except (OSError, ValueError) as error:
         raise OddRun(f"{path.name} is damaged: {error}") from None
     if not np.isin(np.concatenate([label, top1]), np.arange(classes)).all():
         raise OddRun(f"{path.name} has a label that is not one of the {classes} classes")
-    digest = hashlib.sha256("\n".join(images).encode() + label.tobytes()).hexdigest()
-    return Predictions(shared.setdefault(digest, images), label, top1, p_top1, digest, classes)
+    digest = hashlib.sha256(images.encode() + label.tobytes()).hexdigest()
+    return Predictions(label, top1, p_top1, digest, classes)
 
 
 # Keys by which runs are compared; None where a run has none.

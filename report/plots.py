@@ -271,13 +271,13 @@ def steps(summary: Summary) -> Figure | None:
             below = "  below the axis" if step.name in far else ""
             top1 = percent(row["top1"], row["top1_std"], row["runs"])
             notes.append(f"{top1}{difference}  {flops}{below}")
-        axes.set_xlim(start, min(100.0, high + 0.12 * max(high - start, 1.0)))
+        end = (near["top1"] + near["top1_std"].fillna(0)).max()
+        axes.set_xlim(start, min(100.0, end + 0.05 * max(high - start, 1.0)))
         axes.set_xlabel(f"top-1 accuracy (%); the bars begin at {start:g} %")
         _lines(axes, [step_label(step) for step in rows], notes)
     groups = {step.group: colors[step.name] for step in rows}
-    add_legend(
-        figure, [Line2D([], [], color=color, lw=6, label=name) for name, color in groups.items()]
-    )
+    handles = [Line2D([], [], color=color, lw=6, label=name) for name, color in groups.items()]
+    add_legend(figure, handles if len(groups) > 1 else [])
     return figure
 
 

@@ -146,20 +146,12 @@ class SweepSummary:
     @cached_property
     def values(self) -> pd.DataFrame:
         """One row for each variant and value; percent of the validation images."""
-        return pd.DataFrame(
-            [
-                {
-                    "row": one.row.name,
-                    self.sweep.field: value,
-                    "own": value == one.own,
-                    "best": value == one.best,
-                    "seeds": " ".join(map(str, one.seeds)),
-                    "validation_top1": one.validation.get(value, math.nan),
-                }
-                for one in self.tried
-                for value in self.sweep.values
-            ]
-        )
+        columns = ["row", self.sweep.field, "own", "best", "seeds", "validation_top1"]
+        rows = []
+        for one, value in itertools.product(self.tried, self.sweep.values):
+            seeds, top1 = " ".join(map(str, one.seeds)), one.validation.get(value, math.nan)
+            rows.append((one.row.name, value, value == one.own, value == one.best, seeds, top1))
+        return pd.DataFrame(rows, columns=columns)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -167,19 +159,13 @@ class SweepSummary:
         rows = []
         for name, (common, tuned) in self.judged.items():
             seeds = {seed for row in common.effect.weights for seed in self.chosen[row].seeds}
-            row: dict[str, object] = {"effect": name, "seeds": " ".join(map(str, sorted(seeds)))}
-            for which, one in (("common", common), ("own_best", tuned)):
-                row[f"{which}_points"] = one.points
-                row[f"{which}_low"] = one.answer.low if one.answer else math.nan
-                row[f"{which}_high"] = one.answer.high if one.answer else math.nan
-                row[f"{which}_verdict"] = one.text
-            rows.append(row | {"change": self._change(common, tuned)})
-        sides = [
-            f"{which}_{what}"
-            for which in ("common", "own_best")
-            for what in ("points", "low", "high", "verdict")
-        ]
-        return pd.DataFrame(rows, columns=["effect", "seeds", *sides, "change"])
+            sides = [(one.points, *_bounds(one), one.text) for one in (common, tuned)]
+            known = name, " ".join(map(str, sorted(seeds))), *sides[0], *sides[1]
+            rows.append((*known, self._change(common, tuned)))
+        columns = ["effect", "seeds"]
+        for which in ("common", "own_best"):
+            columns += [f"{which}_{what}" for what in ("points", "low", "high", "verdict")]
+        return pd.DataFrame(rows, columns=[*columns, "change"])
 
     def _change(self, common: Judgement, tuned: Judgement) -> str:
         """The change of the verdict, or of sign and size if one seed gives none."""
@@ -303,6 +289,10 @@ def _renamed(effect: Effect, names: Mapping[str, str], *, minus_own: bool = Fals
 
     sampled = tuple(map(renamed, effect.sampled))
     return replace(effect, weights=renamed(effect.weights), sampled=sampled)
+
+
+def _bounds(one: Judgement) -> tuple[float, float]:
+    return (one.answer.low, one.answer.high) if one.answer else (math.nan, math.nan)
 
 
 def _validation(run: RunRecord) -> float:
