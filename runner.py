@@ -32,7 +32,7 @@ from studies.options import JudgeOptions, StudyOptions, TrainOptions
 from studies.plan import ANALYSES, planned
 from studies.study import study_folder
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
-from training.recipe import follow
+from training.recipe import StudyConfig, follow
 from training.spec import RankInfo, rank_info
 from utils.streams import Patient
 from utils.text import one_line, readable_bytes
@@ -142,6 +142,8 @@ class Train(RoadmapOptions, TrainOptions):
     """Seed of the run."""
     overwrite: str | None = None
     """Name of the step: discard its run, finished or not, and train it again."""
+    dry_run: bool = False
+    """Print what the run would cost, then stop."""
 
 
 @dataclass(frozen=True)
@@ -512,8 +514,8 @@ def parse(arguments: Sequence[str]) -> Command:
         ValueError: a wrong request, in one line.
         SystemExit: help was requested.
     """
-    preset = _preset(arguments)
-    config = get_preset(preset)
+    preset = _given(arguments, "--preset") or TrainOptions.preset
+    config = _shorter_warmup(get_preset(preset), arguments)
     kinds = []
     for word, kind in COMMANDS.items():
         default = kind(preset=preset, config=config) if issubclass(kind, TrainOptions) else kind()
@@ -536,13 +538,23 @@ def parse(arguments: Sequence[str]) -> Command:
     return command
 
 
-def _preset(arguments: Sequence[str]) -> str:
-    name = TrainOptions.preset
-    for word, following in zip(arguments, [*arguments[1:], name]):
-        option, equals, value = word.partition("=")
-        if option == "--preset":
-            name = value if equals else following
-    return name
+def _given(arguments: Sequence[str], option: str) -> str | None:
+    """The last value of an option among the arguments; None where it is not given."""
+    given = None
+    for word, following in zip(arguments, [*arguments[1:], None]):
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == option:
+            given = value if equals else following
+    return given
+
+
+def _shorter_warmup(config: StudyConfig, arguments: Sequence[str]) -> StudyConfig:
+    """Shorten the warm-up in proportion to --epochs, where these are fewer than the preset's."""
+    recipe, epochs = config.recipe, _given(arguments, "--epochs") or ""
+    if _given(arguments, "--warmup-epochs") or not epochs.isdecimal():
+        return config
+    warmup = recipe.warmup_epochs * int(epochs) // recipe.epochs
+    return replace(config, recipe=recipe.change(warmup_epochs=min(warmup, recipe.warmup_epochs)))
 
 
 def _scale_classic(command: TrainOptions, arguments: Sequence[str]) -> Any:
@@ -636,7 +648,15 @@ def train(command: Train, stop: StopRequest) -> int:
 
     overwrite = {step.name} if command.overwrite else set[str]()
     variant = design.variant(step.name)
-    request = Request(command, design, [variant], [command.seed], overwrite, others="refuse")
+    request = Request(
+        command,
+        design,
+        [variant],
+        [command.seed],
+        overwrite,
+        others="refuse",
+        dry_run=command.dry_run,
+    )
     return run_request(request, stop)
 
 
@@ -746,7 +766,7 @@ def _submit(command: All, arguments: Sequence[str]) -> int:
 
 WORKER_OPTIONS = (
     *("--jobs", "1", "--launcher", "local", "--time-limit", "None", "--partition", "None"),
-    *("--gpus", "None", "--sbatch"),
+    *("--gpus", "None", "--allow-slow", "--sbatch"),
 )
 """Options of a process that --jobs or --launcher starts. They override the command's own."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +13,7 @@ from statistics import mean
 from typing import Any, get_args
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from data.augmentation import Augmentation
 from data.loader import batches_per_epoch, train_batches
@@ -37,12 +39,17 @@ from utils.text import duration, plural, readable_bytes
 
 _TRIES = 3
 """How often each network is timed, in turn with the others; a busy moment spoils one try of few."""
-_TRY_SECONDS = 1.5
+_TIMING_SECONDS = 6.0
+"""What timing may take on a CPU, the first network apart. Those that are left are counted."""
+_TRY_SECONDS = 1.0
 """What one update may take in a try. Where it would take longer, fewer images are timed."""
 _IMAGES_SECONDS = 0.1
 """How long the augmentation is timed."""
 _FORWARD_SHARE = 3
 """An update costs about three times the forward pass that evaluation needs."""
+_DISAGREE, _POWER = 0.2, 2.8
+"""Share of the test images that two runs classify differently, and the standard errors of a
+difference that a test at 5 % finds with 80 % power (docs/decisions.md#evidence)."""
 _SHARED_CORES = 1.5
 """About how much longer a run takes where others run at the same time, each on its share of the
 cores."""
@@ -56,8 +63,8 @@ class Rate:
 
     images_per_second: float
     source: str
-    """measured now, estimated now (by fewer images at once than the run has), or from a finished
-    run"""
+    """measured now, estimated now (with fewer images at once than the run has), by FLOPs (and the
+    networks that were timed), or from a finished run"""
 
 
 class CostEstimate:
@@ -85,6 +92,7 @@ class CostEstimate:
         self.runs, self.sizes, self.processes = list(runs), sizes, execution.processes.count
         self.jobs = 1
         """How many processes share the runs."""
+        self.device = device
         self.device_name = device_name(device, self.processes)
         self.states = [run.state(overwrite) for run in runs]
         partly = {"finished": 1.0, "shared": 1.0, "to train": 0.0}
@@ -123,13 +131,28 @@ class CostEstimate:
         return folder.name in self.rates
 
     def _time(self, to_time: dict[object, list[Run]], execution: Execution) -> None:
-        """Time updates of a run of each kind: the best of several tries spread over all kinds."""
+        """Time updates of a run of each kind: the best of several tries spread over all kinds.
+
+        On a CPU only while there is time for it; the other kinds take as long for a FLOP. On a GPU
+        each is tried once, because it has to fit into the memory.
+        """
+        if to_time:
+            networks = plural(len(to_time), "network")
+            print(f"timing {networks} on {self.device_name} ...", file=sys.stderr, flush=True)
         best: dict[object, Rate] = {}
-        for _ in range(_TRIES):
+        started = time.monotonic()
+        for attempt in range(_TRIES):
             for kind, (run, *_others) in to_time.items():
+                late = best and time.monotonic() - started > _TIMING_SECONDS
+                if late and (attempt or execution.device.type == "cpu"):
+                    continue
                 rate = _time_updates(run, execution)
                 if kind not in best or rate.images_per_second > best[kind].images_per_second:
                     best[kind] = rate
+        if len(best) < len(to_time):
+            flops = {kind: _flops(runs[0]) for kind, runs in to_time.items()}
+            speed = mean(rate.images_per_second * flops[kind] for kind, rate in best.items())
+            best = {kind: Rate(speed / flops[kind], "by FLOPs") for kind in to_time} | best
         for kind, runs in to_time.items():
             params = _count_params(runs[0])
             for run in runs:
@@ -151,7 +174,7 @@ class CostEstimate:
         if run.step not in self.rates:
             return 0.0
         rate = self.rates[run.step].images_per_second
-        images = run.recipe.images_seen(self.sizes.train)
+        images = self._images(run)
         training, preparing = images / rate, images / image_rate / self.processes
         training = max(training, preparing / workers) if workers else training + preparing
         evaluated = run.recipe.epochs * self.sizes.validation + self.sizes.test
@@ -226,21 +249,34 @@ class CostEstimate:
 
     @property
     def expectation(self) -> str:
-        """One line: what is trained, how long it takes and where the report will be."""
+        """Two lines: what is trained, how long it takes and where its results will be; and what so
+        many updates, test images and seeds can show."""
         config, left = self.runs[0].study.config, self.seconds_left()
         networks = plural(len({(run.architecture, run.recipe) for run in self.runs}), "network")
-        time_left = f"about {duration(left)} of training on this machine" if left else "all trained"
+        machine = "this CPU" if self.device.type == "cpu" else "this machine"
+        time_left = f"about {duration(left)} of training on {machine}" if left else "all trained"
+        updates = {self._images(run) // run.recipe.batch_size for run in self.runs}
+        test, seeds = self.sizes.test, len({run.seed for run in self.runs})
+        gap = 100 * _POWER * math.sqrt(_DISAGREE / (test * max(2, seeds)))
+        found = f"differences above about {gap:.{0 if gap > 9.5 else 1}f} points"
+        found = found if gap < 100 else "no difference"
+        two = "one seed gives no verdict, two" if seeds == 1 else f"{seeds} seeds"
         return (
             f"{networks} on {self.sizes.train:,} images of {config.dataset}, "
-            f"{config.resolution}x{config.resolution}: {time_left}; the report: "
-            f"{self.runs[0].study.folder / 'report'}"
+            f"{config.resolution}x{config.resolution}: {time_left}; in "
+            f"{self.runs[0].study.folder}\n"
+            f"{' or '.join(f'{count:,}' for count in sorted(updates))} updates a run; chance is "
+            f"{100 / self.sizes.classes:.2g} %; {two} on {test:,} test images find {found}"
         )
+
+    def _images(self, run: Run) -> int:
+        return run.recipe.images_seen(self.sizes.train)
 
     def __str__(self) -> str:
         """A table: images, disk, device, and for each row its rate, time left and runs."""
         counts = ((self.states.count(state), state) for state in get_args(RunState))
         total = ", ".join(f"{count} {state}" for count, state in counts if count)
-        images = [run.recipe.images_seen(self.sizes.train) for run in self.runs]
+        images = [self._images(run) for run in self.runs]
         to_come = sum(round(count * (1 - done)) for count, done in zip(images, self.done))
         lines = [
             f"{self.runs[0].study.folder}: {plural(len(self.runs), 'run')}, {total}",
@@ -320,14 +356,26 @@ def _count_params(run: Run) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _flops(run: Run) -> int:
+    """Count the FLOPs of a network on one image."""
+    model, side = empty(run.architecture), run.study.config.resolution
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, 3, side, side))
+    return int(counter.get_total_flops())
+
+
 def _time_updates(run: Run, execution: Execution) -> Rate:
     """One try: the rate with the faster of the compute options that the run is likely to get."""
-    options = [execution.options]
-    if execution.trial and isinstance(run.architecture, Architecture):
-        options.append(ComputeOptions(rewritten=True))
     try:
-        rates = [_time_with(run, execution, each) for each in options]
-        return max(rates, key=lambda rate: rate.images_per_second)
+        rate = _time_with(run, execution, execution.options)
+        if (
+            execution.trial
+            and rate.source == "measured now"
+            and isinstance(run.architecture, Architecture)
+        ):
+            other = _time_with(run, execution, ComputeOptions(rewritten=True))
+            rate = max(rate, other, key=lambda rate: rate.images_per_second)
+        return rate
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

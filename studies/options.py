@@ -60,6 +60,8 @@ class ExecutionOptions:
     always do."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, instead of refusing the data set."""
+    allow_slow: bool = False
+    """Begin what would take more than a week on a CPU."""
     init_weights: Path | None = None
     """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the
     ConvNeXt release's)."""

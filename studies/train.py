@@ -11,6 +11,7 @@ from pathlib import Path
 from ablations import get_regime
 from ablations.designs import Design, Variant
 from ablations.fitting import check_file
+from ablations.presets import get_preset
 from data import datasets
 from data.datasets import Located
 from data.processes import cores
@@ -38,8 +39,9 @@ from training.recipe import StudyConfig
 from training.spec import rank_info, short_side
 from training.train import record_initial_weights, require_batch_norm
 from utils.files import require_folder, require_writable
-from utils.text import first_few, left_out, listed, one_line
+from utils.text import duration, first_few, left_out, listed, one_line
 
+_WEEK = 7 * 24 * 3600
 _DATASETS = Path(__file__).parents[1] / "datasets"
 _SMALL, _WORTH_SECONDS, _MOST_JOBS = 64, 60, 4
 """Largest side of images, least time and largest number of processes for runs side by side that
@@ -244,21 +246,50 @@ def _check_folders(options: TrainOptions) -> tuple[Located, Path, Path]:
 
 
 def _estimate(task: _Task) -> CostEstimate:
-    """The cost of the task, printed for a whole study. Raises OSError where the disks are too
-    small."""
+    """The cost of the task, which is printed.
+
+    Raises:
+        ValueError: it would take too long.
+        OSError: the disks are too small.
+    """
     request = task.request
     if task.sizes.cache and task.cache.exists():
         require_writable(task.cache, "the folder of decoded images (--cache-dir)")
     estimate = CostEstimate(task.runs, task.sizes, task.execution, request.overwrite)
     estimate.jobs = _jobs(task, estimate)
+    refused = _too_slow(task, estimate)
+    if refused and not request.dry_run:
+        raise ValueError(refused)
+    print(estimate.expectation)
+    recipe, usual = request.options.config.recipe, get_preset(request.options.preset).recipe
+    if recipe.warmup_epochs < usual.warmup_epochs:
+        print(
+            f"the warm-up takes {recipe.warmup_epochs} of {recipe.epochs} epochs, where the preset "
+            f"has {usual.warmup_epochs} of {usual.epochs} (--warmup-epochs)"
+        )
+    if request.dry_run or request.others != "refuse":
+        print(estimate)
+    if refused:
+        print(f"without --dry-run this is refused: {refused}")
+    sys.stdout.flush()
     if request.others != "refuse":
-        print(estimate.expectation, estimate, sep="\n", flush=True)
         others = "" if request.mixed_code else other_code(request.options.folder)
         if others and min(estimate.done) < 1:
             rest = "are reported together with --mixed-code only, else those of the commonest one"
             print(one_line(f"{others} {rest}"), file=sys.stderr)
     estimate.require_disk(task.data_dir, task.cache, request.options.runs)
     return estimate
+
+
+def _too_slow(task: _Task, estimate: CostEstimate) -> str:
+    """Why the task is refused, which would take a CPU more than a week; empty where it is not."""
+    seconds, insists = estimate.seconds_left(), task.request.options.execution.allow_slow
+    if task.execution.device.type != "cpu" or insists or seconds <= _WEEK:
+        return ""
+    return (
+        f"this would take about {duration(seconds)} on this CPU: use a GPU, or --preset "
+        "fashion-mnist or --preset pocket, which are for CPUs, or add --allow-slow to begin anyway"
+    )
 
 
 def _jobs(task: _Task, estimate: CostEstimate) -> int:

@@ -256,7 +256,6 @@ REFUSED = {
     "train 3 --optimizer adam": "expected one of ('adamw', 'sgd')",
     "train 3 --classic.epochs 0": "--classic.epochs is 0: give 1 to 1,000,000",
     "train 3 --classic.mixup -1": "--classic.mixup is -1.0: give 0 or more",
-    "train 3 --dry-run": "--dry-run (applied to runner.py train)",
     "train 3 --zzz 5": "--zzz",
     "train 3 --no-trial=yes": "yes",
     "export": "--out",

@@ -12,6 +12,7 @@ from data import datasets
 from data.augmentation import Augmentation
 from data.sizes import Sizes, sizes
 from models.builder import empty
+from models.complexity import architecture_complexity
 from studies import cost_estimate
 from studies.cost_estimate import CostEstimate, Rate, memory_advice, run_bytes
 from studies.run import Run
@@ -107,6 +108,18 @@ def test_the_best_of_several_tries_counts_and_equal_work_is_timed_once(
         "depthwise-lr-0.5x": 30.0,
         "larger": 30.0,
     }
+
+
+def test_where_timing_takes_long_the_other_networks_are_counted(tmp_path, timed, monkeypatch):
+    monkeypatch.setattr(cost_estimate, "_TIMING_SECONDS", 0.0)
+    runs = [planned(tmp_path, step) for step in ("depthwise", "inverted-bottleneck", "gelu")]
+    cost = estimate(*runs)
+    assert timed == ["depthwise"]
+    flops = [architecture_complexity(run.architecture, 32).flops_paper_convention for run in runs]
+    for run, count in zip(runs[1:], flops[1:]):
+        rate = cost.rates[run.step]
+        assert rate.source == "by FLOPs"
+        assert rate.images_per_second == pytest.approx(50.0 * flops[0] / count)
 
 
 def test_a_finished_run_of_this_device_replaces_the_timing(tmp_path, timed) -> None:
