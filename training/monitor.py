@@ -72,7 +72,7 @@ class LossMonitor:
         self.stop = torch.zeros((), device=device)
         self.dtype = sum_dtype(device)
         """Precision of the sum: the finest that the device has."""
-        self._sum = torch.tensor(loss_sum, dtype=self.dtype, device=device)
+        self._sum = torch.full((), loss_sum, dtype=self.dtype, device=device)
         self._pending: deque[tuple[int, Tensor, torch.Event | None]] = deque()
 
     def add(self, update: int, loss: Tensor) -> None:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -181,14 +180,18 @@ def gradients(train_state: TrainState, number: int, batches: Iterator[Batch]) ->
     function of its number.
     """
     recipe, clock, sums = train_state.recipe, train_state.clock, train_state.sums
-    compute = train_state.recorded or partial(compute_part, train_state)
+    recorded = train_state.recorded
     sums.begin()
     with keep_casts(train_state):
         for part in sums.processes.share(recipe.micro_batches):
             with clock("data"):
                 batch = next(batches)
+            if recorded is not None:
+                recorded.prepare(batch)
+            # Stochastic depth draws from torch's global generator.
             position = number * recipe.micro_batches + part
-            loss = compute(batch, randomness.key(_STOCHASTIC_DEPTH, train_state.seed, position))
+            torch.manual_seed(randomness.key(_STOCHASTIC_DEPTH, train_state.seed, position))
+            loss = compute_part(train_state, batch) if recorded is None else recorded.run()
             with clock("backward"):
                 sums.keep(loss.to(train_state.monitor.dtype))
     with clock("backward"):
@@ -207,10 +210,9 @@ def keep_casts(train_state: TrainState) -> AbstractContextManager[Any]:
     return torch.autocast(train_state.device.type, enabled=False, cache_enabled=remember)
 
 
-def compute_part(train_state: TrainState, batch: Batch, seed: int) -> Tensor:
+def compute_part(train_state: TrainState, batch: Batch) -> Tensor:
     """Add the gradients of a part to those in the weights. Returns its share of the loss."""
     recipe, clock = train_state.recipe, train_state.clock
-    torch.manual_seed(seed)  # stochastic depth draws from torch's global generator
     with clock("forward"), autocast(train_state.precision, train_state.device):
         logits = train_state.forward(batch.images)
         loss = loss_function(logits, batch, recipe.label_smoothing) / recipe.micro_batches
@@ -220,50 +222,53 @@ def compute_part(train_state: TrainState, batch: Batch, seed: int) -> Tensor:
 
 
 class RecordedPart:
-    """`compute_part`, recorded with its first batch and replayed for each other one.
+    """`compute_part`, recorded with the first batch and replayed from then on.
 
-    A replay reads and writes the same memory each time: the batch is copied into the recording's
-    own, and gradients are added in place.
+    A replay reads and writes the same memory each time: `prepare` copies a batch into the
+    recording's own, and gradients are added in place.
     """
 
     def __init__(self, train_state: TrainState) -> None:
         self.train_state = train_state
-        self._replay: Callable[[], object] | None = None
+        self._replay: Callable[[], object] = _nothing
+        self._loss = torch.zeros(())
 
-    def __call__(self, batch: Batch, seed: int) -> Tensor:
-        """Add the gradients of a part to those in the weights. Returns its share of the loss."""
-        replay = self._replay or self._record(batch, seed)
+    def prepare(self, batch: Batch) -> None:
+        """Copy the batch to where a replay reads it; record first, where nothing is recorded."""
+        if self._replay is _nothing:
+            self._batch = replace(
+                batch,
+                images=batch.images.clone(),
+                labels=batch.labels.clone(),
+                partner_labels=batch.partner_labels.clone(),
+                weight=batch.weight.clone(),
+            )
+            self._record()
+        for name in ("images", "labels", "partner_labels", "weight"):
+            getattr(self._batch, name).copy_(getattr(batch, name), non_blocking=True)
+
+    def run(self) -> Tensor:
+        """Replay with the prepared batch. Returns its share of the loss."""
         with self.train_state.clock("forward"):
-            for own, given in zip(_tensors(self._batch), _tensors(batch), strict=True):
-                own.copy_(given, non_blocking=True)
-            torch.manual_seed(seed)
-            replay()
+            self._replay()
             return self._loss.clone()
 
-    def _record(self, batch: Batch, seed: int) -> Callable[[], object]:
+    def _record(self) -> None:
         """Record, and leave the network as it was, with gradients of zero."""
         state = self.train_state
-        self._batch = replace(
-            batch,
-            images=batch.images.clone(),
-            labels=batch.labels.clone(),
-            partner_labels=batch.partner_labels.clone(),
-            weight=batch.weight.clone(),
-        )
         buffers = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
 
         def work() -> None:
-            self._loss = compute_part(state, self._batch, seed)
+            self._loss = compute_part(state, self._batch)
 
-        self._replay = replay = record(work, state.device)
+        self._replay = record(work, state.device)
         for buffer, before in buffers:
             buffer.copy_(before)
         state.optimizer.zero_grad(set_to_none=False)
-        return replay
 
 
-def _tensors(batch: Batch) -> tuple[Tensor, ...]:
-    return batch.images, batch.labels, batch.partner_labels, batch.weight
+def _nothing() -> None:
+    """What is replayed before anything is recorded."""
 
 
 def step(train_state: TrainState) -> None:
