@@ -282,4 +282,5 @@ def copy_code(folder: Path, version: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy2(entry, folder / entry.name)
     (folder / "CODE_VERSION").write_text(version + "\n")
-    os.sync()
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()

@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-import fcntl
+import importlib
 import json
 import os
 import shutil
@@ -15,6 +15,8 @@ from typing import Any
 from utils import locks
 from utils.locks import Lock
 from utils.text import readable_bytes
+
+fcntl = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows has none
 
 
 def require_folder(
@@ -81,6 +83,8 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+                if fcntl is None:  # Windows renames no open file
+                    file.close()
                 os.replace(part, path)
             except BaseException:
                 part.unlink(missing_ok=True)
@@ -108,6 +112,8 @@ def _open_alone(path: Path) -> BufferedWriter:
     """Open `path` for writing while no other process writes it."""
     while True:
         file = open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb")  # noqa: SIM115
+        if fcntl is None:
+            return file
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):
@@ -118,6 +124,8 @@ def _open_alone(path: Path) -> BufferedWriter:
 
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries (names that were created or renamed) to disk."""
+    if os.name == "nt":  # Windows opens no folders
+        return
     try:
         _sync(folder)
     except OSError as error:

@@ -162,7 +162,8 @@ class Lock:
     def _write(self, beat: int) -> None:
         entries = {**self._about, "beat": beat, "time": time.time(), "progress": self.progress()}
         try:
-            os.pwrite(self._file, json.dumps(entries).encode().ljust(_LENGTH), 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.write(self._file, json.dumps(entries).encode().ljust(_LENGTH))
             os.fsync(self._file)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from utils import files
 from utils.files import read_bytes, write_atomically
 
 
@@ -41,6 +42,14 @@ def test_a_failure_names_the_file_keeps_it_and_leaves_nothing_else(tmp_path: Pat
         write_atomically(tmp_path / "gone/file", b"new")
     with pytest.raises(OSError, match="gone/file'$"):
         read_bytes(tmp_path / "gone/file")
+
+
+def test_a_file_is_replaced_where_there_are_no_posix_locks(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(files, "fcntl", None)
+    (tmp_path / "file").write_bytes(b"old")
+    write_atomically(tmp_path / "file", b"new")
+    assert [left.name for left in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_a_command_goes_on_when_its_reader_has_left() -> None:

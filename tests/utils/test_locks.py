@@ -81,7 +81,7 @@ def test_a_lock_that_could_not_be_written_leaves_nothing(path, monkeypatch) -> N
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space left") as failure:
         Lock(path)
     assert failure.value.filename == str(path)
