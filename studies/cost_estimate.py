@@ -50,9 +50,8 @@ _FORWARD_SHARE = 3
 _DISAGREE, _POWER = 0.2, 2.8
 """Share of the test images that two runs classify differently, and the standard errors of a
 difference that a test at 5 % finds with 80 % power (docs/decisions.md#evidence)."""
-_SHARED_CORES = 1.5
-"""About how much longer a run takes where others run at the same time, each on its share of the
-cores."""
+_SHARED_CORES = 1.3
+"""About how much longer a run takes where others train on the other cores."""
 _DONE: tuple[RunState, ...] = ("finished", "shared")
 """States of runs that are not going to be trained."""
 
@@ -80,8 +79,11 @@ class CostEstimate:
         sizes: Sizes,
         execution: Execution,
         overwrite: Collection[str] = (),
+        jobs: int = 1,
     ) -> None:
         """Read what finished runs of this study and device took, and time updates of other rows.
+
+        `jobs` processes share the runs. torch's number of threads here is that of each of them.
 
         Raises:
             ValueError: the images of a micro-batch do not fit into the device's memory, or there
@@ -90,8 +92,7 @@ class CostEstimate:
         study, device = runs[0].study, execution.device
         set_up(device, study.config.precision, search=False)  # as runs do, in fewer shapes
         self.runs, self.sizes, self.processes = list(runs), sizes, execution.processes.count
-        self.jobs = 1
-        """How many processes share the runs."""
+        self.jobs = jobs
         self.device = device
         self.device_name = device_name(device, self.processes)
         self.states = [run.state(overwrite) for run in runs]
@@ -186,7 +187,7 @@ class CostEstimate:
         expected, actual = (sum(column) for column in zip(*self._compared, (0.0, 0.0)))
         if expected:
             return float(actual / expected)
-        return 1.0 if self.jobs == 1 else _SHARED_CORES
+        return _SHARED_CORES if self.jobs > 1 and self.device.type == "cpu" else 1.0
 
     @property
     def left(self) -> int:

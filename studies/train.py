@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from ablations import get_regime
 from ablations.designs import Design, Variant
 from ablations.fitting import check_file
@@ -28,6 +30,7 @@ from training import processes
 from training.device import (
     before_device,
     code_version,
+    device_name,
     find_device,
     find_precision,
     find_workers,
@@ -255,8 +258,13 @@ def _estimate(task: _Task) -> CostEstimate:
     request = task.request
     if task.sizes.cache and task.cache.exists():
         require_writable(task.cache, "the folder of decoded images (--cache-dir)")
-    estimate = CostEstimate(task.runs, task.sizes, task.execution, request.overwrite)
-    estimate.jobs = _jobs(task, estimate)
+    jobs, threads = _jobs(task), torch.get_num_threads()
+    if jobs > 1 and task.execution.device.type == "cpu":
+        torch.set_num_threads(cores() // jobs)
+    estimate = CostEstimate(task.runs, task.sizes, task.execution, request.overwrite, jobs)
+    if request.jobs is None and jobs > 1 and estimate.seconds_left() * jobs < _WORTH_SECONDS:
+        torch.set_num_threads(threads)
+        estimate.jobs, estimate.device_name = 1, device_name(task.execution.device)
     refused = _too_slow(task, estimate)
     if refused and not request.dry_run:
         raise ValueError(refused)
@@ -292,20 +300,20 @@ def _too_slow(task: _Task, estimate: CostEstimate) -> str:
     )
 
 
-def _jobs(task: _Task, estimate: CostEstimate) -> int:
-    """How many processes train: those requested, or what is fast.
+def _jobs(task: _Task) -> int:
+    """How many processes train: those requested, or what is fast if there is work for a minute.
 
     On a CPU small networks keep one core busy, so several runs at once are faster
-    (docs/decisions.md#jobs). For a minute of work it is not worth starting processes.
+    (docs/decisions.md#jobs).
     """
     request, execution = task.request, task.execution
     if request.jobs is not None:
         return request.jobs
     small = task.runs[0].study.config.resolution <= _SMALL and execution.device.type == "cpu"
-    alone = execution.processes.count > 1 or bool(request.overwrite)
-    if alone or not small or estimate.seconds_left() < _WORTH_SECONDS:
+    if not small or execution.processes.count > 1 or request.overwrite:
         return 1
-    return max(1, min(cores(), estimate.left, _MOST_JOBS))
+    left = sum(run.state().startswith("to ") for run in task.runs)
+    return max(1, min(cores(), left, _MOST_JOBS))
 
 
 def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:

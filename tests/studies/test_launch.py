@@ -91,6 +91,12 @@ def test_two_workers_train_a_study_and_the_command_writes_its_report(images, tmp
         "patchify-stem seed 1",
     ]
     assert done.stdout.endswith(f"report: {tmp_path / 'runs/s/report/report.md'}\n")
+    left = [line.partition("; ")[2] for line in trained]
+    assert left[0].startswith("1 run left, about")
+    # What the workers took, each on its share of the cores, is what the next ones will take.
+    command = [*command[:3], *options, "--seeds", "2", "3", "--jobs", "2", "--dry-run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "from a finished run" in done.stdout
 
 
 @pytest.mark.parametrize(
