@@ -4,13 +4,13 @@ confuses."""
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ablations.roadmap import ends
 from report.collect import measure
+from report.numbers import possible
 from report.statistics import LEVEL, VarianceComponents
 from report.tables import Pair, Summary
 
@@ -36,7 +36,7 @@ def table(summary: Summary) -> pd.DataFrame:
     classes of a comparison, as the most gained and most lost are picked from them.
     """
     label, names = _labels(summary), summary.study.dataset.classes
-    rows: list[dict[str, Any]] = []
+    rows = []
     for number, name in enumerate(names):
         mine = label == number
         if not mine.any():
@@ -47,21 +47,9 @@ def table(summary: Summary) -> pd.DataFrame:
             estimate = components.estimate({row: 1.0, after: -1.0})
             new = estimate.uncertainty.get("new")
             half = (new or estimate.these_runs).half_width(LEVEL / len(names) / 2)
-            points = estimate.points
-            rows.append(
-                {
-                    "step": row,
-                    "after": after,
-                    "class": name,
-                    "images": int(mine.sum()),
-                    "top1": accuracy[row],
-                    "top1_after": accuracy[after],
-                    "points": points,
-                    "low": max(points - half, -100.0),
-                    "high": min(points + half, 100.0),
-                    "covers_seeds": new is not None,
-                }
-            )
+            ends = possible(estimate.points - half, estimate.points + half)
+            levels = accuracy[row], accuracy[after], estimate.points
+            rows.append((row, after, name, int(mine.sum()), *levels, *ends, new is not None))
     columns = "step after class images top1 top1_after points low high covers_seeds"
     found = pd.DataFrame(rows, columns=columns.split())
     place = {pair: number for number, pair in enumerate(pairs(summary))}
@@ -86,11 +74,6 @@ def _labels(summary: Summary) -> np.ndarray:
     return next(found, np.empty(0, dtype=np.int16))
 
 
-def last(summary: Summary) -> str | None:
-    """The path's last step that has a finished run."""
-    return summary.path[-1].name if summary.path else None
-
-
 @lru_cache(maxsize=1)
 def confusion(summary: Summary) -> pd.DataFrame:
     """One row a pair of different classes that the last step confuses: how often, and in percent of
@@ -99,29 +82,17 @@ def confusion(summary: Summary) -> pd.DataFrame:
     `images` is a mean over its seeds; rows are in order of it.
     """
     columns = ["step", "class", "taken_for", "images", "percent"]
-    step = last(summary)
-    if step is None:
+    if not summary.path:
         return pd.DataFrame(columns=columns)
-    names = summary.study.dataset.classes
-    runs = [run.predictions for run in summary.study.finished(step) if run.predictions]
-    cells = sum(
-        np.bincount(p.label.astype(int) * len(names) + p.top1, minlength=len(names) ** 2)
-        for p in runs
-    )
-    counts = np.asarray(cells).reshape(len(names), len(names)) / len(runs)
-    truth, taken = np.nonzero(counts * ~np.eye(len(names), dtype=bool))
-    order = np.argsort(-counts[truth, taken], kind="stable")
-    truth, taken = truth[order], taken[order]
-    return pd.DataFrame(
-        {
-            "step": step,
-            "class": [names[i] for i in truth],
-            "taken_for": [names[i] for i in taken],
-            "images": counts[truth, taken],
-            "percent": 100 * counts[truth, taken] / counts.sum(axis=1)[truth],
-        },
-        columns=columns,
-    )
+    step, names = summary.path[-1].name, dict(enumerate(summary.study.dataset.classes))
+    known = [run.predictions for run in summary.study.finished(step) if run.predictions]
+    every = pd.concat(pd.DataFrame({"class": one.label, "taken_for": one.top1}) for one in known)
+    cells = every.groupby(["class", "taken_for"]).size().div(len(known)).reset_index(name="images")
+    cells["percent"] = 100 * cells["images"] / cells.groupby("class")["images"].transform("sum")
+    wrong = cells[cells["class"] != cells["taken_for"]]
+    wrong = wrong.sort_values("images", ascending=False, kind="stable", ignore_index=True)
+    wrong = wrong.assign(step=step)
+    return wrong.replace({"class": names, "taken_for": names})[columns]
 
 
 @lru_cache(maxsize=1)

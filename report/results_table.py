@@ -18,13 +18,7 @@ from ablations.designs import Effect
 from report.judgement import Judgement, analyse
 from report.numbers import NOTHING, interval, signed
 from report.plots import forest
-from report.statistics import (
-    MOST_SEEDS,
-    Estimate,
-    Measurements,
-    Uncertainty,
-    VarianceComponents,
-)
+from report.statistics import MOST_SEEDS, Measurements, VarianceComponents
 from studies.options import JudgeOptions
 from utils.markdown import plain, table
 from utils.text import did_you_mean, first_few, plural
@@ -42,7 +36,15 @@ def judge(frame: pd.DataFrame, items: pd.DataFrame | None, settings: JudgeOption
     _check(runs, settings)
     sign, level = -1 if settings.lower_is_better else 1, settings.level
     known = runs[np.isfinite(runs["value"])]
-    measured = _measurements(known, sign, 10.0 ** runs.attrs["exponent"])
+    variants = list(dict.fromkeys(known["variant"]))
+    measured = Measurements(
+        tuple(variants),
+        np.array([variants.index(name) for name in known["variant"]], dtype=np.int64),
+        known["seed"].to_numpy(),
+        np.arange(len(known)),
+        sign * known["value"].to_numpy(),
+        resolution=10.0 ** runs.attrs["exponent"],
+    )
     if items is not None:
         measured = _with_items(measured, items, sign)
     components = VarianceComponents(measured, {"yes": True, "no": False}.get(settings.pair))
@@ -84,7 +86,10 @@ def judge(frame: pd.DataFrame, items: pd.DataFrame | None, settings: JudgeOption
     }
     gap = settings.margin if settings.find is None else settings.find
     if gap is not None and pool.df and not components.no_spread:
-        result["seeds_needed"] = _seeds_needed(components, gap, level / len(pairs))
+        usual = components.usual_pair()
+        seeds = usual.seeds_needed("fixed", gap, level / len(pairs))
+        power = usual.with_seeds("fixed", seeds).power(gap, level / len(pairs)) if seeds else None
+        result["seeds_needed"] = {"gap": gap, "seeds": seeds, "power": power}
     return result
 
 
@@ -160,21 +165,6 @@ def _check(runs: pd.DataFrame, settings: JudgeOptions) -> None:
         )
 
 
-def _measurements(known: pd.DataFrame, sign: int, resolution: float) -> Measurements:
-    variants = list(dict.fromkeys(known["variant"]))
-    count = len(known)
-    return Measurements(
-        tuple(variants),
-        np.array([variants.index(name) for name in known["variant"]], dtype=np.int64),
-        known["seed"].to_numpy(),
-        np.arange(count),
-        sign * known["value"].to_numpy(),
-        np.zeros((count, count)),
-        0,
-        resolution,
-    )
-
-
 def _with_items(runs: Measurements, items: pd.DataFrame, sign: int) -> Measurements:
     """Add the covariance over items, in the unit of the values: shares, or percent."""
     _require_columns(items, "the table of items", "variant", "seed", "item", "correct")
@@ -238,40 +228,26 @@ def _comparison(
         "improvement": None if difference is None else sign * difference,
         "verdict": one.verdict,
     }
-    answer = one.fixed_test if one.estimated else None
+    answer = one.answer if one.estimated else None
     if answer is None:
         return record
     low, high = sorted((sign * answer.low, sign * answer.high))
+    names = ("standard_error", "p", "p_alone", "p_holm", "p_alone_holm", "rests_on_pooling")
+    record |= {name: getattr(answer, name) for name in (*names, "detectable")}
     record |= {
-        "standard_error": answer.standard_error,
         "freedom": one.estimate.uncertainty["fixed"].df,
         "low": low,
         "high": high,
-        "p": answer.p,
         "p_margin": answer.p_margin if one.margin else None,
         "alone": "paired t" if components.pool.paired and shared > 1 else "Welch t",
-        "p_alone": answer.p_alone,
         "smallest_p": one.smallest_p,
-        "p_holm": answer.p_holm,
-        "p_alone_holm": answer.p_alone_holm,
-        "rests_on_pooling": answer.rests_on_pooling,
-        "detectable": answer.detectable,
     }
     if one.margin:
         record["p_margin_holm"] = answer.p_margin_holm
-    if new := one.new_images:
+    if new := one.answer_to("new"):
         ends = sorted((sign * new.low, sign * new.high))
         record |= {"new_items_low": ends[0], "new_items_high": ends[1]}
     return record
-
-
-def _seeds_needed(components: VarianceComponents, gap: float, level: float) -> dict[str, Any]:
-    """The seeds of every variant that find a true gap between two of them with 80 % power."""
-    pair = Uncertainty(2 * components.pool.variance, components.pool.df, 0.0)
-    usual = Estimate(0.0, pair, {"fixed": pair}, 1.0, components.pooled_seeds)
-    seeds = usual.seeds_needed("fixed", gap, level)
-    power = usual.with_seeds("fixed", seeds).power(gap, level) if seeds else None
-    return {"gap": gap, "seeds": seeds, "power": power}
 
 
 def read(source: str) -> pd.DataFrame:
@@ -358,19 +334,17 @@ def plot(result: Result, path: Path) -> None:
         raise ValueError(f"{path} cannot be drawn: give a file in a folder, {', '.join(PLOTS)}")
     shown = [one for one in result["comparisons"] if one["difference"] is not None]
     rows = [
-        (
-            f"{one['variant']} − {one['baseline']}",
-            one["difference"],
-            one.get("low", math.nan),
-            one.get("high", math.nan),
-            one["verdict"] in ("gain", "loss"),
-            f"{one['verdict']}, n = {one['n'][0]}, {one['n'][1]}",
-        )
+        {
+            "name": f"{one['variant']} − {one['baseline']}",
+            "points": one["difference"],
+            "low": one.get("low", math.nan),
+            "high": one.get("high", math.nan),
+            "decided": one["verdict"] in ("gain", "loss"),
+            "note": f"{one['verdict']}, n = {one['n'][0]}, {one['n'][1]}",
+        }
         for one in shown
     ]
-    columns = ["name", "points", "low", "high", "decided", "note"]
-    table = pd.DataFrame(rows, columns=columns)
     label = f"difference ({result['metric']}); filled: a gain or a loss"
-    figure, axes = forest(table, result["margin"], label)
+    figure, axes = forest(pd.DataFrame(rows), result["margin"], label)
     axes.set_title(result["question"])
     figure.savefig(path)

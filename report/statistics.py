@@ -49,9 +49,9 @@ class Measurements:
     run: np.ndarray
     """(N,) equal for entries that are one run, shared by several variants."""
     accuracy: np.ndarray
-    covariance: np.ndarray
-    """(N, N) over images, in squared points per image; zeros without images."""
-    images: int
+    covariance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    """(N, N) over images, in squared points per image; empty without images."""
+    images: int = 0
     """0: the runs are known by their accuracy alone."""
     resolution: float = 0.0
     """The least step of an accuracy: one image, or the last printed digit."""
@@ -112,7 +112,7 @@ class Measurements:
             seed=self.seed[index],
             run=self.run[index],
             accuracy=self.accuracy[index],
-            covariance=self.covariance[np.ix_(index, index)],
+            covariance=self.covariance[np.ix_(index, index)] if self.images else self.covariance,
         )
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
@@ -452,6 +452,11 @@ class VarianceComponents:
             self.pooled_seeds,
         )
 
+    def usual_pair(self) -> Estimate:
+        """The difference of two variants of the pool, as if each had one seed; its points are 0."""
+        fixed = Uncertainty(2 * self.pool.variance, self.pool.df, 0.0)
+        return Estimate(0.0, fixed, {"fixed": fixed}, 1.0, self.pooled_seeds)
+
     def fixed_test(self, weights: np.ndarray) -> Uncertainty | None:
         """The uncertainty over new seeds on this test set; None if nothing tells the spread.
 
@@ -463,7 +468,7 @@ class VarianceComponents:
             return None
         per_run = self._per_run(weights)
         # A run that variants share varies once, by the sum of its weights.
-        distinct = per_run @ _dummies(runs.run)
+        distinct = np.bincount(np.unique(runs.run, return_inverse=True)[1], per_run)
         variant = runs.variant[self._distinct]
         squares = distinct**2 * self.seed_variance[variant]
         own = np.bincount(variant, squares, minlength=len(self.counts))
@@ -505,10 +510,11 @@ class VarianceComponents:
         One image won and one lost are added, so that a handful of images is never taken for
         certainty (Bonett and Price 2012).
         """
-        per_run = self._per_run(weights)
-        images = self.runs.images or math.inf
+        per_run, images = self._per_run(weights), self.runs.images
+        if not images:
+            return Uncertainty(0.0, math.inf, math.nan)
         variance = max(0.0, float(per_run @ self.runs.covariance @ per_run)) / images
-        return Uncertainty(0.0, np.inf, variance + 2 * (self.runs.scale / images) ** 2)
+        return Uncertainty(0.0, math.inf, variance + 2 * (self.runs.scale / images) ** 2)
 
     def _per_run(self, weights: np.ndarray) -> np.ndarray:
         per_run: np.ndarray = (weights / self.counts)[self.runs.variant]
