@@ -110,13 +110,10 @@ def run_all(
             run, who = held[0]
             raise Busy(f"{run.folder} is being trained by {who}: wait for it, or stop it first")
         if held and len(held) == len(left):
-            names = ", ".join(f"{run.title} ({who})" for run, who in held[:3])
-            count = plural(len(held), "run")
+            if not waiting and not execution.silent:
+                _log_held(held, others)
             if others == "leave":
-                _log(f"left to other processes: {count}, among them {names}")
                 break
-            if not waiting:
-                _log(f"waiting for {count} that other processes train, among them {names}")
             waiting = True
             time.sleep(POLL_SECONDS)
         left = [run for run, _ in held]
@@ -124,6 +121,15 @@ def run_all(
         if run.step in overwrite and run.folder in queue.mine:
             (run.folder / OVERWRITTEN).unlink(missing_ok=True)
     return FAILED if FAILED in codes else DONE
+
+
+def _log_held(held: list[tuple[Run, str]], others: Others) -> None:
+    count = plural(len(held), "run")
+    names = ", ".join(f"{run.title} ({who})" for run, who in held[:3])
+    if others == "leave":
+        _log(f"left to other processes: {count}, among them {names}")
+    else:
+        _log(f"waiting for {count} that other processes train, among them {names}")
 
 
 def _try_run(queue: _Queue, run: Run) -> int:
