@@ -39,9 +39,12 @@ def explain(state: Mapping[str, Tensor], error: ValueError, what: str) -> ValueE
     return ValueError(f"{what} cannot be loaded: {error} (they fit {fit})")
 
 
-def check_file(path: Path, regime: Regime, setups: Mapping[str, Setup]) -> None:
-    """Raise ValueError unless the weights in `path` fit the networks of all these steps."""
-    state = weights.read(path)
+def check_file(
+    path: Path, regime: Regime, setups: Mapping[str, Setup], key: str | None = None
+) -> None:
+    """Raise ValueError unless the weights in `path`, under `key`, fit the networks of all these
+    steps."""
+    state = weights.read(path, key)
     for name, setup in setups.items():
         try:
             _translate(state, setup.architecture)

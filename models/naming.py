@@ -40,13 +40,16 @@ class Table:
     def name(self, key: str) -> str:
         """Their name for a key of our state dict."""
         i, j, part, leaf = _split(key)
-        return self.parts[part].format(i=i, j=j, next=i + 1, even=2 * i, odd=2 * i + 1) + leaf
+        name = self.parts.get(part + leaf) or self.parts[part] + leaf
+        return name.format(i=i, j=j, next=i + 1, even=2 * i, odd=2 * i + 1)
 
     def reshape(self, key: str, value: Tensor) -> Tensor:
         """`value` of our state dict in their shape."""
         _, _, part, leaf = _split(key)
         if part in self.linear and leaf == ".weight":
             return value.flatten(1)
+        if self.name(key).endswith((".grn.gamma", ".grn.beta")):
+            return value.reshape(1, 1, 1, -1)
         return value.flatten() if self.name(key).endswith(".gamma") else value
 
 
@@ -119,6 +122,11 @@ _TIMM_PARTS = _convnext_parts(2, "stages.{i}.blocks.{j}.")
 _RELEASE_PARTS = _convnext_parts(3, "stages.{i}.{j}.")
 _V2_PARTS = {ours: theirs for ours, theirs in _TIMM_PARTS.items() if ours != "layer_scale"}
 _V2_PARTS["branch.before_last"] = "stages.{i}.blocks.{j}.mlp.grn"
+_V2_RELEASE_PARTS = {
+    "branch.before_last.weight": "stages.{i}.{j}.grn.gamma",
+    "branch.before_last.bias": "stages.{i}.{j}.grn.beta",
+    **{ours: theirs for ours, theirs in _RELEASE_PARTS.items() if ours != "layer_scale"},
+}
 _OVERLAP_PARTS = _TIMM_PARTS | {"stem.conv2": "stem.1", "stem.norm": "stem.2"}
 _STAR_RELU_PARTS = _TIMM_PARTS | {"branch.activation2": "stages.{i}.blocks.{j}.mlp.act"}
 _INCEPTION_PARTS = _TIMM_PARTS | {
@@ -144,7 +152,10 @@ _TABLES: Mapping[Naming, tuple[Table, ...]] = {
         Table(replace(_CONVNEXT, activation="star-relu"), _STAR_RELU_PARTS, _LINEAR),
         Table(_INCEPTION_NEXT, _INCEPTION_PARTS, ("mlp.conv",)),
     ),
-    "release": (Table(_CONVNEXT, _RELEASE_PARTS, _LINEAR),),
+    "release": (
+        Table(_CONVNEXT, _RELEASE_PARTS, _LINEAR),
+        Table(replace(_CONVNEXT, before_last="grn"), _V2_RELEASE_PARTS, _LINEAR),
+    ),
 }
 
 # A key that only the naming has; the first match wins. torchvision and timm agree on ResNet.
@@ -156,6 +167,25 @@ _SIGNS: Mapping[str, Naming] = {
     "conv1.weight": "torchvision",
     "stem.0.weight": "timm",
 }
+
+
+_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_PREFIXES = ("module.", "model.", "backbone.", "encoder.", "network.", "net.")
+
+
+def is_known(state: Mapping[str, object]) -> bool:
+    """True if the keys of a state dict have names known here."""
+    return any(key in state for key in _SIGNS)
+
+
+def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `state` without what torch.compile, DDP, FSDP or a module around it put into keys."""
+    state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    for _ in range(3):
+        for prefix in _PREFIXES:
+            if not is_known(state):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def detect(state: Mapping[str, object]) -> Naming:

@@ -6,50 +6,116 @@ layer scale takes weights without one (its factors become 1), and one without ta
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from models.naming import Naming, detect, names, table
+from models.naming import Naming, detect, is_known, names, table, without_prefixes
 
-_WRAPPERS = ("model", "state_dict", "model_state")
-"""Keys under which training codes put the weights; "model" is the ConvNeXt authors'."""
+_AVERAGE = re.compile(r"ema|average|avg|swa")
+_USUAL = (
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
+"""Classes and functions, besides tensors, in checkpoints of a format that cannot list them."""
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weight file by name, on the CPU.
+class _Skipped:
+    """In place of an object that is no tensor, whatever its class: nothing of it is run."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def read(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a weight file by name, on the CPU, without prefixes of wrappers.
+
+    Args:
+        key: which of several sets of weights to read, such as "model_ema"; see `choose`.
 
     Raises:
         ValueError: no such file, or no weights that can be read without running code from it.
     """
+    sets = read_sets(path)
+    return sets[choose(path, list(sets), key)]
+
+
+def choose(path: Path, names: Sequence[str], key: str | None) -> str:
+    """Return `key`, or the first of `names` that is no moving average where `key` is None.
+
+    Raises:
+        ValueError: there is no such set of weights in `path`.
+    """
+    if key is None:
+        return next((name for name in names if not _AVERAGE.search(name)), names[0])
+    if key not in names:
+        some = " or ".join(name for name in names if name) or "no --init-key"
+        raise ValueError(f"{path} holds no weights under {key!r}: give {some}")
+    return key
+
+
+def read_sets(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Return every set of weights in a file, such as those under "model" and "model_ema".
+
+    Raises:
+        ValueError: see `read`.
+    """
     _require_file(path)
+    with path.open("rb") as file:
+        is_safetensors = file.read(9)[8:] == b"{" or path.suffix == ".safetensors"
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if is_safetensors else _unpickle(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file ({error}): give it as written") from None
     except Exception as error:  # an unpickler raises anything
-        reason = str(error).partition("\n")[0].rstrip(".")
+        reason = "it is no torch file of tensors, or a damaged one"
+        if blocked := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            reason = f"it would run {blocked[1]}"
         raise ValueError(
-            f"{path} cannot be read as weights alone ({type(error).__name__}: {reason[:150]}): "
-            "give a .safetensors file, or a torch file of tensors only"
+            f"{path} cannot be read as weights alone, {reason}: give a .safetensors file, or a "
+            "state_dict() that torch.save wrote"
         ) from None
-    for key in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    values = content.values() if isinstance(content, dict) else []
-    if not values or not all(isinstance(value, Tensor) for value in values):
+    sets = dict(_tensor_sets(content))
+    known = {name: state for name, state in sets.items() if is_known(state)}
+    if not sets:
         raise ValueError(
-            f"{path} holds no weights: give a dict of tensors, alone or under "
-            '"model" or "state_dict"'
+            f"{path} holds no dict of tensors: give one, alone or under a key such as "
+            '"model" or "state_dict"; of a whole module that torch.save wrote, its state_dict()'
         )
-    return {str(key): value for key, value in content.items()}
+    return known or sets
+
+
+def _unpickle(path: Path) -> object:
+    try:
+        others = get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # written before torch 1.6
+        others = []
+    skipped: list[Any] = [(_Skipped, name) for name in {*others, *_USUAL}]
+    with safe_globals(skipped):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _tensor_sets(content: object, name: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield each dict of tensors in `content`, with its keys joined by dots."""
+    if not isinstance(content, dict) or name.count(".") > 2:
+        return
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        yield name, without_prefixes({str(key): value for key, value in content.items()})
+        return
+    for key, value in content.items():
+        yield from _tensor_sets(value, f"{name}.{key}" if name else str(key))
 
 
 def sha256(path: Path) -> str:
@@ -103,12 +169,18 @@ def translate(
     naming: Naming | None = None,
     *,
     new_classifier: bool = False,
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], list[str]]:
     """Return `state` under our names and in the shapes of `model`, for its `load_state_dict`.
+
+    Counters of batch norm, which old files lack, are 0.
 
     Args:
         naming: detected from the keys if None.
-        new_classifier: keep the classifier of `model` where the number of classes differs.
+        new_classifier: keep the classifier of `model` where `state` has none or one for another
+            number of classes, and leave out other heads.
+
+    Returns:
+        The weights, and a note on each thing that is not as in `state`.
 
     Raises:
         ValueError: the keys or shapes are not those of the naming's network of this architecture.
@@ -116,46 +188,82 @@ def translate(
     naming = naming or detect(state)
     theirs, expected = names(model, naming), model.state_dict()
     ours = {name: key for key, name in theirs.items()}
-    result = {ours.get(name, f"?{name}"): value for name, value in state.items()}
-    if naming == "ours":
-        result = dict(state)
-    scales = {key for key in expected if key.endswith(".layer_scale")}
-    if not scales:
+    mark = "" if naming == "ours" else "?"  # an unknown name may be one of ours
+    result = {ours.get(name, mark + name): value for name, value in state.items()}
+    if not any(key.endswith(".layer_scale") for key in expected):
         result = fold_layer_scale(result, model)
-    for key in scales - result.keys():
-        result[key] = torch.ones_like(expected[key])
-    _check_keys(result, expected, theirs)
+    for key in expected.keys() - result.keys():
+        if key.endswith(".layer_scale"):
+            result[key] = torch.ones_like(expected[key])
+        if key.endswith(".num_batches_tracked"):
+            result[key] = torch.zeros_like(expected[key])
+    unknown = [name.removeprefix("?") for name in result if name not in expected]
+    notes = []
+    if new_classifier:
+        notes = _start_classifier(result, unknown, expected, theirs)
+    _check_keys(expected.keys() - result.keys(), unknown, theirs)
     for key, value in expected.items():
-        given = result[key]
-        if [side for side in given.shape if side != 1] == [s for s in value.shape if s != 1]:
-            result[key] = given.reshape(value.shape)
-        elif not key.startswith("head.") or given.shape[1:] != value.shape[1:]:
-            raise ValueError(
-                f"these are weights of another architecture: {theirs[key]!r} has shape "
-                f"{tuple(given.shape)} where this network needs {tuple(value.shape)}: build it "
-                "with the same depths and width"
-            )
-        elif new_classifier:
-            result[key] = value
-        else:
-            raise ValueError(
-                f"these are weights for {len(given)} classes where this network has {len(value)}: "
-                "build it with as many, or start a training from them with --init-weights, which "
-                "replaces the classifier"
-            )
-    return result
+        result[key] = _reshaped(result[key], value, key, theirs[key])
+    return {key: result[key] for key in expected}, notes
 
 
 def _check_keys(
-    given: Mapping[str, Tensor], expected: Mapping[str, Tensor], theirs: Mapping[str, str]
+    missing: AbstractSet[str], unknown: Sequence[str], theirs: Mapping[str, str]
 ) -> None:
     problems = []
-    if missing := sorted(expected.keys() - given.keys()):
-        problems.append(f"{len(missing)} keys are missing, such as {theirs[missing[0]]!r}")
-    if unknown := sorted(given.keys() - expected.keys()):
-        problems.append(f"{len(unknown)} are unknown, such as {unknown[0].lstrip('?')!r}")
+    if missing:
+        first = min(theirs[key] for key in missing)
+        problems.append(f"{len(missing)} keys are missing, such as {first!r}")
+    if unknown:
+        problems.append(f"{len(unknown)} are unknown, such as {min(unknown)!r}")
     if problems:
         raise ValueError(f"these are weights of another architecture: {' and '.join(problems)}")
+
+
+def _reshaped(given: Tensor, expected: Tensor, key: str, name: str) -> Tensor:
+    """Return `given` in the shape of `expected`, from which it may differ in sides of 1."""
+    if [side for side in given.shape if side != 1] == [s for s in expected.shape if s != 1]:
+        return given.reshape(expected.shape)
+    if key.startswith("head.") and given.shape[1:] == expected.shape[1:]:
+        raise ValueError(
+            f"these are weights for {len(given)} classes where this network has {len(expected)}: "
+            "build it with as many, or start a training from them with --init-weights, which "
+            "replaces the classifier"
+        )
+    raise ValueError(
+        f"these are weights of another architecture: {name!r} has shape {tuple(given.shape)} where "
+        f"this network needs {tuple(expected.shape)}: build it with the same depths and width"
+    )
+
+
+def _start_classifier(
+    result: dict[str, Tensor],
+    unknown: list[str],
+    expected: Mapping[str, Tensor],
+    theirs: Mapping[str, str],
+) -> list[str]:
+    """Let `result` have the initial classifier where that of a file does not fit, and drop other
+    heads from `unknown`. Returns a note on each."""
+    notes = []
+    weight, bias = "head.weight", "head.bias"
+    if weight not in result and bias not in result:
+        notes.append("has no classifier: it starts from random weights")
+        for key in expected:
+            if key.startswith(("head.", "norm.", "mlp.")):
+                result.setdefault(key, expected[key])
+    elif {weight, bias} <= result.keys() and len(result[weight]) != len(expected[weight]):
+        notes.append(
+            f"knows {len(result[weight]):,} classes and this data set has "
+            f"{len(expected[weight]):,}: the classifier starts from random weights"
+        )
+        if result[weight].shape[1:] == expected[weight].shape[1:]:
+            result.update({weight: expected[weight], bias: expected[bias]})
+    trunk = {name.partition(".")[0] for name in theirs.values()}
+    others = [name for name in unknown if name.partition(".")[0] not in trunk]
+    if others:
+        notes.append(f"has other heads, such as {min(others)!r}, which are left out")
+        unknown[:] = [name for name in unknown if name not in others]
+    return notes
 
 
 def load(
@@ -164,9 +272,11 @@ def load(
     naming: Naming | None = None,
     *,
     new_classifier: bool = False,
-) -> None:
-    """Copy weights under any known names into `model`; see `translate`."""
-    model.load_state_dict(translate(model, state, naming, new_classifier=new_classifier))
+) -> list[str]:
+    """Copy weights under any known names into `model`; returns notes, see `translate`."""
+    result, notes = translate(model, state, naming, new_classifier=new_classifier)
+    model.load_state_dict(result)
+    return notes
 
 
 def export(model: nn.Module, naming: Naming) -> dict[str, Tensor]:

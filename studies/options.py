@@ -65,6 +65,8 @@ class ExecutionOptions:
     init_weights: Path | None = None
     """Start from these weights (safetensors or torch file; a run's, torchvision's, timm's, the
     ConvNeXt release's)."""
+    init_key: str | None = None
+    """Which weights of that file, such as model_ema; default: the first that are no average."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class TrainOptions(StudyOptions):
                 f"device {self.device!r} was requested and this machine has no CUDA device: "
                 "choose auto or cpu"
             )
+        if self.execution.init_key is not None and self.execution.init_weights is None:
+            raise ValueError("--init-key is for --init-weights FILE: give both, or leave it out")
         if self.execution.workers is not None and not 0 <= self.execution.workers <= _MOST_WORKERS:
             raise ValueError(f"--workers is {self.execution.workers}: give 0 to {_MOST_WORKERS}")
         if not self.execution.checkpoint_minutes >= 0:  # nor NaN

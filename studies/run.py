@@ -43,7 +43,9 @@ class Run:
     @cached_property
     def identity(self) -> Identity:
         config = self.study.config
-        start = None if config.init_weights is None else config.init_weights.sha256
+        start = None
+        if initial := config.init_weights:
+            start = initial.sha256 if initial.key is None else f"{initial.sha256} {initial.key}"
         return Identity(
             self.architecture,
             self.recipe,

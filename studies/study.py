@@ -186,7 +186,8 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     fields |= {f"classic.{key}": value for key, value in flat(config["classic"]).items()}
     fields |= {key: config.get(key) for key in ("dataset", "regime", "resolution", "precision")}
     weights = config.get("init_weights") or {}
-    return fields | {"init_weights": weights.get("sha256", "none")[:12]}
+    start = weights.get("sha256", "none")[:12]
+    return fields | {"init_weights": start, "init_key": weights.get("key")}
 
 
 def open_study(

@@ -171,7 +171,7 @@ def _plan(request: Request) -> _Task:
     dataset, data_dir, cache = _check_folders(options)
     if options.execution.init_weights:
         setups = {each.name: design.setup(each, regime, config) for each in variants}
-        check_file(options.execution.init_weights, regime, setups)
+        check_file(options.execution.init_weights, regime, setups, options.execution.init_key)
     config = with_init_weights(options)
     find_study(options.folder, config)
 
@@ -220,11 +220,10 @@ def _short_side(config: StudyConfig) -> int:
 
 def with_init_weights(options: TrainOptions) -> StudyConfig:
     """The config of the study, with a record of the file of initial weights if there is one."""
-    if not options.execution.init_weights:
+    file, key = options.execution.init_weights, options.execution.init_key
+    if not file:
         return options.config
-    return replace(
-        options.config, init_weights=record_initial_weights(options.execution.init_weights)
-    )
+    return replace(options.config, init_weights=record_initial_weights(file, key))
 
 
 def data_folder(options: TrainOptions) -> Path:

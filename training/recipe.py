@@ -182,6 +182,8 @@ class InitialWeights:
 
     name: str
     sha256: str
+    key: str | None = None
+    """Where the weights are in a file of several sets, such as "model_ema"."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import nn
 from data import randomness
 from data.image_store import ImageStore
 from data.loader import batches_per_epoch, eval_batches, train_batches
-from models import Architecture, SwinArchitecture, naming, weights
+from models import Architecture, SwinArchitecture, weights
 from models.builder import build, empty
 from training import checkpoint, records
 from training.autotune import Work, choose
@@ -34,6 +34,7 @@ from training.spec import LIKELY_CAUSES, METRICS, RunSpec
 from training.update import TrainState, learning_rate, update
 from utils.files import write_atomically
 from utils.locks import Lock
+from utils.text import one_line
 
 _INITIAL_WEIGHTS = 100
 """A stream of randomness besides those of `data.randomness`."""
@@ -321,13 +322,13 @@ def require_batch_norm(
         ) from error
 
 
-def record_initial_weights(path: Path) -> InitialWeights:
+def record_initial_weights(path: Path, key: str | None = None) -> InitialWeights:
     """The name and checksum of a weight file, for the study. Raises ValueError if it is missing."""
-    return InitialWeights(path.name, weights.sha256(path))
+    return InitialWeights(path.name, weights.sha256(path), key)
 
 
 def load_initial_weights(model: nn.Module, path: Path, recorded: InitialWeights) -> None:
-    """Load a file into `model`; a classifier of another number of classes stays random.
+    """Load a file into `model`; a missing classifier, or one of other classes, stays random.
 
     Raises:
         ValueError: the file is not the one recorded, or holds weights of another architecture.
@@ -336,17 +337,13 @@ def load_initial_weights(model: nn.Module, path: Path, recorded: InitialWeights)
         raise ValueError(
             f"{path} has changed since this study was created: give the file that it began with"
         )
-    state = weights.read(path)
-    weights.load(model, state, new_classifier=True)
-    head = state[naming.names(model, naming.detect(state))["head.weight"]]
-    classes = len(model.state_dict()["head.weight"])
-    if len(head) != classes:
-        print(
-            f"{path.name} knows {len(head):,} classes and this data set has {classes:,}: the "
-            "classifier starts from random weights",
-            file=sys.stderr,
-            flush=True,
-        )
+    sets = weights.read_sets(path)
+    key = weights.choose(path, list(sets), recorded.key)
+    notes = weights.load(model, sets[key], new_classifier=True)
+    if len(sets) > 1:
+        notes.append(f"holds {', '.join(sets)}: {key} is used (--init-key)")
+    for note in notes:
+        print(one_line(f"{path.name} {note}"), file=sys.stderr, flush=True)
 
 
 def _choose_options(

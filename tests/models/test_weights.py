@@ -1,8 +1,11 @@
 """Shared networks equal the other library's: sizes, outputs, gradients, weights both ways."""
 
+import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -196,10 +199,80 @@ def test_the_authors_checkpoint_initializes_a_network_with_other_classes(tmp_pat
     head = model.get_parameter("head.weight").clone()
     with pytest.raises(ValueError, match="weights for 1000 classes where this network has 7"):
         weights.load(model, state)
-    weights.load(model, state, new_classifier=True)
+    (note,) = weights.load(model, state, new_classifier=True)
+    assert "knows 1,000 classes and this data set has 7" in note
     assert torch.equal(model.get_parameter("head.weight"), head)
     stem = model.get_parameter("stem.conv.weight")
     assert torch.equal(stem, released["downsample_layers.0.0.weight"])
+
+
+SETTINGS = argparse.Namespace(lr=1e-3, out=Path("runs"))
+TRUNK = ("downsample_layers", "stages", "norm")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "note"),
+    [
+        (lambda state: {"state_dict": state, "args": SETTINGS, "metric": np.float64(3)}, ""),
+        (lambda state: {"model": state, "model_ema": {k: -v for k, v in state.items()}}, ""),
+        (lambda state: {"ema": {"module": state}, "optimizer": {"state": {0: {}}}}, ""),
+        *(
+            (lambda state, p=p: {"state_dict": {p + k: v for k, v in state.items()}}, "")
+            for p in ("module.", "_orig_mod.", "model.", "backbone.", "module._orig_mod.model.")
+        ),
+        (lambda state: {k.replace("s.1.0", "s.1._orig_mod.0"): v for k, v in state.items()}, ""),
+        (lambda state: state | {"head_dist.weight": torch.ones(1)}, "other heads"),
+        (lambda state: state | {"n_averaged": torch.tensor(3)}, "other heads"),
+        (
+            lambda state: {k: v for k, v in state.items() if k.startswith(TRUNK)},
+            "has no classifier",
+        ),
+        (
+            lambda state: {k: v for k, v in state.items() if k.startswith(TRUNK[:2])},
+            "has no classifier",
+        ),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_training_checkpoint_is_read_as_its_script_left_it(wrap, note, zipped, tmp_path) -> None:
+    source = perturbed(empty(SMALL, layer_scale=0.7))
+    content = wrap(weights.export(source, "release"))
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    model = build(SMALL, layer_scale=0.7)
+    notes = weights.load(model, weights.read(tmp_path / "w.pth"), new_classifier=True)
+    assert [note in each for each in notes] == ([True] if note else [])
+    for key, value in source.state_dict().items():
+        if note != "has no classifier" or not key.startswith(("head", "norm")):
+            assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_one_of_several_sets_of_weights_is_chosen_by_its_key(tmp_path) -> None:
+    state = weights.export(empty(SMALL), "release")
+    torch.save({"ema": {"module": state}, "model": state}, tmp_path / "w.pth")
+    assert weights.choose(tmp_path, list(weights.read_sets(tmp_path / "w.pth")), None) == "model"
+    assert weights.read(tmp_path / "w.pth", "ema.module").keys() == state.keys()
+    with pytest.raises(ValueError, match="no weights under 'average': give ema.module or model"):
+        weights.read(tmp_path / "w.pth", "average")
+
+
+def test_batch_norm_counters_that_old_files_lack_are_zero(tmp_path) -> None:
+    state = weights.export(perturbed(empty(Architecture(depths=(1,)))), "timm")
+    old = {key: value for key, value in state.items() if "num_batches_tracked" not in key}
+    save_file(old, tmp_path / "resnet.bin")  # recognized by its content, not by its name
+    model = build(Architecture(depths=(1,)))
+    assert weights.load(model, weights.read(tmp_path / "resnet.bin")) == []
+    assert model.get_buffer("stem.norm.num_batches_tracked") == 0
+    assert torch.equal(model.get_parameter("head.weight"), state["fc.weight"])
+
+
+def test_the_authors_names_of_convnext_v2_are_read_and_written() -> None:
+    source = perturbed(empty(replace(SMALL, before_last="grn")))
+    released = weights.export(source, "release")
+    assert released["stages.1.0.grn.gamma"].shape == (1, 1, 1, 64)  # as in the authors' code
+    model = empty(replace(SMALL, before_last="grn"))
+    assert weights.load(model, released) == []
+    for key, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
 
 
 def test_weights_of_another_network_are_refused_by_name() -> None:

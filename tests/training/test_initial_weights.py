@@ -59,6 +59,26 @@ def test_a_run_starts_from_the_file_and_its_study_says_so(
     assert "init_weights" in capsys.readouterr().err
 
 
+def test_of_a_model_and_its_average_the_choice_is_logged_and_made(
+    quick_study, released, tmp_path, capsys
+) -> None:
+    model = torch.load(released, weights_only=True)["model"]
+    torch.save({"model": model, "model_ema": {k: 2 * v for k, v in model.items()}}, released)
+    for study, options, scale in (("a", [], 1), ("b", ["--init-key", "model_ema"], 2)):
+        tuned = [*quick_study, "--study", study, "--init-weights", str(released), *options]
+        assert runner.main(["train", "13", *tuned]) == 0
+        used = options[-1] if options else "model"
+        assert f"holds model, model_ema: {used} is used" in capsys.readouterr().err
+        run = tmp_path / f"runs/{study}/separate-downsampling/seed-0"
+        stem = load_file(run / "model.safetensors")["stem.conv.weight"]
+        expected = scale * model["downsample_layers.0.0.weight"]
+        torch.testing.assert_close(stem, expected, atol=1e-5, rtol=0)
+    assert runner.main(["train", "13", *tuned[:-2]]) == 2  # the key belongs to the study
+    assert "init_key" in capsys.readouterr().err
+    assert runner.main(["train", "13", *quick_study, "--init-key", "model"]) == 2
+    assert "--init-key is for --init-weights" in capsys.readouterr().err
+
+
 def test_weights_that_do_not_fit_are_refused_with_the_step_that_would(
     quick_study, released, tmp_path, capsys
 ) -> None:
