@@ -15,7 +15,7 @@ from report.numbers import seeds as seeds_text
 from report.statistics import MOST_SEEDS
 from report.tables import Pair, Summary, bounds
 from training.recipe import Recipe
-from utils.text import flat
+from utils.text import flat, plural
 
 EXCLUDED = "undecided, but not as large as in the paper"
 _PARTS = {
@@ -35,6 +35,15 @@ def parts_off(summary: Summary) -> list[str]:
     """The parts of the paper's modern recipe that this study trains without."""
     paper, own = flat(Recipe().values()), flat(summary.study.config["recipe"])
     return [part for name, part in _PARTS.items() if paper[name] and not own.get(name, paper[name])]
+
+
+def seeds_a_row(summary: Summary) -> str:
+    """The number of seeds of the rows, for the scope; empty without a finished run."""
+    counts = [len(runs) for runs in summary.runs_of_variants.values()]
+    if not counts:
+        return ""
+    most = plural(max(counts), "seed")
+    return f"{'' if min(counts) == max(counts) else f'{min(counts)} to '}{most} a row; "
 
 
 def outcome(one: Judgement, paper: float | None) -> str:
@@ -81,17 +90,14 @@ def table(summary: Summary) -> pd.DataFrame:
 
 def counts(table: pd.DataFrame) -> str:
     """How many claims became what, in a sentence."""
-    outcomes = [outcome.partition(" (")[0] for outcome in table["outcome"]]
-    settled = [
-        f"{outcomes.count(name)} {name}" for name in ("confirmed", "contradicted") if outcomes
-    ]
-    open_claims = [name for name in outcomes if name.startswith("undecided")]
-    if not open_claims and not any(name in outcomes for name in ("confirmed", "contradicted")):
+    outcomes = [outcome.partition(" (")[0].partition(",")[0] for outcome in table["outcome"]]
+    counted = [(name, outcomes.count(name)) for name in ("confirmed", "contradicted", "undecided")]
+    parts = [f"{count} {name}" for name, count in counted if count]
+    if not parts:
         return "None of these claims can be judged yet."
-    excluded = open_claims.count(EXCLUDED)
-    rest = f"{len(open_claims)} undecided"
-    rest += f", {excluded} of them surely not as large as in the paper"
-    return f"Of {len(outcomes)} claims: {', '.join(settled)}, {rest}."
+    excluded = list(table["outcome"]).count(EXCLUDED)
+    suffix = f" ({excluded} of them surely not as large as in the paper)" if excluded else ""
+    return f"Of {len(outcomes)} claims: {', '.join(parts)}{suffix}."
 
 
 class Reach(NamedTuple):

@@ -218,6 +218,7 @@ def render(summary: Summary, tables: Mapping[str, pd.DataFrame], drawn: Sequence
         path=path,
         resolution=provenance.resolution(study),
         parts_off=claims.parts_off(summary),
+        seeds_a_row=claims.seeds_a_row(summary),
         judged=judged,
         reach=claims.reach(judged),
         chance=claims.chance_of_images(judged) if judged else None,

@@ -266,11 +266,11 @@ def steps(summary: Summary) -> Figure | None:
                 continue
             _draw_bar(axes, place, step, row, start, colors[step.name])
             set_tooltip(axes.patches[-1], describe(summary, step))
-            difference = f"  ({signed(row['difference'])})" if step.after else ""
+            difference = f", {signed(row['difference'])}" if step.after else ""
             flops = f"{amount(scale * row['gflops_paper_convention'])} {unit}"
-            below = "  below the axis" if step.name in far else ""
+            below = ", below the axis" if step.name in far else ""
             top1 = percent(row["top1"], row["top1_std"], row["runs"])
-            notes.append(f"{top1}{difference}  {flops}{below}")
+            notes.append(f"{top1}{difference}, {flops}{below}")
         end = (near["top1"] + near["top1_std"].fillna(0)).max()
         axes.set_xlim(start, min(100.0, end + 0.05 * max(high - start, 1.0)))
         axes.set_xlabel(f"top-1 accuracy (%); the bars begin at {start:g} %")
@@ -414,14 +414,16 @@ def learning_curves(summary: Summary) -> Figure | None:
             for step, color in zip(members, itertools.cycle(COLORS)):
                 _draw_curve(axes, summary, step, color)
             axes.set_title(title)
-            axes.legend(loc="lower right", frameon=False, fontsize=8)
             axes.xaxis.get_major_locator().set_params(integer=True)
-        for axes in grid.flat[len(groups) :]:
-            axes.set_visible(False)
+        for number, axes in enumerate(grid.flat):
+            axes.set_visible(number < len(groups))
+            axes.tick_params(labelbottom=number + columns >= len(groups))
         # The first steep epochs would squeeze all that there is to compare.
         late = curves[curves["epoch"] >= 0.5 * curves["epoch"].max()]["validation_top1"]
         margin = 0.06 * max(1.0, late.max() - late.min())
         grid[0, 0].set_ylim(max(0.0, late.min() - margin), min(100.0, late.max() + margin))
+        for axes in grid.flat[: len(groups)]:  # "best" needs the limits
+            axes.legend(loc="best", frameon=False, fontsize=8)
         sns.despine(fig=figure)
         figure.supxlabel("epoch", fontsize=10)
         figure.supylabel("validation top-1 (%)", fontsize=10)

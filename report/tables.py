@@ -93,15 +93,15 @@ class Summary:
             if step.after is not None and {step.name, step.after} <= known
             if step.name not in self.unchanged
         ]
-        last = [pair for pair in ends(self.study.steps) if set(pair) <= known]
         if not self.study.plans:
+            last = [pair for pair in ends(self.study.steps) if set(pair) <= known]
             seeds = self.study.seeds or (0,)
             families = {"steps": steps, "ends": last}.items()
             count = (len(seeds),)
             return Plan(tuple(Family(name, tuple(own), count) for name, own in families), seeds)
         planned = self.study.plans[-1]
         foreseen = {pair for family in planned.families for pair in family.comparisons}
-        new = tuple(pair for pair in (*steps, *last) if pair not in foreseen)
+        new = tuple(pair for pair in steps if pair not in foreseen)
         if new and self.study.path_requested:
             family = Family("not planned", new, planned.analyses)
             return replace(planned, families=(*planned.families, family))

@@ -37,8 +37,8 @@ def to_html(page: str, title: str, folder: Path, folded: Mapping[str, pd.DataFra
         files = " ".join(f'<a href="{name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
         return (
             f'<figure id="figure-{name}"><div class="drawing" role="region" tabindex="0" '
-            f'aria-label="Figure: {caption}">{svg}</div><figcaption>{caption} '
-            f'<span class="tools">{files}</span></figcaption></figure>'
+            f'aria-label="Figure: {caption}">{svg}</div><figcaption class="tools">'
+            f"{files}</figcaption></figure>"
         )
 
     body = re.sub(r'<p><img alt="([^"]*)" src="(\w+)\.png"\s*/?></p>', figure, body)

@@ -79,7 +79,7 @@ def test_the_bar_chart_fits_and_names_accuracy_change_and_flops(
     axes = figure.axes[0]
     notes = [text for text in axes.texts if "MFLOPs" in text.get_text()]
     assert [note.get_text().split()[0] for note in notes] == ["50.00", "55.00", "55.00"]
-    assert "(+5.00)  33.00 MFLOPs" in notes[1].get_text()
+    assert "(n = 2), +5.00, 33.00 MFLOPs" in notes[1].get_text()
     for note in notes:
         assert figure.bbox.x1 >= note.get_window_extent().x1
     assert [bar.get_hatch() for bar in axes.patches] == [None, None, "////"]
