@@ -265,7 +265,8 @@ class Summary:
             step, _, seed = left_out.name.rpartition("/seed-")
             row = {"step": step, "seed": int(seed), "state": "left out"}
             rows.append(row | {"reason": left_out.reason})
-        return pd.DataFrame(rows)
+        # Whole numbers stay whole beside the gaps of runs that are left out.
+        return pd.DataFrame(rows, dtype=object)
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -49,7 +49,7 @@ _FORWARD_SHARE = 3
 """An update costs about three times the forward pass that evaluation needs."""
 _DISAGREE, _POWER = 0.2, 2.8
 """Share of the test images that two runs classify differently, and the standard errors of a
-difference that a test at 5 % finds with 80 % power (docs/decisions.md#evidence)."""
+difference that a test at 5 % finds with 80 % power."""
 _SHARED_CORES = 1.3
 """About how much longer a run takes where others train on the other cores."""
 _DONE: tuple[RunState, ...] = ("finished", "shared")

@@ -377,7 +377,7 @@ def code_version(project: Path = _PROJECT) -> str:
 
 def _git(project: Path, *arguments: str) -> bytes:
     command = ["git", "-C", str(project), *arguments]
-    return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
+    return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_a_factor_is_of_the_variants_own_value_and_a_plain_value_is_itself():
         ("layer-scale=none,1e-6", "gelu-layer-scale-1e-06", "layer_scale", 1e-6),
         ("optimizer=adamw,sgd", "gelu-optimizer-sgd", "optimizer", "sgd"),
         ("decay_all=true,false", "gelu-decay-all-true", "decay_all", True),
-        ("epochs=0.5x,1x,2x", "gelu-epochs-0.5x", "epochs", 5),
+        ("epochs=0.5x,1x,2x", "gelu-epochs-0.5x", "epochs", 4),
         # In decimals: 0.1 * 4e-3 is 0.0004000000000000001.
         ("lr=1.0x,.10x", "gelu-lr-0.1x", "lr", 4e-4),
         ("mixup=0,0.20", "gelu-mixup-0.2", "mixup", 0.2),
@@ -73,14 +73,14 @@ def test_a_longer_training_is_that_of_a_longer_study():
     training."""
     design, classic = swept("epochs=0.5x,2x,7"), CONFIG.classic
     for name, epochs in (
-        ("baseline-epochs-2x", 20),
-        ("baseline-epochs-0.5x", 5),
+        ("baseline-epochs-2x", 16),
+        ("baseline-epochs-0.5x", 4),
         ("baseline-epochs-7", 7),
     ):
         studys = follow(classic, CONFIG.recipe, CONFIG.recipe.change(epochs=epochs))
         assert recipe(design, name) == studys
-        assert studys.step_epochs == {20: 10, 5: 2, 7: 4}[epochs]
-    assert recipe(design, "gelu-epochs-2x") == CONFIG.recipe.change(epochs=20)
+        assert studys.step_epochs == {16: 8, 4: 2, 7: 4}[epochs]
+    assert recipe(design, "gelu-epochs-2x") == CONFIG.recipe.change(epochs=16)
 
 
 @pytest.mark.parametrize("kind", ["leave-one-out", "factorial"])
@@ -133,11 +133,11 @@ def test_what_can_be_no_sweep_is_refused(text, message):
         ("lr=0x,1x", "lr=0x of the variant 'baseline': lr is 0.0: give a number above 0"),
         (
             "warmup_epochs=2,20",
-            "warmup_epochs=20 of the variant 'baseline': warmup_epochs is 20 and epochs is 10",
+            "warmup_epochs=20 of the variant 'baseline': warmup_epochs is 20 and epochs is 8",
         ),
         (
-            "epochs=0.25x,1x",
-            "epochs=0.25x of the variant 'baseline': epochs is 10 there, and 0.25x of it no whole "
+            "epochs=0.3x,1x",
+            "epochs=0.3x of the variant 'baseline': epochs is 8 there, and 0.3x of it no whole "
             "number",
         ),
         (

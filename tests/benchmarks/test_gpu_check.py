@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = [
     "--cpu",
     "--regime",
-    "pocket",
+    "mini",
     "--resolution",
     "32",
     "--batch",
