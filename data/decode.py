@@ -40,7 +40,9 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         OSError: there is too little memory to decode it, or too many files are open.
     """
     with _opened(path) as image:
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        if image.mode == "F":
+            raise UnreadableImage("floating-point pixels, whose range no file states")
+        return np.asarray(to_rgb(image))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -110,9 +112,9 @@ def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
     return f"{type(error).__name__}: {message}"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise UnreadableImage("floating-point pixels, whose range no file states")
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image upright, on white, as RGB."""  # an export's card shows these lines
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips instead of scaling
         values = np.asarray(image).astype(np.int64)
         if values.max() > 255 or image.mode.startswith("I;16"):

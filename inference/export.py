@@ -4,6 +4,7 @@ Each export is compared with our network, and is a folder in the layout of a mod
 model, config.json with the preprocessing, and README.md, the model card.
 """
 
+import inspect
 import io
 import json
 import math
@@ -21,9 +22,11 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ablations import PAPER, REGIMES
 from ablations.step import Step
+from data.decode import to_rgb
 from inference.output import find_images
 from inference.predictor import Predictor, load, require
 from models import Architecture, SwinArchitecture, weights
@@ -85,11 +88,14 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        difference = _compare(
-            predictor, _WRITERS[form](predictor, batch, work / FILES[form]), batch
-        )
+        batches = [batch, batch[:1]]
+        exported = _WRITERS[form](predictor, batch, work / FILES[form])
+        difference = 0.0
         if fold_layer_scale:
-            difference = max(difference, _compare(load(run), predictor.model, batch))
+            difference = _compare(load(run).model, predictor.model, batches)
+        if form == "onnx" and isinstance(predictor.architecture, Architecture):
+            batches.append(F.pad(batch, (0, 45, 0, 12)))  # other sides
+        difference = max(difference, _compare(predictor.model, exported, batches))
         config = {"library_name": "convnext-ablations", "format": form, **_description(predictor)}
         (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         checked = f"{len(files)} images" if files else "noise"
@@ -123,12 +129,12 @@ def _description(predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _compare(predictor: Predictor, exported: Network, images: Tensor) -> float:
-    """Return the largest relative difference of a logit over batches of two sizes."""
+def _compare(model: nn.Module, exported: Network, batches: Sequence[Tensor]) -> float:
+    """Return the largest relative difference of a logit."""
     worst = 0.0
-    for batch in (images, images[:1]):
+    for batch in batches:
         with torch.inference_mode():
-            ours, theirs = predictor.model(batch), exported(batch)
+            ours, theirs = model(batch), exported(batch)
         worst = max(worst, float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-12)))
     if not worst <= _TOLERANCE:
         raise OSError(
@@ -177,32 +183,41 @@ def _torchvision_network(a: Architecture | SwinArchitecture) -> nn.Module:
     return model
 
 
-def _program(predictor: Predictor, images: Tensor) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    sample = images[:2].contiguous()
-    return torch.export.export(predictor.model, (sample,), dynamic_shapes=({0: batch},))
-
-
 def _torch_export(predictor: Predictor, images: Tensor, path: Path) -> Network:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = io.BytesIO()
-        torch.export.save(_program(predictor, images), program)
-        write_atomically(path, program.getvalue())
+        dims = {0: torch.export.Dim("batch", min=1, max=4096)}
+        program = torch.export.export(
+            predictor.model, (images[:2].contiguous(),), dynamic_shapes=(dims,)
+        )
+        content = io.BytesIO()
+        torch.export.save(program, content)
+        write_atomically(path, content.getvalue())
         return torch.export.load(path).module()
 
 
 def _onnx(predictor: Predictor, images: Tensor, path: Path) -> Network:
     runtime = require("onnxruntime", "onnxruntime", "export")
+    a, sample, axes = predictor.architecture, images[:2].contiguous(), {0: "batch"}
+    if isinstance(a, Architecture):
+        # A last map of one place would be taken for one of any image.
+        side = max(sample.shape[2], 2 * a.stem_stride * 2 ** (len(a.depths) - 1))
+        sample, axes = torch.zeros(2, 3, side, side), {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        program = torch.export.export(
+            predictor.model,
+            (sample,),
+            dynamic_shapes=(dict.fromkeys(axes, torch.export.Dim.DYNAMIC),),
+        )
         torch.onnx.export(
-            _program(predictor, images),
-            (images[:2].contiguous(),),
+            program,
+            (sample,),
             path,
             dynamo=True,
             input_names=["images"],
             output_names=["logits"],
+            dynamic_shapes=(axes,),
             external_data=False,
             verbose=False,
         )
@@ -246,6 +261,7 @@ def card(predictor: Predictor, form: str, difference: float, checked: str, licen
             initial=study.get("config", {}).get("init_weights"),
             step=_step(predictor),
             short=math.floor(predictor.view.resolution / 0.875),
+            to_rgb=inspect.getsource(to_rgb),
         )
     except (jinja2.TemplateError, OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -10,8 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import runner
@@ -30,6 +32,28 @@ def code_of(card: str) -> str:
     match = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert match
     return match[1]
+
+
+def odd_images(folder: Path) -> None:
+    """Ten kinds of images as cameras, scanners and editors leave them."""
+    folder.mkdir()
+    across, down = np.mgrid[:90, :120]
+    colors = np.stack([2 * down, 255 * (across // 9 % 2), 2 * across + down // 3], 2)
+    image = Image.fromarray(colors.clip(0, 255).astype(np.uint8))
+    exif = Image.Exif()
+    for orientation, name in ((6, "phone.jpg"), (2, "mirrored.png")):
+        exif[0x0112] = orientation
+        image.save(folder / name, exif=exif)
+    Image.fromarray((down * 500).astype(np.uint16)).save(folder / "grey16.png")
+    clear = image.copy()
+    clear.putalpha(Image.fromarray((across * 2).astype(np.uint8)))
+    clear.save(folder / "clear.png")
+    clear.convert("LA").save(folder / "grey-clear.png")
+    image.quantize(16).save(folder / "palette.png", transparency=3)
+    image.convert("CMYK").save(folder / "print.jpg")
+    image.convert("1").save(folder / "fax.tif")
+    image.save(folder / "moving.gif", save_all=True, append_images=[image.rotate(180)])
+    image.resize((700, 50)).save(folder / "panorama.webp")
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -55,31 +79,39 @@ def test_an_export_has_a_card_whose_code_gives_the_runs_predictions_without_this
     assert "3 classes: across, diagonal, down" in card.text
     assert "allergens" not in card.text  # the images are stripes, not dishes
 
-    shutil.copy(image, out / "image.jpg")
+    odd_images(out / "odd")
+    shutil.copy(image, out / "odd")
+    images = sorted((out / "odd").iterdir())
+    (out / "use.py").write_text(code_of(card.text))
+    lines = "import runpy, shutil, sys\nfor name in sys.argv[1:]:\n"
+    lines += "    shutil.copy(name, 'image.jpg')\n    runpy.run_path('use.py')\n"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if form == "safetensors":  # this project's own format
         environment["PYTHONPATH"] = str(Path(runner.__file__).parent)
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code_of(card.text)],
+        [sys.executable, "-W", "ignore", "-c", lines, *map(str, images)],
         cwd=out,
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    answer = dict(ast.literal_eval(process.stdout))
-    assert answer == pytest.approx(dict(load(convnext).predict([image])[0]), abs=0.01)
+    answers = [dict(ast.literal_eval(line)) for line in process.stdout.splitlines()]
+    for path, answer, expected in zip(images, answers, load(convnext).predict(images), strict=True):
+        assert answer == pytest.approx(dict(expected), abs=0.01), path.name
 
 
-def test_onnx_takes_any_batch_size(convnext, tmp_path) -> None:
+def test_onnx_takes_any_number_of_images_of_any_size_by_named_axes(convnext, tmp_path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     assert request(convnext, tmp_path / "onnx", "onnx", "--fold-layer-scale") == 0
     path = tmp_path / "onnx/model.onnx"
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    images = torch.randn(5, 3, 48, 48)
-    logits = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-    with torch.inference_mode():
-        torch.testing.assert_close(logits, load(convnext).model(images), rtol=1e-4, atol=1e-5)
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    for shape in ((5, 3, 48, 48), (1, 3, 100, 32)):
+        images = torch.randn(shape)
+        logits = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+        with torch.inference_mode():
+            torch.testing.assert_close(logits, load(convnext).model(images), rtol=1e-4, atol=1e-5)
 
 
 def test_a_safetensors_export_predicts_and_folding_leaves_no_layer_scale(
