@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -101,8 +101,7 @@ class RunRecord:
         return collapse(known.label.tolist(), known.top1.tolist(), known.classes)
 
 
-@dataclass(frozen=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """A run that is not reported, and the reason as the end of a sentence about it."""
 
     name: str
@@ -302,9 +301,8 @@ def _read_runs(
     runs: list[RunRecord] = []
     left_out: list[LeftOut] = []
     files = ("config.json", "metrics.jsonl", "result.json")
-    folders = [
-        run for run in run_folders(study_dir) if any((run / name).exists() for name in files)
-    ]
+    begun = run_folders(study_dir)
+    folders = [run for run in begun if any((run / name).exists() for name in files)]
     if not folders:
         raise ValueError(f"{study_dir} holds no run yet; train a step of the study first")
     index = Index(study_dir)
@@ -344,9 +342,8 @@ def _read_run(folder: Path, step: str, seed: int, study: Mapping[str, Any]) -> R
         return RunRecord(step, seed, config, metrics, None, known)
 
     result = _read_object(folder / "result.json")
-    _require_numbers(
-        result, [*RESULTS, *(key for key in MEASURED if result.get(key) is not None)], "result.json"
-    )
+    measured = [key for key in MEASURED if result.get(key) is not None]
+    _require_numbers(result, [*RESULTS, *measured], "result.json")
     _require_numbers(result.get("seconds"), (*SECONDS, "total"), "result.json")
     epochs = config.get("recipe", {}).get("epochs", result["epochs"])
     if not len(metrics) == result["epochs"] == epochs:
@@ -374,22 +371,21 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
-    if not path.exists():
-        raise OddRun(f"{path.name} is missing")
     try:
         return read_bytes(path).decode()
     except (OSError, UnicodeDecodeError):
-        raise OddRun(f"{path.name} cannot be read") from None
+        why = "cannot be read" if path.exists() else "is missing"
+        raise OddRun(f"{path.name} {why}") from None
+
+
+def _not_finite(constant: str) -> None:
+    raise ValueError(f"{constant} is not a finite number")
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:
     """The object in a JSON text; OddRun for anything else, including NaN and infinity."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a finite number")
-
     try:
-        value = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=_not_finite)
     except (ValueError, RecursionError) as error:
         raise OddRun(f"{name} is damaged: {error}") from None
     if not isinstance(value, dict):

@@ -113,14 +113,6 @@ class Judgement:
         return self.answers[question] if known else None
 
     @property
-    def fixed_test(self) -> Answer | None:
-        return self.answer_to("fixed")
-
-    @property
-    def new_images(self) -> Answer | None:
-        return self.answer_to("new")
-
-    @property
     def answer(self) -> Answer | None:
         """To the question that the plan chose for the verdict."""
         return self.answer_to(self.question)

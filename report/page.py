@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from report.tables import Summary, bounds
 from studies import pack
 from training.spec import LIKELY_CAUSES
 from utils import markdown
-from utils.files import one_writer
+from utils.files import one_writer, sync_files, sync_folder
 from utils.text import left_out, listed, plural
 
 FIGURES: dict[str, tuple[str, Callable[[Summary], Figure | None]]] = {
@@ -107,31 +105,29 @@ def write(
     )
     whole = place / name
     target = whole / ("" if study.roadmap.name == study.first_roadmap else study.roadmap.name)
+    options: Any = {"prefix": ".report-", "dir": place, "ignore_cleanup_errors": True}
     try:
-        work = Path(tempfile.mkdtemp(prefix=".report-", dir=place))
-    except OSError as error:
-        raise OSError(f"the report of {source} could not be written ({error.strerror})") from error
-    try:
-        _write_files(summary, work)
-        with one_writer(whole):  # processes that share a study end it at the same moment
-            _move(work, target)
+        with tempfile.TemporaryDirectory(**options) as work:
+            _write_files(summary, Path(work))
+            with one_writer(whole):  # processes that share a study end it at the same moment
+                _move(Path(work), target)
     except OSError as error:
         raise OSError(
             f"the report of {source} could not be written ({error.strerror or error}); the one "
             "before is kept"
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target / "report.md"
 
 
 def _write_files(summary: Summary, folder: Path) -> None:
-    drawn_names = _save(drawn(summary), folder)
-    made = tables(summary)
+    names, made = [], tables(summary)
+    for name, figure in drawn(summary):
+        plots.save(figure, folder / name)
+        names.append(name)
     for name, table in made.items():
         # The shortest repr of a float, which pandas writes, reads back as the same number.
         table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    page = render(summary, made, drawn_names)
+    page = render(summary, made, names)
     (folder / "report.md").write_text(page, encoding="utf-8")
     folded = {name: made[name] for name in FOLDED}
     html = web.to_html(page, summary.study.name, folder, folded)
@@ -141,17 +137,16 @@ def _write_files(summary: Summary, folder: Path) -> None:
 def _move(work: Path, target: Path) -> None:
     """Rename all files into place, the page last, for it names the others; remove old figures."""
     target.mkdir(parents=True, exist_ok=True)
+    sync_files(work)
     made = sorted(work.iterdir(), key=lambda path: path.name == "report.md")
     names = {path.name for path in made}
     for path in made:
-        _flush(path)
         path.replace(target / path.name)
     for old in (*target.glob("*.png"), *target.glob("*.svg")):
-        if old.name not in names and (
-            old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))
-        ):
+        drawn_before = old.stem in FIGURES or old.stem.startswith(("design_", "sweep_"))
+        if drawn_before and old.name not in names:
             old.unlink()
-    _flush(target)
+    sync_folder(target)
 
 
 def drawn(summary: Summary) -> Iterator[tuple[str, Figure]]:
@@ -162,23 +157,6 @@ def drawn(summary: Summary) -> Iterator[tuple[str, Figure]]:
     for one in sections(summary):
         if figure := one.figure():
             yield one.name, figure
-
-
-def _save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[str]:
-    names = []
-    for name, figure in figures:
-        plots.save(figure, folder / name)
-        names.append(name)
-    return names
-
-
-def _flush(path: Path) -> None:
-    """Flush a file's contents, or a folder's entries, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def render(summary: Summary, tables: Mapping[str, pd.DataFrame], drawn: Sequence[str]) -> str:
@@ -253,7 +231,7 @@ def intervals(one: Judgement) -> str:
     if high - low >= 2 * numbers.MOST:
         return "anything"
     text = numbers.interval(low, high)
-    fixed, new = one.fixed_test, one.new_images
+    fixed, new = (one.answer_to(question) for question in ("fixed", "new"))
     if not (fixed and new):
         return text
     apart = max(abs(fixed.low - new.low), abs(fixed.high - new.high))

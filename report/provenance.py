@@ -74,38 +74,26 @@ def time(summary: Summary) -> pd.DataFrame:
 
 
 def missing(summary: Summary) -> list[str]:
-    """A line for each step that was begun, the steps not begun, and seeds and variants that lack.
+    """A line for each unfinished run and for the seeds and variants that lack.
 
     Where a study may stop early, seeds that no comparison requested are not missing.
     """
     study = summary.study
     plan = summary.own_plan if study.plans and summary.components else None
     lines: list[str] = []
-    unseen: list[str] = []
-    lacking: dict[int, list[str]] = {}
-    planned: list[int] = []
+    lacking: dict[tuple[int, ...], list[str]] = {}
+    known = {run.name for run in (*study.runs, *study.left_out)}
     for step in study.steps:
         label = summary.label(step.name)
+        for run in study.unfinished(step.name):
+            epochs = plural(len(run.metrics), "epoch")
+            lines.append(f"{label}: seed {run.seed} is unfinished ({epochs} done).")
         wanted = study.seeds if plan is None else plan.sure_seeds(step.name)
-        planned += wanted
-        begun = {run.seed: len(run.metrics) for run in study.unfinished(step.name)}
-        seen = {run.seed for run in study.finished(step.name)} | begun.keys()
-        names = [run.name.rpartition("/seed-") for run in study.left_out]
-        omitted = {int(seed) for name, _, seed in names if name == step.name}
-        for seed, epochs in begun.items():
-            lines.append(f"{label}: seed {seed} is unfinished ({plural(epochs, 'epoch')} done).")
-        if not seen and omitted:
-            lines.append(f"{label}: no run that can be reported.")
-        elif not seen:
-            unseen.append(label)
-        else:
-            for seed in set(wanted) & set(study.seeds) - seen - omitted:
-                lacking.setdefault(seed, []).append(label)
-    lines += [f"Not run yet: {listed(unseen)}."] if unseen else []
-    lines += [f"Seed {seed} was not run for {listed(lacking[seed])}." for seed in sorted(lacking)]
-    if absent := [str(seed) for seed in dict.fromkeys(planned) if seed not in study.seeds]:
-        seeds = f"seed{'s' * (len(absent) > 1)} {listed(absent)}"
-        lines.append(f"In the plan and not run for any step: {seeds}.")
+        if seeds := [seed for seed in wanted if f"{step.name}/seed-{seed}" not in known]:
+            lacking.setdefault(tuple(seeds), []).append(label)
+    for seeds, labels in lacking.items():
+        which = f"seed{'s' * (len(seeds) > 1)} {listed(map(str, seeds))}"
+        lines.append(f"Not run: {which} of {listed(labels)}.")
     steps = {step.name for step in study.steps}
     for design in study.designs:
         names_of_design = (row.name for row in design.variants if row.name not in steps)

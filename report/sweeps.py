@@ -21,16 +21,18 @@ from report.judgement import Judgement, estimate_effect, judge_effects
 from report.numbers import possible
 from report.plots import COLORS, add_legend, forest
 from report.statistics import VarianceComponents, holm
-from report.tables import Summary
+from report.tables import Summary, bounds
+
+Runs = Mapping[str, Sequence[RunRecord]]
 
 
 @dataclass(frozen=True)
 class Swept:
     """A variant of the sweep, and the validation top-1 of its values."""
 
-    row: Variant
+    name: str
     names: Mapping[str, str]
-    """Value to the name of the variant that has it."""
+    """Value to the variant to take there: that of the roadmap where the value is its own."""
     seeds: tuple[int, ...]
     """Seeds with a finished run of the variant as it is and at every value."""
     validation: Mapping[str, float]
@@ -41,20 +43,13 @@ class Swept:
     @property
     def best(self) -> str | None:
         """The value with the highest validation top-1; of equals its own, then the first."""
-        return max(
-            self.validation,
-            key=lambda value: (self.validation[value], value == self.own),
-            default=None,
-        )
+        order = sorted(self.validation, key=lambda value: value != self.own)
+        return max(order, key=self.validation.__getitem__, default=None)
 
     @property
     def keeps(self) -> bool:
         """Whether it does best at the value that it has."""
         return self.best == self.own
-
-    def name_at(self, value: str) -> str:
-        """The variant to take at a value: the one of the roadmap where the value is its own."""
-        return self.row.name if value == self.own else self.names[value]
 
 
 @dataclass(frozen=True)
@@ -78,9 +73,8 @@ class SweepSummary:
         suffix = "" if kind == "cumulative" else f", {kind}"
         return f"Sweep of {self.sweep.field}: roadmap {self.design.roadmap.name}{suffix}"
 
-    def _runs(self, name: str, seeds: Sequence[int] | None = None) -> tuple[RunRecord, ...]:
-        runs = self.summary.study.finished(name)
-        return tuple(run for run in runs if seeds is None or run.seed in seeds)
+    def _runs(self, name: str, seeds: Sequence[int]) -> tuple[RunRecord, ...]:
+        return tuple(run for run in self.summary.study.finished(name) if run.seed in seeds)
 
     @cached_property
     def tried(self) -> tuple[Swept, ...]:
@@ -89,38 +83,38 @@ class SweepSummary:
         return tuple(one for row in rows if (one := self._swept(row)))
 
     def _swept(self, row: Variant) -> Swept | None:
-        names = {
-            other.setting.value: other.name for other in self.design.settings(row) if other.setting
-        }
-        runs = {value: self._runs(name) for value, name in names.items()}
+        settings = [other for other in self.design.settings(row) if other.setting]
+        names = {other.setting.value: other.name for other in settings if other.setting}
+        finished = self.summary.study.finished
+        runs, own = {value: finished(name) for value, name in names.items()}, finished(row.name)
         if not any(runs.values()):
             return None
-        own = self._runs(row.name)
-        seeds = {run.seed for run in own}
-        for each in runs.values():
-            seeds &= {run.seed for run in each}
+        seeds = set.intersection(*({run.seed for run in each} for each in (own, *runs.values())))
         digests = {run.identity.get("variant_digest") for run in own}
-        same = [
+        same = (
             value
             for value, each in runs.items()
-            if any(run.identity.get("variant_digest") in digests for run in each)
-        ]
+            if digests & {run.identity.get("variant_digest") for run in each}
+        )
         validation = {
             value: float(np.mean([_validation(run) for run in each if run.seed in seeds]))
             for value, each in runs.items()
             if seeds
         }
-        return Swept(row, names, tuple(sorted(seeds)), validation, same[0] if same else None)
+        value = next(same, None)
+        if value is not None:
+            names[value] = row.name
+        return Swept(row.name, names, tuple(sorted(seeds)), validation, value)
 
     @cached_property
     def chosen(self) -> dict[str, Swept]:
         """The variants that have a best value, by name."""
-        return {one.row.name: one for one in self.tried if one.best is not None}
+        return {one.name: one for one in self.tried if one.best is not None}
 
     @cached_property
     def judged(self) -> dict[str, tuple[Judgement, Judgement]]:
         """Each effect as the variants are and with each at its own best, on the same seeds."""
-        best = {name: one.name_at(one.best or "") for name, one in self.chosen.items()}
+        best = {name: one.names[one.best or ""] for name, one in self.chosen.items()}
         same = unchanged(self.summary.study, self.design)
         effects = [
             effect
@@ -130,9 +124,9 @@ class SweepSummary:
         if not effects:
             return {}
         runs = {
-            name: self._runs(name, one.seeds)
-            for one in self.chosen.values()
-            for name in (one.row.name, best[one.row.name])
+            variant: self._runs(variant, one.seeds)
+            for name, one in self.chosen.items()
+            for variant in (name, best[name])
         }
         components, plan = VarianceComponents(measure(runs)), self.summary.plan
         common, tuned = (
@@ -150,7 +144,7 @@ class SweepSummary:
         rows = []
         for one, value in itertools.product(self.tried, self.sweep.values):
             seeds, top1 = " ".join(map(str, one.seeds)), one.validation.get(value, math.nan)
-            rows.append((one.row.name, value, value == one.own, value == one.best, seeds, top1))
+            rows.append((one.name, value, value == one.own, value == one.best, seeds, top1))
         return pd.DataFrame(rows, columns=columns)
 
     @cached_property
@@ -159,7 +153,7 @@ class SweepSummary:
         rows = []
         for name, (common, tuned) in self.judged.items():
             seeds = {seed for row in common.effect.weights for seed in self.chosen[row].seeds}
-            sides = [(one.points, *_bounds(one), one.text) for one in (common, tuned)]
+            sides = [(one.points, *bounds(one), one.text) for one in (common, tuned)]
             known = name, " ".join(map(str, sorted(seeds))), *sides[0], *sides[1]
             rows.append((*known, self._change(common, tuned)))
         columns = ["effect", "seeds"]
@@ -186,16 +180,10 @@ class SweepSummary:
 
         The interval answers the plan's question; if a variant has one seed, it is for these runs.
         """
-        names = {
-            value: {name: one.names[value] for name, one in self.chosen.items()}
-            for value in self.sweep.values
-        }
-        runs = {
-            names[value][name]: self._runs(names[value][name], one.seeds)
-            for name, one in self.chosen.items()
-            for value in self.sweep.values
-        }
-        return self._at_values(runs, names).drop(columns="p")
+        chosen = self.chosen.values()
+        every = {name: one.seeds for one in chosen for name in one.names.values()}
+        runs = {name: self._runs(name, seeds) for name, seeds in every.items()}
+        return self._at_values(runs, change=False).drop(columns="p")
 
     @cached_property
     def changes(self) -> pd.DataFrame:
@@ -204,40 +192,32 @@ class SweepSummary:
         Uses all seeds of each variant; one with a single seed is taken to spread as the others do.
         `p_holm` is for no change, corrected for all of these. Empty if no variant has two seeds.
         """
-        names = {
-            value: {one.row.name: one.name_at(value) for one in self.tried}
-            for value in self.sweep.values
-        }
-        tried = [name for one in self.tried for name in (one.row.name, *one.names.values())]
-        runs = {
-            **self.summary.runs_of_variants,
-            **{name: own for name in tried if (own := self._runs(name))},
-        }
+        finished = self.summary.study.finished
+        tried = {name for one in self.tried for name in (one.name, *one.names.values())}
+        runs = {**self.summary.runs_of_variants, **{name: finished(name) for name in tried}}
+        runs = {name: own for name, own in runs.items() if own}
         replicated = any(len(own) > 1 for own in runs.values())
-        table = self._at_values(runs if replicated else {}, names, change=True)
+        table = self._at_values(runs if replicated else {}, change=True)
         return table.assign(p_holm=holm(table["p"])).drop(columns="p")
 
-    def _at_values(
-        self,
-        runs: Mapping[str, Sequence[RunRecord]],
-        names: Mapping[str, Mapping[str, str]],
-        *,
-        change: bool = False,
-    ) -> pd.DataFrame:
-        """Estimate each effect, or its change, among the variants that `names` gives a value."""
+    def _at_values(self, runs: Runs, *, change: bool) -> pd.DataFrame:
+        """Estimate each effect, or its change, with all variants at each value."""
         rows = []
         plan, effects = self.summary.plan, [common.effect for common, _ in self.judged.values()]
-        components = VarianceComponents(measure(runs)) if runs and effects else None
-        for effect, value in itertools.product(effects if components else (), self.sweep.values):
+        if not runs or not effects:
+            effects = []
+        components = VarianceComponents(measure(runs)) if effects else None
+        for effect, value in itertools.product(effects, self.sweep.values):
             assert components is not None
-            contrast = _renamed(effect, names[value], minus_own=change)
+            names = {one.name: one.names[value] for one in self.tried}
+            contrast = _renamed(effect, names, minus_own=change)
             if contrast.weights:
                 one = estimate_effect(components, contrast, borrow=change)
                 uncertainty = one.uncertainty.get(plan.images, one.these_runs)
                 half, points = uncertainty.half_width(plan.level / 2), one.points
                 p = min(1.0, 2 * uncertainty.tail(abs(points)))
-                low, high = possible(points - half, points + half)
-                rows.append((effect.name, value, points, low, high, p))
+                ends = possible(points - half, points + half)
+                rows.append((effect.name, value, points, *ends, p))
         return pd.DataFrame(rows, columns=["effect", "value", "points", "low", "high", "p"])
 
     @property
@@ -254,11 +234,11 @@ class SweepSummary:
     @property
     def gaps(self) -> list[tuple[str, list[str]]]:
         """What the sweep lacks, and the rows that lack it."""
-        without = [one for one in self.tried if one.own is None and one.validation]
-        unfinished = [one.row.name for one in self.tried if one.best is None]
+        without = [one.name for one in self.chosen.values() if one.own is None]
+        unfinished = [one.name for one in self.tried if one.best is None]
         return [
             ("Not finished with every value", unfinished),
-            ("Their own value is none of these", [one.row.name for one in without]),
+            ("Their own value is none of these", without),
         ]
 
     def figure(self) -> Figure | None:
@@ -289,10 +269,6 @@ def _renamed(effect: Effect, names: Mapping[str, str], *, minus_own: bool = Fals
 
     sampled = tuple(map(renamed, effect.sampled))
     return replace(effect, weights=renamed(effect.weights), sampled=sampled)
-
-
-def _bounds(one: Judgement) -> tuple[float, float]:
-    return (one.answer.low, one.answer.high) if one.answer else (math.nan, math.nan)
 
 
 def _validation(run: RunRecord) -> float:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from report import collect
@@ -25,15 +26,18 @@ def test_a_healthy_study_is_read_in_report_order(make_study: Make) -> None:
     for step, seed in (("depthwise", 1), ("kernel-5", 0), ("baseline", 0), ("depthwise", 0)):
         study.add(step, 30, seed=seed)
     study.add("gelu", 0, finished=False, epochs=2)
+    path = study.folder("kernel-5") / "predictions.csv"
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([head, *reversed(lines)]) + "\n")  # the same images
     read = collect.read(study.root)
     steps = ["baseline", "depthwise", "depthwise", "kernel-5", "gelu"]
     assert [(run.step, run.seed) for run in read.runs] == list(zip(steps, (0, 0, 1, 0, 0)))
     assert read.oddities == ()
     assert read.seeds == (0, 1)
     assert [len(run.metrics) for run in read.unfinished("gelu")] == [2]
-    correct = read.finished("baseline")[0].correct
-    assert correct is not None
-    assert correct.sum() == 30
+    right = [read.finished(step)[0].correct for step in ("baseline", "kernel-5")]
+    assert [int(np.sum(correct)) for correct in right] == [30, 30]
+    np.testing.assert_array_equal(*right)
 
 
 def append(text: str) -> Damage:
@@ -111,21 +115,6 @@ def test_the_run_with_other_test_images_is_left_out(make_study: Make) -> None:
     assert "test images" in left_out(study)["baseline/seed-0"]
 
 
-def test_images_in_another_order_are_the_same_images(make_study: Make) -> None:
-    study = make_study(test=50)
-    study.add("depthwise", 20)
-    study.add("width", 25)
-    path = study.folder("width") / "predictions.csv"
-    head, *lines = path.read_text().splitlines()
-    path.write_text("\n".join([head, *reversed(lines)]) + "\n")
-    read = collect.read(study.root)
-    assert read.left_out == ()
-    one, other = (read.finished(step)[0].correct for step in ("depthwise", "width"))
-    assert one is not None
-    assert other is not None
-    assert (one & other).sum() == 20
-
-
 def test_two_networks_of_one_step_are_not_averaged(make_study: Make) -> None:
     study = make_study(test=50)
     for seed, activation in enumerate(("relu", "gelu", "gelu")):
@@ -134,13 +123,6 @@ def test_two_networks_of_one_step_are_not_averaged(make_study: Make) -> None:
         study.edit("config.json", "width", seed, **changes)
     (reason,) = left_out(study).values()
     assert "width/seed-1 is: architecture.activation was 'gelu', is 'relu'" in reason
-
-
-def test_a_step_of_another_regime_is_left_out(make_study: Make) -> None:
-    study = make_study(test=50)
-    study.add("width", 20)
-    study.add("swin-b", 20)
-    assert "not a step of the study's regime" in left_out(study)["swin-b/seed-0"]
 
 
 def test_an_unfinished_run_may_be_in_the_middle_of_a_line(make_study: Make) -> None:
@@ -164,13 +146,6 @@ def test_mixed_code_versions_and_devices_are_named(make_study: Make) -> None:
     assert "2 different code versions" in code
     assert "fff9999: width/seed-0" in code
     assert "NVIDIA H100: width/seed-0" in device
-
-
-def test_a_run_of_fewer_epochs_than_its_recipe_is_left_out(make_study: Make) -> None:
-    study = make_study(test=50)
-    study.add("depthwise", 20)
-    study.add("width", 20, epochs=3)
-    assert "3 epochs, result.json 3 and its recipe 4" in left_out(study)["width/seed-0"]
 
 
 def test_a_folder_that_is_no_study_is_refused_in_one_sentence(

@@ -48,12 +48,3 @@ def test_a_disturbed_run_moves_no_time(make_study: Make) -> None:
         study.add("baseline", 200, seed=seed)
         study.edit("result.json", "baseline", seed, inference_ms_64=milliseconds)
     assert costs.table(study.summary())["inference_ms_64"].tolist() == [2.2]
-
-
-@pytest.mark.parametrize("value", ["fast", True, [1.0]])
-def test_a_cost_that_is_no_number_is_a_damaged_run(make_study: Make, value: object) -> None:
-    study = make_study()
-    study.add("baseline", 200)
-    study.add("stage-ratio", 200)
-    study.edit("result.json", "baseline", inference_ms_1=value)
-    assert [run.name for run in study.summary().study.left_out] == ["baseline/seed-0"]

@@ -10,7 +10,7 @@ import pytest
 
 from ablations.designs import Effect
 from ablations.designs.precedence import Orders, passing
-from report.judgement import Judgement, judge_effects
+from report.judgement import judge_effects
 from report.statistics import Measurements, VarianceComponents
 
 Game = Callable[[int], float]
@@ -29,12 +29,6 @@ def runs_of(
             tuple(map(str, sets)), row, seed, np.arange(len(row)), accuracy, nothing, 10**6
         )
     )
-
-
-def order_share(one: Judgement) -> float:
-    """The part of an effect's variance that comes from drawing orders."""
-    uncertainty = one.estimate.uncertainty["new"]
-    return uncertainty.orders / uncertainty.variance
 
 
 def exact(orders: Orders) -> list[Effect]:
@@ -87,24 +81,6 @@ def test_exact_effects_are_those_of_all_orders_one_by_one(needs) -> None:
     assert sum(found) == pytest.approx(rough(orders.everything) - rough(0))
 
 
-def test_uncertainty_is_shared_between_seeds_and_sampled_orders() -> None:
-    orders = Orders((0,) * 5)
-    rng = np.random.default_rng(1)
-    drawn = orders.draw(30, seed=3)
-    sets = tuple(sorted({done for order in drawn for done in passing(order)}))
-    for game, deviation, of_orders in (
-        (rough, 0.01, True),
-        (lambda done: float(done.bit_count()), 1.0, False),
-    ):
-        noise = runs_of(game, sets, deviation, 3, rng)
-        for one in judge_effects(noise, sampled(orders, drawn), margin=0.3, level=0.05):
-            share = order_share(one)
-            assert (share > 0.9) if of_orders else (share < 0.5)
-    everything = runs_of(rough, orders.sets, 0.5, 3, rng)
-    for one in judge_effects(everything, exact(orders), margin=0.3, level=0.05):
-        assert order_share(one) == 0
-
-
 def test_sampled_effects_cover_what_all_orders_give() -> None:
     orders = Orders((0, 0, 1, 0, 0))
     truth = by_permutations(rough, orders.needs)
@@ -120,47 +96,3 @@ def test_sampled_effects_cover_what_all_orders_give() -> None:
             answer = one.answers["new"]
             covered.append(answer.low <= value <= answer.high)
     assert 0.92 <= np.mean(covered) <= 0.985
-
-
-def test_a_factorials_effects_have_the_error_of_all_its_runs() -> None:
-    signs = np.array(list(itertools.product((-1, 1), repeat=3)))
-    effects = [
-        Effect(
-            name,
-            "",
-            {
-                str(cell): float(sign) / 4
-                for cell, sign in enumerate(signs[:, columns].prod(axis=1))
-            },
-        )
-        for name, columns in (("a", [0]), ("b", [1]), ("a x b", [0, 1]))
-    ]
-    rng = np.random.default_rng(3)
-    covered, squares = [], []
-    for _ in range(200):
-        noise = runs_of(
-            lambda cell: 70 + 1.5 * signs[cell, 0] + 0.5 * signs[cell, :2].prod(),
-            tuple(range(8)),
-            0.6,
-            2,
-            rng,
-        )
-        found = judge_effects(noise, effects, margin=0.3, level=0.05)
-        for one, value in zip(found, (3.0, 0.0, 1.0), strict=True):
-            answer = one.answers["fixed"]
-            covered.append(answer.low <= value <= answer.high)
-            squares.append(answer.standard_error**2)
-    assert np.mean(squares) == pytest.approx(0.6**2 / 4, rel=0.1)
-    assert 0.92 <= np.mean(covered) <= 0.98
-    assert found[0].verdict == "gain"
-
-
-def test_effects_without_all_their_runs_are_left_out_and_still_counted() -> None:
-    noise = runs_of(lambda cell: 70.0 + cell, (0, 1), 0.2, 3, np.random.default_rng(4))
-    effects = [
-        Effect("there", "", {"1": 1.0, "0": -1.0}),
-        Effect("not yet", "", {"2": 1.0, "0": -1.0}),
-    ]
-    (found,) = judge_effects(noise, effects, margin=0.3, level=0.05)
-    assert found.effect.name == "there"
-    assert found.answers["new"].p_holm == pytest.approx(2 * found.answers["new"].p)

@@ -22,7 +22,6 @@ from report.page import FIGURES, TABLES, write
 from studies.plan import Family, Plan, note_plan
 from tests.report.conftest import StudyFolder
 from utils.files import one_writer
-from utils.markdown import plain
 
 Make = Callable[..., StudyFolder]
 PAIR = ("training-recipe", "baseline")
@@ -76,15 +75,6 @@ def test_everything_promised_is_there(whole: StudyFolder) -> None:
     assert files == images | tables | {"report.md", "report.html"}
     assert not list(whole.root.glob(".report-*")), "the folder it was made in is gone"
     assert set(re.findall(r"\((\w+)\.png\)", page(whole))) == set(FIGURES)
-
-
-def test_every_table_is_well_formed(whole: StudyFolder) -> None:
-    found = re.findall(r"(?:^\|.*\|$\n?)+", page(whole), flags=re.MULTILINE)
-    assert len(found) == 7
-    for block in found:
-        head, rule, *rows = block.splitlines()
-        assert re.fullmatch(r"\|(:?-+:?\|)+", rule)
-        assert {row.count("|") for row in rows} == {head.count("|")}
 
 
 def test_the_first_screen_has_scope_reach_and_each_claim(whole: StudyFolder) -> None:
@@ -171,7 +161,7 @@ def test_the_steps_have_difference_interval_and_verdict_first(three_seeds: Study
     assert rows["4 depthwise"][2] == "patchify-stem has no finished run"
     assert "synthetic" not in text
     assert "Deviation: no plan was written before the first result." in text
-    assert "Seed 1 was not run for 0 baseline." in text
+    assert "Not run: seeds 1 and 2 of 0 baseline." in text
 
 
 def test_a_design_without_the_path_begins_with_its_own_table(make_study: Make) -> None:
@@ -242,8 +232,8 @@ def test_what_is_missing_is_listed(whole: StudyFolder, make_study: Make) -> None
     plan = Plan((Family("paper", (PAIR, ("gelu", "kernel-7")), (3,)),), (0, 1, 2))
     note_plan(study.root, plan)
     text = study.report()[1]
-    assert "- In the plan and not run for any step: seeds 1 and 2." in text
-    assert "- Not run yet: 8 kernel-7 and 9 gelu." in text
+    assert "- Not run: seeds 1 and 2 of 0 baseline and 1 training-recipe." in text
+    assert "- Not run: seeds 0, 1 and 2 of 8 kernel-7 and 9 gelu." in text
 
 
 def test_processes_put_a_report_in_its_place_one_after_the_other(make_study: Make) -> None:
@@ -335,7 +325,6 @@ def test_a_report_grows_and_shrinks_with_the_study(make_study: Make) -> None:
     assert not (study.root / "report" / "differences.svg").exists(), "its run is out"
     assert "- width/seed-0: it was made by another config" in text.partition("\n## ")[0]
     assert table(text, "The steps")["5 width"][2] == "no finished run"
-    assert "5 width: no run that can be reported" in text
 
 
 def test_a_folder_without_runs_is_refused_and_nothing_is_written(make_study: Make) -> None:
@@ -360,15 +349,6 @@ def test_hostile_names_cannot_break_the_page(make_study: Make) -> None:
     assert "<b>" not in before_the_script
     assert 'href="http' not in before_the_script
     assert before_the_script.count("<h1") == 1
-
-
-def test_numbers_are_written_as_a_reader_expects() -> None:
-    signed, amount = numbers.signed, numbers.amount
-    assert (signed(1.234), signed(-0.5), signed(-0.001)) == ("+1.23", "−0.50", "0.00")
-    assert (amount(4.089), amount(0.0310), amount(0)) == ("4.09", "0.0310", "0.00")
-    assert numbers.flops_unit([0.004, 0.009]) == ("MFLOPs", 1000)
-    assert numbers.flops_unit([4.1, float("nan")]) == ("GFLOPs", 1)
-    assert plain("a|b_c _d_ *e*\n<f>") == r"a\|b_c \_d\_ \*e\* &lt;f&gt;"
 
 
 def test_importing_the_package_is_light() -> None:

@@ -111,10 +111,3 @@ def test_a_forest_plot_fills_what_is_decided_and_cuts_an_interval_that_would_squ
     arrows = [line.get_marker() for line in axes.lines if line.get_marker() in ("<", ">")]
     assert arrows == ["<", ">"]
     assert [text.get_text() for text in axes.texts] == ["n = 3"] * 3
-
-
-def test_nothing_to_draw_is_no_figure(make_study: Make) -> None:
-    study = make_study(test=200)
-    study.add("depthwise", 0, finished=False, epochs=0)
-    draws = (plots.steps, plots.accuracy_vs_gflops, plots.differences, plots.learning_curves)
-    assert not [draw for draw in draws if draw(study.summary()) is not None]

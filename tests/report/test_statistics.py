@@ -38,19 +38,6 @@ def test_accuracies_and_covariances_are_those_of_numpy() -> None:
     assert runs.with_seeds([0, 2]).seeds_of("b") == (0, 2)
 
 
-def test_on_the_fixed_test_set_two_variants_are_compared_as_by_students_t() -> None:
-    rng = np.random.default_rng(1)
-    a, b = draw(rng, 0.6, 6, 500), draw(rng, 0.55, 6, 500)
-    fitted = components(a=a, b=b)
-    assert not fitted.pool.paired
-    uncertainty = fitted.estimate(B_MINUS_A).uncertainty["fixed"]
-    own = [(100 * array.mean(axis=1)).var(ddof=1) for array in (a, b)]
-    pooled = np.mean(own)
-    shrunk = [max(pooled, (6 * pooled + 5 * variance) / 11) for variance in own]
-    assert uncertainty.seeds == pytest.approx(sum(shrunk) / 6)
-    assert uncertainty.df == pytest.approx(10)
-
-
 def test_the_chance_of_single_images_is_counted_once() -> None:
     rng = np.random.default_rng(2)
     chance = rng.beta(0.5, 0.2, size=20_000)
@@ -69,51 +56,6 @@ def test_the_variance_over_images_is_what_variants_differ_by_image_by_image() ->
     a, b = np.concatenate([easy, hard]), np.concatenate([hard, easy])
     new = components(a=draw(rng, a, 3), b=draw(rng, b, 3)).estimate(B_MINUS_A).uncertainty["new"]
     assert new.images == pytest.approx(100**2 * 0.9**2 / 8000, rel=0.05)
-
-
-def correlated(correlation: float, seeds: int, seed: int) -> VarianceComponents:
-    """Six variants whose accuracies the same seed moves together."""
-    rng = np.random.default_rng(seed)
-    common, alone = rng.normal(size=seeds), rng.normal(size=(6, seeds))
-    shift = 0.02 * (correlation**0.5 * common + (1 - correlation) ** 0.5 * alone)
-    return components(
-        **{
-            f"r{i}": np.concatenate([draw(rng, 0.7 + s, 1, 20_000) for s in own])
-            for i, own in enumerate(shift)
-        }
-    )
-
-
-def test_a_seed_that_moves_variants_together_is_paired_away() -> None:
-    together, apart = correlated(0.8, 8, 4), correlated(0.0, 8, 5)
-    assert together.pool.correlation > 0.3 > apart.pool.correlation
-    one, other = (
-        fitted.estimate({"r1": 1.0, "r0": -1.0}).uncertainty["fixed"]
-        for fitted in (together, apart)
-    )
-    assert one.df == other.df == pytest.approx(5 * 7)
-    assert one.standard_error < 0.65 * other.standard_error
-
-
-def test_seeds_that_are_not_shared_are_not_paired_away() -> None:
-    runs = correlated(0.9, 6, 5).runs
-    apart = np.where(runs.variant == 0, runs.seed < 3, (runs.variant > 1) | (runs.seed >= 3))
-    paired = (runs.variant > 1) | (runs.seed < 3)
-    one, other = (
-        VarianceComponents(runs.select(mask)).estimate({"r1": 1.0, "r0": -1.0}).uncertainty["fixed"]
-        for mask in (apart, paired)
-    )
-    assert one.standard_error > 2 * other.standard_error
-
-
-def test_one_seed_everywhere_says_nothing_about_seeds() -> None:
-    rng = np.random.default_rng(6)
-    fitted = components(a=draw(rng, 0.7, 1, 900), b=draw(rng, 0.6, 1, 900))
-    estimate = fitted.estimate(B_MINUS_A)
-    assert not estimate.uncertainty
-    (a, ab), (_, b) = fitted.runs.covariance
-    expected = (a + b - 2 * ab) / 900 + 2 * (100 / 900) ** 2
-    assert estimate.these_runs.images == pytest.approx(expected)
 
 
 def test_a_variant_with_one_seed_can_borrow_the_spread_of_the_others() -> None:
