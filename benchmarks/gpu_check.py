@@ -322,7 +322,8 @@ def _study(
         dataset.name, setting.regime, setting.resolution, precision, modern, classic
     )
     setup = PAPER.setup(step, regime, config, len(dataset.classes))
-    study = open_study(folder / "runs" / "study", config, dataset.summary, dataset.fingerprint)
+    fingerprint = dataset.fingerprint()
+    study = open_study(folder / "runs" / "study", config, dataset.summary, fingerprint)
     return Run(
         study, step, PAPER.step(step, regime).number, 0, setup.architecture, setup.recipe
     ), stores

@@ -103,6 +103,8 @@ def check(name: str, root: Path | str, *, create_root: bool = False) -> Located:
             missing, empty, unwritable or half downloaded, or has a class without images.
     """
     kind, _, path = name.partition(":")
+    if name not in ORIGINS and ("/" in name or os.path.isdir(name)) and kind != "imagefolder":
+        kind, path = "imagefolder", name
     key = f"{kind}:PATH" if f"{kind}:PATH" in ORIGINS else name
     if key not in ORIGINS:
         kinds = [known.partition(":")[0] for known in NAMES]

@@ -5,11 +5,13 @@ that the build of an image store can list every bad image instead of ending at t
 """
 
 import errno
+import importlib
+import io
 import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,16 +22,23 @@ MAX_PIXELS = 89_478_485
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 """Errors that say nothing about the image: it must not be left out for them."""
 _EXIF_ORIENTATION = 0x0112
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+"""Bytes 8 to 12 of a phone's HEIC files, which may have any suffix."""
+Encoded = str | os.PathLike[str] | bytes
+"""The path of an image file, or its contents."""
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # this module gives its own reasons
+with suppress(ImportError):  # an extra for HEIC, which Pillow lacks
+    importlib.import_module("pillow_heif").register_heif_opener()
 
 
 class UnreadableImage(ValueError):
     """An image that cannot be read; the message is the reason, without the image's name."""
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Decode an image file to uint8 RGB of shape (H, W, 3), upright.
+def read_image(image: Encoded) -> np.ndarray:
+    """Decode an image to uint8 RGB of shape (H, W, 3), upright.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its upper
     byte, and of an animation the first frame is taken.
@@ -39,22 +48,30 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             plain meaning.
         OSError: there is too little memory to decode it, or too many files are open.
     """
-    with _opened(path) as image:
-        if image.mode == "F":
+    with _opened(image) as opened:
+        if opened.mode == "F":
             raise UnreadableImage("floating-point pixels, whose range no file states")
-        return np.asarray(to_rgb(image))
+        return np.asarray(to_rgb(opened))
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Check by its header that a file is an image."""
+    with suppress(UnreadableImage):
+        image_size(path)
+        return True
+    return False
+
+
+def image_size(image: Encoded) -> tuple[int, int]:
     """(height, width) in pixels that `read_image` will give, from the file's header alone.
 
     Raises:
         UnreadableImage, OSError: as `read_image`, as far as the header shows it.
     """
-    with _opened(path) as image:
-        width, height = image.size
+    with _opened(image) as opened:
+        width, height = opened.size
         # Pillow turns TIFF images itself, their size included.
-        orientation = 1 if image.format == "TIFF" else image.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = 1 if opened.format == "TIFF" else opened.getexif().get(_EXIF_ORIENTATION, 1)
         return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
@@ -75,14 +92,15 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def _opened(source: Encoded) -> Iterator[Image.Image]:
     """Open the image for the block; every exception becomes one of `read_image`'s errors."""
+    path = "the image" if isinstance(source, bytes) else source
     try:
-        mode = os.stat(path).st_mode
+        mode = stat.S_IFREG if isinstance(source, bytes) else os.stat(source).st_mode
         if not stat.S_ISREG(mode):  # a named pipe would wait for a writer
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
             raise UnreadableImage(f"not a file but {kind}")
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -95,10 +113,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except Exception as error:  # decoders raise anything, from struct.error to SyntaxError
         if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
             raise OSError(f"{path} cannot be read now ({error.strerror}); start again") from None
-        raise UnreadableImage(_reason(error, path)) from error
+        raise UnreadableImage(_reason(error, source)) from error
 
 
-def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
+def _reason(error: Exception, source: Encoded) -> str:
+    path = "<bytes>" if isinstance(source, bytes) else os.fspath(source)
     match error:
         case Image.DecompressionBombError():
             return f"more than {MAX_PIXELS:,} pixels: a decompression bomb?"
@@ -107,9 +126,19 @@ def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
         case PermissionError():
             return "no permission to read it"
         case UnidentifiedImageError():
-            return "not an image" if os.path.getsize(path) else "an empty file"
-    message = " ".join(str(error).replace(os.fspath(path), "the file").split())
+            return _not_an_image(source)
+    message = " ".join(str(error).replace(path, "the file").split())
     return f"{type(error).__name__}: {message}"
+
+
+def _not_an_image(source: Encoded) -> str:
+    start = source[:12] if isinstance(source, bytes) else b""
+    if not isinstance(source, bytes):
+        with open(source, "rb") as file:
+            start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS:
+        return "a HEIC image: install pillow-heif"
+    return "not an image" if start else "an empty file"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

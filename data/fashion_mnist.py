@@ -77,6 +77,9 @@ class GreyPixels:
     def stamp(self, index: int) -> tuple[int, int]:
         return SIDE * SIDE, 0
 
+    def content(self, index: int) -> None:
+        return None
+
     def take(self, indices: Sequence[int]) -> "GreyPixels":
         return GreyPixels(self.file, self.count, tuple(self.indices[index] for index in indices))
 

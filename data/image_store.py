@@ -29,7 +29,7 @@ from data.splits import Split
 from utils.files import one_writer, require_free, sync_files, sync_folder
 from utils.text import first_few, printable, readable_bytes
 
-VERSION = 2
+VERSION = 3
 """Version of the store's format and of decoding. A store of another version is built again."""
 BLOCK = 512
 """Images that are decoded before they are written, and checked together."""
@@ -39,7 +39,8 @@ class ImageStore:
     """N decoded images of varied shape, read from a memory map; safe to hand to worker processes.
 
     `ids` are their names, `labels` an int64 tensor (N,), `shapes` an int64 tensor (N, 2) of
-    (height, width), `skipped` the names of the split's images that cannot be read.
+    (height, width), `contents` their `Source.content`, `skipped` the names of those that cannot be
+    read.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -60,6 +61,8 @@ class ImageStore:
                 self.labels = torch.from_numpy(index["labels"])
                 self.shapes = torch.from_numpy(index["shapes"])
                 self.stamps: np.ndarray = index["stamps"]
+                contents: list[int] = index["contents"].tolist()
+                self.contents = [None if content < 0 else content for content in contents]
                 self._checksums: list[int] = index["checksums"].tolist()
                 self._offsets: list[int] = index["offsets"].tolist()
             self._shapes: list[list[int]] = self.shapes.tolist()
@@ -90,6 +93,19 @@ class ImageStore:
     def nbytes(self) -> int:
         """Bytes of all images together."""
         return self._offsets[-1]
+
+    def copies(self, of: "ImageStore") -> list[str]:
+        """The names of images whose files are, byte for byte, those of images of another store."""
+
+        def files(store: ImageStore) -> list[tuple[int | None, int]]:
+            return list(zip(store.contents, store._checksums, strict=True))
+
+        known = set(files(of))
+        return [
+            name
+            for name, file in zip(self.ids, files(self), strict=True)
+            if file in known and file[0] is not None
+        ]
 
     def verify(self, threads: int = 1) -> None:
         """Compare every image with its checksum, 1 GB/s a thread or more.
@@ -226,15 +242,18 @@ def _decode(
 ) -> dict[int, str]:
     """Write the store's files into `part`. Returns the reasons why images cannot be read."""
 
-    def decode(index: int) -> np.ndarray | str:
+    def decode(index: int) -> tuple[np.ndarray | str, int]:
         try:
             image = split.read(index)
         except UnreadableImage as error:
-            return printable(error)
-        return resize(image, resized_shape(image.shape[0], image.shape[1], short_side))
+            return printable(error), -1
+        content = split.source.content(index)
+        shape = resized_shape(image.shape[0], image.shape[1], short_side)
+        return resize(image, shape), -1 if content is None else content
 
     bad: dict[int, str] = {}
     good, shapes, checksums, offsets = list[int](), list[tuple[int, ...]](), list[int](), [0]
+    contents = list[int]()
     with (
         ThreadPoolExecutor(threads) as pool,
         open(part / "images.bin", "wb") as file,
@@ -242,12 +261,13 @@ def _decode(
     ):
         for first in range(0, len(split), BLOCK):
             block = range(first, min(first + BLOCK, len(split)))
-            for index, image in zip(block, pool.map(decode, block)):
+            for index, (image, content) in zip(block, pool.map(decode, block)):
                 if isinstance(image, str):
                     bad[index] = image
                     continue
                 file.write(image.data)
                 good.append(index)
+                contents.append(content)
                 shapes.append(image.shape[:2])
                 checksums.append(zlib.crc32(image.data))
                 offsets.append(offsets[-1] + image.nbytes)
@@ -256,6 +276,7 @@ def _decode(
         part / "index.npz",
         labels=np.array(split.labels, np.int64)[good],
         shapes=np.array(shapes, np.int64).reshape(-1, 2),
+        contents=np.array(contents, np.int64),
         checksums=np.array(checksums, np.int64),
         offsets=np.array(offsets, np.int64),
         stamps=stamps,

@@ -130,6 +130,9 @@ class Drawn:
     def stamp(self, index: int) -> tuple[int, int]:
         return VERSION, 0
 
+    def content(self, index: int) -> None:
+        return None
+
     def take(self, indices: Sequence[int]) -> "Drawn":
         return Drawn(tuple(self.numbers[index] for index in indices))
 

@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import zlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from data.decode import image_size, read_image
+from utils.text import first_few
 
 HELD_OUT = 0.1
 """Share of each class's training images to hold out where no validation split is given."""
+_ROLES = {
+    "train": ("train", "training"),
+    "validation": ("val", "validation", "valid"),
+    "test": ("test", "testing"),
+}
+"""Names of splits on disk, in lower case, the preferred one first."""
 
 
 class Source(Protocol):
@@ -32,6 +40,9 @@ class Source(Protocol):
 
     def stamp(self, index: int) -> tuple[int, int]:
         """(bytes, modification time in ns) of the image's file; (-1, -1) where it is missing."""
+
+    def content(self, index: int) -> int | None:
+        """crc32 of the encoded image; None where its name defines it, as in a published file."""
 
     def take(self, indices: Sequence[int]) -> Source:
         """The same source with only these images, in this order."""
@@ -55,6 +66,12 @@ class Files:
         except OSError:
             return -1, -1
         return status.st_size, status.st_mtime_ns
+
+    def content(self, index: int) -> int | None:
+        try:
+            return zlib.crc32(self.paths[index].read_bytes())
+        except OSError:
+            return None
 
     def take(self, indices: Sequence[int]) -> Files:
         return Files(tuple(self.paths[index] for index in indices))
@@ -107,6 +124,8 @@ class Dataset:
     skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of the images that were left out because they cannot be read, by split: those of
     `splits` are others."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the images were found, a sentence each."""
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -117,7 +136,8 @@ class Dataset:
         """Facts for study.json."""
         sizes = {name: len(split) for name, split in self.splits.items()}
         about = {"name": self.name, "description": self.description, "synthetic": self.synthetic}
-        return {**about, "classes": self.classes, **sizes, "skipped": self.skipped}
+        notes = {"notes": self.notes} if self.notes else {}
+        return {**about, "classes": self.classes, **sizes, "skipped": self.skipped, **notes}
 
     def without(self, unreadable: Mapping[str, Collection[str]]) -> Dataset:
         """The data set without these images, by split and name."""
@@ -134,15 +154,22 @@ class Dataset:
             skipped={part: tuple(names) for part, names in unreadable.items() if names},
         )
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 over classes, and every split's names, labels and file sizes."""
+    def fingerprint(self, contents: Mapping[str, Sequence[int | None]] | None = None) -> str:
+        """sha256 over classes, and every split's names, labels, file sizes and contents; not over
+        the path.
+
+        Args:
+            contents: `Source.content` of each image by split, where they are known already; else
+                all images are read.
+        """
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for name, split in self.splits.items():
             digest.update(f"\n{name} {len(split)}\n".encode())
-            sizes = (split.source.stamp(index)[0] for index in range(len(split)))
-            for row in zip(split.ids, split.labels, sizes, strict=True):
-                digest.update(json.dumps(row).encode())
+            for index in range(len(split)):
+                source = split.source
+                content = contents[name][index] if contents else source.content(index)
+                row = [split.ids[index], split.labels[index], source.stamp(index)[0]]
+                digest.update(json.dumps(row if content is None else [*row, content]).encode())
         return digest.hexdigest()
 
 
@@ -170,20 +197,56 @@ def complete(
     parts: Mapping[str, Split],
     description: str,
     synthetic: bool = False,
+    notes: Sequence[str] = (),
 ) -> Dataset:
     """A data set of the splits `parts`: train, and what is given of validation and test.
 
     A split that is not given is held out from train: 10 % of all its images.
     """
     splits = dict(parts)
-    prefix = splits["train"].name.removesuffix("-train")
+    stem = splits["train"].name.removesuffix("-train")
     share = HELD_OUT
     for part in ("test", "validation"):
         if part in splits:
             continue
         kept, held = hold_out(splits["train"], share)
-        splits[part] = splits["train"].take(held, f"{prefix}-{part}")
-        splits["train"] = splits["train"].take(kept, f"{prefix}-train")
+        splits[part] = splits["train"].take(held, f"{stem}-{part}")
+        splits["train"] = splits["train"].take(kept, f"{stem}-train")
         share /= 1 - HELD_OUT  # the rest is smaller
+    notes = [*notes, *(_single_images(classes, part, splits[part]) for part in ("train", "test"))]
     train, validation, test = splits["train"], splits["validation"], splits["test"]
-    return Dataset(name, classes, train, validation, test, synthetic, description)
+    said = tuple(note for note in notes if note)
+    return Dataset(name, classes, train, validation, test, synthetic, description, notes=said)
+
+
+def _single_images(classes: Sequence[str], part: str, split: Split) -> str:
+    """A note about the classes that have one image in a split, if there are any."""
+    counts = np.bincount(split.labels, minlength=len(classes))
+    few = [name for name, count in zip(classes, counts) if count == 1]
+    return f"{len(few):,} of {len(classes):,} classes have one {part} image ({first_few(few)})" * (
+        len(few) > 0
+    )
+
+
+def split_roles(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Which of the folders or files `names` is which split, by train, validation and test; notes.
+
+    Where there is no test set, val serves as one, as in ImageNet's folders.
+    """
+    lower = {name.lower(): name for name in names}
+    roles = {
+        role: lower[name] for role, known in _ROLES.items() for name in known[::-1] if name in lower
+    }
+    if "train" not in roles or "test" in roles or "validation" not in roles:
+        return roles, []
+    name = roles["test"] = roles.pop("validation")
+    return roles, [f"{name} serves as the test set; validation images are held out of train"]
+
+
+def prefix(path: Path) -> str:
+    """The beginning of the names of the splits below `path`, safe as a file name.
+
+    Two folders of one name are two data sets, so it has a digest of the full path.
+    """
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", path.name) + "-" + digest

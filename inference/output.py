@@ -2,6 +2,8 @@
 
 import io
 import json
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -12,7 +14,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from data.decode import read_image
-from data.folders import IMAGE_SUFFIXES, images_below
+from data.folders import list_images, other_files
 from inference.predictor import Predictor, load
 from utils.files import write_atomically
 from utils.text import printable
@@ -50,17 +52,22 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         ValueError: a path does not exist, or a folder holds no image.
     """
     files: list[Path] = []
+    others = Counter[str]()
     for path in paths:
-        inside = [path / name for name in images_below(path)] if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            names, rest = list_images(path)
+            inside, others = [path / name for name in names], others + rest
         if not inside:
-            raise ValueError(
-                f"the folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}): name another"
-            )
+            has = f", only {other_files(others)}" if others else ""
+            raise ValueError(f"the folder {path} holds no images{has}: name another")
         if not path.exists():
             raise ValueError(f"{path} does not exist: give an image, or a folder of images")
         files += inside
     if not files:
         raise ValueError("no image was given: give one or more images or folders of images")
+    if others:
+        print(f"left out: {printable(other_files(others))}", file=sys.stderr)
     return files
 
 

@@ -121,6 +121,8 @@ class DatasetRecord:
     test: int
     skipped: Mapping[str, Sequence[str]]
     """Unreadable images that were left out, by split; the sizes are without them."""
+    notes: Sequence[str] = ()
+    """How the images were found: files left out, splits of other names, copies."""
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def _merged_study(
     if not one:
         return other
     for key in sorted({*one, *other} - {"name", "designs", "plans"}):
-        if key == "config" and one.get("hash") == other.get("hash"):
+        if key in ("config", "dataset") and one.get("hash") == other.get("hash"):
             continue  # they differ at most in where the images are
         if one.get(key) != other.get(key):
             raise ValueError(

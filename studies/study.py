@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.datasets import NAMES
 from studies.identity import hexdigest
 from training.recipe import StudyConfig
 from training.spec import CONFIG, RESULT
@@ -170,7 +171,10 @@ def find_study(folder: Path, config: StudyConfig) -> Study:
     different = [
         f"{key} ({before.get(key)} there, {value} here)"
         for key, value in now.items()
-        if before.get(key) != value and (key, value) != ("precision", "auto")
+        if before.get(key) != value
+        and (key, value) != ("precision", "auto")
+        # Images in a folder are known by their contents, wherever it is.
+        and not (key == "dataset" and {before.get(key), value}.isdisjoint(NAMES))
     ]
     if different:
         raise ValueError(
@@ -212,8 +216,8 @@ def open_study(
     existing = find_study(folder, config)  # another process may have created it
     if existing != study or read_json(path).get("hash") != study.hash:
         raise ValueError(
-            f"{folder} holds a study of other images: data set {config.dataset!r} has changed "
-            "since; restore it, or give this study a name of its own with --study NAME"
+            f"{folder} holds a study of other images than those of {config.dataset!r}: restore "
+            "them, or give this study a name of its own with --study NAME"
         )
     return study
 

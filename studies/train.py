@@ -42,7 +42,7 @@ from training.recipe import StudyConfig
 from training.spec import rank_info, short_side
 from training.train import record_initial_weights, require_batch_norm
 from utils.files import require_folder, require_writable
-from utils.text import duration, first_few, left_out, listed, one_line
+from utils.text import duration, first_few, left_out, listed, one_line, printable
 
 _WEEK = 7 * 24 * 3600
 _DATASETS = Path(__file__).parents[1] / "datasets"
@@ -199,8 +199,9 @@ def _plan(request: Request) -> _Task:
         run.check_processes(rank.count)
     for run in {run.step: run for run in runs}.values():
         require_batch_norm(run.architecture, run.recipe, config.resolution)
-    for line in notes(device, config.precision):
-        print(f"runner.py: {line}", file=sys.stderr)
+    about = dataset.dataset.notes if dataset.dataset and launch.workers_here() == 1 else ()
+    for line in (*about, *notes(device, config.precision)):
+        print(f"runner.py: {printable(line)}", file=sys.stderr)
     execution = Execution(
         device,
         find_workers(options.execution.workers, device, launch.workers_here() * rank.local_count),
@@ -324,7 +325,11 @@ def _run(task: _Task, estimate: CostEstimate | None, stop: StopRequest) -> int:
     dataset = dataset.without(stores.skipped)
     if dataset.skipped:
         print(one_line(f"left out: {left_out(dataset.skipped)}"), file=sys.stderr)
-    study = open_study(study.folder, study.config, dataset.summary, dataset.fingerprint)
+    if copies := stores.copies():
+        print(one_line(copies), file=sys.stderr)
+        dataset = replace(dataset, notes=(*dataset.notes, copies))
+    fingerprint = dataset.fingerprint(stores.contents)
+    study = open_study(study.folder, study.config, dataset.summary, fingerprint)
     note_design(study.folder, request.design.record)
     if request.plan is not None:
         note_plan(study.folder, request.plan)

@@ -16,6 +16,7 @@ from data.splits import Dataset
 from models.convolution import rewrite
 from training.device import depthwise_kernel, is_accelerator, threads
 from training.processes import ALONE, Processes
+from utils.text import first_few
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,28 @@ class Stores:
     classes: tuple[str, ...]
 
     @property
+    def splits(self) -> dict[str, ImageStore]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
     def skipped(self) -> dict[str, tuple[str, ...]]:
         """Names of unreadable images that are left out, by split."""
-        stores = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {part: store.skipped for part, store in stores.items() if store.skipped}
+        return {part: store.skipped for part, store in self.splits.items() if store.skipped}
+
+    @property
+    def contents(self) -> dict[str, list[int | None]]:
+        """`data.splits.Source.content` of the images, by split."""
+        return {part: store.contents for part, store in self.splits.items()}
+
+    def copies(self) -> str:
+        """A note about test images that are training images too; empty where there are none."""
+        copies = self.test.copies(self.train)
+        if not copies:
+            return ""
+        return (
+            f"{len(copies):,} of {len(self.test):,} test images are copies of training images "
+            f"({first_few(copies)})"
+        )
 
 
 def open_stores(

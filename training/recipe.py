@@ -196,7 +196,7 @@ class StudyConfig:
 
     dataset: Annotated[
         str,
-        tyro.conf.arg(help=f"{', '.join(NAMES)}; PATH: images of your own, a folder per class."),
+        tyro.conf.arg(help=f"{', '.join(NAMES)}, or PATH alone: your own images."),
     ] = "food101"
     """A name in `data.datasets`."""
     regime: str = "tiny"

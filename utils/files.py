@@ -141,8 +141,18 @@ def sync_files(folder: Path) -> None:
     sync_folder(folder)
 
 
+def sync_tree(folder: Path) -> None:
+    """Flush all that is below `folder` to disk."""
+    if hasattr(os, "sync"):  # once for all, where there is that
+        os.sync()
+        return
+    for place, _, _ in os.walk(folder):
+        sync_files(Path(place))
+
+
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what is open for writing, and opens no folder.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

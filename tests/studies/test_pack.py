@@ -157,7 +157,10 @@ def test_parts_from_two_machines_are_merged_into_the_whole(
 ) -> None:
     for part, designs in zip(parts, (["a", "b"], ["b", "c"]), strict=True):
         record = json.loads((part / "study.json").read_text())
-        (part / "study.json").write_text(json.dumps(record | {"designs": designs}))
+        config = record["config"] | {"dataset": f"imagefolder:{part}"}  # of the same hash
+        dataset = record["dataset"] | {"name": config["dataset"]}
+        record |= {"designs": designs, "config": config, "dataset": dataset}
+        (part / "study.json").write_text(json.dumps(record))
     pack.pack(parts[1], tmp_path / "other.pack")
     pack.merge([parts[0], tmp_path / "other.pack"], tmp_path / "whole.pack")
     pack.pack(study.root, tmp_path / "s.pack")

@@ -48,10 +48,15 @@ def test_another_config_is_refused_and_named(tmp_path, other, named) -> None:
         find_study(tmp_path / "s", replace(CONFIG, **other))
 
 
-def test_other_images_are_refused(tmp_path) -> None:
-    open_study(tmp_path / "s", CONFIG, {}, "abc")
-    with pytest.raises(ValueError, match="other images"):
-        open_study(tmp_path / "s", CONFIG, {}, "def")
+def test_a_study_continues_at_another_path_but_not_with_other_images(tmp_path) -> None:
+    here, there = (replace(CONFIG, dataset=name) for name in ("imagefolder:/a", "/b/c"))
+    open_study(tmp_path / "s", here, {}, "abc")
+    assert open_study(tmp_path / "s", there, {}, "abc").config == there
+    for config in (here, there):
+        with pytest.raises(ValueError, match="other images"):
+            open_study(tmp_path / "s", config, {}, "def")
+    with pytest.raises(ValueError, match=r"dataset \(imagefolder:/a there, food101 here\)"):
+        find_study(tmp_path / "s", replace(CONFIG, dataset="food101"))
 
 
 def test_a_study_of_an_older_format_is_refused_with_what_to_do(tmp_path) -> None:

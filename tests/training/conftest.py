@@ -42,7 +42,7 @@ def make_run(tmp_path: Path, dataset: Dataset) -> MakeRun:
         regime = get_regime("mini")
         recipe = RECIPE.change(**changes)
         config = StudyConfig(dataset.name, "pocket", 32, "fp32", recipe, CLASSIC)
-        opened = open_study(tmp_path / study, config, {}, dataset.fingerprint)
+        opened = open_study(tmp_path / study, config, {}, dataset.fingerprint())
         found = PAPER.step(step, regime)
         return Run(
             opened,
