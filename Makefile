@@ -29,7 +29,10 @@ unexport $(GIVEN)
 # `make ablation-step 3 GPUS=8`: as many processes, which share the run.
 TORCHRUN = $(if $(GPUS),$(if $(filter-out 1,$(words $(GPUS)))$(filter-out $(shell seq 1024),$(GPUS)),$(error \
   GPUS is $(GPUS): give how many processes share the run, one for each GPU))-m torch.distributed.run \
-  --standalone --nproc-per-node=$(GPUS))
+  --standalone --nproc-per-node=$(GPUS) $(NOHUP))
+# Under nohup, where SIGHUP is ignored, torchrun would end with the terminal all the same.
+NOHUP = $(shell sed -n 's/^SigIgn:.*[13579bdf]$$/--signals-to-handle=SIGTERM,SIGINT,SIGQUIT/p' \
+  /proc/self/status 2>/dev/null)
 
 TARGETS = help demo ablation-step all-ablations ablation status report judge pack unpack merge steps show check predict \
   export test test-all test-slurm lint clean
@@ -41,7 +44,10 @@ $(if $(filter $(TARGETS),$(GOALS)),$(error $(filter $(TARGETS),$(GOALS)) is a ta
 .PHONY: $(GOALS)
 $(foreach goal,$(GOALS),$(eval $(goal): ; @:))
 endif
-WORDS = $(call split,$(GOALS) $(value N) $(foreach image,$(value IMAGE),$(or $(wildcard $(image)),$(image))))
+# One image, whose name may have spaces, or several.
+FILES = $(if $(shell [ -e $(call quote,$(value IMAGE)) ] && echo yes),$(call quote,$(value IMAGE)),$(call \
+  split,$(foreach image,$(value IMAGE),$(or $(wildcard $(image)),$(image)))))
+WORDS = $(call split,$(GOALS) $(value N)) $(FILES)
 
 .DEFAULT_GOAL := help
 .PHONY: $(TARGETS)

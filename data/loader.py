@@ -8,8 +8,10 @@ as floats on the device.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -289,7 +291,21 @@ def _in_workers(
             pin_memory=pin,
             worker_init_fn=partial(_become_worker, parent=os.getpid()),
         )
-        batches = iter(loader)
+        before = multiprocessing.active_children()
+        try:
+            batches = iter(loader)
+        except OSError as error:
+            # Those that did start ignore SIGTERM, and Python would wait for them at its end.
+            for worker in set(multiprocessing.active_children()) - set(before):
+                worker.kill()
+            # The half-made iterator, which only the traceback holds, prints another when it goes.
+            hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+            error.__traceback__ = None
+            sys.unraisablehook = hook
+            raise OSError(
+                f"{workers} workers could not be started ({error.strerror}): give fewer --workers, "
+                "or raise the limits of this machine (ulimit -n, ulimit -u)"
+            ) from None
     failure = None
     for batch in batches:
         if isinstance(batch, Exception):
@@ -326,11 +342,11 @@ class _Careful(Dataset["Prepared | Exception"]):
 
 
 def _become_worker(_: int, parent: int) -> None:
-    """End with the training process, and leave Ctrl-C and SIGTERM, which reach the whole process
-    group, to it."""
+    """End with the training process, and leave signals that reach the whole process group to it."""
     end_with(parent)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,13 @@ def test_words_and_variables_arrive_as_they_were_given(words, make: Make) -> Non
     assert not (ROOT / "made").exists()
 
 
+def test_an_image_whose_name_has_spaces_is_one_image(make: Make, tmp_path) -> None:
+    image = tmp_path / "my images/it's $x.jpg"
+    image.parent.mkdir()
+    image.touch()
+    assert json.loads(make("predict", f"IMAGE={image}").stdout)[1:] == ["predict", str(image)]
+
+
 def test_a_preset_in_the_environment_yields_to_the_command_line(make: Make) -> None:
     around = {"PRESET": "pocket", "LR": "1"}
     assert json.loads(make("ablation", **around).stdout)[1:] == ["all", "--preset=pocket"]
@@ -109,3 +117,13 @@ def test_what_the_runner_would_never_see_is_refused(words, message, make: Make) 
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torchrun's own rule holds")
+def test_a_run_on_several_gpus_goes_on_without_its_terminal_under_nohup(make) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        words = json.loads(make("ablation-step", "3", "GPUS=2").stdout)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "--signals-to-handle=SIGTERM,SIGINT,SIGQUIT" in words

@@ -4,6 +4,7 @@ written."""
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -305,7 +306,7 @@ def test_help_and_refusals_do_not_import_torch(request_line) -> None:
 
 
 @pytest.mark.slow
-def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(
+def test_a_stop_or_a_lost_terminal_saves_exits_with_75_and_the_same_command_goes_on(
     quick_study, tmp_path
 ) -> None:
     command = [sys.executable, "runner.py", "train", "1", *quick_study, "--epochs", "200"]
@@ -319,14 +320,19 @@ def test_a_termination_signal_saves_exits_with_75_and_the_same_command_goes_on(
     assert "was stopped in epoch" in complaint
     done = len((folder / "metrics.jsonl").read_text().splitlines())
     assert 1 <= done < 200
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    terminal, its_end = os.openpty()
+    setsid = ["setsid", "--ctty"]  # the terminal is the command's own, as in an ssh connection
+    with subprocess.Popen(
+        [*setsid, *command], cwd=ROOT, stdin=its_end, stdout=its_end, stderr=its_end
+    ) as process:
+        os.close(its_end)
         while (
             len((folder / "metrics.jsonl").read_text().splitlines()) == done
             and process.poll() is None
         ):
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        os.close(terminal)
+        process.wait(timeout=60)
     assert process.returncode == 75
     epochs = [
         json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()

@@ -1,4 +1,5 @@
-"""Stopping on request: the first SIGTERM or Ctrl-C lets a run save, the second ends it at once."""
+"""Stopping on request: the first SIGTERM, Ctrl-C or lost terminal lets a run save, the second
+SIGTERM or Ctrl-C ends it at once."""
 
 import os
 import signal
@@ -13,6 +14,8 @@ Item = TypeVar("Item")
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
 """Exit codes; the last: stopped on request, the same command resumes."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_HANGUP = getattr(signal, "SIGHUP", None)
+"""The terminal is gone, such as that of an ssh connection; None on Windows."""
 
 
 class Stopped(Exception):
@@ -48,11 +51,13 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(alone: bool = True) -> Iterator[StopRequest]:
-    """Within the block SIGTERM and SIGINT set the request, or raise KeyboardInterrupt where it is
-    not handled.
+    """Within the block SIGTERM, SIGINT and SIGHUP set the request, or raise KeyboardInterrupt where
+    it is not handled.
 
-    A second signal ends the process at once with exit code 75. A process that is not `alone` was
-    started by torchrun, which repeats signals: there only the first one counts, also afterwards.
+    A second signal ends the process at once with exit code 75, but for SIGHUP, which a terminal
+    sends twice. A process that is not `alone` was started by torchrun, which repeats signals: there
+    only the first one counts, also afterwards. Under nohup SIGHUP does nothing, unless torchrun
+    passes it on.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -60,6 +65,8 @@ def stop_on_signals(alone: bool = True) -> Iterator[StopRequest]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if request.requested and number == _HANGUP:
+            return
         if request.requested and alone:
             os.write(2, b"runner.py: second signal, ended at once; the same command resumes\n")
             os._exit(STOPPED)
@@ -67,7 +74,10 @@ def stop_on_signals(alone: bool = True) -> Iterator[StopRequest]:
         if not request.is_handled:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    numbers = list(_SIGNALS)
+    if _HANGUP and not (alone and signal.getsignal(_HANGUP) is signal.SIG_IGN):
+        numbers.append(_HANGUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield request
     finally:

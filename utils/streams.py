@@ -1,6 +1,7 @@
 """Output of a command that goes on when its reader has left (`runner.py all | head -1`)."""
 
 import contextlib
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ class Patient:
     def _drop_when_closed(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal is gone
+                raise
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 

@@ -3,8 +3,11 @@
 import multiprocessing
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +248,31 @@ def test_a_failure_reaches_the_training_process_and_workers_end(kind, workers, m
     with pytest.raises(OSError, match=message):
         train(kind(64), OFF, workers=workers)
     assert multiprocessing.active_children() == []
+
+
+FEW_FILES = """
+import resource, sys
+from tests.data.test_loader import OFF, Store, train
+store = Store(64)
+used = len(__import__("os").listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 12, used + 12))
+try: train(store, OFF, workers=8)
+except OSError as error: print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+def test_workers_that_cannot_all_be_started_end_with_one_line() -> None:
+    """Those that did start used to keep the process from ending."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FEW_FILES],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "give fewer --workers" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr

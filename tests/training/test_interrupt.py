@@ -33,7 +33,7 @@ def assert_gone(process: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_work_that_nobody_could_save(number) -> None:
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), stop_on_signals():
@@ -41,7 +41,7 @@ def test_a_signal_ends_work_that_nobody_could_save(number) -> None:
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_sets_the_request_where_it_is_handled(number) -> None:
     with stop_on_signals() as stop, stop.handled():
         signal.raise_signal(number)
@@ -55,15 +55,26 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
         "import os, signal\nfrom training.interrupt import stop_on_signals\n"
         "with stop_on_signals() as stop, stop.handled():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    assert stop\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)  # a terminal repeats it\n"
+        "    print('saving', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('still here')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (STOPPED, "")
+    assert (done.returncode, done.stdout) == (STOPPED, "saving\n")
     assert "second signal" in done.stderr
+
+
+def test_under_nohup_a_lost_terminal_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_under_torchrun_only_the_first_signal_counts() -> None:
