@@ -94,6 +94,7 @@ def test_the_comparison_is_in_true_float32_on_a_gpu(monkeypatch) -> None:
     assert all(torch.isfinite(each).all() for each in autotune._outcome(WORK, ComputeOptions()))
 
 
+@pytest.mark.slow
 def test_a_compiler_or_a_memory_that_fails_loses(seconds_of, monkeypatch) -> None:
     def seconds(options: ComputeOptions) -> float:
         if options.compile:
@@ -177,6 +178,7 @@ def test_the_batch_that_fits_is_found_by_trying(batch, mixup, fits, parts, monke
     assert micro_batches_that_fit(replace(WORK, recipe=recipe, resolution=8)) == parts
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_with_and_without_a_trial_that_chooses_its_options(
     make_run, stores, execution, monkeypatch
 ) -> None:
