@@ -249,7 +249,8 @@ def steps(summary: Summary) -> Figure | None:
     finished = table[table["runs"] > 0].set_index("name")
     far = far_below(summary)
     near = finished.drop(index=list(far))
-    low, high = near["top1"].min(), near["top1"].max()
+    spread = near["top1_std"].fillna(0)
+    low, high = (near["top1"] - spread).min(), (near["top1"] + spread).max()
     start = max(0.0, math.floor(low - 0.35 * max(high - low, 1.0)))
     unit, scale = flops_unit(finished["gflops_paper_convention"])
     colors = group_colors(rows)
@@ -271,8 +272,7 @@ def steps(summary: Summary) -> Figure | None:
             below = ", below the axis" if step.name in far else ""
             top1 = percent(row["top1"], row["top1_std"], row["runs"])
             notes.append(f"{top1}{difference}, {flops}{below}")
-        end = (near["top1"] + near["top1_std"].fillna(0)).max()
-        axes.set_xlim(start, min(100.0, end + 0.05 * max(high - start, 1.0)))
+        axes.set_xlim(start, min(100.0, high + 0.05 * max(high - start, 1.0)))
         axes.set_xlabel(f"top-1 accuracy (%); the bars begin at {start:g} %")
         _lines(axes, [step_label(step) for step in rows], notes)
     groups = {step.group: colors[step.name] for step in rows}

@@ -82,15 +82,16 @@ def missing(summary: Summary) -> list[str]:
     plan = summary.own_plan if study.plans and summary.components else None
     lines: list[str] = []
     lacking: dict[tuple[int, ...], list[str]] = {}
-    known = {run.name for run in (*study.runs, *study.left_out)}
+    known = {run.name for run in study.runs} | {run.name for run in study.left_out}
     for step in study.steps:
         label = summary.label(step.name)
         for run in study.unfinished(step.name):
             epochs = plural(len(run.metrics), "epoch")
             lines.append(f"{label}: seed {run.seed} is unfinished ({epochs} done).")
         wanted = study.seeds if plan is None else plan.sure_seeds(step.name)
-        if seeds := [seed for seed in wanted if f"{step.name}/seed-{seed}" not in known]:
-            lacking.setdefault(tuple(seeds), []).append(label)
+        lacks = tuple(seed for seed in wanted if f"{step.name}/seed-{seed}" not in known)
+        if lacks:
+            lacking.setdefault(lacks, []).append(label)
     for seeds, labels in lacking.items():
         which = f"seed{'s' * (len(seeds) > 1)} {listed(map(str, seeds))}"
         lines.append(f"Not run: {which} of {listed(labels)}.")
