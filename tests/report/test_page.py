@@ -198,6 +198,27 @@ def test_nothing_goes_beyond_what_accuracy_can_be(make_study: Make) -> None:
     assert "**What it can find: nothing.**" in study.report()[1]
 
 
+def test_collapsed_and_odd_runs_are_named_and_leave_the_others_their_verdicts(
+    make_study: Make,
+) -> None:
+    study = make_study(test=600)
+    rng = np.random.default_rng(0)
+    for place, step in enumerate(study.steps[:5]):
+        for seed in range(3):
+            hits = 300 + 60 * place + 3 * ((place + seed) % 3)
+            hits = {"stage-ratio": 100, "depthwise": hits - 150 * (seed == 2)}.get(step, hits)
+            study.add(step, rng.permutation(600) < hits, seed=seed)
+    text = study.report()[1]
+    first, rows = text.partition("\n## ")[0], table(text, "The steps")
+    assert "**3 runs collapsed**: stage-ratio/seed-0 (no better than chance), " in first
+    assert "Likely causes: a learning rate too high" in first
+    assert "**depthwise, seed 2, is far from the other runs.**" in first
+    verdicts = [row[2] for row in rows.values()]
+    assert verdicts[1] == "gain"
+    assert verdicts[2:4] == ["collapsed, no verdict"] * 2
+    assert verdicts[4] == "not resolved"
+
+
 def test_steps_of_a_part_of_the_path_add_no_comparison(make_study: Make) -> None:
     study = make_study(test=200)
     for step in (*PAIR, "stage-ratio"):
