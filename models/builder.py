@@ -46,16 +46,21 @@ def build(
     return model
 
 
+def outline(
+    architecture: Architecture | SwinArchitecture, *, layer_scale: float | None = None
+) -> nn.Module:
+    """Build a network without weights, on the meta device, to count it."""
+    with torch.device("meta"):
+        if isinstance(architecture, SwinArchitecture):
+            return build(architecture)
+        return ResNet(architecture, layer_scale=layer_scale)
+
+
 def empty(
     architecture: Architecture | SwinArchitecture, *, layer_scale: float | None = None
 ) -> nn.Module:
-    """Build a network of zero weights quickly, to count it or to load weights into it."""
-    with torch.device("meta"):
-        if isinstance(architecture, SwinArchitecture):
-            model = build(architecture)
-        else:
-            model = ResNet(architecture, layer_scale=layer_scale)
-    model = model.to_empty(device="cpu")
+    """Build a network of zero weights quickly, to load weights into it."""
+    model = outline(architecture, layer_scale=layer_scale).to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.zero_()

@@ -19,7 +19,7 @@ from data.augmentation import Augmentation
 from data.loader import batches_per_epoch, train_batches
 from data.sizes import Sizes
 from models import Architecture
-from models.builder import empty
+from models.builder import outline
 from studies.run import Run, RunState
 from studies.study import read_result
 from training.autotune import Work, micro_batches_that_fit
@@ -353,15 +353,15 @@ def _cost(run: Run) -> object:
 
 
 def _count_params(run: Run) -> int:
-    model = empty(run.architecture, layer_scale=run.recipe.layer_scale)
+    model = outline(run.architecture, layer_scale=run.recipe.layer_scale)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _flops(run: Run) -> int:
-    """Count the FLOPs of a network on one image."""
-    model, side = empty(run.architecture), run.study.config.resolution
+    """Count the FLOPs of a network on one image, without computing anything."""
+    model, side = outline(run.architecture), run.study.config.resolution
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(1, 3, side, side))
+        model.eval()(torch.zeros(1, 3, side, side, device="meta"))
     return int(counter.get_total_flops())
 
 
@@ -409,11 +409,14 @@ def _time_with(run: Run, execution: Execution, options: ComputeOptions) -> Rate:
 
     count = min(2, work.images)
     with options.applied():
-        seconds, stepping = min(update(count), update(count))
+        seconds, stepping = update(count)
+        if seconds < _TRY_SECONDS:
+            seconds, stepping = min((seconds, stepping), update(count))
         affordable = count * _TRY_SECONDS / max(seconds, 1e-9)
         if work.images > count:
             largest = 2 ** max(1, int(math.log2(affordable + 1)))
             count = work.images if work.images <= affordable else min(largest, work.images)
+        if count > 2:
             seconds, stepping = min(update(count), update(count))
     parts = math.ceil(run.recipe.micro_batches / execution.processes.count)
     rate = run.recipe.batch_size / (parts * seconds * work.images / count + stepping)

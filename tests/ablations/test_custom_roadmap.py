@@ -7,7 +7,7 @@ import pytest
 
 from ablations import PAPER, RecipeOf, Roadmap, Step, get_regime, get_roadmap
 from ablations.presets import PRESETS
-from ablations.roadmaps.custom import from_data, read, to_data
+from ablations.roadmaps import from_data, read, to_data
 
 SOUND = """
 description = "larger kernels, and less mixing with them"

@@ -12,7 +12,7 @@ from scipy import special, stats
 
 import ablations
 from ablations.designs import DesignSpec, build_design
-from ablations.roadmaps import custom
+from ablations.roadmaps import get_roadmap
 from benchmarks.worlds import World, measurements
 from report.collect import read
 from report.judgement import Judgement
@@ -213,7 +213,7 @@ def two_roadmaps(make_study, tmp_path):
             study.add(name, rng.uniform(size=2000) < level, seed=seed)
     (tmp_path / "more.toml").write_text(OTHER_ROADMAP)
     regime = ablations.get_regime("mini")
-    roadmaps = ablations.PAPER, custom.read(tmp_path / "more.toml")
+    roadmaps = ablations.PAPER, get_roadmap(str(tmp_path / "more.toml"))
     designs = [build_design(roadmap, regime, DesignSpec()) for roadmap in roadmaps]
     return study, designs
 
