@@ -53,7 +53,7 @@ WORDS = $(call split,$(GOALS) $(value N)) $(FILES)
 .PHONY: $(TARGETS)
 
 help:  # the list of targets, in groups
-	@echo "make TARGET [PRESET=food101|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
+	@echo "make TARGET [PRESET=food101|food101-h200|fashion-mnist|pocket] [DEVICE=auto|cpu|cuda] [any option of runner.py, as NAME=value]"
 	@awk -F':.*  ## ' '/^## / { printf "\n%s\n", substr($$0, 4) } /^[a-z-]+:.*  ## / { printf "  make %-14s %s\n", $$1, $$2 }' \
 	  $(firstword $(MAKEFILE_LIST))
 

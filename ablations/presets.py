@@ -85,6 +85,10 @@ PRESETS: Mapping[str, StudyConfig] = {
         recipe=Recipe(batch_size=512, micro_batches=8),
         classic=CLASSIC.change(micro_batches=8),
     ),
+    # The same on one large GPU, in parts of 256: batch norm sees parts, so it is another study.
+    "food101-h200": StudyConfig(
+        "food101", "tiny", 224, recipe=Recipe(batch_size=512, micro_batches=2)
+    ),
     # 60,000 real photographs, 32x32, small networks: 6 minutes a run and 2 hours a seed on one CPU
     # core. Geometry, length and strengths: docs/decisions.md#small-study.
     "fashion-mnist": StudyConfig(

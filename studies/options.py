@@ -74,8 +74,8 @@ class TrainOptions(StudyOptions):
     """Options of the commands that train."""
 
     preset: str = "food101"
-    """food101 (the study, on a GPU), fashion-mnist or pocket (on a CPU): defaults for all other
-    options."""
+    """food101 (the study, on a GPU), food101-h200 (in larger parts), fashion-mnist or pocket (on a
+    CPU): defaults for all other options."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     execution: Annotated[ExecutionOptions, tyro.conf.OmitArgPrefixes] = ExecutionOptions()

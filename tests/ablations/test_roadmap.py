@@ -151,6 +151,9 @@ def test_every_preset_is_a_valid_study(preset) -> None:
 
 def test_the_study_uses_the_papers_recipe() -> None:
     assert PRESETS["food101"].recipe == Recipe(batch_size=512, micro_batches=8)
+    large = PRESETS["food101-h200"]
+    for recipe in (large.recipe, large.classic):
+        assert recipe.batch_size // recipe.micro_batches == 256
 
 
 def test_the_papers_rows_are_all_there() -> None:

@@ -113,12 +113,16 @@ def test_a_compiler_or_a_memory_that_fails_loses(seconds_of, monkeypatch) -> Non
 def test_compilation_is_tried_where_the_run_is_long_enough_to_pay_for_it(
     seconds_of, monkeypatch
 ) -> None:
-    seconds_of(lambda options: 0.5 if options.compile else 1.0)
+    times = {True: 0.5, False: 1.0}
+    seconds_of(lambda options: times[options.compile])
     monkeypatch.setattr(autotune, "has_compiler", lambda device: True)
     monkeypatch.setattr(autotune, "_outcome", lambda work, options: [torch.ones(1)])
     assert choose(WORK, 2000)[0].compile
     assert not choose(WORK, 1000)[0].compile
     assert not choose(WORK, 2000, may_compile=False)[0].compile
+    times[True] = 0.95
+    assert choose(WORK, 10_000)[0].compile
+    assert not choose(WORK, 2000)[0].compile, "it gains less than compiling takes"
 
 
 def test_every_network_of_a_study_is_compiled(monkeypatch) -> None:
