@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -218,18 +217,11 @@ def two_roadmaps(make_study, tmp_path):
     return study, designs
 
 
-def write_plan(study, designs, *analyses: tuple[int, ...]) -> Plan:
-    pairs = {"paper": (("width", "depthwise"),), "more": (("more", "finer"),)}
-    families = tuple(Family(*item, each) for item, each in zip(pairs.items(), analyses))
-    plan, file = Plan(families, (0, 1, 2)), study.root / "study.json"
-    content = {"designs": [one.record for one in designs], "plans": [plan.as_json()]}
-    file.write_text(json.dumps(json.loads(file.read_text()) | content))
-    return plan
-
-
 def test_each_roadmap_is_judged_by_its_own_runs(two_roadmaps) -> None:
     study, designs = two_roadmaps
-    plan = write_plan(study, designs, (2, 3), (2, 3))
+    pairs = {"paper": (("width", "depthwise"),), "more": (("more", "finer"),)}
+    plan = Plan(tuple(Family(*item, (2, 3)) for item in pairs.items()), (0, 1, 2))
+    study.note(designs=[one.record for one in designs], plans=[plan.as_json()])
     summary = Summary(read(study.root))
     assert summary.interim_analyses == 1
     assert summary.differences["width"].verdict == "gain"
