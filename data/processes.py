@@ -1,6 +1,7 @@
 """Processor cores, and helper processes that end with the process that started them."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,8 +15,15 @@ def cores() -> int:
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel (Linux) end this process as soon as its parent, `parent`, is gone."""
+    """Have the kernel (Linux) end this process as soon as its parent, `parent`, is gone.
+
+    Elsewhere torch's workers notice it themselves within seconds, as they do where Python's fork
+    server, the default from Python 3.14 on, started them for `parent`.
+    """
     if sys.platform != "linux":
+        return
+    starter = multiprocessing.parent_process()
+    if os.getppid() != parent and starter and starter.pid == parent and starter.is_alive():
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:  # it was gone before

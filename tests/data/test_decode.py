@@ -139,6 +139,7 @@ BOMB = png((b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)), (b
         (b"", "an empty file"),
         (b"\0" * 5000, "not an image"),
         (b"Dear reader, this is no image.\n", "not an image"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "a HEIC image: install pillow-heif"),
         (JPEG[:2000], "truncated"),
         (JPEG[:30], "."),
         (BOMB, "decompression bomb"),
