@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import warnings
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -67,9 +66,14 @@ class Prepared:
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
     def finish(self, device: torch.device) -> Batch:
-        images, labels = (part.to(device, non_blocking=True) for part in (self.images, self.labels))
+        # A copy that nobody waits for reads memory that must stay: pinned memory does, on CUDA.
+        # MPS would read pageable memory that is used again.
+        ahead = device.type == "cuda" and self.images.is_pinned() and self.labels.is_pinned()
+        images, labels = (
+            part.to(device, non_blocking=ahead) for part in (self.images, self.labels)
+        )
         normalised = finish(images, self.draws, self.mix)
-        partner_labels, weight = labels, torch.ones(len(labels), device=device)
+        partner_labels, weight = labels, torch.ones(len(labels), device=labels.device)
         if self.mix is not None:
             pairs = len(labels) // 2 * 2
             partner_labels = labels.clone()
@@ -262,7 +266,6 @@ def _batches(
     # before.
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     training = torch.cuda.current_stream(device)
-    used: deque[torch.cuda.Event] = deque()
     for batch in unfinished:
         with torch.cuda.stream(stream):
             finished = batch.finish(device)
@@ -270,11 +273,6 @@ def _batches(
         for tensor in (finished.images, finished.labels, finished.partner_labels, finished.weight):
             tensor.record_stream(training)
         yield finished
-        # The host may be two batches ahead: without a limit, an evaluation would put all of its
-        # split on the device.
-        used.append(training.record_event())
-        if len(used) > 2:
-            used.popleft().synchronize()
 
 
 def _in_workers(

@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cache
@@ -135,6 +136,27 @@ def is_accelerator(device: torch.device) -> bool:
 def updates_ahead(device: torch.device) -> int:
     """Updates that the host may be ahead of its knowledge of the losses."""
     return 0 if device.type in ("cpu", "mps") else 2
+
+
+class InFlight:
+    """Keeps the host at most two batches ahead of the device, where their images lie.
+
+    Call `add` when all work with a batch is queued. Without a limit, an evaluation would put all of
+    its split on the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._events = device, deque[torch.Event]()
+
+    def add(self) -> None:
+        """Count one more batch, and wait for the oldest of more than two."""
+        if not updates_ahead(self._device):
+            return
+        event = torch.Event(self._device)
+        event.record()
+        self._events.append(event)
+        if len(self._events) > 2:
+            self._events.popleft().synchronize()
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.loader import Batch
-from training.device import autocast
+from training.device import InFlight, autocast
 from training.interrupt import Stopped
 from training.processes import ALONE, Processes
 from training.recipe import Precision
@@ -77,7 +77,10 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        rows = [_predict(model, batch, device, precision) for batch in batches]
+        rows, in_flight = [], InFlight(device)
+        for batch in batches:
+            rows.append(_predict(model, batch, device, precision))
+            in_flight.add()
         columns = [torch.cat(column).cpu() for column in zip(*rows, strict=True)]
     except Stopped:
         columns = None

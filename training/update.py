@@ -18,7 +18,7 @@ from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from data import randomness
 from data.loader import Batch
-from training.device import autocast, record
+from training.device import InFlight, autocast, record
 from training.execution import ComputeOptions
 from training.monitor import Clock, LossMonitor
 from training.part_sums import PartSums
@@ -134,7 +134,7 @@ class TrainState:
         if recipe.ema is not None:
             self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.sums = PartSums(self.model, recipe.micro_batches, processes)
-        self.monitor, self.clock = LossMonitor(device), Clock()
+        self.monitor, self.clock, self.in_flight = LossMonitor(device), Clock(), InFlight(device)
         # Processes exchange the gradients of each part, which a recording would not set free.
         self.recorded = RecordedPart(self) if options.recorded and processes.count == 1 else None
 
@@ -194,6 +194,7 @@ def gradients(train_state: TrainState, number: int, batches: Iterator[Batch]) ->
             loss = compute_part(train_state, batch) if recorded is None else recorded.run()
             with clock("backward"):
                 sums.keep(loss.to(train_state.monitor.dtype))
+                train_state.in_flight.add()
     with clock("backward"):
         return sums.add_up()
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -16,7 +17,14 @@ from torch import Tensor
 
 from data.augment import centre_crop, finish
 from data.augmentation import Augmentation
-from data.loader import Batch, batches_per_epoch, epoch_order, eval_batches, train_batches
+from data.loader import (
+    Batch,
+    Prepared,
+    batches_per_epoch,
+    epoch_order,
+    eval_batches,
+    train_batches,
+)
 
 FULL = Augmentation()
 TENSORS = ("images", "labels", "partner_labels", "weight", "indices")
@@ -123,6 +131,53 @@ def test_two_processes_with_workers_make_the_batches_of_one(epoch: list[Batch]) 
         for halves in zip(*shares, strict=True)
     ]
     assert_same(whole, epoch[2:])
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_workers_need_no_fork(store: Store, epoch: list[Batch], method: str) -> None:
+    """As on Windows and Macs, and from Python 3.14 on."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        assert_same(train(store, workers=1, start=2), epoch[2:])
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "pinned", "ahead"),
+    [("mps", False, False), ("mps", True, False), ("cuda", False, False), ("cuda", True, True)],
+)
+def test_only_pinned_memory_is_copied_while_the_host_goes_on(
+    device: str, pinned: bool, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies, to = [], torch.Tensor.to
+
+    def copy(tensor: Tensor, *args, non_blocking: bool = False, **options) -> Tensor:
+        if args[:1] != (torch.device(device),):
+            return to(tensor, *args, **options)
+        copies.append(non_blocking)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: pinned)
+    images, labels = torch.zeros(2, 8, 8, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    Prepared(images, labels, np.arange(2)).finish(torch.device(device))
+    assert copies == [ahead, ahead]
+
+
+def test_the_loader_never_waits_for_the_gpu(store: Store, monkeypatch) -> None:
+    """The limit of batches in flight is the training's, which books the time that it waits."""
+    stream = MagicMock()
+    for name in ("Stream", "current_stream", "stream"):
+        monkeypatch.setattr(torch.cuda, name, stream)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    finish_here = Prepared.finish
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(Prepared, "finish", lambda batch, _: finish_here(batch, cpu))
+    assert len(train(store, micro_batches=8, device="cuda")) == 32
+    assert not [call for call in stream.mock_calls if "synchronize" in str(call)]
 
 
 def test_threads_and_global_random_state_do_not_matter(store: Store, epoch: list[Batch]) -> None:
