@@ -221,6 +221,8 @@ def read(
     regime = ablations.get_regime(config["regime"])
     recorded, known = study["designs"], study["roadmaps"]
     if roadmap_name is not None and roadmap_name not in known:
+        roadmap_name = Path(roadmap_name).stem  # the file that `all` was given
+    if roadmap_name is not None and roadmap_name not in known:
         raise ValueError(f"{study_dir} has no roadmap {roadmap_name!r}: choose {', '.join(known)}")
     roadmap = known[roadmap_name or next(iter(known))]
     steps = roadmap.steps_in(regime)

@@ -266,7 +266,8 @@ class CostEstimate:
             f"{networks} on {self.sizes.train:,} images of {config.dataset}, "
             f"{config.resolution}x{config.resolution}: {time_left}; in "
             f"{self.runs[0].study.folder}\n"
-            f"{' or '.join(f'{count:,}' for count in sorted(updates))} updates a run; chance is "
+            f"{' or '.join(f'{count:,}' for count in sorted(updates))} update"
+            f"{'s' * (updates != {1})} a run; chance is "
             f"{100 / self.sizes.classes:.2g} %; {two} on {test:,} test images find {found}"
         )
 

@@ -80,6 +80,8 @@ def test_what_little_data_cannot_show_is_in_the_forecast(quick_study, capsys) ->
     ) in capsys.readouterr().out
     assert runner.main([*request, "--seeds", "0", "1", "2"]) == 0
     assert "; 3 seeds on 9 test images find differences above" in capsys.readouterr().out
+    assert runner.main([*request, "--batch-size", "72"]) == 0
+    assert "\n1 update a run; " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", ["train 3", "all --steps 3 4"])

@@ -92,7 +92,7 @@ def test_a_custom_roadmap_is_trained_and_reported_with_the_papers(
         "the run of as-in-the-paper" in capsys.readouterr().out
     )  # one network and recipe, one run
     Path(mine).unlink()  # the study knows what its rows are
-    assert runner.main(["report", "--study", str(study)]) == 0
+    assert runner.main(["report", "--study", str(study), "--roadmap", mine]) == 0
     assert (study / "report/report.md").read_text().count("kernels 13x13") == page.count(
         "kernels 13x13"
     )

@@ -108,10 +108,10 @@ def predictions_csv(
 
 
 LIKELY_CAUSES = (
-    "a learning rate too high, a moving average of weights longer than the run, or batch norm on "
-    "very small parts of a batch"
+    "too few updates, a learning rate too high, a moving average of weights longer than the run, "
+    "or batch norm on very small parts of a batch"
 )
-"""Of a collapse, and of a loss that is not finite."""
+"""Of a collapse."""
 
 
 def collapse(labels: Sequence[int], predicted: Sequence[int], classes: int) -> str:

@@ -243,7 +243,8 @@ class Trainer:
         """Raise NonFinite unless the loss of an evaluation is a finite number."""
         if not math.isfinite(evaluation.loss):
             raise NonFinite(
-                f"{self.run.title}: the {what} is {evaluation.loss}; likely causes: {LIKELY_CAUSES}"
+                f"{self.run.title}: the {what} is {evaluation.loss}; likely cause: a learning rate "
+                "too high, or batch norm on very small parts of a batch"
             )
 
     def evaluate(self, split: ImageStore) -> Evaluation:
@@ -284,7 +285,7 @@ class Trainer:
         kept = f"{last} holds the last good state" if last.exists() else "no checkpoint was written"
         return (
             f"{self.run.title}: the loss is {bad.loss} in epoch {epoch + 1}, batch {batch + 1}; "
-            f"nothing was updated with it, and {kept}"
+            f"nothing was updated with it, and {kept}; likely cause: a learning rate too high"
         )
 
 
