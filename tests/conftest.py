@@ -88,11 +88,13 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     command."""
     from report import page
 
-    def forget(figures: Iterator[object], folder: Path) -> list[str]:
-        collections.deque(figures, maxlen=0)
-        return []
+    drawn = page.drawn
 
-    monkeypatch.setattr(page, "_save", forget)
+    def forget(summary: object) -> Iterator[object]:
+        collections.deque(drawn(summary), maxlen=0)
+        yield from ()
+
+    monkeypatch.setattr(page, "drawn", forget)
 
 
 @pytest.fixture(scope="session")
