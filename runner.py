@@ -394,15 +394,28 @@ class Predict:
     """Print JSON instead of a table."""
     plot: Path | None = None
     """Also draw each image with its best classes into this file (.png, .svg, .pdf)."""
+    roadmap: str | None = None
+    """The .py file that registers the run's parts, where it has parts of your own."""
 
     def execute(self) -> None:
         from inference.output import answer
         from inference.predictor import best_run
 
-        runs = self.runs or (best_run(Path("runs")),)
-        text = answer(self.images, runs, top=self.top, as_json=self.json, plot_into=self.plot)
+        if self.roadmap:
+            get_roadmap(self.roadmap)
+        runs, skipped = self.runs, ""
+        if not runs:
+            best, skipped = best_run(Path("runs"))
+            runs = (best,)
+        text, unreadable = answer(
+            self.images, runs, top=self.top, as_json=self.json, plot_into=self.plot
+        )
         if not self.runs:
             log(f"{runs[0]} is used, the best of its study on validation images (see --run)")
+        if skipped:
+            log(skipped)
+        for file, reason in unreadable.items():
+            log(f"{file} is left out: {reason}")
         print(text, end="")
 
 
@@ -424,12 +437,16 @@ class Export:
     """Images, or folders of images, to compare the logits on; default: noise."""
     license: str = "other"
     """Licence that the model card names, such as cc-by-4.0."""
+    roadmap: str | None = None
+    """The .py file that registers the run's parts, where it has parts of your own."""
 
     def execute(self) -> None:
         from inference.export import write
         from inference.predictor import best_run
 
-        run = self.run or best_run(Path("runs"))
+        if self.roadmap:
+            get_roadmap(self.roadmap)
+        run, skipped = (self.run, "") if self.run else best_run(Path("runs"))
         difference = write(
             run,
             self.format,
@@ -440,6 +457,8 @@ class Export:
         )
         if not self.run:
             log(f"{run} is exported, the best of its study on validation images (see --run)")
+        if skipped:
+            log(skipped)
         print(f"export: {self.out} (largest difference of a logit {difference:.1e} of the largest)")
 
 

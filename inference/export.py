@@ -124,6 +124,7 @@ def _description(predictor: Predictor) -> dict[str, Any]:
         "seed": predictor.seed,
         "architecture": asdict(predictor.architecture),
         "layer_scale": predictor.layer_scale,
+        "custom_parts": predictor.custom_parts,
         "classes": predictor.classes,
         "preprocessing": asdict(predictor.view),
     }

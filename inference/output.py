@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from data.decode import read_image
 from data.folders import list_images, other_files
-from inference.predictor import Predictor, load
+from inference.predictor import Predictor, load, refusal
 from utils.files import write_atomically
 from utils.text import printable
 
@@ -28,21 +28,29 @@ _MAX_PLOTTED = 50
 
 def answer(
     images: Sequence[Path], runs: Sequence[Path], *, top: int, as_json: bool, plot_into: Path | None
-) -> str:
+) -> tuple[str, dict[Path, str]]:
     """Return the runs' predictions as text or JSON, and draw them if a file is given.
 
+    Returns:
+        The text, and the files that cannot be read, which are left out, with the reasons.
+
     Raises:
-        ValueError: no image, an unreadable image, no run, a run without weights, or a figure that
-            cannot be drawn; nothing was written.
+        ValueError: no readable image, no run, a run without weights, or a figure that cannot be
+            drawn; nothing was written.
     """
     files = find_images(images)
     if plot_into:
         _check_plot(plot_into, len(files))
     predictors = [load(run) for run in runs]
-    predictions = [predictor.predict(files, top) for predictor in predictors]
+    predictions, unreadable = [], dict[Path, str]()
+    for predictor in predictors:
+        predictions.append(predictor.predict(files, top, unreadable=unreadable))
+        files = [path for path in files if path not in unreadable]
+    if not files:
+        raise ValueError(refusal(unreadable))
     if plot_into:
         plot(plot_into, files, predictors, predictions)
-    return (to_json if as_json else to_text)(files, predictors, predictions)
+    return (to_json if as_json else to_text)(files, predictors, predictions), unreadable
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

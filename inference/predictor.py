@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ablations.fitting import explain
 from data.augment import centre_crop, finish
 from data.decode import UnreadableImage, read_image, resize, resized_shape
-from models import Architecture, SwinArchitecture, weights
+from models import Architecture, SwinArchitecture, parts, weights
 from models.builder import empty
 from studies.run import Index
 from training.spec import ABOUT, WEIGHTS
@@ -44,6 +44,8 @@ class Predictor:
     step: str
     seed: int
     view: View
+    custom_parts: Mapping[str, Mapping[str, str]]
+    """Field of the architecture to the file and the source of a part that the user wrote."""
     folder: Path
     """The folder with the weights, which another variant may share."""
 
@@ -51,25 +53,33 @@ class Predictor:
     def title(self) -> str:
         return f"{self.step} seed {self.seed}"
 
-    def prepare(self, images: Sequence[Path]) -> Tensor:
+    def prepare(self, images: Sequence[Path], unreadable: dict[Path, str] | None = None) -> Tensor:
         """Read images as float32 (N, 3, R, R): reduced, short side to R / 0.875, centre crop.
 
+        Args:
+            unreadable: gets the files that cannot be read, which are then left out, with the
+                reasons.
+
         Raises:
-            ValueError: a file is not an image.
+            ValueError: a file cannot be read, and `unreadable` is None or no other can.
         """
-        side = self.view.resolution
-        crops = torch.empty((len(images), side, side, 3), dtype=torch.uint8)
-        for crop, path in zip(crops, images, strict=True):
+        side, crops = self.view.resolution, []
+        failed: dict[Path, str] = {}
+        for path in images:
             try:
                 image = read_image(path)
             except UnreadableImage as error:
-                raise ValueError(
-                    f"{path} cannot be read: {error}; give images, or a folder of them"
-                ) from None
+                failed[path] = str(error)
+                continue
             height, width, _ = image.shape
             image = resize(image, resized_shape(height, width, self.view.short_side))
-            crop.copy_(centre_crop(torch.from_numpy(image.copy()), side).permute(1, 2, 0))
-        return finish(crops, mean=self.view.mean, std=self.view.std)
+            crops.append(centre_crop(torch.from_numpy(image.copy()), side).permute(1, 2, 0))
+        if unreadable is not None:
+            unreadable.update(failed)
+        elif failed:
+            raise ValueError(refusal(failed))
+        batch = torch.stack(crops) if crops else torch.empty((0, side, side, 3), dtype=torch.uint8)
+        return finish(batch, mean=self.view.mean, std=self.view.std)
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -78,23 +88,39 @@ class Predictor:
         return logits.float().softmax(1)
 
     def predict(
-        self, images: Sequence[Path], top: int = 5, batch_size: int = 64
+        self,
+        images: Sequence[Path],
+        top: int = 5,
+        batch_size: int = 64,
+        unreadable: dict[Path, str] | None = None,
     ) -> list[list[tuple[str, float]]]:
         """Return the `top` classes of each image with their probabilities, best first.
 
+        Args:
+            unreadable: see `prepare`.
+
         Raises:
-            ValueError: a file is not an image, or `top` is below 1.
+            ValueError: a file cannot be read, see `prepare`, or `top` is below 1.
         """
         if top < 1:
             raise ValueError(f"top is {top}: give at least 1")
         predictions = []
         for first in range(0, len(images), batch_size):
-            batch = self.probabilities(self.prepare(images[first : first + batch_size]))
+            prepared = self.prepare(images[first : first + batch_size], unreadable)
+            if not len(prepared):
+                continue
+            batch = self.probabilities(prepared)
             values, indices = batch.topk(min(top, len(self.classes)))
             for row, labels in zip(values.tolist(), indices.tolist(), strict=True):
                 names = [self.classes[label] for label in labels]
                 predictions.append(list(zip(names, row, strict=True)))
         return predictions
+
+
+def refusal(unreadable: Mapping[Path, str]) -> str:
+    """Return a line that names every file that cannot be read, with the reason."""
+    reasons = "; ".join(f"{path} cannot be read: {why}" for path, why in unreadable.items())
+    return f"{reasons}; give images, or a folder of them"
 
 
 def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
@@ -103,16 +129,7 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
     Raises:
         ValueError: no run, no weights in it, or a damaged file.
     """
-    example = "such as runs/food101/depthwise/seed-0"
-    if not run.is_dir():
-        raise ValueError(f"there is no run {run}: give a run's folder, {example}")
-    path = run / WEIGHTS
-    if not path.is_file():  # another variant may have trained it
-        path = Index(run.parent.parent).result_dir(run) / WEIGHTS
-    if not path.is_file():
-        raise ValueError(
-            f"{run} holds no weights ({WEIGHTS}): give a run with a finished epoch, {example}"
-        )
+    path = _weights_of(run)
     _check_digest(path)
     try:
         with safe_open(path, "pt") as file:
@@ -123,27 +140,69 @@ def load(run: Path, *, fold_layer_scale: bool = False) -> Predictor:
     if ABOUT not in metadata:
         raise ValueError(f"{path} has no description of its network: give a run's own {WEIGHTS}")
     try:
-        about = json.loads(metadata[ABOUT])
-        architecture, view = _architecture(about["architecture"]), _view(about["preprocessing"])
-        classes, layer_scale = tuple(map(str, about["classes"])), about["layer_scale"]
-        step, seed = str(about["step"]), int(about["seed"])
-        if len(classes) != architecture.num_classes:
-            raise ValueError(
-                f"it names {len(classes)} classes for a network of {architecture.num_classes}"
-            )
-        model = empty(architecture, layer_scale=None if fold_layer_scale else layer_scale).eval()
+        predictor = _described(json.loads(metadata[ABOUT]), path.parent, fold_layer_scale)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{path} does not describe a network that can be built: {reason}"
         ) from None
     if fold_layer_scale:
-        state, layer_scale = weights.fold_layer_scale(state, model), None
+        state = weights.fold_layer_scale(state, predictor.model)
     try:
-        weights.load(model, state, "ours")
+        weights.load(predictor.model, state, "ours")
     except ValueError as error:
         raise explain(state, error, str(path)) from None
-    return Predictor(model, architecture, layer_scale, classes, step, seed, view, path.parent)
+    return predictor
+
+
+def _weights_of(run: Path) -> Path:
+    example = "such as runs/food101/depthwise/seed-0"
+    if not run.is_dir():
+        raise ValueError(f"there is no run {run}: give a run's folder, {example}")
+    path = run / WEIGHTS
+    if not path.is_file():  # another variant may have trained it
+        path = Index(run.parent.parent).result_dir(run) / WEIGHTS
+    if not path.is_file():
+        raise ValueError(
+            f"{run} holds no weights ({WEIGHTS}): give a run with a finished epoch, {example}"
+        )
+    return path
+
+
+def _described(about: Mapping[str, Any], folder: Path, fold_layer_scale: bool) -> Predictor:
+    """Return the predictor that the metadata of weights describe, without these weights."""
+    custom_parts = {
+        field: {"file": str(part["file"]), "source": str(part["source"])}
+        for field, part in about.get("custom_parts", {}).items()
+    }
+    files = " or ".join({part["file"] for part in custom_parts.values()}) or "FILE.py"
+    try:
+        architecture = _architecture(about["architecture"])
+    except parts.NoSuchPart as error:
+        raise ValueError(f"{error} in a file, and give it: --roadmap {files}") from None
+    for field, source in parts.sources(architecture).items():
+        if custom_parts.get(field, {}).get("source", source) != source:
+            raise ValueError(
+                f"{field} {getattr(architecture, field)!r} was other code in training: give "
+                f"--roadmap {files} as it was then"
+            )
+    classes = tuple(map(str, about["classes"]))
+    if len(classes) != architecture.num_classes:
+        raise ValueError(
+            f"it names {len(classes)} classes for a network of {architecture.num_classes}"
+        )
+    layer_scale = None if fold_layer_scale else about["layer_scale"]
+    return Predictor(
+        empty(architecture, layer_scale=layer_scale).eval(),
+        architecture,
+        layer_scale,
+        classes,
+        str(about["step"]),
+        int(about["seed"]),
+        _view(about["preprocessing"]),
+        custom_parts,
+        folder,
+    )
 
 
 def _check_digest(path: Path) -> None:
@@ -174,32 +233,47 @@ def _view(fields: dict[str, Any]) -> View:
     return view
 
 
-def best_run(runs: Path) -> Path:
+def best_run(runs: Path) -> tuple[Path, str]:
     """Return the run with the best validation accuracy of the study that finished a run last.
 
     Runs without weights, as they come out of a pack, are not candidates.
 
+    Returns:
+        The run, and a line about runs that would come first and cannot be loaded, if any.
+
     Raises:
-        ValueError: there is no finished run.
+        ValueError: there is no finished run that can be loaded.
     """
     finished: list[tuple[str, float, Path]] = []
+    skipped: list[str] = []
     for result in sorted(runs.glob("*/*/seed-*/result.json")):
         run = result.parent
+        if not (run / WEIGHTS).exists():
+            continue
         try:
             lines = read_bytes(run / "metrics.jsonl").splitlines()
             top1 = max(float(json.loads(line)["validation_top1"]) for line in lines)
             date = str(json.loads(read_bytes(result))["finished"])
-        except (OSError, ValueError, KeyError, TypeError):  # damaged
+        except (OSError, ValueError, KeyError, TypeError):
+            skipped.append(f"{run}: its records are damaged")
             continue
-        if (run / WEIGHTS).exists():
-            finished.append((date, top1, run))
-    if not finished:
-        raise ValueError(
-            f"no run was given and {runs} holds no finished one with weights: give --run DIR, "
-            f"{runs}/STUDY/STEP/seed-0"
-        )
-    study = max(finished)[2].parents[1]
-    return max((top1, run) for _, top1, run in finished if run.parents[1] == study)[1]
+        finished.append((date, top1, run))
+    last: dict[Path, str] = {}
+    for date, _, run in sorted(finished):
+        last[run.parents[1]] = date
+    for _, _, run in sorted(((last[r.parents[1]], top1, r) for _, top1, r in finished))[::-1]:
+        try:
+            load(run)
+        except ValueError as error:
+            skipped.append(str(error))
+            continue
+        number = f"{len(skipped)} runs are skipped, such as " if skipped[1:] else "skipped: "
+        return run, number + skipped[0] if skipped else ""
+    reason = f" ({skipped[0]})" if skipped else ""
+    raise ValueError(
+        f"no run was given and {runs} holds no finished one with weights{reason}: give --run DIR, "
+        f"{runs}/STUDY/STEP/seed-0"
+    )
 
 
 def require(module: str, package: str, extra: str) -> ModuleType:

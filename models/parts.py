@@ -12,8 +12,10 @@ import ast
 import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
 """Fields that take a custom part, to the arguments of its constructor, in this order."""
 
 _registered: dict[tuple[str, str], Callable[..., "nn.Module"]] = {}
+_files: dict[tuple[str, str], str] = {}
+"""The file that registers a part."""
 
 
 class NoSuchPart(ValueError):
@@ -70,6 +74,7 @@ def register(field: str, name: str, make: Callable[..., "nn.Module"]) -> None:
         )
     _check_shapes(field, name, make)
     _registered[field, name] = make
+    _files[field, name] = sys._getframe(1).f_code.co_filename
 
 
 def choices(field: str) -> tuple[str, ...]:
@@ -115,6 +120,19 @@ def sources(architecture: object) -> dict[str, str]:
                 f"the source of {field} {name!r} cannot be read: define it in a file"
             ) from None
     return digests
+
+
+def records(architecture: object) -> dict[str, dict[str, str]]:
+    """Return what a file of weights says of each custom part: field to its file and its source.
+
+    Raises:
+        ValueError: see `sources`.
+    """
+    names = used(architecture)
+    return {
+        field: {"file": Path(_files[field, names[field]]).name, "source": source}
+        for field, source in sources(architecture).items()
+    }
 
 
 def source_digest(part: Any) -> str:

@@ -17,6 +17,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from data.augmentation import MEAN, STD
+from models import parts
 from models.complexity import architecture_complexity
 from training.checkpoint import Damaged, State, keep_previous, previous
 from training.device import (
@@ -111,6 +112,8 @@ def save_weights(run: RunSpec, model: nn.Module, classes: tuple[str, ...], epoch
             "std": STD,
         },
     }
+    if custom := parts.records(run.architecture):
+        about["custom_parts"] = custom
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     # One entry: safetensors writes several in random order, and equal runs give equal files.
     content = to_safetensors(tensors, {ABOUT: json.dumps(about)})

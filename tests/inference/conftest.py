@@ -24,41 +24,23 @@ def images(build_once: BuildOnce, images: Path) -> Path:
     return build_once("large-images", enlarge)
 
 
+def options(images: Path, root: Path) -> list[str]:
+    """Options of a short training on the images, with everything else in `root`."""
+    line = f"--preset pocket --regime pocket --dataset imagefolder:{images} --runs {root}/runs "
+    line += f"--study s --data-dir {root}/data --resolution 48 --epochs 2 --warmup-epochs 0 "
+    line += "--batch-size 24 --layer-scale 0.5 --device cpu"
+    (root / "data").mkdir(exist_ok=True)
+    return line.split(" ")
+
+
 @pytest.fixture(scope="session")
 def study(build_once: BuildOnce, images: Path) -> Path:
     """A study on striped images with the steps depthwise and separate-downsampling (with layer
     scale)."""
 
     def train(root: Path) -> None:
-        (root / "data").mkdir()
-        place = [
-            "--preset",
-            "pocket",
-            "--regime",
-            "pocket",
-            "--dataset",
-            f"imagefolder:{images}",
-            "--runs",
-            str(root / "runs"),
-            "--study",
-            "s",
-            "--data-dir",
-            str(root / "data"),
-            "--resolution",
-            "48",
-            "--epochs",
-            "2",
-            "--warmup-epochs",
-            "0",
-            "--batch-size",
-            "24",
-            "--layer-scale",
-            "0.5",
-            "--device",
-            "cpu",
-        ]
         for step in ("4", "13"):
-            assert runner.main(["train", step, *place]) == 0
+            assert runner.main(["train", step, *options(images, root)]) == 0
 
     return build_once("study", train) / "runs/s"
 

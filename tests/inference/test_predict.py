@@ -17,6 +17,8 @@ import runner
 from data import datasets
 from inference.explain import _last_map, grad_cam
 from inference.predictor import load
+from models import parts
+from tests.inference.conftest import options
 from training.spec import ABOUT
 
 
@@ -81,6 +83,72 @@ def test_only_visible_images_of_a_folder_are_read(convnext, images, tmp_path, ca
     assert [Path(row["image"]).name for row in json.loads(capsys.readouterr().out)] == ["seen.JPG"]
 
 
+def test_files_that_cannot_be_read_are_left_out_and_named(
+    convnext, depthwise, images, tmp_path, capsys
+) -> None:
+    shutil.copy(images / "down/01.jpg", tmp_path / "b.jpg")
+    torn = (images / "down/01.jpg").read_bytes()[:-300]
+    for name, content in (("a.jpg", torn), ("c.jpg", b"text"), ("d.jpg", b"")):
+        (tmp_path / name).write_bytes(content)
+    plot = ("--plot", tmp_path / "bars.png")
+    assert predict(tmp_path, "--json", *plot, runs=(convnext, depthwise)) == 0
+    printed = capsys.readouterr()
+    assert [Path(row["image"]).name for row in json.loads(printed.out)] == ["b.jpg", "b.jpg"]
+    for name in ("a.jpg is left out", "c.jpg is left out: not an image", "d.jpg is left out"):
+        assert name in printed.err
+    assert printed.err.count("\n") == 3
+    assert predict(tmp_path / "a.jpg", tmp_path / "c.jpg", runs=(convnext,)) == 2
+    error = capsys.readouterr().err
+    assert "a.jpg cannot be read" in error
+    assert "c.jpg cannot be read: not an image" in error
+
+
+OWN = """
+from ablations import PAPER, Roadmap, Step
+from models import parts
+from torch import nn
+
+class Norm(nn.InstanceNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+parts.register("norm", "mine", Norm)
+step = Step(name="mine", description="my norm", number=0, architecture={"norm": "mine"})
+ROADMAP = Roadmap(name="own", description="", start=PAPER.path_to("gelu"), steps=(step,))
+"""
+
+
+def test_a_run_with_a_part_of_ones_own_needs_the_file_that_registers_it(
+    images, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parts, "_registered", {})
+    Path("own.py").write_text(OWN)
+    own, image = ("--roadmap", "own.py"), images / "down/01.jpg"
+    assert runner.main(["train", "mine", *own, *options(images, tmp_path)]) == 0
+    capsys.readouterr()
+    run = tmp_path / "runs/s/mine/seed-0"
+    assert predict(image, "--json", *own, runs=(run,)) == 0
+    expected = json.loads(capsys.readouterr().out)
+    for form in ("safetensors", "torch-export"):
+        export = ["export", "--run", str(run), "--out", form, "--format", form, *own]
+        assert runner.main(export) == 0
+    assert 'get_roadmap("own.py")' in Path("safetensors/README.md").read_text()
+    capsys.readouterr()
+    assert predict(image, "--json", *own, runs=(Path("safetensors"),)) == 0
+    assert json.loads(capsys.readouterr().out)[0]["top"] == expected[0]["top"]
+
+    parts._registered.clear()
+    assert predict(image, runs=(run,)) == 2
+    assert "norm is 'mine'" in (error := capsys.readouterr().err)
+    assert "--roadmap own.py" in error
+    assert predict(image) == 2  # the only run cannot be the default
+    assert "--roadmap own.py" in capsys.readouterr().err
+    Path("own.py").write_text(OWN.replace("2 *", "3 *"))
+    assert predict(image, *own, runs=(run,)) == 2
+    assert "norm 'mine' was other code in training" in capsys.readouterr().err
+
+
 def changed(convnext: Path, folder: Path, change) -> Path:
     """A run's folder whose weights or their description differ."""
     with safe_open(convnext / "model.safetensors", "pt") as file:
@@ -128,8 +196,11 @@ def test_without_a_run_the_newest_studys_best_on_validation_images_is_used(
     assert "runs/new/gelu/seed-1" in chosen.err
     assert predict(image, runs=(Path("runs/new/gelu/seed-1"),)) == 0
     assert capsys.readouterr() == (chosen.out, "")
+    (tmp_path / "runs/new/gelu/seed-1/model.safetensors").write_bytes(b"torn")
     assert runner.main(["export", "--out", "exported"]) == 0
-    assert "runs/new/gelu/seed-1" in capsys.readouterr().err
+    note = capsys.readouterr().err
+    assert "runs/new/width/seed-0 is exported" in note
+    assert "2 runs are skipped, such as runs/new/stem/seed-0: its records are damaged" in note
 
 
 def test_a_wrong_request_is_refused_in_one_line(
