@@ -7,8 +7,6 @@ number of workers and time between checkpoints, is killed again and again: at ra
 soon as a file appears that shows what the run is doing. When it has finished at last, all that it
 wrote is compared to the bit, except the fields in NOT_COMPARED, which are times. Exit code 1 if
 anything differs.
-
-Processes are forked from this one, which has imported torch already, and call `runner.main`.
 """
 
 import argparse
@@ -20,7 +18,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +28,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-import runner
-import studies.train  # noqa: F401  so that forked processes have it already
+from tests.torture.forked import orphans, start
 from training import checkpoint
 
 COMMON = [
@@ -87,42 +83,6 @@ def draw_images(root: Path) -> None:
         for number in range(24):
             pixels = rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
-
-
-def start(arguments: list[str], log: Path) -> int:
-    """Start the command in a forked process with a session of its own; its id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 99
-    try:
-        os.setsid()
-        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        code = runner.main(arguments)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def orphans(session: int, patience: float = 2.0) -> int:
-    """Processes of a session that are still alive after so many seconds."""
-    end = time.monotonic() + patience
-    while True:
-        alive = 0
-        for file in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                state, _, _, owner = file.read_text().rpartition(")")[2].split()[:4]
-            except OSError:  # it has just ended
-                continue
-            alive += int(owner) == session and state != "Z"
-        if not alive or time.monotonic() > end:
-            return alive
-        time.sleep(0.01)
 
 
 def one_life(

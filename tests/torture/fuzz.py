@@ -17,7 +17,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 import runner
-import studies.train  # noqa: F401  children then have torch already
+from tests.torture.forked import start
 
 COMMANDS = list(runner.COMMANDS)
 VALUES = [
@@ -120,26 +119,9 @@ def damage(rng: random.Random, folder: Path) -> str:
 
 def execute(arguments: list[str], seconds: float) -> tuple[int | None, str, str]:
     """Exit code (None: killed after so many seconds), output and errors of a command."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        child = os.fork()
-        if child == 0:
-            code = 99
-            try:
-                os.setsid()
-                null = os.open(os.devnull, os.O_RDONLY)
-                for source, target in ((null, 0), (out.fileno(), 1), (errors.fileno(), 2)):
-                    os.dup2(source, target)
-                code = runner.main(arguments)
-            except SystemExit as end:
-                code = int(end.code or 0)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        code = None
-        end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        out, errors = Path(name, "out"), Path(name, "errors")
+        child, code, end = start(arguments, out, errors), None, time.monotonic() + seconds
         while code is None and time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
             code = os.waitstatus_to_exitcode(status) if done else None
@@ -147,11 +129,7 @@ def execute(arguments: list[str], seconds: float) -> tuple[int | None, str, str]
         if code is None:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        texts = []
-        for file in (out, errors):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-        return code, texts[0], texts[1]
+        return code, out.read_text(errors="replace"), errors.read_text(errors="replace")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

@@ -121,7 +121,7 @@ def _torment(code: Path, shared: Path, more: tuple[str, ...]) -> list[str]:
     print(said, flush=True)
     array, closing = re.findall(r"job (\d+)", said)[:2]
     (jobs,) = (shared / "runs/shared/.jobs").iterdir()
-    (code / "training/loop.py").write_text(
+    (code / "training/train.py").write_text(
         "raise RuntimeError('this code was edited after the submission')\n"
     )
     logs = [jobs / f"shared-{array}-{task}.log" for task in range(WORKERS)]
