@@ -27,6 +27,7 @@ from ablations import REGIMES, Regime, Roadmap, get_regime, get_roadmap
 from ablations.designs import DesignSpec, Kind, build_design
 from ablations.presets import get_preset
 from ablations.sweep import Sweep
+from studies import pack
 from studies import status as study_status
 from studies.options import JudgeOptions, StudyOptions, TrainOptions
 from studies.plan import ANALYSES, planned
@@ -331,8 +332,6 @@ class Pack:
     """The file; default: the study's folder with .pack after it."""
 
     def execute(self) -> None:
-        from studies import pack
-
         study = _source(self.study, self.runs)
         out = self.out or study.with_name(f"{study.name}.pack")
         pack.pack(study, out)
@@ -351,8 +350,6 @@ class Unpack:
     """Name of the study's folder; default: the pack's name."""
 
     def execute(self) -> None:
-        from studies import pack
-
         study = study_folder(self.study or self.pack.stem, self.runs)
         finished, left_out = pack.unpack(self.pack, study)
         rest = f"; {left_out} unfinished left out" if left_out else ""
@@ -369,8 +366,6 @@ class Merge:
     """The pack to write."""
 
     def execute(self) -> None:
-        from studies import pack
-
         if len(self.studies) < 2:
             raise ValueError(
                 "one study cannot be merged: give two or more packs or studies' folders"
@@ -462,21 +457,8 @@ class Export:
         print(f"export: {self.out} (largest difference of a logit {difference:.1e} of the largest)")
 
 
-Command = (
-    Steps
-    | Show
-    | Check
-    | Train
-    | All
-    | Status
-    | Report
-    | Judge
-    | Pack
-    | Unpack
-    | Merge
-    | Predict
-    | Export
-)
+_Other = Status | Report | Judge | Pack | Unpack | Merge | Predict | Export
+Command = Steps | Show | Check | Train | All | _Other
 COMMANDS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
 
 
@@ -666,17 +648,8 @@ def train(command: Train, stop: StopRequest) -> int:
     from studies.train import train as run_request
 
     overwrite = {step.name} if command.overwrite else set[str]()
-    variant = design.variant(step.name)
-    request = Request(
-        command,
-        design,
-        [variant],
-        [command.seed],
-        overwrite,
-        others="refuse",
-        dry_run=command.dry_run,
-    )
-    return run_request(request, stop)
+    request = Request(command, design, [design.variant(step.name)], [command.seed], overwrite)
+    return run_request(replace(request, others="refuse", dry_run=command.dry_run), stop)
 
 
 def train_all(command: All, arguments: Sequence[str], stop: StopRequest) -> int:
@@ -794,11 +767,8 @@ def _report_all(command: All, code: int) -> None:
     """Write the report at the end of `all`; a run that failed may leave nothing to report."""
     try:
         roadmap = command.load_roadmap().name
-        print(
-            "report:",
-            write_report(command.folder, roadmap, command.comparison.mixed_code),
-            flush=True,
-        )
+        page = write_report(command.folder, roadmap, command.comparison.mixed_code)
+        print("report:", page, flush=True)
     except ValueError as nothing_to_report:
         if code == DONE:
             raise

@@ -1,6 +1,7 @@
 """What a study costs in time and disk, estimated first and corrected as its runs finish."""
 
 import contextlib
+import logging
 import math
 import sys
 import time
@@ -13,7 +14,6 @@ from statistics import mean
 from typing import Any, get_args
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from data.augmentation import Augmentation
 from data.loader import batches_per_epoch, train_batches
@@ -360,6 +360,10 @@ def _count_params(run: Run) -> int:
 
 def _flops(run: Run) -> int:
     """Count the FLOPs of a network on one image, without computing anything."""
+    # On import torch warns if triton is missing, as it is in builds for CPUs.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    from torch.utils.flop_counter import FlopCounterMode
+
     model, side = outline(run.architecture), run.study.config.resolution
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, 3, side, side, device="meta"))

@@ -1,6 +1,8 @@
 """The cost of a study, estimated first and corrected by its finished runs."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from training.recipe import CLASSIC, Recipe, StudyConfig
 from training.spec import short_side
 from training.update import make_optimizer
 
-CPU = torch.device("cpu")
+CPU, ROOT = torch.device("cpu"), Path(__file__).parents[2]
 RECIPE = Recipe(
     epochs=4,
     batch_size=12,
@@ -120,6 +122,19 @@ def test_where_timing_takes_long_the_other_networks_are_counted(tmp_path, timed,
         rate = cost.rates[run.step]
         assert rate.source == "by FLOPs"
         assert rate.images_per_second == pytest.approx(50.0 * flops[0] / count)
+
+
+def test_a_torch_without_triton_counts_without_a_warning() -> None:
+    program = (
+        "import sys; sys.modules['triton'] = None\n"
+        "from pathlib import Path\n"
+        "from tests.studies.test_cost_estimate import cost_estimate, planned\n"
+        "print(cost_estimate._flops(planned(Path(), 'gelu')))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0
+    assert done.stderr == ""
 
 
 def test_a_finished_run_of_this_device_replaces_the_timing(tmp_path, timed) -> None:
