@@ -1,9 +1,7 @@
-"""What a GPU is asked by `python -m benchmarks.gpu --check`, beside rates: each function is a job's
-(benchmarks.jobs).
+"""The checks of a GPU besides its rates: each function is a job (benchmarks.jobs).
 
-All is done by the product's own functions: its networks, its update, its loop, its loader, its
-answer to a lack of memory. Where the device is the CPU the same code runs, and what only a GPU can
-show is "not measured".
+All is done by the product's own functions: networks, update, loop, loader, answer to a lack of
+memory. On the CPU the same code runs, and what only a GPU can show is "not measured".
 """
 
 import contextlib
@@ -24,7 +22,7 @@ from PIL import Image
 
 from ablations import PAPER, get_regime
 from benchmarks.jobs import NOT_MEASURED, Finding
-from benchmarks.measure import VarianceComponents
+from benchmarks.measure import DrawnImages
 from data import datasets
 from data.loader import Batch, train_batches
 from models.builder import build
@@ -32,7 +30,15 @@ from studies import run_queue
 from studies.run import Run
 from studies.study import open_study
 from training import checkpoint
-from training.device import empty_cache, find_device, set_up
+from training.device import (
+    empty_cache,
+    find_device,
+    forget_peak,
+    free_memory,
+    no_waiting,
+    peak_memory,
+    set_up,
+)
 from training.execution import ComputeOptions, Execution, Stores, open_stores
 from training.interrupt import STOPPED, Stopped, StopRequest
 from training.recipe import CLASSIC, Precision, Recipe, StudyConfig
@@ -42,11 +48,12 @@ from training.update import TrainState, gradients, noise, update
 
 _FALL = 0.05
 """Of the loss that is compared, an update."""
-CLASSES = 10
+_CLASSES = 10
 """Of the networks that are checked: few, so that a handful of updates is seen in the loss."""
+_UPDATES = 3
+"""Of which losses are compared."""
 LOSS_BOUNDS: dict[str, float] = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
-"""Largest difference to the CPU's losses in fp32, relative to the first of them
-(reasons: BOUNDS in this file)."""
+"""Largest difference to the CPU's losses in fp32, relative to the first of them."""
 NORM_BOUNDS: dict[str, float] = {"fp32": 0.05, "fp16": 0.2, "bf16": 0.5}
 """Largest difference of a gradient's norm, relative to it and to 1 % of the norm of them all,
 tensor by tensor."""
@@ -62,8 +69,6 @@ class Setting:
     """Pixels."""
     batch: int
     """Images."""
-    updates: int
-    """Of which losses are compared."""
     workers: int
     threads: int
     """CPU threads of a job."""
@@ -77,73 +82,68 @@ class Setting:
         return device
 
     def recipe(self, step: str) -> Recipe:
-        """The recipe of the step, for a batch of the check. Without stochastic depth, which each
-        device draws its own way, and with layer scale at 1: at 1e-6 the branches would hardly be
-        seen in the loss."""
-        recipe = PAPER.setup(
-            step, get_regime(self.regime), StudyConfig(regime=self.regime), CLASSES
-        ).recipe
+        """The recipe of the step, for a batch of the check.
+
+        Without stochastic depth, which each device draws its own way, and with layer scale at 1: at
+        1e-6 the branches would hardly be seen in the loss.
+        """
+        config = StudyConfig(regime=self.regime)
+        recipe = PAPER.setup(step, get_regime(self.regime), config, _CLASSES).recipe
         scale = None if recipe.layer_scale is None else 1.0
         return recipe.change(
             drop_path=0.0, layer_scale=scale, batch_size=self.batch, micro_batches=1
         )
 
-
-# ------------------------------------------------------------------------------------------
-# the losses
+    def train_state(
+        self,
+        step: str,
+        device: torch.device,
+        precision: Precision,
+        options: ComputeOptions = ComputeOptions(),
+        **changes: Any,
+    ) -> TrainState:
+        """A new network, the same each time."""
+        torch.manual_seed(0)
+        recipe = self.recipe(step).change(**changes)
+        architecture = PAPER.architecture(step, get_regime(self.regime), _CLASSES)
+        model = build(
+            architecture,
+            drop_path=recipe.drop_path,
+            layer_scale=recipe.layer_scale,
+            init=recipe.init,
+        )
+        return TrainState(model, recipe, options, device, precision)
 
 
 def _losses(
-    step: str,
-    setting: Setting,
-    device: torch.device,
-    precision: Precision,
-    layout: ComputeOptions,
-    lr: float | None = None,
-    drop_path: float = 0.0,
-) -> dict[str, Any]:
-    """Losses of updates by one batch, and the norms of the first gradients, tensor by tensor.
+    setting: Setting, train_state: TrainState, lr: float | None = None
+) -> tuple[dict[str, Any], Batch]:
+    """Losses of updates by one batch, the norms of the first gradients, and the batch.
 
     Without a learning rate, the one that lowers the loss by `_FALL` an update as far as its slope
     tells: along the gradient for SGD, by the gradients' signs for AdamW. Larger ones would magnify
     what rounding does.
     """
-    recipe, architecture = (
-        setting.recipe(step),
-        PAPER.architecture(step, get_regime(setting.regime), CLASSES),
-    )
-    torch.manual_seed(0)
-    model = build(
-        architecture, drop_path=drop_path, layer_scale=recipe.layer_scale, init=recipe.init
-    )
-    train_state = TrainState(model, recipe, layout, device, precision)
-    if (
-        train_state.scaler.is_enabled()
-    ):  # from 2^16, where it begins, the first updates would be skipped
-        train_state.scaler.load_state_dict({**train_state.scaler.state_dict(), "scale": 2.0**8})
+    scaler = train_state.scaler
+    if scaler.is_enabled():  # from 2^16, where it begins, the first updates would be skipped
+        scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0**8})
     torch.manual_seed(1)
-    batch = noise(setting.batch, setting.resolution, CLASSES, device)
+    batch = noise(setting.batch, setting.resolution, _CLASSES, train_state.device)
     gradients(train_state, 0, repeat(batch))
-    found = [
-        p.grad.float() / train_state.scaler.get_scale()
-        for p in train_state.model.parameters()
-        if p.grad is not None
-    ]
+    grads = [p.grad.float() for p in train_state.model.parameters() if p.grad is not None]
+    grads = [grad / scaler.get_scale() for grad in grads]
     if lr is None:
-        slope = sum(
-            float(each.square().sum() if recipe.optimizer == "sgd" else each.abs().sum())
-            for each in found
-        )
-        lr = _FALL * math.log(CLASSES) / slope
-    norms = [float(each.norm()) for each in found]
-    del found
+        sgd = train_state.recipe.optimizer == "sgd"
+        slope = sum(float((each.square() if sgd else each.abs()).sum()) for each in grads)
+        lr = _FALL * math.log(_CLASSES) / slope
+    norms = [float(each.norm()) for each in grads]
     train_state.optimizer.zero_grad()
     losses = []
-    for number in range(setting.updates):
+    for number in range(_UPDATES):
         update(train_state, number, repeat(batch), lr)
         train_state.monitor.drain()
         losses.append(train_state.monitor.last)
-    return {"losses": losses, "norms": norms, "lr": lr, "train_state": train_state, "batch": batch}
+    return {"losses": losses, "norms": norms, "lr": lr}, batch
 
 
 def _apart(found: Mapping[str, Any], truth: Mapping[str, Any]) -> float:
@@ -156,94 +156,72 @@ def _of_the_cpu(step: str, setting: Setting) -> dict[str, Any]:
     kept = setting.folder / f"{step}.json"
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(kept.read_text()))
-    set_up(torch.device("cpu"), "fp32")
-    found = _losses(step, setting, torch.device("cpu"), "fp32", ComputeOptions(channels_last=False))
-    found = {name: found[name] for name in ("losses", "norms", "lr")}
+    torch.set_num_threads(setting.threads)
+    cpu = torch.device("cpu")
+    set_up(cpu, "fp32")
+    plain = setting.train_state(step, cpu, "fp32", ComputeOptions(channels_last=False))
+    found, _ = _losses(setting, plain)
     kept.write_text(json.dumps(found))
     return found
 
 
 def losses(
-    step: str,
-    precisions: tuple[Precision, ...],
-    layouts: tuple[ComputeOptions, ...],
-    setting: Setting,
+    step: str, precision: Precision, options: ComputeOptions, setting: Setting
 ) -> Iterator[Finding]:
-    """Whether the device's losses are the CPU's, in each precision and layout; and whether an
-    update waits for it."""
+    """Whether the device's losses are the CPU's, and whether an update waits for it."""
     truth = _of_the_cpu(step, setting)
-    for precision in precisions:
-        for layout in layouts:
-            device = setting.start(precision)
-            words = " ".join(
-                ["compiled" if layout.compile else "eager"] + ["rewritten"] * layout.rewritten
-            )
-            what = f"{step}, {precision}, {words}"
-            found = _losses(step, setting, device, precision, layout, truth["lr"])
-            apart = _apart(found, truth)
-            own, theirs = np.array(found["norms"]), np.array(truth["norms"])
-            norms = float(np.max(np.abs(own - theirs) / (theirs + 0.01 * np.linalg.norm(theirs))))
-            held = apart <= LOSS_BOUNDS[precision] and norms <= NORM_BOUNDS[precision]
-            waits = hidden_waiting(found["train_state"], repeat(found["batch"]), device)
-            said = f"losses {apart:.1e} apart, norms of gradients {norms:.1e}"
-            figures = {
-                "losses": found["losses"],
-                "cpu": truth["losses"],
-                "apart": apart,
-                "norms_apart": norms,
-            }
-            yield Finding(what, held and not waits, said + (f"; {waits}" if waits else ""), figures)
-            del found
-            empty_cache(device)
-
-
-def drawn(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
-    """Whether stochastic depth drops the same branches compiled and not."""
     device = setting.start(precision)
+    train_state = setting.train_state(step, device, precision, options)
+    found, batch = _losses(setting, train_state, truth["lr"])
+    apart = _apart(found, truth)
+    own, theirs = np.array(found["norms"]), np.array(truth["norms"])
+    norms = float(np.max(np.abs(own - theirs) / (theirs + 0.01 * np.linalg.norm(theirs))))
+    held = apart <= LOSS_BOUNDS[precision] and norms <= NORM_BOUNDS[precision]
+    waits = hidden_waiting(train_state, repeat(batch), device)
+    text = f"losses {apart:.1e} apart, norms of gradients {norms:.1e}{'; ' * bool(waits)}{waits}"
+    figures = {"losses": found["losses"], "cpu": truth["losses"], "norms_apart": norms}
+    yield Finding(f"{step}, {precision}, {options}", held and not waits, text, figures)
+    empty_cache(device)
+
+
+def dropped(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
+    """Whether stochastic depth drops the same branches compiled and not."""
     truth = _of_the_cpu(step, setting)
+    device = setting.start(precision)
     eager, compiled = (
         _losses(
-            step,
             setting,
-            device,
-            precision,
-            ComputeOptions(compile=compile),
+            setting.train_state(
+                step, device, precision, ComputeOptions(compile=compile), drop_path=0.5
+            ),
             truth["lr"],
-            drop_path=0.5,
-        )
+        )[0]
         for compile in (False, True)
     )
-    apart, dropped = _apart(compiled, eager), _apart(eager, truth)
-    held = apart <= LOSS_BOUNDS[precision] < dropped
-    said = f"losses {apart:.1e} apart where dropping moves them by {dropped:.1e}"
-    yield Finding(f"{step}, {precision}, stochastic depth compiled", held, said)
-
-
-# ------------------------------------------------------------------------------------------
-# waiting and images
+    apart, moved = _apart(compiled, eager), _apart(eager, truth)
+    text = f"losses {apart:.1e} apart where dropping moves them by {moved:.1e}"
+    held = apart <= LOSS_BOUNDS[precision] < moved
+    yield Finding(f"{step}, {precision}, stochastic depth compiled", held, text)
 
 
 def hidden_waiting(train_state: TrainState, batches: Iterator[Batch], device: torch.device) -> str:
-    """What in two updates made the processor wait for the device unasked; nothing on the CPU, where
-    nothing can.
+    """What in two updates made the host wait for the device unasked; nothing on the CPU.
 
     Raises:
-        RuntimeError: torch does not notice waiting, so that nothing could be said.
+        AssertionError: torch does not notice waiting, so that nothing could be said.
     """
     if device.type != "cuda":
         return ""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for number in range(2):
-            update(train_state, number, batches, 1e-6)
+    with no_waiting(device):
+        try:
+            for number in range(2):
+                update(train_state, number, batches, 1e-6)
+        except RuntimeError as error:
+            return f"an update waits: {error}"
         with contextlib.suppress(RuntimeError):
             torch.ones(1, device=device).item()
             raise AssertionError("torch.cuda.set_sync_debug_mode did not notice .item()")
-    except RuntimeError as error:
-        return f"an update waits: {error}"
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-        train_state.monitor.drain()
+    train_state.monitor.drain()
     return ""
 
 
@@ -253,12 +231,10 @@ def waiting(
     """Whether an update waits that takes its images from the loader, mixed and erased on the
     device."""
     device = setting.start(precision)
-    recipe = setting.recipe(step).change(ema=ema, drop_path=0.1)
-    model = build(PAPER.architecture(step, get_regime(setting.regime), CLASSES), drop_path=0.1)
-    train_state = TrainState(model, recipe, ComputeOptions(), device, precision)
+    train_state = setting.train_state(step, device, precision, ema=ema, drop_path=0.1)
     batches = train_batches(
-        VarianceComponents(8 * setting.batch, short_side(setting.resolution)),
-        recipe.augmentation,
+        DrawnImages(8 * setting.batch, short_side(setting.resolution)),
+        train_state.recipe.augmentation,
         setting.resolution,
         seed=0,
         epoch=0,
@@ -266,23 +242,15 @@ def waiting(
         workers=setting.workers,
         device=device,
     )
-    try:
+    with contextlib.closing(batches):
         for number in range(4):  # constants are moved to the device once, kernels are chosen
             update(train_state, number, batches, 1e-6)
         waits = hidden_waiting(train_state, batches, device)
-    finally:
-        batches.close()
     what = f"{step}, {precision}, images from the loader{', averaged weights' if ema else ''}"
+    text = waits or "two updates did not wait, and torch would have noticed"
     if device.type != "cuda":
-        yield Finding(what, None, f"{NOT_MEASURED}: torch notices waiting on CUDA only")
-    else:
-        yield Finding(
-            what, not waits, waits or "two updates did not wait, and torch would have noticed"
-        )
-
-
-# ------------------------------------------------------------------------------------------
-# stop and resume
+        text = f"{NOT_MEASURED}: torch notices waiting on CUDA only"
+    yield Finding(what, not waits if device.type == "cuda" else None, text)
 
 
 class _After(StopRequest):
@@ -353,14 +321,14 @@ def resumed(
         float((whole[name] - parted[name]).norm() / (whole[name].norm() + 1e-12)) for name in whole
     )
     where = [(state["state"]["epoch"], state["state"]["batch"]) for state in states]
-    said = f"{same} of {len(whole)} tensors are the same to the bit, the farthest {apart:.1e} apart"
+    text = f"{same} of {len(whole)} tensors are the same to the bit, the farthest {apart:.1e} apart"
     what = f"{step}, {precision}, stopped and resumed{', deterministic' if deterministic else ''}"
     held = (
         where[0] == where[1]
         and whole.keys() == parted.keys()
         and (same == len(whole) or not deterministic)
     )
-    yield Finding(what, held, said, {"same": same, "tensors": len(whole), "apart": apart})
+    yield Finding(what, held, text, {"same": same, "tensors": len(whole), "apart": apart})
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
@@ -374,61 +342,36 @@ def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         yield name, torch.tensor(float(state), dtype=torch.float64)
 
 
-# ------------------------------------------------------------------------------------------
-# memory
-
-
 def answered(step: str, precision: Precision, setting: Setting) -> Iterator[Finding]:
     """Check that a batch too large for the memory is answered by one that fits."""
     device, batch = setting.start(precision), 64
     what = f"{step}, {precision}, a batch that ends a run"
     if device.type != "cuda":
-        yield Finding(
-            what, None, f"{NOT_MEASURED}: on the CPU a test stands for it (tests/test_bad_input.py)"
-        )
+        yield Finding(what, None, f"{NOT_MEASURED}: for a GPU; a test emulates it")
         return
     with tempfile.TemporaryDirectory() as name:
         run, stores = _study(Path(name), setting, step, precision, batch, 40)
-        torch.cuda.reset_peak_memory_stats(device)
-        _carried_out(run, stores, setting, device, _After(2))
-        free_bytes = int(0.6 * torch.cuda.max_memory_allocated(device))
+        forget_peak(device)
+        _run(run, stores, setting, device, _After(2))
+        free_bytes = int(0.6 * (peak_memory(device) or 0))
     with tempfile.TemporaryDirectory() as name:
         run, stores = _study(Path(name), setting, step, precision, batch, 40)
         with _limit_memory(device, free_bytes):
-            said, code = _carried_out(run, stores, setting, device, StopRequest())
-        yield _again(what, f"exit code {code}: {said}", run, stores, setting, device, free_bytes)
+            message, code = _run(run, stores, setting, device, StopRequest())
+        named = re.search(r"micro-batches (\d+)", message)
+        if named is None:
+            yield Finding(what, False, f"exit code {code}, no batch was named: {message}")
+            return
+        study = replace(run.study, folder=run.study.folder.with_name("again"))
+        recipe = run.recipe.change(micro_batches=int(named[1]))
+        with _limit_memory(device, free_bytes):
+            again = replace(run, study=study, recipe=recipe)
+            why, code = _run(again, stores, setting, device, _After(2))
+    went = "with that it was trained" if code == STOPPED else f"with that it was not: {why}"
+    yield Finding(what, code == STOPPED, f"{message}; {went}", {"free_bytes": free_bytes})
 
 
-def _again(
-    what: str,
-    said: str,
-    run: Run,
-    stores: Stores,
-    setting: Setting,
-    device: torch.device,
-    free_bytes: int,
-) -> Finding:
-    """Train two updates in that memory with the micro-batches that `said` names."""
-    named = re.search(r"micro-batches (\d+)", said)
-    if named is None:
-        return Finding(what, False, f"no batch was named: {said}")
-    parts = int(named[1])
-    study = replace(run.study, folder=run.study.folder.with_name("again"))
-    again = replace(run, study=study, recipe=run.recipe.change(micro_batches=parts))
-    with _limit_memory(device, free_bytes):
-        message, code = _carried_out(again, stores, setting, device, _After(2))
-        figures: dict[str, Any] = {"free_bytes": free_bytes, "parts": parts}
-        if device.type == "cuda":
-            figures["peak"] = torch.cuda.max_memory_allocated(device)
-    went = (
-        "with that it was trained"
-        if code == STOPPED
-        else f"with that it was not trained: {message}"
-    )
-    return Finding(what, code == STOPPED, f"{said}; {went}", figures)
-
-
-def _carried_out(
+def _run(
     run: Run, stores: Stores, setting: Setting, device: torch.device, stop: StopRequest
 ) -> tuple[str, int]:
     """Train the run. Returns the last message and the exit code."""
@@ -439,15 +382,10 @@ def _carried_out(
 
 @contextlib.contextmanager
 def _limit_memory(device: torch.device, free_bytes: int) -> Iterator[None]:
-    """Within the block only so many bytes of the GPU are free; the CPU's memory is left alone."""
-    if device.type != "cuda":
-        yield
-        return
+    """Within the block only so many bytes of the device are free."""
     empty_cache(device)
-    taken = torch.empty(
-        max(0, torch.cuda.mem_get_info(device)[0] - free_bytes), dtype=torch.uint8, device=device
-    )
-    torch.cuda.reset_peak_memory_stats(device)
+    size = max(0, free_memory(device) - free_bytes)
+    taken = torch.empty(size, dtype=torch.uint8, device=device)
     try:
         yield
     finally:

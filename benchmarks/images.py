@@ -11,11 +11,7 @@ They take turns in one process and one thread.
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import statistics
 import tempfile
 import time
 import warnings
@@ -26,15 +22,17 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from benchmarks import measure
+from benchmarks.measure import RESULTS, spread
 from benchmarks.photographs import write
 from data.augmentation import Augmentation
 from data.image_store import ImageStore, open_store
 from data.loader import train_batches
 from data.splits import Files, Split
-from training.device import code_version, device_name, keep_memory
+from training.device import keep_memory
 from training.spec import short_side
 
-RESULT = Path(__file__).parent / "results" / "images.json"
+RESULT = RESULTS / "images.json"
 
 
 def timm_pipeline(split: Split) -> Callable[[int], int]:
@@ -79,7 +77,7 @@ def our_pipeline(store: ImageStore, augmentation: Augmentation, batch: int) -> C
     return run
 
 
-def measure(runs: dict[str, Callable[[int], int]], rounds: int) -> dict[str, list[float]]:
+def take_turns(runs: dict[str, Callable[[int], int]], rounds: int) -> dict[str, list[float]]:
     """Images a second of processor time, a list over rounds each, taken in turns."""
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for epoch in range(rounds + 1):
@@ -110,27 +108,13 @@ def main() -> None:
         )
         store = open_store(split, Path(folder, "cache"), arguments.short_side)
         recipe = Augmentation()
-        rates = measure(
-            {
-                "timm": timm_pipeline(split),
-                "ours": our_pipeline(store, recipe, arguments.batch),
-                "ours, without RandAugment": our_pipeline(
-                    store,
-                    replace(recipe, rand_augment_magnitude=0.0, color_jitter=0.0),
-                    arguments.batch,
-                ),
-            },
-            arguments.rounds,
-        )
-    rows = {
-        name: {
-            "min": min(values),
-            "median": statistics.median(values),
-            "max": max(values),
-            "n": len(values),
+        plain = replace(recipe, rand_augment_magnitude=0.0, color_jitter=0.0)
+        pipelines = {
+            "timm": timm_pipeline(split),
+            "ours": our_pipeline(store, recipe, arguments.batch),
+            "ours, without RandAugment": our_pipeline(store, plain, arguments.batch),
         }
-        for name, values in rates.items()
-    }
+        rates = take_turns(pipelines, arguments.rounds)
     ratios = [ours / timm for ours, timm in zip(rates["ours"], rates["timm"], strict=True)]
     result = {
         "what": "training images per second of one core (processor time), 224x224, full recipe",
@@ -138,25 +122,11 @@ def main() -> None:
         "images": arguments.images,
         "short_side_of_the_cache": arguments.short_side,
         "batch": arguments.batch,
-        "images_per_second": rows,
-        "ours_over_timm": {
-            "min": min(ratios),
-            "median": statistics.median(ratios),
-            "max": max(ratios),
-            "goal": 4.0,
-        },
-        "device": device_name(torch.device("cpu")),
-        "cores_used": 1,
-        "affinity": len(os.sched_getaffinity(0)),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("torch", "timm", "pillow", "numpy")
-        },
-        "python": platform.python_version(),
-        "code_version": code_version(),
+        "images_per_second": {name: spread(values) for name, values in rates.items()},
+        "ours_over_timm": {**spread(ratios), "goal": 4.0},
     }
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
+    measure.write(arguments.out, torch.device("cpu"), result, "timm", "pillow", "numpy")
 
 
 if __name__ == "__main__":

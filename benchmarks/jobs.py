@@ -1,13 +1,11 @@
-"""Jobs of a check, each in a process beside this one: what crashes, hangs or fails ends neither the
-check nor a job."""
+"""Jobs of a check, in processes of their own: a crash, a hang or a failure ends one job alone."""
 
-import importlib.util
 import multiprocessing
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -23,11 +21,8 @@ class Finding:
     what: str
     held: bool | None
     """None where nothing can be said: not measured, or a figure without a bound."""
-    said: str
+    text: str
     figures: Mapping[str, Any] = field(default_factory=dict)
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -38,15 +33,15 @@ class Job:
     function: Callable[..., Iterator[Finding]]
     arguments: tuple[Any, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Set in its process before anything is computed."""
+    """Of its process, from its start: torch reads some of it when it is imported."""
 
 
 def run_all(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding]:
-    """Do the jobs, so many at once, in their order, until `end` (of time.monotonic); those that are
-    late are killed.
+    """Do the jobs in their order, so many at once, until `end` (of time.monotonic).
 
-    A job that ends in an exception or with its process is a finding that did not hold, and the next
-    one gets a fresh process, for an error on a GPU spoils all that follows in its process.
+    Those that are late are killed. A job that ends in an exception or with its process is a finding
+    that did not hold. The next one gets a fresh process, for an error on a GPU spoils all that
+    follows in its process.
     """
     left, busy, idle = deque(jobs), dict[Any, tuple[_Worker, Job]](), list[_Worker]()
     try:
@@ -55,7 +50,7 @@ def run_all(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding
                 job = left.popleft()
                 worker = next((each for each in idle if each.environment == job.environment), None)
                 if worker is None:
-                    worker = _Worker.start(job.environment)
+                    worker = _start(job.environment)
                 else:
                     idle.remove(worker)
                 worker.pipe.send(job)
@@ -93,18 +88,23 @@ class _Worker:
     pipe: Any
     environment: Mapping[str, str]
 
-    @classmethod
-    def start(cls, environment: Mapping[str, str]) -> "_Worker":
-        context = multiprocessing.get_context("spawn")
-        pipe, far = context.Pipe()
-        process = context.Process(target=_serve, args=(far, environment))
-        process.start()
-        far.close()
-        return cls(process, pipe, environment)
 
-
-def _serve(pipe: Any, environment: Mapping[str, str]) -> None:
+def _start(environment: Mapping[str, str]) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    pipe, far = context.Pipe()
+    process = context.Process(target=_serve, args=(far,))
+    before = dict(os.environ)
     os.environ.update(environment)
+    try:
+        process.start()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    far.close()
+    return _Worker(process, pipe, environment)
+
+
+def _serve(pipe: Any) -> None:
     while True:
         try:
             job: Job = pipe.recv()
@@ -114,19 +114,8 @@ def _serve(pipe: Any, environment: Mapping[str, str]) -> None:
             for found in job.function(*job.arguments):
                 pipe.send(found)
         except Exception as error:
-            pipe.send(
-                Finding(
-                    job.what, False, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-                )
-            )
+            text = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+            pipe.send(Finding(job.what, False, text))
             pipe.send(_FAILED)
             return
         pipe.send(_DONE)
-
-
-def compiler_threads(processes: int) -> dict[str, str]:
-    """Environment that shares the cores among processes that compile."""
-    share = max(1, (os.cpu_count() or 1) // processes)
-    return (
-        {"TORCHINDUCTOR_COMPILE_THREADS": str(share)} if importlib.util.find_spec("triton") else {}
-    )

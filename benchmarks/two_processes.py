@@ -18,21 +18,18 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ablations import PAPER, get_regime
-from benchmarks.measure import RESULTS, write
+from benchmarks.measure import RESULTS, spread, write
 
 ROOT = Path(__file__).parents[1]
 GOAL = 0.95
 RUNNER = [sys.executable, "runner.py"]
 TORCHRUN = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node=2",
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
     "runner.py",
 ]
 WAYS: Mapping[str, tuple[Sequence[str], int, int]] = {
@@ -51,20 +48,13 @@ def rate(way: str, arguments: Sequence[str], runs: Path, step: str) -> float:
         [*start, "train", step, *arguments, "--runs", str(runs), "--seed", str(seed)]
         for seed in range(count)
     ]
+    pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for command in commands
+        subprocess.Popen(command, cwd=ROOT, env=environment, **pipe) for command in commands
     ]
-    said = [process.communicate()[0] for process in processes]
+    printed = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
-        raise SystemExit("\n".join(said))
+        raise SystemExit("\n".join(printed))
     rates = [
         statistics.median(
             json.loads(line)["images_per_second"] for line in metrics.read_text().splitlines()[1:]
@@ -74,82 +64,44 @@ def rate(way: str, arguments: Sequence[str], runs: Path, step: str) -> float:
     return float(sum(rates))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", nargs="+", default=["1", "13"])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--regime", default="mini", choices=["mini", "small", "tiny"])
-    parser.add_argument("--resolution", type=int, default=64, help="pixels")
-    parser.add_argument("--batch", type=int, default=64, help="images")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(arguments)
+def main() -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    add = parser.add_argument
+    add("--steps", nargs="+", default=["1", "13"])
+    add("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    add("--regime", default="mini", choices=["mini", "small", "tiny"])
+    add("--resolution", type=int, default=64, help="pixels")
+    add("--batch", type=int, default=64, help="images")
+    add("--epochs", type=int, default=4)
+    add("--rounds", type=int, default=3)
+    options = parser.parse_args()
     steps = [PAPER.step(step, get_regime(options.regime)).name for step in options.steps]
     rates: dict[str, dict[str, list[float]]] = {
         step: {way: [] for way in options.ways} for step in steps
     }
+    fixed = "--preset pocket --device cpu --workers 0 --no-trial --warmup-epochs 1"
+    own = (
+        f"--regime {options.regime} --resolution {options.resolution} --epochs {options.epochs} "
+        f"--batch-size {options.batch} --micro-batches 2"
+    )
     with tempfile.TemporaryDirectory() as name:
-        study = [
-            "--preset",
-            "pocket",
-            "--data-dir",
-            name,
-            "--device",
-            "cpu",
-            "--workers",
-            "0",
-            "--no-trial",
-            "--regime",
-            options.regime,
-            "--resolution",
-            str(options.resolution),
-            "--warmup-epochs",
-            "1",
-            "--epochs",
-            str(options.epochs),
-            "--batch-size",
-            str(options.batch),
-            "--micro-batches",
-            "2",
-        ]
+        study = [*fixed.split(), *own.split(), "--data-dir", name]
         for number in range(options.rounds):
             for step in steps:
                 for place, way in enumerate(options.ways):
                     found = rate(way, study, Path(name, "runs", f"{number}-{step}-{place}"), step)
                     rates[step][way].append(found)
-                    print(
-                        f"round {number + 1}  {step:<22} {way:<28} {found:8.1f} images/s",
-                        flush=True,
-                    )
+                    print(f"{number + 1}  {step:<22} {way:<28} {found:8.1f} images/s", flush=True)
     rows = []
     for step, each in rates.items():
-        median = {way: statistics.median(values) for way, values in each.items()}
-        one = median.get("one process of two threads", float("nan"))
-        rows.append(
-            {
-                "step": step,
-                "of_one_process": {way: round(value / one, 3) for way, value in median.items()},
-                "images_per_second": {
-                    way: {
-                        "n": len(values),
-                        "min": min(values),
-                        "median": median[way],
-                        "max": max(values),
-                    }
-                    for way, values in each.items()
-                },
-            }
-        )
-        print(rows[-1]["step"], rows[-1]["of_one_process"])
-    content = {
-        "options": {**vars(options), "steps": steps, "out": None},
-        "goal": GOAL,
-        "rows": rows,
-    }
-    write("two-processes", torch.device("cpu"), content, folder=options.out)
+        spreads = {way: spread(values) for way, values in each.items()}
+        one = spreads[options.ways[0]]["median"]
+        ratios = {way: round(found["median"] / one, 3) for way, found in spreads.items()}
+        rows.append({"step": step, "of_first_way": ratios, "images_per_second": spreads})
+        print(step, ratios)
+    content = {"options": vars(options), "goal": GOAL, "rows": rows}
+    write(RESULTS / "two-processes.json", torch.device("cpu"), content)
 
 
 if __name__ == "__main__":

@@ -13,28 +13,8 @@ from benchmarks.gpu_check import Setting
 from benchmarks.jobs import Finding, Job
 from training.execution import ComputeOptions
 
-ROOT = Path(__file__).parents[2]
-SMALL = [
-    "--cpu",
-    "--regime",
-    "mini",
-    "--resolution",
-    "32",
-    "--batch",
-    "8",
-    "--warm",
-    "1",
-    "--updates",
-    "2",
-    "--workers",
-    "0",
-    "--parts",
-    "losses",
-    "resumed",
-    "waiting",
-    "memory",
-    "rates",
-]
+SMALL = "--cpu --regime mini --resolution 32 --batch 8 --warm 1 --updates 2 --workers 0"
+PARTS = ("rates", "options", "resumed", "memory", "waiting", "losses")
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +26,7 @@ def as_before() -> Iterator[None]:
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
-    return Setting("cpu", "pocket", 32, batch=4, updates=2, workers=0, threads=1, folder=tmp_path)
+    return Setting("cpu", "mini", 32, batch=4, workers=0, threads=1, folder=tmp_path)
 
 
 def _here(jobs: Sequence[Job], processes: int, end: float) -> Iterator[Finding]:
@@ -59,31 +39,24 @@ def test_the_check_asks_all_it_can_on_the_cpu_and_writes_a_page(
     tmp_path, monkeypatch, capfd
 ) -> None:
     monkeypatch.setattr(gpu, "run_all", _here)
-    gpu.main(
-        [
-            "--check",
-            *SMALL,
-            "--steps",
-            "separate-downsampling",
-            "--precisions",
-            "bf16",
-            "--out",
-            str(tmp_path),
-        ]
-    )
+    words = ["--steps", "separate-downsampling", "--precisions", "bf16", "--out", str(tmp_path)]
+    gpu.main(["--check", *SMALL.split(), "--parts", *PARTS, *words])
     parts = json.loads((tmp_path / "gpu-check-shown-on-cpu.json").read_text())["parts"]
-    held = {name: [finding["held"] for finding in part["findings"]] for name, part in parts.items()}
+    assert list(parts)[:2] == ["rates", "options"], "the most valuable figures come first"
+    held = {name: [finding["held"] for finding in part] for name, part in parts.items()}
     assert held["losses"] == [True, True]  # as it is and rewritten
     assert held["resumed"] == [True, True]  # with --deterministic and without
-    assert held["memory"] == [None]
-    assert held["waiting"] == held["rates"] == [None]
-    assert parts["rates"]["findings"][0]["figures"]["images_per_second"] > 0
-    assert {finding["said"] for finding in parts["compiled"]["findings"]} == {
-        "not measured: it was left out"
-    }
+    assert held["memory"] == held["waiting"] == held["rates"] == [None]
+    assert parts["rates"][0]["figures"]["images_per_second"] > 0
+    texts = {each["what"].partition(": ")[2]: each["text"] for each in parts["options"]}
+    for name in ("contiguous", "weights cast in every part", "one part, as in food101-h200"):
+        assert "of the defaults" in texts[name]
+    for name in ("recorded (CUDA graphs)", "cuDNN's depthwise kernels", "compiled"):
+        assert texts[name] == "not measured: for a GPU"
+    assert {each["text"] for each in parts["compiled"]} == {"not measured: it was left out"}
     page = (tmp_path / "gpu-check-shown-on-cpu.md").read_text()
-    assert "**4 held, 0 did not, 5 were not measured or have no bound.**" in page
-    assert "| separate-downsampling, bf16, eager | yes |" in page
+    assert "**4 held, 0 did not," in page
+    assert "| separate-downsampling, bf16: contiguous |" in page
     assert "4,292" in page
 
 
@@ -91,14 +64,13 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, monkeypatch, capsys) -> Non
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpu.main(["--check", "--out", str(tmp_path)])
     parts = json.loads((tmp_path / "gpu-check.json").read_text())["parts"]
-    said = [finding["said"] for part in parts.values() for finding in part["findings"]]
-    assert set(said) == {"not measured: there is no CUDA device"}
-    assert len(parts["losses"]["findings"]) == 18
-    assert len(parts["compiled"]["findings"]) == 1 + 3 * 18
+    texts = {finding["text"] for part in parts.values() for finding in part}
+    assert texts == {"not measured: there is no CUDA device"}
+    assert len(parts["compiled"]) == 1 + 3 * 18
 
 
 def test_losses_that_are_not_the_cpus_do_not_hold(setting) -> None:
-    ask = lambda: next(gpu_check.losses("baseline", ("fp32",), (ComputeOptions(),), setting))  # noqa: E731
+    ask = lambda: next(gpu_check.losses("baseline", "fp32", ComputeOptions(), setting))  # noqa: E731
     assert ask().held
     kept = setting.folder / "baseline.json"
     truth = json.loads(kept.read_text())
