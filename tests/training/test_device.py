@@ -23,6 +23,7 @@ from training.device import (
     threads,
     wait_for,
 )
+from training.execution import ComputeOptions
 
 SCRIPT = '''
 import resource, sys, torch
@@ -139,6 +140,15 @@ def test_only_runs_let_cudnn_time_its_kernels() -> None:
     assert not torch.backends.cudnn.benchmark
     set_up(torch.device("cuda"), "fp32")
     assert torch.backends.cudnn.benchmark
+
+
+def test_depthwise_kernels_are_chosen_within_a_block(monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "depthwise_kernel", "auto", raising=False)
+    assert device.depthwise_kernels(CPU) == ()
+    for name in ("auto", *device.depthwise_kernels(torch.device("cuda"))):
+        with ComputeOptions(depthwise=name).applied():
+            assert torch.backends.cudnn.depthwise_kernel == name
+        assert torch.backends.cudnn.depthwise_kernel == "auto"
 
 
 @pytest.mark.parametrize(
