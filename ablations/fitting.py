@@ -44,7 +44,7 @@ def check_file(
 ) -> None:
     """Raise ValueError unless the weights in `path`, under `key`, fit the networks of all these
     steps."""
-    state = weights.read(path, key)
+    state, _ = weights.read(path, key)
     for name, setup in setups.items():
         try:
             _translate(state, setup.architecture)

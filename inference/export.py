@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jinja2
 import torch
@@ -37,13 +37,13 @@ from utils import markdown
 from utils.files import sync_files, sync_folder, write_atomically
 from utils.text import flat
 
-Format = Literal["safetensors", "torchvision", "onnx", "torch-export"]
-FILES: dict[str, str] = {
+FILES = {
     "safetensors": WEIGHTS,
     "torchvision": WEIGHTS,
     "onnx": "model.onnx",
     "torch-export": "model.pt2",
 }
+"""Formats, and the file that holds the model."""
 
 _TOLERANCE = 1e-3
 """Largest difference of a logit that an export may have, relative to the largest logit."""
@@ -71,34 +71,26 @@ def write(
             library is missing.
         OSError: `out` cannot be written, or the exported model does not compute what ours does.
     """
-    if form not in get_args(Format):
-        raise ValueError(f"there is no format {form!r}: choose {', '.join(get_args(Format))}")
+    if form not in FILES:
+        raise ValueError(f"there is no format {form!r}: choose {', '.join(FILES)}")
     if out.exists():
         raise ValueError(f"{out} exists already: give a new folder for the export")
     if form == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
             require(module, module, "export")
     predictor = load(run, fold_layer_scale=fold_layer_scale)
-    files = find_images(images)[:8] if images else []
-    side = predictor.view.resolution
-    noise = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
-    batch = predictor.prepare(files) if files else noise
-    if len(batch) == 1:
-        batch = torch.cat([batch, batch.flip(3)])
+    batches, checked = _batches(predictor, images)
+    if form == "onnx" and isinstance(predictor.architecture, Architecture):
+        batches.append(F.pad(batches[0], (0, 45, 0, 12)))  # other sides
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        batches = [batch, batch[:1]]
-        exported = _WRITERS[form](predictor, batch, work / FILES[form])
-        difference = 0.0
+        exported = _WRITERS[form](predictor, batches[0], work / FILES[form])
+        difference = _compare(predictor.model, exported, batches)
         if fold_layer_scale:
-            difference = _compare(load(run).model, predictor.model, batches)
-        if form == "onnx" and isinstance(predictor.architecture, Architecture):
-            batches.append(F.pad(batch, (0, 45, 0, 12)))  # other sides
-        difference = max(difference, _compare(predictor.model, exported, batches))
+            difference = max(difference, _compare(load(run).model, predictor.model, batches))
         config = {"library_name": "convnext-ablations", "format": form, **_description(predictor)}
         (work / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        checked = f"{len(files)} images" if files else "noise"
         text = card(predictor, form, difference, checked, license)
         (work / "README.md").write_text(text, encoding="utf-8")
         work.chmod(0o755)  # mkdtemp and safetensors write for this user only
@@ -116,6 +108,17 @@ def write(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return difference
+
+
+def _batches(predictor: Predictor, images: Sequence[Path]) -> tuple[list[Tensor], str]:
+    """Return batches of two sizes, of at most 8 images or of noise, and a word for the card."""
+    files = find_images(images)[:8] if images else []
+    side = predictor.view.resolution
+    batch = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    if files:
+        batch = predictor.prepare(files)
+        batch = torch.cat([batch, batch.flip(3)])[: max(2, len(batch))]
+    return [batch, batch[:1]], f"{len(files)} images" if files else "noise"
 
 
 def _description(predictor: Predictor) -> dict[str, Any]:

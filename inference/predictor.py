@@ -61,7 +61,7 @@ class Predictor:
                 reasons.
 
         Raises:
-            ValueError: a file cannot be read, and `unreadable` is None or no other can.
+            ValueError: a file cannot be read, and `unreadable` is None.
         """
         side, crops = self.view.resolution, []
         failed: dict[Path, str] = {}

@@ -94,32 +94,26 @@ _RESNET_PARTS = {
     "head": "fc",
 }
 _SE_PARTS = {f"branch.end.conv{k}": f"layer{{next}}.{{j}}.se.fc{k}" for k in (1, 2)}
-# Ours, torchvision's, timm's and the release's, outside of blocks and in a block.
+# Ours, torchvision's, timm's and the release's.
 _CONVNEXT_NAMES = (
     ("stem.conv", "features.0.0", "stem.0", "downsample_layers.0.0"),
     ("stem.norm", "features.0.1", "stem.1", "downsample_layers.0.1"),
     ("downsample.norm", "features.{even}.0", "stages.{i}.downsample.0", "downsample_layers.{i}.0"),
     ("downsample.conv", "features.{even}.1", "stages.{i}.downsample.1", "downsample_layers.{i}.1"),
+    ("branch.conv1", "BLOCK.block.0", "BLOCK.conv_dw", "BLOCK.dwconv"),
+    ("branch.norm1", "BLOCK.block.2", "BLOCK.norm", "BLOCK.norm"),
+    ("branch.conv2", "BLOCK.block.3", "BLOCK.mlp.fc1", "BLOCK.pwconv1"),
+    ("branch.conv3", "BLOCK.block.5", "BLOCK.mlp.fc2", "BLOCK.pwconv2"),
+    ("layer_scale", "BLOCK.layer_scale", "BLOCK.gamma", "BLOCK.gamma"),
     ("norm", "classifier.0", "head.norm", "norm"),
     ("head", "classifier.2", "head.fc", "head"),
 )
-_CONVNEXT_BLOCK_NAMES = (
-    ("branch.conv1", "block.0", "conv_dw", "dwconv"),
-    ("branch.norm1", "block.2", "norm", "norm"),
-    ("branch.conv2", "block.3", "mlp.fc1", "pwconv1"),
-    ("branch.conv3", "block.5", "mlp.fc2", "pwconv2"),
-    ("layer_scale", "layer_scale", "gamma", "gamma"),
+_TORCHVISION_PARTS, _TIMM_PARTS, _RELEASE_PARTS = (
+    {row[0]: row[column].replace("BLOCK", block) for row in _CONVNEXT_NAMES}
+    for column, block in enumerate(
+        ("features.{odd}.{j}", "stages.{i}.blocks.{j}", "stages.{i}.{j}"), start=1
+    )
 )
-
-
-def _convnext_parts(column: int, block: str) -> dict[str, str]:
-    outside = {row[0]: row[column] for row in _CONVNEXT_NAMES}
-    return outside | {row[0]: block + row[column] for row in _CONVNEXT_BLOCK_NAMES}
-
-
-_TORCHVISION_PARTS = _convnext_parts(1, "features.{odd}.{j}.")
-_TIMM_PARTS = _convnext_parts(2, "stages.{i}.blocks.{j}.")
-_RELEASE_PARTS = _convnext_parts(3, "stages.{i}.{j}.")
 _V2_PARTS = {ours: theirs for ours, theirs in _TIMM_PARTS.items() if ours != "layer_scale"}
 _V2_PARTS["branch.before_last"] = "stages.{i}.blocks.{j}.mlp.grn"
 _V2_RELEASE_PARTS = {

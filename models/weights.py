@@ -7,8 +7,7 @@ layer scale takes weights without one (its factors become 1), and one without ta
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,39 +38,30 @@ class _Skipped:
     def __setstate__(self, state: object) -> None: ...
 
 
-def read(path: Path, key: str | None = None) -> dict[str, Tensor]:
+def read(path: Path, key: str | None = None) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of a weight file by name, on the CPU, without prefixes of wrappers.
 
     Args:
-        key: which of several sets of weights to read, such as "model_ema"; see `choose`.
+        key: which of several sets of weights to read, such as "model_ema"; by default the first
+            that is no moving average.
+
+    Returns:
+        The weights, and a note on the choice where there are several sets.
 
     Raises:
-        ValueError: no such file, or no weights that can be read without running code from it.
+        ValueError: no such file or set, or no weights that can be read without running code.
     """
-    sets = read_sets(path)
-    return sets[choose(path, list(sets), key)]
-
-
-def choose(path: Path, names: Sequence[str], key: str | None) -> str:
-    """Return `key`, or the first of `names` that is no moving average where `key` is None.
-
-    Raises:
-        ValueError: there is no such set of weights in `path`.
-    """
+    sets = _read_sets(path)
     if key is None:
-        return next((name for name in names if not _AVERAGE.search(name)), names[0])
-    if key not in names:
-        some = " or ".join(name for name in names if name) or "no --init-key"
+        key = next((name for name in sets if not _AVERAGE.search(name)), next(iter(sets)))
+    if key not in sets:
+        some = " or ".join(filter(None, sets)) or "no --init-key"
         raise ValueError(f"{path} holds no weights under {key!r}: give {some}")
-    return key
+    note = f"holds {', '.join(sets)}: {key} is used (--init-key)" if len(sets) > 1 else ""
+    return sets[key], note
 
 
-def read_sets(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Return every set of weights in a file, such as those under "model" and "model_ema".
-
-    Raises:
-        ValueError: see `read`.
-    """
+def _read_sets(path: Path) -> dict[str, dict[str, Tensor]]:
     _require_file(path)
     with path.open("rb") as file:
         is_safetensors = file.read(9)[8:] == b"{" or path.suffix == ".safetensors"
@@ -80,9 +70,8 @@ def read_sets(path: Path) -> dict[str, dict[str, Tensor]]:
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file ({error}): give it as written") from None
     except Exception as error:  # an unpickler raises anything
-        reason = "it is no torch file of tensors, or a damaged one"
-        if blocked := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            reason = f"it would run {blocked[1]}"
+        blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it would run {blocked[1]}" if blocked else "it is no whole torch file"
         raise ValueError(
             f"{path} cannot be read as weights alone, {reason}: give a .safetensors file, or a "
             "state_dict() that torch.save wrote"
@@ -201,23 +190,19 @@ def translate(
     notes = []
     if new_classifier:
         notes = _start_classifier(result, unknown, expected, theirs)
-    _check_keys(expected.keys() - result.keys(), unknown, theirs)
+    _require_none([theirs[key] for key in expected.keys() - result.keys()], "missing")
+    _require_none(unknown, "unknown")
     for key, value in expected.items():
         result[key] = _reshaped(result[key], value, key, theirs[key])
     return {key: result[key] for key in expected}, notes
 
 
-def _check_keys(
-    missing: AbstractSet[str], unknown: Sequence[str], theirs: Mapping[str, str]
-) -> None:
-    problems = []
-    if missing:
-        first = min(theirs[key] for key in missing)
-        problems.append(f"{len(missing)} keys are missing, such as {first!r}")
-    if unknown:
-        problems.append(f"{len(unknown)} are unknown, such as {min(unknown)!r}")
-    if problems:
-        raise ValueError(f"these are weights of another architecture: {' and '.join(problems)}")
+def _require_none(keys: Collection[str], what: str) -> None:
+    if keys:
+        raise ValueError(
+            f"these are weights of another architecture: {len(keys)} keys are {what}, such as "
+            f"{min(keys)!r}"
+        )
 
 
 def _reshaped(given: Tensor, expected: Tensor, key: str, name: str) -> Tensor:

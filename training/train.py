@@ -338,12 +338,8 @@ def load_initial_weights(model: nn.Module, path: Path, recorded: InitialWeights)
         raise ValueError(
             f"{path} has changed since this study was created: give the file that it began with"
         )
-    sets = weights.read_sets(path)
-    key = weights.choose(path, list(sets), recorded.key)
-    notes = weights.load(model, sets[key], new_classifier=True)
-    if len(sets) > 1:
-        notes.append(f"holds {', '.join(sets)}: {key} is used (--init-key)")
-    for note in notes:
+    state, choice = weights.read(path, recorded.key)
+    for note in filter(None, (choice, *weights.load(model, state, new_classifier=True))):
         print(one_line(f"{path.name} {note}"), file=sys.stderr, flush=True)
 
 

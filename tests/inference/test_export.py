@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 import runner
 from inference import export
 from inference.predictor import load
-from models import SwinArchitecture
+from models import Architecture, SwinArchitecture
+from models.builder import empty
 
 FORMATS = ["safetensors", "torchvision", "onnx", "torch-export"]
 
@@ -178,14 +179,8 @@ def test_a_variant_that_shares_its_run_is_exported_as_that_run(study, convnext, 
     assert "The run is not finished" not in (tmp_path / "out/README.md").read_text()
 
 
-@pytest.mark.parametrize("change", [None, "resnet"], ids=["swin", "resnet"])
-def test_the_cards_code_builds_torchvisions_network(change, convnext) -> None:
-    from models import Architecture
-    from models.builder import empty
-
-    architecture: Architecture | SwinArchitecture = SwinArchitecture(num_classes=3)
-    if change:
-        architecture = Architecture(num_classes=3)
+@pytest.mark.parametrize("architecture", [SwinArchitecture(num_classes=3), Architecture()])
+def test_the_cards_code_builds_torchvisions_network(architecture, convnext) -> None:
     predictor = replace(load(convnext), architecture=architecture, model=empty(architecture))
     code = code_of(export.card(predictor, "torchvision", 0.0, "noise", "other"))
     code = code[code.index("from torchvision") : code.index("model.load_state_dict")]

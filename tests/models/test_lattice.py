@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from models import Architecture
 from models.builder import build, empty
-from models.complexity import complexity
 from models.parts import BUILT_IN
-from tests.models.closed_form import closed_form
 
 depths = st.shared(st.lists(st.integers(1, 2), min_size=1, max_size=4).map(tuple), key="depths")
 spatial = st.shared(st.sampled_from(["convolution", "inception"]), key="spatial")
@@ -67,7 +65,7 @@ def test_every_flag_changes_some_network(flag: str) -> None:
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(architectures, st.sampled_from([32, 40, 47]))
-def test_any_combination_trains_and_agrees_with_the_closed_form(a: Architecture, side: int) -> None:
+def test_any_combination_trains(a: Architecture, side: int) -> None:
     torch.manual_seed(0)
     # float64: repeated squares of StarReLU without a norm between exceed the range of float32.
     model = build(a, drop_path=0.0, layer_scale=None, init="he").double()
@@ -77,12 +75,6 @@ def test_any_combination_trains_and_agrees_with_the_closed_form(a: Architecture,
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-
-    size = complexity(model, side)
-    params, flops, others = closed_form(a, side)
-    assert size.params == params
-    assert size.flops_paper_convention == flops
-    assert size.flops == flops + others
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -17,26 +17,21 @@ def block(**flags) -> Block:
     return Block(replace(SMALL, **flags), 16, 4, 1)
 
 
+ONE_ACTIVATION = {"fewer_activations": True}
+FEW = {"fewer_activations": True, "fewer_norms": True, "depthwise_first": True}
+WIDE = {"depthwise": True, "inverted_bottleneck": True}
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
         ({}, "conv1 norm1 activation1 conv2 norm2 activation2 conv3 norm3 after"),
-        ({"fewer_activations": True}, "conv1 norm1 conv2 norm2 activation2 conv3 norm3"),
-        (
-            {"fewer_activations": True, "depthwise_first": True},
-            "conv1 norm1 conv2 norm2 activation2 conv3 norm3",
-        ),
-        (
-            {"fewer_activations": True, "fewer_norms": True, "depthwise_first": True},
-            "conv1 norm1 conv2 activation2 conv3",
-        ),
+        (ONE_ACTIVATION, "conv1 norm1 conv2 norm2 activation2 conv3 norm3"),
+        (FEW, "conv1 norm1 conv2 activation2 conv3"),
         ({"fewer_norms": True}, "norm0 conv1 activation1 conv2 activation2 conv3 after"),
+        (FEW | {"before_last": "grn"}, "conv1 norm1 conv2 activation2 before_last conv3"),
         (
-            {"fewer_norms": True, "before_last": "grn"},
-            "norm0 conv1 activation1 conv2 activation2 before_last conv3 after",
-        ),
-        (
-            {"fewer_activations": True, "branch_end": "se"},
+            ONE_ACTIVATION | {"branch_end": "se"},
             "conv1 norm1 conv2 norm2 activation2 conv3 norm3 end",
         ),
     ],
@@ -47,38 +42,27 @@ def test_a_flag_decides_which_layers_a_block_has(flags, expected) -> None:
     assert [name for name, _ in built.branch.named_children()] + after == expected.split()
 
 
-INVERTED = {"depthwise": True, "inverted_bottleneck": True}
-
-
 @pytest.mark.parametrize(
-    ("flags", "shapes"),
+    ("flags", "shapes", "biases"),
     [
-        ({}, [(4, 16, 1), (4, 4, 3), (16, 4, 1)]),
-        ({"depthwise": True}, [(4, 16, 1), (4, 1, 3), (16, 4, 1)]),
-        (INVERTED, [(16, 16, 1), (16, 1, 3), (4, 16, 1)]),
+        ({}, [(4, 16, 1), (4, 4, 3), (16, 4, 1)], [False, False, False]),
+        ({"depthwise": True}, [(4, 16, 1), (4, 1, 3), (16, 4, 1)], [False, False, False]),
+        (WIDE, [(16, 16, 1), (16, 1, 3), (4, 16, 1)], [False, False, False]),
         (
-            {**INVERTED, "depthwise_first": True, "kernel_size": 7},
+            WIDE | FEW | {"kernel_size": 7},
             [(16, 1, 7), (16, 16, 1), (4, 16, 1)],
+            [False, True, True],
         ),
+        ({"norm": "layer"}, [(4, 16, 1), (4, 4, 3), (16, 4, 1)], [True, True, True]),
+        ({"all_biases": True}, [(4, 16, 1), (4, 4, 3), (16, 4, 1)], [True, True, True]),
     ],
 )
-def test_the_block_widths_are_the_papers(flags, shapes) -> None:
-    weights = [block(**flags).branch.get_submodule(f"conv{i}").weight for i in (1, 2, 3)]
-    assert [tuple(weight.shape[:3]) for weight in weights] == shapes
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ({}, [False, False, False]),
-        ({"fewer_norms": True}, [False, True, True]),
-        ({"norm": "layer"}, [True, True, True]),
-        ({"all_biases": True}, [True, True, True]),
-    ],
-)
-def test_a_convolution_has_a_bias_unless_batch_norm_follows_it(flags, expected) -> None:
-    branch = block(depthwise_first=True, **flags).branch
-    assert [branch.get_submodule(f"conv{i}").bias is not None for i in (1, 2, 3)] == expected
+def test_block_widths_are_the_papers_and_biases_where_no_batch_norm_follows(
+    flags, shapes, biases
+) -> None:
+    convolutions = [block(**flags).branch.get_submodule(f"conv{i}") for i in (1, 2, 3)]
+    assert [tuple(conv.weight.shape[:3]) for conv in convolutions] == shapes
+    assert [conv.bias is not None for conv in convolutions] == biases
 
 
 def test_stochastic_depth_draws_and_scales_as_torchvisions() -> None:
@@ -119,15 +103,9 @@ def test_separate_downsampling_halves_between_stages_with_norms_around() -> None
 @pytest.mark.parametrize(
     ("stem", "stride", "kernels", "pool"),
     [
-        ("classic", 4, [7], True),
-        ("classic", 2, [3], True),
-        ("classic", 1, [3], False),
-        ("patchify", 4, [4], False),
-        ("patchify", 2, [2], False),
-        ("patchify", 1, [1], False),
-        ("overlap", 4, [3, 3], False),
-        ("overlap", 2, [3, 3], False),
-        ("overlap", 1, [3, 3], False),
+        *(("classic", 4, [7], True), ("classic", 2, [3], True), ("classic", 1, [3], False)),
+        *(("patchify", stride, [stride], False) for stride in (4, 2, 1)),
+        *(("overlap", stride, [3, 3], False) for stride in (4, 2, 1)),
     ],
 )
 def test_each_stem_has_the_requested_stride(stem, stride, kernels, pool) -> None:
