@@ -196,13 +196,7 @@ def show(roadmap: Roadmap, regime: Regime, step: Step, resolution: int = 224) ->
 def _sizes(roadmap: Roadmap, regime: Regime, step: Step, resolution: int) -> str:
     """Return the parameters and FLOPs of each stage, beside those of the step before."""
     both = [step] if step.after is None else [roadmap.step(step.after), step]
-    stages = [
-        {
-            part.name: (part.params, part.flops)
-            for part in stage_complexity(roadmap.architecture(each, regime), resolution)
-        }
-        for each in both
-    ]
+    stages = [stage_complexity(roadmap.architecture(each, regime), resolution) for each in both]
     rows = []
     for name in max(stages, key=len):  # a step may add a stage
         sizes = [own.get(name) for own in stages]

@@ -141,8 +141,9 @@ def _not_an_image(source: Encoded) -> str:
     return "not an image" if start else "an empty file"
 
 
+# The card of an export shows these lines.
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image upright, on white, as RGB."""  # an export's card shows these lines
+    """Return an image upright, on white, as RGB."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips instead of scaling
         values = np.asarray(image).astype(np.int64)

@@ -37,16 +37,6 @@ class Complexity:
     """Output elements of all convolutions, linear layers and attention products."""
 
 
-@dataclass(frozen=True)
-class StageComplexity:
-    """The share of one stage, with its strided or separate downsampling."""
-
-    name: str
-    params: int
-    flops: int
-    """For one image, in the paper's convention."""
-
-
 def _with_outputs(name: str, flops: Callable[..., Any]) -> Callable[..., Counter[str]]:
     """fvcore's handle `flops` that also counts output elements, so that one trace gives both."""
     outputs = jit_handles.generic_activation_jit()
@@ -108,8 +98,12 @@ def complexity(model: nn.Module, resolution: int = 224) -> Complexity:
 
 def stage_complexity(
     architecture: Architecture | SwinArchitecture, resolution: int = 224
-) -> list[StageComplexity]:
-    """Count stem, stages and head (final norm, pooling, classifier), without layer scale."""
+) -> dict[str, tuple[int, int]]:
+    """Count stem, stages with their downsampling, and head (final norm, pooling, classifier).
+
+    Returns:
+        Parameters without layer scale, and FLOPs in the paper's convention, by name.
+    """
     stages = range(len(architecture.depths))
     if isinstance(architecture, SwinArchitecture):
         modules = {"stem": ["features.0"], "stage 1": ["features.1"]}
@@ -122,14 +116,13 @@ def stage_complexity(
         modules["head"] = ["norm", "mlp", "head"]
     model = empty(architecture)
     counts = _count(model, resolution)
-    return [
-        StageComplexity(
-            name,
+    return {
+        name: (
             sum(p.numel() for each in inside for p in model.get_submodule(each).parameters()),
             int(sum(counts[each][operator] for each in inside for operator in PAPER_OPERATORS)),
         )
         for name, inside in modules.items()
-    ]
+    }
 
 
 @cache

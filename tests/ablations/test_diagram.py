@@ -77,5 +77,5 @@ def test_stages_add_up_to_the_network(step) -> None:
     regime = get_regime("mini")
     architecture = PAPER.architecture(step, regime)
     whole, parts = architecture_complexity(architecture, 64), stage_complexity(architecture, 64)
-    assert sum(part.params for part in parts) == whole.params
-    assert sum(part.flops for part in parts) == whole.flops_paper_convention
+    params, flops = map(sum, zip(*parts.values(), strict=True))
+    assert (params, flops) == (whole.params, whole.flops_paper_convention)
