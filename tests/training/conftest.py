@@ -13,6 +13,7 @@ from data.splits import Dataset
 from studies.run import Run
 from studies.study import open_study
 from training.execution import Execution, Stores
+from training.interrupt import StopRequest
 from training.recipe import CLASSIC, Recipe, StudyConfig
 
 RECIPE = Recipe(
@@ -20,6 +21,18 @@ RECIPE = Recipe(
 )
 
 MakeRun = Callable[..., Run]
+
+
+class StopAfter(StopRequest):
+    """Requests a stop after some updates; the loop checks once after every update."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self.left = updates
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from studies import run_queue
+from tests.training.conftest import StopAfter
 from tests.training.emulated import DEVICE, EmulatedTensor, Emulation
 from tests.training.test_emulated_gpu import batches, train_state
 from training import evaluation, records, train, update
@@ -43,16 +44,6 @@ def gpu(monkeypatch) -> torch.device:
     Emulation.waits.clear()
     yield DEVICE
     torch.__future__.set_overwrite_module_params_on_conversion(False)
-
-
-class StopAfter(StopRequest):
-    def __init__(self, updates: int) -> None:
-        super().__init__()
-        self.left = updates
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
 
 
 @pytest.mark.parametrize("name", ["training-recipe", "separate-downsampling"])

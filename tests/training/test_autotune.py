@@ -14,6 +14,7 @@ from torch import nn
 
 from ablations import PAPER, get_regime
 from models.builder import build
+from tests.training.conftest import StopAfter
 from training import autotune, checkpoint, train
 from training.autotune import Work, choose, difference, micro_batches_that_fit
 from training.execution import ComputeOptions
@@ -141,11 +142,15 @@ def test_every_network_of_a_study_is_compiled(monkeypatch) -> None:
     assert len(compiled) == 4
 
 
-def test_a_run_too_short_to_gain_has_no_trial() -> None:
+def test_a_run_too_short_to_gain_has_no_trial_and_is_timed_by_its_real_batch(monkeypatch) -> None:
+    counts, real = [], Work.noise
+    monkeypatch.setattr(Work, "noise", lambda work, n: counts.append(n) or real(work, n))
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    assert choose(WORK, 5) == (ComputeOptions(threads=torch.get_num_threads()), {})
+    work = replace(WORK, recipe=Recipe(batch_size=24, micro_batches=2))
+    assert choose(work, 5) == (ComputeOptions(threads=torch.get_num_threads()), {})
+    assert counts == [12]
     assert torch.equal(torch.rand(3), expected), "a trial draws no random number of the run"
 
 
@@ -204,14 +209,6 @@ def test_a_run_is_the_same_with_and_without_a_trial_that_chooses_its_options(
     assert weights[0] == weights[1]
 
 
-class AfterTwo(StopRequest):
-    looks = 2
-
-    def __bool__(self) -> bool:
-        self.looks -= 1
-        return self.looks < 1
-
-
 @pytest.mark.parametrize(
     "began", [ComputeOptions(False, False, 1), ComputeOptions(True, False, 1, True)], ids=str
 )
@@ -221,7 +218,7 @@ def test_a_resumed_run_keeps_the_options_it_began_with(
     changes = {"epochs": 1, "warmup_epochs": 0}
     run, whole = make_run("8", **changes), make_run("8", study="whole", **changes)
     with pytest.raises(Stopped):
-        train.train(run.spec, stores, replace(execution, options=began), AfterTwo())
+        train.train(run.spec, stores, replace(execution, options=began), StopAfter(2))
     monkeypatch.setattr(train, "choose", lambda *_: pytest.fail("a resumed run has no trial"))
     other = replace(execution, options=ComputeOptions(True, False, 2), trial=True)
     train.train(run.spec, stores, other, StopRequest())

@@ -84,20 +84,14 @@ def test_a_gpu_is_fed_by_the_cores_that_the_process_may_use(monkeypatch) -> None
     assert find_workers(None, CPU) == 0
 
 
-def test_the_requested_device_is_the_current_one(monkeypatch) -> None:
-    current: list[int] = []
+def test_the_requested_device_is_the_current_one_and_clocks_wait_for_it(monkeypatch) -> None:
+    current, waited = [], []
     monkeypatch.setattr(torch.accelerator, "set_device_index", current.append)
-    set_up(torch.device("cuda:1"), "fp32")
-    assert current == [1]
-
-
-@pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_clocks_wait_for_what_the_device_still_computes(kind, monkeypatch) -> None:
-    waited = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
-    for name in ("cpu", kind):
-        wait_for(torch.device(name))
-    assert len(waited) == 1
+    set_up(torch.device("cuda:1"), "fp32")
+    for each in (CPU, torch.device("cuda"), torch.device("mps")):
+        wait_for(each)
+    assert (current, waited) == ([1], [torch.device("cuda"), torch.device("mps")])
 
 
 def test_a_device_has_one_name_whatever_the_options() -> None:
@@ -121,6 +115,8 @@ def test_deterministic_selects_kernels_that_always_round_alike() -> None:
         assert torch.is_deterministic_algorithms_warn_only_enabled() or not requested
         assert torch.backends.cudnn.deterministic is requested
         assert torch.backends.cudnn.benchmark is not requested
+    set_up(torch.device("cuda"), "fp32", search=False)
+    assert not torch.backends.cudnn.benchmark, "an estimate sees each shape twice"
 
 
 def test_bf16_that_the_cpu_emulates_is_answered_with_both_rates(monkeypatch) -> None:
@@ -132,14 +128,6 @@ def test_bf16_that_the_cpu_emulates_is_answered_with_both_rates(monkeypatch) -> 
     rates[torch.bfloat16] = 60.0
     assert notes(CPU, "bf16") == []
     assert notes(torch.device("xpu"), "bf16") == ["device xpu was never tried with this program"]
-
-
-def test_only_runs_let_cudnn_time_its_kernels() -> None:
-    """An estimate sees each shape twice."""
-    set_up(torch.device("cuda"), "fp32", search=False)
-    assert not torch.backends.cudnn.benchmark
-    set_up(torch.device("cuda"), "fp32")
-    assert torch.backends.cudnn.benchmark
 
 
 def test_depthwise_kernels_are_chosen_within_a_block(monkeypatch) -> None:

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 from ablations import PAPER, REGIMES
 from models import Architecture
 from studies.run import Run
+from tests.training.conftest import StopAfter
 from training import checkpoint, records, train
 from training.checkpoint import Damaged
 from training.interrupt import Item, Stopped, StopRequest
@@ -23,18 +24,6 @@ from training.spec import ABOUT, collapse
 from training.train import NonFinite
 
 CPU = torch.device("cpu")
-
-
-class StopAfter(StopRequest):
-    """Requests a stop after some updates; the loop checks once after every update."""
-
-    def __init__(self, updates: int) -> None:
-        super().__init__()
-        self.left = updates
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
 
 
 class StopInEvaluation(StopRequest):
