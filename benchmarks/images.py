@@ -53,7 +53,7 @@ def timm_pipeline(split: Split) -> Callable[[int], int]:
 
     def run(epoch: int) -> int:
         failed = 0
-        for path in files.paths:
+        for path in files.items:
             with Image.open(path) as opened:
                 image = opened.convert("RGB")
             try:

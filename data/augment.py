@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from data import randaugment, randomness
 from data.augmentation import MEAN, STD, Augmentation
+from data.randomness import Floats, Ints
 
 _CROP_TRIES = 10
 _CROP_RATIO = (3 / 4, 4 / 3)
@@ -34,21 +35,21 @@ _CACHED = 1 << 15  # pixels finished together: 400 kB of float32 stay in a core'
 class Draws:
     """The decisions for B images, one row each."""
 
-    crop: npt.NDArray[np.int64]  # (B, 4): top, left, height, width in the stored image
+    crop: Ints  # (B, 4): top, left, height, width in the stored image
     flip: npt.NDArray[np.bool_]  # (B,)
-    ops: npt.NDArray[np.int64]  # (B, n): index into randaugment.OPS, -1 where not applied
-    levels: npt.NDArray[np.float64]  # (B, n): magnitude within 0 to 10
-    signs: npt.NDArray[np.float64]  # (B, n): 1 or -1
-    jitter_order: npt.NDArray[np.int64]  # (B,): one of the six orders
-    jitter: npt.NDArray[np.float64]  # (B, 3): factors for brightness, contrast, saturation
-    erase: npt.NDArray[np.int64]  # (B, 4): top, left, height, width; height 0 where not erased
-    noise: npt.NDArray[np.int64]  # (B,): where in the noise bank the erased pixels are read
+    ops: Ints  # (B, n): index into randaugment.OPS, -1 where not applied
+    levels: Floats  # (B, n): magnitude within 0 to 10
+    signs: Floats  # (B, n): 1 or -1
+    jitter_order: Ints  # (B,): one of the six orders
+    jitter: Floats  # (B, 3): factors for brightness, contrast, saturation
+    erase: Ints  # (B, 4): top, left, height, width; height 0 where not erased
+    noise: Ints  # (B,): where in the noise bank the erased pixels are read
 
 
 def draw(
     augmentation: Augmentation,
     resolution: int,
-    sizes: npt.NDArray[np.int64],
+    sizes: Ints,
     seed: int,
     epoch: int,
     indices: npt.ArrayLike,
@@ -85,11 +86,11 @@ def draw(
 
 
 def _first_fit(
-    area: npt.NDArray[np.float64],
-    log_ratio: npt.NDArray[np.float64],
+    area: Floats,
+    log_ratio: Floats,
     height: npt.ArrayLike,
     width: npt.ArrayLike,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
     """Height, width and success of the first try in each row that lies in height x width. A try is
     an area in pixels and the log of width / height."""
     root, tilt = np.sqrt(area), np.exp(0.5 * log_ratio)
@@ -101,12 +102,12 @@ def _first_fit(
 
 
 def crop_boxes(
-    uniforms: npt.NDArray[np.float64],
-    height: npt.NDArray[np.int64],
-    width: npt.NDArray[np.int64],
+    uniforms: Floats,
+    height: Ints,
+    width: Ints,
     scale: tuple[float, float],
     ratio: tuple[float, float],
-) -> npt.NDArray[np.int64]:
+) -> Ints:
     """Boxes (top, left, height, width) distributed as torchvision's RandomResizedCrop.get_params.
 
     Ten tries at an area uniform in `scale` and a log-uniform ratio, then the centre crop of the
@@ -129,9 +130,7 @@ def crop_boxes(
     return np.stack([top, left, tall, wide], axis=1)
 
 
-def erase_boxes(
-    uniforms: npt.NDArray[np.float64], size: int, probability: float
-) -> npt.NDArray[np.int64]:
+def erase_boxes(uniforms: Floats, size: int, probability: float) -> Ints:
     """Boxes distributed as timm's RandomErasing: ten tries at an area and a ratio, none if all are
     too large.
 

@@ -8,14 +8,13 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from data.splits import Dataset, Split, complete
+from data.splits import Dataset, Source, Split, complete
 from utils.files import one_writer
 from utils.text import one_line
 
@@ -60,28 +59,21 @@ def _read(file: Path, header: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class GreyPixels:
-    """Grey images in an IDX file of `count` images: image i of the split is number `indices[i]`."""
+class GreyPixels(Source):
+    """Grey images in an IDX file of `count` images; `items` are their numbers in it."""
 
     file: Path
     count: int
-    indices: tuple[int, ...]
 
     def read(self, index: int) -> np.ndarray:
         images = _read(self.file, 16, (self.count, SIDE, SIDE))
-        return np.repeat(np.pad(images[self.indices[index]], PADDING)[:, :, None], 3, axis=2)
+        return np.repeat(np.pad(images[self.items[index]], PADDING)[:, :, None], 3, axis=2)
 
     def size(self, index: int) -> tuple[int, int]:
         return SIDE + 2 * PADDING, SIDE + 2 * PADDING
 
     def stamp(self, index: int) -> tuple[int, int]:
         return SIDE * SIDE, 0
-
-    def content(self, index: int) -> None:
-        return None
-
-    def take(self, indices: Sequence[int]) -> "GreyPixels":
-        return GreyPixels(self.file, self.count, tuple(self.indices[index] for index in indices))
 
 
 def find(root: Path) -> Dataset | None:
@@ -103,7 +95,7 @@ def find(root: Path) -> Dataset | None:
             f"fashion-mnist-{part}",
             tuple(f"{part}/{index:05d}" for index in range(count)),
             tuple(_read(labels, 8, (count,)).tolist()),
-            GreyPixels(images, count, tuple(range(count))),
+            GreyPixels(tuple(range(count)), images, count),
         )
     return complete(
         "fashion-mnist",

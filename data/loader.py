@@ -19,7 +19,6 @@ from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -28,6 +27,7 @@ from data import randomness
 from data.augment import Draws, Mix, augment_batch, centre_crop, draw, draw_mix, finish
 from data.augmentation import Augmentation
 from data.processes import end_with
+from data.randomness import Ints
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Prepared:
 
     images: Tensor  # uint8 (B, R, R, 3)
     labels: Tensor
-    indices: npt.NDArray[np.int64]
+    indices: Ints
     draws: Draws | None = None
     mix: Mix | None = None
 
@@ -119,7 +119,7 @@ def share(items: int, rank: int, world: int) -> range:
 
 
 @lru_cache(maxsize=2)
-def epoch_order(images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+def epoch_order(images: int, seed: int, epoch: int) -> Ints:
     """The order of an epoch: a permutation of range(images), not to be written to."""
     order = randomness.generator(randomness.ORDER, seed, epoch).permutation(images)
     order.flags.writeable = False

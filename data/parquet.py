@@ -11,7 +11,6 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from data.decode import UnreadableImage, image_size, read_image
-from data.splits import Dataset, Split, complete, prefix, split_roles
+from data.splits import Dataset, Source, Split, complete, prefix, split_roles
 
 _READING = threading.Lock()
 """Threads that decode neighbouring images need the same group of rows: it is read once."""
@@ -34,16 +33,15 @@ def _pyarrow() -> Any:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Image i of a split is row `rows[i]`, counted over all `files`."""
+class Rows(Source):
+    """Images in rows of Parquet files; `items` are their numbers, counted over all `files`."""
 
     files: tuple[Path, ...]
-    rows: tuple[int, ...]
     column: str
 
     def encoded(self, index: int) -> bytes:
         """The image as it was encoded, such as the contents of a JPEG file."""
-        row = self.rows[index]
+        row = self.items[index]
         with _READING:
             starts, places = _row_groups(self.files)
             number = bisect.bisect_right(starts, row) - 1
@@ -60,15 +58,12 @@ class Rows:
 
     def stamp(self, index: int) -> tuple[int, int]:
         starts, places = _row_groups(self.files)
-        file, _ = places[bisect.bisect_right(starts, self.rows[index]) - 1]
+        file, _ = places[bisect.bisect_right(starts, self.items[index]) - 1]
         status = os.stat(file)
         return status.st_size, status.st_mtime_ns
 
     def content(self, index: int) -> int:
         return zlib.crc32(self.encoded(index))
-
-    def take(self, indices: Sequence[int]) -> "Rows":
-        return Rows(self.files, tuple(self.rows[index] for index in indices), self.column)
 
 
 @lru_cache(maxsize=8)
@@ -134,7 +129,7 @@ def dataset(path: Path, files: dict[str, list[Path]]) -> Dataset:
         ids = [f"{kind}/{Path(each or '').stem}" for kind, each in zip(kinds, names)]
         if len(set(ids)) < len(ids):
             ids = [f"{part}/{row:06}" for row in range(len(ids))]
-        source = Rows(tuple(files[name]), tuple(range(len(ids))), image)
+        source = Rows(tuple(range(len(ids))), tuple(files[name]), image)
         parts[part] = Split(
             f"{prefix(path)}-{part}", tuple(ids), tuple(numbers[kind] for kind in kinds), source
         )

@@ -5,17 +5,13 @@ neither determines the class alone. Colors, background, pose, light and noise ar
 """
 
 import colorsys
-import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from data.splits import Dataset, Split, complete
+from data.splits import Dataset, Source, Split, complete
 
 VERSION = 2
 """Part of every image's seed and stamp. Raise it whenever an image changes."""
@@ -115,26 +111,17 @@ def _lay(ground: Field, distance: Field, paint: Field) -> None:
     ground += cover * (paint - ground)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """The images of these numbers, as a `data.splits.Source`."""
-
-    numbers: tuple[int, ...]
+class Drawn(Source):
+    """Images that are drawn; `items` are their numbers."""
 
     def read(self, index: int) -> npt.NDArray[np.uint8]:
-        return draw(self.numbers[index])
+        return draw(self.items[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        return _size(self.numbers[index])
+        return _size(self.items[index])
 
     def stamp(self, index: int) -> tuple[int, int]:
         return VERSION, 0
-
-    def content(self, index: int) -> None:
-        return None
-
-    def take(self, indices: Sequence[int]) -> "Drawn":
-        return Drawn(tuple(self.numbers[index] for index in indices))
 
 
 def dataset() -> Dataset:
@@ -154,19 +141,3 @@ def dataset() -> Dataset:
         "not photographs; a fixed stratified 10 % of the training set held out for selection.",
         synthetic=True,
     )
-
-
-def write(folder: Path, train: int, test: int) -> None:
-    """Write the first `train` and `test` images of each class as JPEGs in Food-101's layout."""
-    (folder / "meta").mkdir(parents=True)
-    first = 0
-    for part, count in (("train", train), ("test", test)):
-        lists: dict[str, list[str]] = {name: [] for name in CLASSES}
-        for number in range(first, first + count * len(CLASSES)):
-            name = CLASSES[number % len(CLASSES)]
-            lists[name].append(f"{name}/{number}")
-            path = folder / "images" / f"{name}/{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw(number)).save(path, quality=90)
-        (folder / "meta" / f"{part}.json").write_text(json.dumps(lists))
-        first += IMAGES[part]

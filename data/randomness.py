@@ -9,6 +9,8 @@ in turn, on whole arrays at once.
 import numpy as np
 import numpy.typing as npt
 
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: splitmix64's increment
 _MASK = (1 << 64) - 1
 
@@ -31,9 +33,7 @@ def key(stream: int, seed: int, epoch: int) -> int:
     return int(word[0])
 
 
-def uniforms(
-    stream: int, seed: int, epoch: int, indices: npt.ArrayLike, count: int
-) -> npt.NDArray[np.float64]:
+def uniforms(stream: int, seed: int, epoch: int, indices: npt.ArrayLike, count: int) -> Floats:
     """Independent uniforms in [0, 1), shape (len(indices), count); row i depends on indices[i]
     alone."""
     rows = np.asarray(indices).astype(np.uint64)
@@ -48,8 +48,6 @@ def generator(stream: int, seed: int, epoch: int, index: int = 0) -> np.random.G
     return np.random.Generator(np.random.Philox(key=(key(stream, seed, epoch), index)))
 
 
-def normals(
-    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def normals(first: Floats, second: Floats) -> Floats:
     """Standard normals from two arrays of uniforms (Box and Muller 1958)."""
     return np.sqrt(-2.0 * np.log1p(-first)) * np.cos(2.0 * np.pi * second)

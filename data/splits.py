@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Self
 
 import numpy as np
 
@@ -28,53 +28,56 @@ _ROLES = {
 """Names of splits on disk, in lower case, the preferred one first."""
 
 
-class Source(Protocol):
+@dataclass(frozen=True)
+class Source:
     """Where the images of a split come from."""
+
+    items: tuple[Any, ...]
+    """What defines each image: a path or a number."""
 
     def read(self, index: int) -> np.ndarray:
         """uint8 RGB (H, W, 3); raises `data.decode.UnreadableImage`."""
+        raise NotImplementedError
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of `read(index)`, found without decoding; raises
         `data.decode.UnreadableImage`."""
+        raise NotImplementedError
 
     def stamp(self, index: int) -> tuple[int, int]:
         """(bytes, modification time in ns) of the image's file; (-1, -1) where it is missing."""
+        raise NotImplementedError
 
     def content(self, index: int) -> int | None:
         """crc32 of the encoded image; None where its name defines it, as in a published file."""
+        return None
 
-    def take(self, indices: Sequence[int]) -> Source:
+    def take(self, indices: Sequence[int]) -> Self:
         """The same source with only these images, in this order."""
+        return replace(self, items=tuple(self.items[index] for index in indices))
 
 
-@dataclass(frozen=True)
-class Files:
-    """Images that are one file each."""
-
-    paths: tuple[Path, ...]
+class Files(Source):
+    """Images that are one file each; `items` are their paths."""
 
     def read(self, index: int) -> np.ndarray:
-        return read_image(self.paths[index])
+        return read_image(self.items[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        return image_size(self.paths[index])
+        return image_size(self.items[index])
 
     def stamp(self, index: int) -> tuple[int, int]:
         try:
-            status = self.paths[index].stat()
+            status = os.stat(self.items[index])
         except OSError:
             return -1, -1
         return status.st_size, status.st_mtime_ns
 
     def content(self, index: int) -> int | None:
         try:
-            return zlib.crc32(self.paths[index].read_bytes())
+            return zlib.crc32(self.items[index].read_bytes())
         except OSError:
             return None
-
-    def take(self, indices: Sequence[int]) -> Files:
-        return Files(tuple(self.paths[index] for index in indices))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data import pocket
+from tests import food101
 from tests.conftest import BuildOnce
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ EPOCHS = 24
 @pytest.fixture(scope="module")
 def few_images(build_once: BuildOnce) -> Path:
     """The first pocket images, eight a class."""
-    return build_once("few-pocket", lambda root: pocket.write(root / "food-101", train=6, test=2))
+    return build_once("few-pocket", lambda root: food101.write(root / "food-101", train=6, test=2))
 
 
 @pytest.fixture

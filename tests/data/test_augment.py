@@ -71,12 +71,6 @@ def test_a_samples_decisions_do_not_depend_on_the_batch_around_it(
                 )
 
 
-def test_another_epoch_or_seed_gives_other_decisions() -> None:
-    first = draws_of(Augmentation(), np.arange(50), 1, 1).crop
-    assert not (first == draws_of(Augmentation(), np.arange(50), 1, 2).crop).all(1).any()
-    assert not (first == draws_of(Augmentation(), np.arange(50), 2, 1).crop).all(1).any()
-
-
 @pytest.mark.parametrize("size", [(256, 341), (341, 256), (60, 300)])
 def test_crop_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
     height, width = size
@@ -159,12 +153,8 @@ def test_operations_are_drawn_uniformly_and_applied_half_of_the_time() -> None:
     assert abs(draws.signs.mean()) < 0.02
 
 
-def test_colour_jitter_is_left_out_beside_randaugment() -> None:
-    assert Augmentation().jitter == 0
-    assert Augmentation(rand_augment_magnitude=0).jitter == 0.4
-
-
 def test_colour_jitter_is_per_sample_and_in_a_random_order() -> None:
+    assert Augmentation().jitter == 0, "it is left out beside RandAugment"
     augmentation = Augmentation(rand_augment_magnitude=0, crop_scale=(1, 1), flip=0)
     draws = draws_of(augmentation, np.arange(3000), size=(24, 24), resolution=24)
     assert stats.kstest(draws.jitter.ravel(), stats.uniform(0.6, 0.8).cdf).pvalue > 1e-3

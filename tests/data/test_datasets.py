@@ -16,15 +16,16 @@ from PIL import Image
 from torchvision.datasets import FashionMNIST, Food101
 
 import runner
-from data import datasets, fashion_mnist, folders, pocket
+from data import datasets, fashion_mnist, folders
 from data.image_store import open_store
 from data.splits import Files, Split, hold_out
+from tests import food101
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A data folder with ten images a class in Food-101's layout."""
-    pocket.write(tmp_path / "food-101", train=10, test=4)
+    food101.write(tmp_path / "food-101", train=10, test=4)
     return tmp_path
 
 
@@ -66,13 +67,6 @@ def test_held_out_images_depend_on_names_only() -> None:
         chosen.append({order[index] for index in held})
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 5
-
-
-def test_the_fingerprint_changes_with_the_images(root: Path) -> None:
-    first = datasets.load("food101", root).fingerprint()
-    assert datasets.load("food101", root).fingerprint() == first
-    Image.new("RGB", (60, 60)).save(next((root / "food-101/images").rglob("*.jpg")))
-    assert datasets.load("food101", root).fingerprint() != first
 
 
 def test_a_check_does_not_import_torch(root: Path) -> None:
@@ -137,7 +131,7 @@ def test_food101_is_downloaded_and_verified_on_first_use(
     server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = server
-    pocket.write(folder / "food-101", train=3, test=1)
+    food101.write(folder / "food-101", train=3, test=1)
     archive = folder / "food-101.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder / "food-101", "food-101")
@@ -277,16 +271,6 @@ def test_an_unusable_image_folder_is_refused(tmp_path: Path) -> None:
     assert expected in refused(f"imagefolder:{parts}", tmp_path)
 
 
-def test_two_folders_of_the_same_name_are_two_data_sets(tmp_path: Path) -> None:
-    loaded = []
-    for place in ("here", "there"):
-        for name in ("cat", "dog"):
-            write_images(tmp_path / place / "pets" / name, 3)
-        loaded.append(datasets.load(f"imagefolder:{tmp_path / place / 'pets'}", tmp_path))
-    assert loaded[0].train.name != loaded[1].train.name
-    assert loaded[0].fingerprint() == loaded[1].fingerprint()
-
-
 def test_images_are_known_by_their_contents_and_copies_are_found(tmp_path: Path) -> None:
     """Files of one name and size are other images; uncompressed images often are so large."""
     for place in ("one", "two"):
@@ -295,6 +279,7 @@ def test_images_are_known_by_their_contents_and_copies_are_found(tmp_path: Path)
             write_images(tmp_path / place / "test" / name, 2, "bmp")
     one, two = (datasets.load(str(tmp_path / place), tmp_path) for place in ("one", "two"))
     assert one.fingerprint() == two.fingerprint()
+    assert one.train.name != two.train.name, "they have caches of their own"
     stores = {part: open_store(split, tmp_path, 8) for part, split in one.splits.items()}
     contents = {part: store.contents for part, store in stores.items()}
     assert one.fingerprint(contents) == one.fingerprint()
@@ -327,7 +312,7 @@ def test_odd_names_of_classes_stay_names(tmp_path: Path, capsys) -> None:
 def test_parquet_files_of_hugging_face_are_read_where_they_lie(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", reason="an extra")
     parquet = pytest.importorskip("pyarrow.parquet", reason="an extra")
-    pocket.write(tmp_path / "archive/food-101", train=10, test=4)
+    food101.write(tmp_path / "archive/food-101", train=10, test=4)
     archive = datasets.load("food101", tmp_path / "archive")
     names = {"_type": "ClassLabel", "names": archive.classes}
     about = {"info": {"features": {"image": {"_type": "Image"}, "label": names}}}

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -17,14 +16,7 @@ from torch import Tensor
 
 from data.augment import centre_crop, finish
 from data.augmentation import Augmentation
-from data.loader import (
-    Batch,
-    Prepared,
-    batches_per_epoch,
-    epoch_order,
-    eval_batches,
-    train_batches,
-)
+from data.loader import Batch, Prepared, batches_per_epoch, epoch_order, eval_batches, train_batches
 
 FULL = Augmentation()
 TENSORS = ("images", "labels", "partner_labels", "weight", "indices")
@@ -108,31 +100,6 @@ def test_the_parts_of_all_processes_together_are_the_batch(store, epoch, world, 
         assert_same([whole], [epoch[1 + batch]])
 
 
-def _share(rank: int, workers: int, pipe: Connection) -> None:
-    """Send the batches of one of two processes as plain arrays."""
-    torch.set_num_threads(1)
-    batches = train(Store(70), rank=rank, world=2, micro_batches=2, workers=workers, start=2)
-    pipe.send([[getattr(batch, name).numpy() for name in TENSORS] for batch in batches])
-
-
-def test_two_processes_with_workers_make_the_batches_of_one(epoch: list[Batch]) -> None:
-    context, ends = multiprocessing.get_context("fork"), []
-    for rank, workers in ((0, 0), (1, 2)):
-        end, far = context.Pipe(duplex=False)
-        process = context.Process(target=_share, args=(rank, workers, far))
-        process.start()
-        far.close()
-        ends.append((process, end))
-    shares = [end.recv() for _, end in ends]
-    for process, _ in ends:
-        process.join()
-    whole = [
-        Batch(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*halves, strict=True)))
-        for halves in zip(*shares, strict=True)
-    ]
-    assert_same(whole, epoch[2:])
-
-
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_workers_need_no_fork(store: Store, epoch: list[Batch], method: str) -> None:
     """As on Windows and Macs, and from Python 3.14 on."""
@@ -192,13 +159,6 @@ def test_threads_and_global_random_state_do_not_matter(store: Store, epoch: list
         torch.set_num_threads(threads)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]
-
-
-def test_a_store_is_read_and_never_written(store: Store) -> None:
-    before = [image.clone() for image in store.images]
-    train(store)
-    list(eval_batches(store, 48, batch_size=16))
-    assert all(torch.equal(now, then) for now, then in zip(store.images, before, strict=True))
 
 
 def test_another_epoch_or_seed_is_another_order() -> None:

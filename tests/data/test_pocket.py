@@ -1,13 +1,10 @@
 """The pocket images: the same every time, and no class known by its colors."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import Food101
 
-from data import datasets, pocket
+from data import datasets
 from data.splits import Dataset, Split
 
 
@@ -54,10 +51,3 @@ def test_colors_alone_do_not_tell_the_class(dataset: Dataset) -> None:
     found = (test @ torch.linalg.solve(gram, train.T @ truth)).argmax(1)
     accuracy = (found == torch.tensor(dataset.test.labels[:300])).float().mean()
     assert accuracy < 0.4
-
-
-def test_written_images_are_a_food101_folder(tmp_path: Path) -> None:
-    pocket.write(tmp_path / "food-101", train=3, test=1)
-    dataset = datasets.load("food101", tmp_path)
-    assert [len(split) for split in dataset.splits.values()] == [20, 10, 10]
-    assert len(Food101(tmp_path, split="test")) == 10

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 import report.page  # noqa: F401  so that forked processes have it already
-from data import pocket
+from tests import food101
 from tests.torture.chaos import COMMON, MIXED, content
 from tests.torture.forked import start
 
@@ -126,7 +126,7 @@ def main() -> int:
     torch.set_num_threads(1)
     folder, rng = Path(tempfile.mkdtemp(prefix="sharing-")), random.Random(options.seed)
     os.environ["XDG_CACHE_HOME"], os.environ["OMP_NUM_THREADS"] = str(folder / "cache"), "1"
-    pocket.write(folder / "images/food-101", train=12, test=4)
+    food101.write(folder / "images/food-101", train=12, test=4)
     alone = place(folder / "alone", folder / "images")
     started = time.monotonic()
     wrong, _ = share(alone, request(alone, options.steps, options.seeds), 1, 0, 600, rng)

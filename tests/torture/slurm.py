@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from data import pocket
+from tests import food101
 from tests.torture.private_slurm import answer, missing, private_slurm
 from tests.torture.sharing import differences, place, request
 
@@ -45,7 +45,7 @@ def main() -> int:
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    pocket.write(folder / "images/food-101", train=12, test=4)
+    food101.write(folder / "images/food-101", train=12, test=4)
     code = folder / "program"
     shutil.copytree(ROOT, code, ignore=shutil.ignore_patterns(".venv", "runs", "datasets", "tests"))
     epochs = str(_epochs(folder, code))

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 import runner
-from data import image_store, pocket
+from data import image_store
 from data.image_store import open_store
 from report import page
 from studies import run_queue
 from studies.study import read_json
+from tests import food101
 from training import checkpoint, records, train
 from training.interrupt import StopRequest
 from utils.files import write_json
@@ -292,7 +293,7 @@ def test_a_cache_that_does_not_fit_after_all_is_built_again(
 def test_a_data_set_on_a_read_only_disk_is_trained_on_with_its_cache_elsewhere(
     disk, tmp_path, capsys
 ) -> None:
-    pocket.write(disk.root / "food-101", train=3, test=1)
+    food101.write(disk.root / "food-101", train=3, test=1)
     disk.make_read_only()
     options = "--preset pocket --dataset food101 --resolution 32 --epochs 1 --warmup-epochs 0"
     places = ["--data-dir", str(disk.root), "--runs", str(tmp_path / "runs")]
