@@ -31,7 +31,7 @@ from studies import pack
 from studies import status as study_status
 from studies.options import JudgeOptions, StudyOptions, TrainOptions
 from studies.plan import ANALYSES, planned
-from studies.study import study_folder
+from studies.study import no_study, study_folder
 from training.interrupt import DONE, FAILED, REFUSED, STOPPED, StopRequest, stop_on_signals
 from training.recipe import StudyConfig, follow
 from training.spec import RankInfo, rank_info
@@ -778,9 +778,7 @@ def _report_all(command: All, code: int) -> None:
 def write_report(source: Path, roadmap: str | None, mixed_code: bool) -> Path:
     """Write the report of a study's folder or pack and return its page."""
     if not source.is_file() and not (source / "study.json").exists():
-        raise ValueError(
-            f"{source} holds no study: train a step first, or name another with --study or --preset"
-        )
+        raise ValueError(no_study(source))
     from report.page import write
 
     return Path(

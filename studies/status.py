@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Literal, get_args
 
 from studies.run import run_folders, state_of
-from studies.study import LOCK, read_failure, read_json, read_result
+from studies.study import LOCK, no_study, read_failure, read_json, read_result
 from utils.files import one_writer, write_atomically
 from utils.locks import TIMEOUT, read_lock
 from utils.text import duration, plural
@@ -91,7 +91,7 @@ def _requested(study: Path) -> list[tuple[str, int]]:
 def read_status(study: Path) -> Status:
     """The status of all runs of a study. Raises ValueError where the folder holds no study."""
     if not (study / "study.json").is_file():
-        raise ValueError(f"{study} holds no study (yet): name another with --study or --preset")
+        raise ValueError(no_study(study))
     folders = {
         (folder.parent.name, int(folder.name.removeprefix("seed-"))): folder
         for folder in run_folders(study)

@@ -100,6 +100,13 @@ def read_study(folder: Path) -> dict[str, Any]:
     return study
 
 
+def no_study(folder: Path) -> str:
+    """The message about a folder that holds no study: which ones there are, or what to do."""
+    others = sorted(path.parent.name for path in folder.parent.glob("*/study.json"))
+    there = f"{folder.parent} has {first_few(others)}" if others else "train a step first"
+    return f"{folder} holds no study: {there} (--study and --preset name another)"
+
+
 def read_result(run: Path) -> dict[str, Any] | None:
     """The result.json of a finished run, else None. Raises ValueError, with what to do, where it is
     damaged."""
