@@ -26,7 +26,7 @@ from data.decode import UnreadableImage, resize, resized_shape
 from data.processes import cores
 from data.sizes import estimate, store_folder
 from data.splits import Split
-from utils.files import one_writer, require_free, sync_files, sync_folder
+from utils.files import one_writer, recall, require_free, sync_files, sync_folder
 from utils.text import first_few, printable, readable_bytes
 
 VERSION = 3
@@ -153,10 +153,12 @@ def open_store(
     """
     target, threads = store_folder(folder, split, short_side), workers or cores()
     stamps = source_stamps(split)
-    if not target.exists():
+    if not target.exists() or _is_outdated(target):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with one_writer(target):
+                if _is_outdated(target):
+                    shutil.rmtree(target)
                 if not target.exists():
                     _build(split, stamps, target, short_side, threads, skip_unreadable)
         except OSError as error:
@@ -170,6 +172,11 @@ def open_store(
     _refuse_changed(store, split, stamps, skip_unreadable)
     store.verify(threads)
     return store
+
+
+def _is_outdated(store: Path) -> bool:
+    """Whether another version of this program built the store; not so where it is damaged."""
+    return recall(store / "meta.json").get("version", VERSION) != VERSION
 
 
 def _refuse_changed(

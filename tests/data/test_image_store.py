@@ -1,5 +1,6 @@
 """The image store: exact, built once, and refused where it is damaged or not of these images."""
 
+import json
 import os
 import pickle
 import shutil
@@ -102,6 +103,15 @@ def test_a_killed_build_leaves_no_store_and_is_built_again(
     store = open_store(split, cache, SIDE)
     assert contents(store) == contents(open_store(split, tmp_path / "fresh", SIDE))
     assert [path.name for path in cache.iterdir()] == [f"test-split-{SIDE}"]
+
+
+def test_a_store_of_another_version_is_built_again(split: Split, cache: Path) -> None:
+    store = open_store(split, cache, 64)
+    meta = store.folder / "meta.json"
+    current = meta.read_text()
+    meta.write_text(json.dumps(json.loads(current) | {"version": 1}))
+    assert open_store(split, cache, 64).ids == store.ids
+    assert meta.read_text() == current
 
 
 def test_two_processes_at_once_build_once(split: Split, cache: Path, tmp_path: Path) -> None:
