@@ -273,7 +273,7 @@ def render(result: Result, style: Format) -> str:
         for column in ("n", "failed"):
             ends = pd.DataFrame(flat.pop(column).tolist())
             flat[column], flat[f"{column}_baseline"] = ends[0], ends[1]
-        return str(flat.to_csv(index=False, lineterminator="\n"))
+        return str(flat.to_csv(index=False, lineterminator="\n", float_format="%.10g"))
     return _text(result, markdown=style == "markdown")
 
 
