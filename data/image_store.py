@@ -175,8 +175,8 @@ def open_store(
 
 
 def _is_outdated(store: Path) -> bool:
-    """Whether another version of this program built the store; not so where it is damaged."""
-    return recall(store / "meta.json").get("version", VERSION) != VERSION
+    """True if another version of this program built the store; False where it is damaged."""
+    return bool(recall(store / "meta.json").get("version", VERSION) != VERSION)
 
 
 def _refuse_changed(
