@@ -1,5 +1,6 @@
-"""Every command of README runs, one after the other, in a checkout with small images."""
+"""The commands of README and of docs/usage.md run one after the other, on small images."""
 
+import json
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ QUICKER = {
     "STUDY=mine": "STUDY=mine STEPS=3 REGIME=small",
 }
 USAGE = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
+PAGE = USAGE.partition("## Your own steps")[2].partition("## Designs")[0]
 MY_TOML = re.findall(r"```toml\n(# my.toml\n.*?)```", USAGE, re.DOTALL)[0]
 
 
@@ -54,6 +56,16 @@ def checkout(tmp_path: Path, images: Path) -> Path:
     return tmp_path
 
 
+def shell(command: str, checkout: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a reader would."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    clean["PATH"] = f"{checkout}/.venv/bin:{clean['PATH']}"
+    words = ["sh", "-ec", command]
+    return subprocess.run(
+        words, cwd=checkout, env=clean, capture_output=True, text=True, check=False
+    )
+
+
 def quick(command: str) -> str:
     """The same command with few small images and one epoch."""
     for text, other in QUICKER.items():
@@ -65,23 +77,44 @@ def quick(command: str) -> str:
 @pytest.mark.slow
 def test_every_command_of_readme_runs(checkout: Path) -> None:
     assert len(COMMANDS) > 15
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    clean["PATH"] = f"{checkout}/.venv/bin:{clean['PATH']}"
     failed = []
     for command in COMMANDS:
         if command in ELSEWHERE:
             continue
-        done = subprocess.run(
-            ["sh", "-c", quick(command)],
-            cwd=checkout,
-            env=clean,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = shell(quick(command), checkout)
         if done.returncode:
             failed.append(f"{quick(command)}\n{done.stdout[-400:]}{done.stderr[-400:]}")
     assert not failed, "\n\n".join(failed)
     assert (checkout / "runs/pocket/report/report.html").is_file()
     assert (checkout / "runs/food101/patchify-stem/seed-0/result.json").is_file()
     assert (checkout / "my-model").is_dir()
+
+
+@pytest.mark.slow
+def test_a_reader_who_does_what_the_page_says_has_two_reports(checkout) -> None:
+    message = ""
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
+        if kind != "sh":
+            name = block.splitlines()[0].removeprefix("# ")
+            (checkout / name).write_text(block, encoding="utf-8")
+            continue
+        # Three epochs of ten: nothing here depends on how good networks are. runner.py, a link,
+        # has its data sets elsewhere.
+        command = block.replace("make ablation ", "make ablation EPOCHS=3 DATA_DIR=data ")
+        done = shell(command, checkout)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+        message += done.stdout
+    assert PAGE.count("\nmake ablation ROADMAP=") == 4  # which the options above are put into
+    assert "kernel-13: kernel_size 7 to 13" in message
+    assert "6 runs, 6 to train" in message
+    study = checkout / "runs/mine"
+    page = (study / "report/report.md").read_text()
+    rows = ("convnext", "kernel-13", "channel-attention", "only-channel-attention")
+    assert all((study / row / "seed-1/result.json").exists() for row in rows)
+    assert all(re.search(rf"\| \d {row} ", page) for row in rows[:3])
+    assert "\n## One at a time: roadmap my\n" in page
+    assert "does a norm need the mean" in (study / "report/rms/report.md").read_text()
+    assert (study / "report/report.html").exists()
+    config = json.loads((study / "rms-norm/seed-0/config.json").read_text())
+    assert (config["architecture"]["norm"], list(config["custom_parts"])) == ("rms", ["norm"])
+    assert "convnext seed 1: finished" in message.partition("rms-norm")[2]  # not trained again

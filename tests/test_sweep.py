@@ -38,22 +38,3 @@ def test_each_value_is_trained_once_and_the_rows_own_shares_its_run(
     assert "3 runs, 2 finished, 1 shared\n" in capsys.readouterr().out.replace(
         ", 0 to resume, 0 to train", ""
     )
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--sweep", "lr=1x"], "one value"),
-        (["--sweep", "layer_scale=0.5x,1x"], "layer_scale is none there"),
-        (["--sweep", "lr=0.5x,1x", "--until-resolved"], "are not for a --sweep"),
-    ],
-)
-def test_what_cannot_be_swept_is_refused_and_nothing_written(
-    words, message, study_places, tmp_path, capsys
-) -> None:
-    before = sorted(tmp_path.rglob("*"))
-    assert runner.main(["all", *STUDY, *study_places, *words]) == 2
-    complaint = capsys.readouterr().err
-    assert complaint.count("\n") == 1
-    assert message in complaint
-    assert sorted(tmp_path.rglob("*")) == before

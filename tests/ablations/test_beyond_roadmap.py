@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ablations import PAPER, REGIMES, get_regime, get_roadmap, table
+from ablations import PAPER, REGIMES, get_regime, get_roadmap
 from ablations.presets import PRESETS
-from models.complexity import complexity
+from models.complexity import architecture_complexity, complexity
 
 BEYOND = get_roadmap("beyond")
 
@@ -34,5 +34,7 @@ def test_each_step_is_a_different_network(regime) -> None:
 def test_whole_networks_are_counted_as_timms(step, name) -> None:
     timm = pytest.importorskip("timm")
     theirs = complexity(timm.create_model(name).eval())
-    ours = next(row for row in table.count_steps(BEYOND, get_regime("tiny")) if row.name == step)
-    assert (ours.params, ours.gflops_fvcore * 1e9) == (theirs.params, theirs.flops)
+    architecture = BEYOND.architecture(step, get_regime("tiny"), 1000)
+    released = BEYOND.step(step).released_with_layer_scale
+    ours = architecture_complexity(architecture, layer_scale=released)
+    assert (ours.params, ours.flops) == (theirs.params, theirs.flops)

@@ -1,6 +1,7 @@
 """The paper's FLOPs come out of the builder."""
 
 import pickle
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ CONTRADICTED = {"layer-norm", "separate-downsampling"}
 """Rows of the smaller regime for which the paper prints two different numbers."""
 
 
-@pytest.fixture(scope="module", params=["tiny", "base"])
+@pytest.fixture(scope="module", params=["tiny", pytest.param("base", marks=pytest.mark.slow)])
 def counted(request, build_once: BuildOnce):
     def count(folder: Path) -> None:
         rows = table.count_steps(PAPER, get_regime(request.param))
@@ -21,7 +22,6 @@ def counted(request, build_once: BuildOnce):
     return pickle.loads((build_once(f"counted-{request.param}", count) / "rows").read_bytes())
 
 
-@pytest.mark.slow  # it counts for the others, which would wait for it
 def test_every_row_rounds_to_the_printed_digit_but_the_two_that_the_paper_contradicts(
     counted,
 ) -> None:
@@ -47,19 +47,14 @@ def test_parameters_are_the_known_ones(counted) -> None:
     assert counted["baseline"].params == 25_557_032
     assert counted["separate-downsampling"].params == 28_589_128
     expected = {"stage-ratio": 28.63, "patchify-stem": 28.62, "depthwise": 15.72, "width": 33.76}
-    expected |= {
-        "inverted-bottleneck": 25.85,
-        "depthwise-first": 25.63,
-        "kernel-5": 25.72,
-        "kernel-7": 25.86,
-    }
-    expected |= {"kernel-9": 26.05, "kernel-11": 26.29}
+    expected |= {"inverted-bottleneck": 25.85, "depthwise-first": 25.63, "kernel-5": 25.72}
+    expected |= {"kernel-7": 25.86, "kernel-9": 26.05, "kernel-11": 26.29}
     for name, value in expected.items():
         assert round(millions[name], 2) == value, name
 
 
 def test_pocket_is_counted_and_compared_with_nothing() -> None:
-    rows = list(table.count_steps(PAPER, get_regime("mini"), 64, 10))
-    assert len(rows) == 18
+    rows = list(islice(table.count_steps(PAPER, get_regime("mini"), 64, 10), 4))
+    assert len(rows) == 4
     assert all(row.agrees is None and row.gflops_paper is None for row in rows)
     assert all(row.gflops_fvcore < 0.02 for row in rows)
