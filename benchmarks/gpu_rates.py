@@ -137,11 +137,12 @@ def worth(step: str, rates: Rates) -> Iterator[Finding]:
         ("one part, as in food101-h200", True, {}, 1),
         ("contiguous", True, {"channels_last": False}, _PARTS),
         ("weights cast in every part", True, {"cast_once": False}, _PARTS),
-        ("recorded (CUDA graphs)", can_record(device), {"recorded": True}, _PARTS),
         ("cuDNN's depthwise kernels", bool(kernels), {"depthwise": "cudnn"}, _PARTS),
         ("torch's depthwise kernels", bool(kernels), {"depthwise": "native"}, _PARTS),
         ("rewritten convolutions", True, {"rewritten": True}, _PARTS),
         ("compiled", gpu, {"compile": True}, _PARTS),
+        # Last, because a recording that fails spoils its process.
+        ("recorded (CUDA graphs)", can_record(device), {"recorded": True}, _PARTS),
     ]
     default = None
     for name, possible, changes, parts in cases:
