@@ -13,7 +13,7 @@ from scipy import stats
 from report.judgement import Judgement
 from report.numbers import seeds as seeds_text
 from report.statistics import MOST_SEEDS
-from report.tables import Pair, Summary, bounds
+from report.tables import Summary, bounds
 from training.recipe import Recipe
 from utils.text import flat, plural
 
@@ -147,17 +147,17 @@ def rank_correlation(summary: Summary) -> tuple[int, float, float] | None:
     return len(pairs), float(found.statistic), float(found.pvalue)
 
 
-def under_one_recipe(summary: Summary) -> tuple[Pair, float, float, float] | None:
+def under_one_recipe(summary: Summary) -> tuple[float, float, float] | None:
     """The path's end against its second step, where both have the modern recipe: points and the
     interval of the plan's question. It is in no family and gets no verdict."""
-    last = next((pair for pair in (one.pair for one in summary.ends)), None)
+    last = next((one.pair[0] for one in summary.ends), None)
     second = next((step.name for step in summary.path if step.number == 1), None)
-    if last is None or second is None or summary.components is None or last[0] == second:
+    if last is None or second is None or summary.components is None or last == second:
         return None
-    estimate = summary.components.estimate({last[0]: 1.0, second: -1.0})
+    estimate = summary.components.estimate({last: 1.0, second: -1.0})
     uncertainty = estimate.uncertainty.get(summary.plan.images, estimate.these_runs)
     half = uncertainty.half_width(summary.plan.level / 2)
-    return (last[0], second), estimate.points, estimate.points - half, estimate.points + half
+    return estimate.points, estimate.points - half, estimate.points + half
 
 
 def spread(summary: Summary) -> float:

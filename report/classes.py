@@ -51,10 +51,9 @@ def table(summary: Summary) -> pd.DataFrame:
             levels = accuracy[row], accuracy[after], estimate.points
             rows.append((row, after, name, int(mine.sum()), *levels, *ends, new is not None))
     columns = "step after class images top1 top1_after points low high covers_seeds"
-    found = pd.DataFrame(rows, columns=columns.split())
-    place = {pair: number for number, pair in enumerate(pairs(summary))}
-    order = [place[pair] for pair in zip(found["step"], found["after"], strict=True)]
-    return found.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+    order = pairs(summary)
+    rows.sort(key=lambda row: order.index(row[:2]))
+    return pd.DataFrame(rows, columns=columns.split())
 
 
 def extremes(table: pd.DataFrame, count: int = 3) -> pd.DataFrame:

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,8 +56,6 @@ class Predictions:
     """(n,) float32: its probability; None in runs of older code."""
     digest: str
     """Of names and labels: only runs with the same digest are comparable."""
-    classes: int
-    """Of the data set."""
 
     @property
     def correct(self) -> np.ndarray:
@@ -79,6 +76,8 @@ class RunRecord:
     result: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     predictions: Predictions | None = None
+    collapsed: str = ""
+    """Why the run counts as collapsed; empty if it learned something, or is unfinished."""
     alias_of: str | None = None
     """The step under whose name the run was trained, where another variant shares it."""
 
@@ -91,14 +90,6 @@ class RunRecord:
     def correct(self) -> np.ndarray | None:
         """(n,) bool for each test image."""
         return None if self.predictions is None else self.predictions.correct
-
-    @cached_property
-    def collapsed(self) -> str:
-        """Why the run counts as collapsed; empty if it learned something, or is unfinished."""
-        if self.predictions is None:
-            return ""
-        known = self.predictions
-        return collapse(known.label.tolist(), known.top1.tolist(), known.classes)
 
 
 class LeftOut(NamedTuple):
@@ -240,7 +231,6 @@ def read(
     }
     begun = {run.step for run in runs} | {run.name.rpartition("/")[0] for run in left_out}
     kept = [run for own in by_step for run in _agreeing(own, left_out, _variant, _other_variant)]
-    warnings = tuple(_mixtures(kept))
     return StudyRecord(
         name=study["name"],
         hash=study["hash"],
@@ -257,7 +247,7 @@ def read(
         sweeps=tuple(one for one in own if one.spec.sweep is not None),
         runs=tuple(sorted(kept, key=lambda run: (order[run.step], run.seed))),
         left_out=tuple(sorted(left_out, key=lambda run: run.name)),
-        warnings=warnings,
+        warnings=tuple(_mixtures(kept)),
         plans=study["plans"],
     )
 
@@ -367,7 +357,9 @@ def _read_run(folder: Path, step: str, seed: int, study: Mapping[str, Any]) -> R
         raise OddRun(
             f"result.json has {result['top1']:.4f} % top-1, but predictions.csv gives {top1:.4f} %"
         )
-    return RunRecord(step, seed, config, metrics, result, known, predictions)
+    labels, best = predictions.label.tolist(), predictions.top1.tolist()
+    collapsed = collapse(labels, best, len(dataset.classes))
+    return RunRecord(step, seed, config, metrics, result, known, predictions, collapsed)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -437,7 +429,7 @@ def _read_predictions(path: Path, classes: int) -> Predictions:
     if not np.isin(np.concatenate([label, top1]), np.arange(classes)).all():
         raise OddRun(f"{path.name} has a label that is not one of the {classes} classes")
     digest = hashlib.sha256(images.encode() + label.tobytes()).hexdigest()
-    return Predictions(label, top1, p_top1, digest, classes)
+    return Predictions(label, top1, p_top1, digest)
 
 
 # Keys by which runs are compared; None where a run has none.

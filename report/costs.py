@@ -57,17 +57,12 @@ def table(summary: Summary) -> pd.DataFrame:
     `front_<cost>`: no other row is at least as accurate for at most this cost, and better in one of
     the two. `change_<cost>`: percent, from the step it changes. `points` is the judged difference.
     """
-    steps = [step for step in summary.study.steps if step.name in summary.correct]
-    rows = []
-    for step in steps:
-        record = summary.by_step[step.name]
-        row = {key: record[key] for key in ("number", "name", "after", "runs", "top1", "top1_std")}
-        row["points"] = record["difference"]
-        runs = summary.study.finished(step.name)
-        rows.append(row | {cost.name: _median(cost, runs) for cost in COSTS})
-    keys = ["number", "name", "after", "runs", "top1", "top1_std", "points"]
-    found = pd.DataFrame(rows, columns=[*keys, *(cost.name for cost in COSTS)])
-    found = found.astype({"number": "Int64"})
+    columns = ["number", "name", "after", "runs", "top1", "top1_std", "difference"]
+    found = summary.steps.loc[summary.steps["runs"] > 0, columns].reset_index(drop=True)
+    found = found.rename(columns={"difference": "points"})
+    for cost in COSTS:
+        medians = [_median(cost, summary.study.finished(name)) for name in found["name"]]
+        found[cost.name] = np.array(medians, dtype=float)
     before = found.set_index("name").reindex(found["after"]).reset_index(drop=True)
     accuracy = found["top1"].to_numpy(float)
     for cost in COSTS:

@@ -425,11 +425,9 @@ class VarianceComponents:
 
     def weights(self, contrast: Mapping[str, float]) -> np.ndarray:
         """A contrast as an array, (variants,). Raises KeyError if a variant has no run."""
-        weights = np.zeros(len(self.counts))
-        place = {name: index for index, name in enumerate(self.runs.variants)}
-        for name, weight in contrast.items():
-            weights[place[name]] = weight
-        return weights
+        if missing := contrast.keys() - set(self.runs.variants):
+            raise KeyError(*missing)
+        return np.array([contrast.get(name, 0.0) for name in self.runs.variants])
 
     def estimate(self, contrast: Mapping[str, float], *, borrow: bool = False) -> Estimate:
         """Estimate a contrast, a weight for each variant.
