@@ -192,23 +192,23 @@ class SweepSummary:
         Uses all seeds of each variant; one with a single seed is taken to spread as the others do.
         `p_holm` is for no change, corrected for all of these. Empty if no variant has two seeds.
         """
-        finished = self.summary.study.finished
-        tried = {name for one in self.tried for name in (one.name, *one.names.values())}
-        runs = {**self.summary.runs_of_variants, **{name: finished(name) for name in tried}}
-        runs = {name: own for name, own in runs.items() if own}
+        runs = dict(self.summary.runs_of_variants)
+        for one in self.tried:
+            for name in (one.name, *one.names.values()):
+                if own := self.summary.study.finished(name):
+                    runs[name] = own
         replicated = any(len(own) > 1 for own in runs.values())
         table = self._at_values(runs if replicated else {}, change=True)
         return table.assign(p_holm=holm(table["p"])).drop(columns="p")
 
     def _at_values(self, runs: Runs, *, change: bool) -> pd.DataFrame:
         """Estimate each effect, or its change, with all variants at each value."""
-        rows = []
-        plan, effects = self.summary.plan, [common.effect for common, _ in self.judged.values()]
-        if not runs or not effects:
-            effects = []
-        components = VarianceComponents(measure(runs)) if effects else None
-        for effect, value in itertools.product(effects, self.sweep.values):
+        rows, plan = [], self.summary.plan
+        judged = self.judged.values() if runs else ()
+        components = VarianceComponents(measure(runs)) if judged else None
+        for (common, _), value in itertools.product(judged, self.sweep.values):
             assert components is not None
+            effect = common.effect
             names = {one.name: one.names[value] for one in self.tried}
             contrast = _renamed(effect, names, minus_own=change)
             if contrast.weights:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -150,3 +153,18 @@ def test_a_change_with_the_value_has_the_spread_that_other_rows_show(swept) -> N
     slight = changes.loc[("inverted-bottleneck", "0.5x")]  # of 2 points
     assert 0 < slight["low"] < 2 < slight["high"] < 4
     assert "beyond chance (Holm): width at 0.5x, width at 2x, inverted-bottleneck at 0.5x" in text
+
+
+def test_the_changes_are_the_same_to_the_last_digit_in_every_process(swept) -> None:
+    study = swept(seeds=2, path=3)
+    code = (
+        "import sys, pathlib; from report import collect, page, tables\n"
+        "summary = tables.Summary(collect.read(pathlib.Path(sys.argv[1])))\n"
+        "print(page.tables(summary)['sweep_1_lr_changes'].to_csv())"
+    )
+    command = [sys.executable, "-c", code, str(study.root)]
+    printed = {
+        subprocess.check_output(command, env={**os.environ, "PYTHONHASHSEED": str(seed)})
+        for seed in range(3)
+    }
+    assert len(printed) == 1
