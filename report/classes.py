@@ -3,8 +3,6 @@ confuses."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pandas as pd
 
@@ -26,7 +24,6 @@ def pairs(summary: Summary) -> list[Pair]:
     ]
 
 
-@lru_cache(maxsize=1)
 def table(summary: Summary) -> pd.DataFrame:
     """One row a comparison and class: accuracy in percent, its change in points, a 95 % interval of
     the change.
@@ -73,7 +70,6 @@ def _labels(summary: Summary) -> np.ndarray:
     return next(found, np.empty(0, dtype=np.int16))
 
 
-@lru_cache(maxsize=1)
 def confusion(summary: Summary) -> pd.DataFrame:
     """One row a pair of different classes that the last step confuses: how often, and in percent of
     the true class.
@@ -94,7 +90,6 @@ def confusion(summary: Summary) -> pd.DataFrame:
     return wrong.replace({"class": names, "taken_for": names})[columns]
 
 
-@lru_cache(maxsize=1)
 def changed_predictions(summary: Summary) -> pd.DataFrame:
     """Count, per comparison, the test images that most seeds of one row get right and most of the
     other get wrong.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ablations import Roadmap, Step
     from ablations.designs import Design
 
-SECONDS = ("data", "forward", "backward", "optimizer", "evaluation", "other")
+SECONDS = ("forward", "backward", "optimizer", "evaluation", "data", "other")
 METRICS = ("epoch", "lr", "train_loss", "validation_loss", "validation_top1")
 RESULTS: tuple[str, ...] = ("top1", "top5", "loss", "params", "gflops_fvcore")
 RESULTS += ("gflops_paper_convention", "images_per_second")

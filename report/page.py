@@ -56,10 +56,9 @@ FOLDED = ("runs", "recipe", "time", "provenance")
 """Tables that only the HTML page shows, in a fold."""
 
 
-Section = design_sections.DesignSummary | sweeps.SweepSummary
-
-
-def sections(summary: Summary) -> list[Section]:
+def sections(
+    summary: Summary,
+) -> list[design_sections.DesignSummary | sweeps.SweepSummary]:
     """The study's designs and sweeps, each with a figure of its own."""
     return [*design_sections.of(summary), *sweeps.of(summary)]
 
@@ -194,7 +193,7 @@ def render(summary: Summary, tables: Mapping[str, pd.DataFrame], drawn: Sequence
     most = (changed["to_right"] + changed["to_wrong"]).sort_values(ascending=False, kind="stable")
     return environment.get_template("report.md.j2").render(
         path=path,
-        resolution=provenance.resolution(study),
+        resolution=study.config["resolution"],
         parts_off=claims.parts_off(summary),
         seeds_a_row=claims.seeds_a_row(summary),
         judged=judged,

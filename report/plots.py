@@ -317,7 +317,9 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
         _set_titles(axes, "Accuracy against compute", summary)
         bars: dict[str, Any] = {"fmt": "none", "ecolor": SOFT, "elinewidth": 1}
         axes.errorbar(x[near.index], near["top1"], yerr=near["top1_std"].fillna(0), **bars)
-        _draw_path(axes, [(x[step.name], y[step.name]) for step in summary.path])
+        arrow = {"arrowstyle": "-|>", "color": SOFT, "alpha": 0.5, "shrinkA": 4, "shrinkB": 5}
+        for one, after in itertools.pairwise(step.name for step in summary.path):
+            axes.annotate("", (x[after], y[after]), (x[one], y[one]), arrowprops=arrow)
         for step in shown:
             color, hollow = colors[step.name], step.off_path or step.name in far
             look: dict[str, Any] = {"c": PAPER if hollow else color, "edgecolors": color}
@@ -335,12 +337,6 @@ def accuracy_vs_gflops(summary: Summary) -> Figure | None:
         settle(figure)  # marks are placed in pixels
         _write_marks(axes, [(x[name], y[name], mark) for name, mark in marks.items()])
     return figure
-
-
-def _draw_path(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    arrow = {"arrowstyle": "-|>", "color": SOFT, "alpha": 0.5, "shrinkA": 4, "shrinkB": 5}
-    for start, end in itertools.pairwise(points):
-        axes.annotate("", end, start, arrowprops=arrow)
 
 
 def _marker(step: Step, far: bool) -> tuple[str, int]:

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from report.collect import StudyRecord
+from report.collect import SECONDS
 from report.numbers import NOTHING
 from report.tables import Summary
 from utils.text import duration, flat, left_out, listed, plural
-
-PARTS = ("forward", "backward", "optimizer", "evaluation", "data", "other")
-
-
-def resolution(study: StudyRecord) -> str:
-    """Pixels of the side of an image."""
-    recipe = flat(study.config["recipe"])
-    return str(study.config.get("resolution", recipe.get("resolution", "unknown")))
 
 
 def provenance(summary: Summary) -> pd.DataFrame:
@@ -69,8 +61,8 @@ def time(summary: Summary) -> pd.DataFrame:
     """Seconds of all finished runs together, by what they were spent on."""
     runs = [run for run in summary.study.all_finished if not run.alias_of]
     results = [run.result for run in runs if run.result is not None]
-    spent = [sum(result["seconds"][part] for result in results) for part in PARTS]
-    return pd.DataFrame({"part": PARTS, "seconds": spent})
+    spent = [sum(result["seconds"][part] for result in results) for part in SECONDS]
+    return pd.DataFrame({"part": SECONDS, "seconds": spent})
 
 
 def missing(summary: Summary) -> list[str]:

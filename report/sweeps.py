@@ -180,9 +180,11 @@ class SweepSummary:
 
         The interval answers the plan's question; if a variant has one seed, it is for these runs.
         """
-        chosen = self.chosen.values()
-        every = {name: one.seeds for one in chosen for name in one.names.values()}
-        runs = {name: self._runs(name, seeds) for name, seeds in every.items()}
+        runs = {
+            name: self._runs(name, one.seeds)
+            for one in self.chosen.values()
+            for name in one.names.values()
+        }
         return self._at_values(runs, change=False).drop(columns="p")
 
     @cached_property

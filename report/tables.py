@@ -211,6 +211,7 @@ class Summary:
         runs = self.study.finished(step.name)
         results = [run.result for run in runs if run.result is not None]
         first: Mapping[str, object] = results[0] if results else {}
+        scores = pd.DataFrame(results, columns=["top1", "top5"], dtype=float)
         paper = self.paper(step.name)
         difference = self.paper_difference((step.name, step.after))
         judged = self.differences.get(step.name)
@@ -226,8 +227,9 @@ class Summary:
             "gflops_paper_convention": first.get("gflops_paper_convention", np.nan),
             "runs": len(runs),
             "seeds": " ".join(str(run.seed) for run in runs),
-            **top1_of(runs),
-            "top5": float(np.mean([result["top5"] for result in results])) if results else np.nan,
+            "top1": scores["top1"].mean(),
+            "top1_std": scores["top1"].std(),
+            "top5": scores["top5"].mean(),
             **judged_columns(judged),
             "verdict": self.verdict_text(step),
             "rests_on_pooling": bool(judged and judged.rests_on_pooling),
@@ -283,15 +285,6 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with its seconds as fields of their own."""
     seconds = {f"seconds_{key}": value for key, value in record.get("seconds", {}).items()}
     return {key: value for key, value in record.items() if key != "seconds"} | seconds
-
-
-def top1_of(runs: tuple[RunRecord, ...]) -> dict[str, float]:
-    """The mean and standard deviation of finished runs' top-1 in percent, NaN where unknown."""
-    top1 = np.array([run.result["top1"] for run in runs if run.result is not None])
-    return {
-        "top1": float(top1.mean()) if len(top1) else np.nan,
-        "top1_std": float(top1.std(ddof=1)) if len(top1) > 1 else np.nan,
-    }
 
 
 def judged_columns(one: Judgement | None) -> dict[str, Any]:
