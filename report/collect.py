@@ -274,7 +274,8 @@ def _read_study(study_dir: Path) -> dict[str, Any]:
         study["dataset"] = DatasetRecord(**study["dataset"])
         study["plans"] = plans_of(study)
         recorded = [designs.recorded(record, regime) for record in study.get("designs", [])]
-        if not (study["config"]["recipe"] and study["name"] and study["hash"]):
+        config = study["config"]
+        if not (config["recipe"] and config["resolution"] and study["name"] and study["hash"]):
             raise KeyError
     except (KeyError, TypeError):
         raise ValueError(f"{path} does not describe a study: a field is missing or wrong") from None
