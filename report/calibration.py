@@ -22,8 +22,8 @@ def ece_terms(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
 
 def table(summary: Summary) -> pd.DataFrame:
-    """One row for each step whose runs all have the probability of their best class: ECE and mean
-    confidence minus accuracy, in points, means over seeds.
+    """One row for each step with finished runs: ECE and mean confidence minus accuracy, in points,
+    means over seeds.
 
     The 95 % interval of the ECE is for new seeds and new images; with one seed, for this network on
     new images. Chance in bins of few images makes an ECE too large; that is not corrected.
@@ -33,10 +33,8 @@ def table(summary: Summary) -> pd.DataFrame:
         own = [
             (run.predictions.p_top1.astype(float), run.predictions.correct)
             for run in runs
-            if run.predictions and run.predictions.p_top1 is not None
+            if run.predictions
         ]
-        if len(own) < len(runs):
-            continue
         terms = 100 * np.stack([ece_terms(confidence, correct) for confidence, correct in own])
         over = 100 * float(np.mean([(confidence - correct).mean() for confidence, correct in own]))
         rows.append((name, len(runs), terms.mean(), *interval(terms), over))

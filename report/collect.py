@@ -52,8 +52,8 @@ class Predictions:
     """(n,) int16."""
     top1: np.ndarray
     """(n,) int16: the best class."""
-    p_top1: np.ndarray | None
-    """(n,) float32: its probability; None in runs of older code."""
+    p_top1: np.ndarray
+    """(n,) float32: its probability."""
     digest: str
     """Of names and labels: only runs with the same digest are comparable."""
 
@@ -421,7 +421,7 @@ def _read_predictions(path: Path, classes: int) -> Predictions:
         read_bytes(path)  # a pipe or a device is no file
         table = pd.read_csv(path, dtype={"image": str}, na_filter=False).sort_values("image")
         label, top1 = (table[name].to_numpy(dtype=np.int16) for name in ("label", "top1"))
-        p_top1 = table["p_top1"].to_numpy(dtype=np.float32) if "p_top1" in table else None
+        p_top1 = table["p_top1"].to_numpy(dtype=np.float32)
         images = "\n".join(table["image"])
     except KeyError as error:
         raise OddRun(f"{path.name} has no column {error}") from None

@@ -5,36 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from report import calibration, classes
-from report.collect import read
 from report.tables import Summary
 from tests.report.conftest import CLASSES, StudyFolder
 
 Make = Callable[..., StudyFolder]
 
 
-def two_rows(study: StudyFolder, seeds: int = 4) -> Summary:
+@pytest.fixture
+def summary(make_study: Make) -> Summary:
     """Six classes of 100 images. baseline: the first 50 of each class are right.
 
     training-recipe: the same, but all of pizza and none of ramen, and ten more of sushi with every
     further seed.
     """
+    study = make_study(test=600)
     label = np.arange(600) % 6
     place = np.arange(600) // 6
-    for seed in range(seeds):
+    for seed in range(4):
         study.add("baseline", place < 50, seed=seed)
         right = (place < 50) & (label != CLASSES.index("ramen")) | (label == CLASSES.index("pizza"))
         right |= (label == CLASSES.index("sushi")) & (place < 50 + 10 * seed)
         study.add("training-recipe", right, seed=seed)
-    return Summary(read(study.root))
-
-
-@pytest.fixture
-def summary(make_study: Make) -> Summary:
-    return two_rows(make_study(test=600))
+    return study.summary()
 
 
 def test_each_class_has_its_change_at_each_step(summary: Summary) -> None:
@@ -69,19 +64,6 @@ def test_ece_is_the_distance_of_confidence_and_accuracy(summary: Summary) -> Non
     table = calibration.table(summary).set_index("name")
     assert table.loc["baseline", "ece"] == pytest.approx(10, abs=1e-4)
     assert table.loc["baseline", "overconfidence"] == pytest.approx(10, abs=1e-4)
-
-
-def test_without_the_probability_of_the_best_class_the_page_says_what_is_not_known(
-    make_study: Make,
-) -> None:
-    study = make_study(test=600)
-    two_rows(study)
-    for run in study.root.glob("*/seed-*"):
-        table = pd.read_csv(run / "predictions.csv")
-        table.drop(columns="p_top1").to_csv(run / "predictions.csv", index=False)
-    tables, page = study.report()
-    assert "Not known: these runs wrote the probability of the true class only" in page
-    assert tables["calibration"].empty
 
 
 def test_changed_predictions_are_counted_by_most_seeds(summary: Summary) -> None:
