@@ -86,11 +86,6 @@ class RunRecord:
         """The run's folder below the study's."""
         return f"{self.step}/seed-{self.seed}"
 
-    @property
-    def correct(self) -> np.ndarray | None:
-        """(n,) bool for each test image."""
-        return None if self.predictions is None else self.predictions.correct
-
 
 class LeftOut(NamedTuple):
     """A run that is not reported, and the reason as the end of a sentence about it."""
@@ -187,7 +182,7 @@ def measure(
     `images` selects some of the test images, bool (n,).
     """
     every = [(variant, run) for variant, own in runs.items() for run in own]
-    correct = np.stack([run.correct for _, run in every if run.correct is not None])
+    correct = np.stack([run.predictions.correct for _, run in every if run.predictions])
     return Measurements.from_predictions(
         [variant for variant, _ in every],
         [run.seed for _, run in every],

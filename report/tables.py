@@ -45,7 +45,7 @@ class Summary:
     def correct(self) -> dict[str, np.ndarray]:
         """For each step with a finished run, bool (seeds, images)."""
         return {
-            step: np.stack([run.correct for run in runs if run.correct is not None])
+            step: np.stack([run.predictions.correct for run in runs if run.predictions])
             for step, runs in self.runs_of_steps.items()
         }
 
