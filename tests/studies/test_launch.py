@@ -112,6 +112,7 @@ def test_two_workers_train_a_study_and_the_command_writes_its_report(images, tmp
     ],
 )
 def test_an_impossible_launch_is_refused(options, message, tmp_path, monkeypatch, capsys) -> None:
+    code_version()  # it is kept, and must not be asked first where git is hidden
     monkeypatch.setenv("PATH", str(tmp_path))
     request = ["all", *STUDY, "--runs", str(tmp_path / "runs"), *options.split()]
     assert runner.main(request) == 2
