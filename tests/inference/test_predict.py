@@ -27,7 +27,7 @@ def test_predictions_are_those_of_the_runs_own_evaluation(convnext, images) -> N
         rows = {row["image"]: row for row in csv.DictReader(file)}
     test = datasets.load(f"imagefolder:{images}", images.parent).test
     predictor = load(convnext)
-    answers = predictor.predict([test.source.paths[i] for i in range(len(test))])
+    answers = predictor.predict([test.source.items[i] for i in range(len(test))])
     for name, best in zip(test.ids, answers, strict=True):
         assert predictor.classes.index(best[0][0]) == int(rows[name]["top1"]), name
         true = predictor.classes[int(rows[name]["label"])]
